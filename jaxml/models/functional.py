@@ -1,0 +1,99 @@
+"""A model is a pair of pure functions; any Linen module becomes one."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from jaxml.types import Array, Key, PyTree
+
+# What a module may call "are we training?", and whether it means the opposite.
+_MODE_ARGUMENTS = {"training": False, "train": False, "deterministic": True, "use_running_average": True}
+
+# Collections that a module writes for its observer, not for its next call.
+_TRANSIENT = ("intermediates", "perturbations", "losses")
+
+
+class Model(NamedTuple):
+    """A model as two pure functions.
+
+    Attributes:
+        init: `init(key, x) -> variables`: a dict of collections, `"params"` among them; `x` may be a
+            `jax.ShapeDtypeStruct` wherever `init` runs under `jax.eval_shape`.
+        apply: `apply(variables, x, *, key=None, training=False) -> (outputs, new_model_state)`.
+            `key` feeds dropout and is needed only where the model is random; `new_model_state` holds the
+            collections besides `"params"` (batch statistics), updated when `training`.
+    """
+
+    init: Callable[..., PyTree]
+    apply: Callable[..., tuple[Any, PyTree]]
+
+
+def split_variables(variables: Mapping[str, PyTree]) -> tuple[PyTree, dict[str, PyTree]]:
+    """Separates what the optimizer moves from what the model itself updates.
+
+    Args:
+        variables: a dict of collections as `Model.init` returns it.
+
+    Returns:
+        `(params, model_state)`: the collection `"params"` (`{}` if there is none) and the others.
+
+    Example:
+        >>> split_variables({"params": {"w": 1.0}, "batch_stats": {"mean": 0.0}})
+        ({'w': 1.0}, {'batch_stats': {'mean': 0.0}})
+    """
+    state = {name: value for name, value in variables.items() if name != "params"}
+    return variables.get("params", {}), state
+
+
+def from_linen(module: nn.Module) -> Model:
+    """Any Linen module as a `Model`.
+
+    The mode is passed on under the name that the module's `__call__` has for it: `training` or `train`
+    as it is, `deterministic` or `use_running_average` negated; a module with none of them is called
+    with `x` alone. In training every collection but `"params"` is mutable and returned, except what is
+    sown for an observer (`intermediates`, `perturbations`, `losses`); outside training none is.
+
+    Args:
+        module: a Linen module whose `__call__` takes one positional input `x` (any pytree).
+
+    Returns:
+        A `Model`.
+
+    Raises:
+        ValueError: if `module` is not a Linen module.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = from_linen(nn.Dense(3))
+        >>> variables = model.init(jax.random.key(0), jnp.ones((2, 5)))
+        >>> outputs, state = model.apply(variables, jnp.ones((2, 5)))
+        >>> outputs.shape, state
+        ((2, 3), {})
+    """
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"module must be a flax.linen.Module, got {type(module).__name__}")
+    known = inspect.signature(type(module).__call__).parameters
+    mode_names = {name: negated for name, negated in _MODE_ARGUMENTS.items() if name in known}
+
+    def mode(training: bool) -> dict[str, bool]:
+        return {name: training != negated for name, negated in mode_names.items()}
+
+    def init(key: Key, x: PyTree) -> PyTree:
+        variables = module.init({"params": key, "dropout": key}, x, **mode(False))
+        return {name: value for name, value in variables.items() if name not in _TRANSIENT}
+
+    def apply(
+        variables: Mapping[str, PyTree], x: PyTree, *, key: Array | None = None, training: bool = False
+    ) -> tuple[Any, PyTree]:
+        _, state = split_variables(variables)
+        rngs = None if key is None else {"dropout": key}
+        if not training or not state:
+            return module.apply(variables, x, rngs=rngs, **mode(training)), state
+        outputs, written = module.apply(
+            variables, x, rngs=rngs, mutable=list(state), **mode(training)
+        )
+        return outputs, {**state, **written}
+
+    return Model(init, apply)

@@ -1,0 +1,102 @@
+"""Any Linen module as a pair of pure functions."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxml.models import from_linen, split_variables
+
+
+class Normalised(nn.Module):
+    """A net with each way of being told the mode: batch norm and dropout, told by `training`."""
+
+    @nn.compact
+    def __call__(self, x, training=False):
+        x = nn.BatchNorm(use_running_average=not training)(nn.Dense(4)(x))
+        self.sow("intermediates", "hidden", x)
+        return nn.Dropout(0.5, deterministic=not training)(x)
+
+
+class Deterministic(nn.Module):
+    @nn.compact
+    def __call__(self, x, deterministic):
+        return nn.Dropout(0.5, deterministic=deterministic)(x)
+
+
+class Averaging(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, use_running_average):
+        return nn.BatchNorm(use_running_average=use_running_average)(x)
+
+
+def test_parameters_and_state_are_told_apart(key):
+    model = from_linen(Normalised())
+    variables = model.init(key, jnp.ones((2, 3)))
+    params, state = split_variables(variables)
+    assert set(params) == {"Dense_0", "BatchNorm_0"}
+    assert set(state) == {"batch_stats"}
+
+
+def test_training_updates_the_statistics_and_evaluation_does_not(key):
+    model = from_linen(Normalised())
+    x = jax.random.normal(key, (64, 3)) + 2.0
+    variables = model.init(key, x)
+    before = variables["batch_stats"]["BatchNorm_0"]["mean"]
+    _, evaluated = model.apply(variables, x)
+    _, trained = model.apply(variables, x, key=key, training=True)
+    assert set(trained) == set(evaluated) == {"batch_stats"}
+    np.testing.assert_array_equal(evaluated["batch_stats"]["BatchNorm_0"]["mean"], before)
+    assert not np.allclose(trained["batch_stats"]["BatchNorm_0"]["mean"], before)
+
+
+def test_dropout_is_off_in_evaluation_and_keyed_in_training(key):
+    model = from_linen(Deterministic())
+    x = jnp.ones((4, 50))
+    np.testing.assert_array_equal(model.apply({}, x)[0], x)
+    first, _ = model.apply({}, x, key=key, training=True)
+    again, _ = model.apply({}, x, key=key, training=True)
+    other, _ = model.apply({}, x, key=jax.random.key(1), training=True)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_mode_reaches_use_running_average(key):
+    model = from_linen(Averaging())
+    x = jax.random.normal(key, (64, 3)) + 2.0
+    variables = model.init(key, x)
+    outputs, _ = model.apply(variables, x, training=True)
+    np.testing.assert_allclose(outputs.mean(0), np.zeros(3), atol=1e-5)
+    outputs, _ = model.apply(variables, x)
+    assert abs(float(outputs.mean()) - 2.0) < 0.5
+
+
+def test_a_module_without_a_mode_is_called_with_its_input_alone(key):
+    model = from_linen(nn.Dense(3))
+    variables = model.init(key, jnp.ones((2, 5)))
+    outputs, state = model.apply(variables, jnp.ones((2, 5)), key=key, training=True)
+    assert outputs.shape == (2, 3) and state == {}
+
+
+def test_init_works_on_shapes_alone(key):
+    model = from_linen(Normalised())
+    x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, key, x)
+    assert shapes["params"]["Dense_0"]["kernel"].shape == (3, 4)
+
+
+def test_jit_and_vmap_over_members(key):
+    model = from_linen(Normalised())
+    x = jax.random.normal(key, (8, 3))
+    keys = jax.random.split(key, 3)
+    members = jax.vmap(lambda k: model.init(k, x))(keys)
+    together = jax.jit(jax.vmap(lambda v: model.apply(v, x)[0]))(members)
+    for i in range(3):
+        alone, _ = model.apply(jax.tree.map(lambda leaf, i=i: leaf[i], members), x)
+        np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_linen_is_refused():
+    with pytest.raises(ValueError, match=r"module must be a flax\.linen\.Module, got int"):
+        from_linen(3)
