@@ -1,0 +1,1 @@
+"""Real data, read, checked and split: NumPy in, NumPy out, no JAX."""
