@@ -214,6 +214,13 @@ def restore(directory: str | os.PathLike, target: PyTree, *, step: int | None = 
         _rebuild(leaf, arrays[name] if _stored_size(leaf) else None, manifest["leaves"][name])
         for name, leaf in leaves.items()
     ]
+    for (name, wanted), leaf in zip(leaves.items(), restored, strict=True):
+        # Orbax reads in threads of its own, where `with jax.enable_x64()` does not reach.
+        if leaf.dtype != wanted.dtype:
+            raise CheckpointError(
+                f"{path}: {name} is {wanted.dtype} and came back as {leaf.dtype}: "
+                "set jax_enable_x64 for the whole process"
+            )
     return jax.tree.unflatten(jax.tree.structure(target), restored)
 
 

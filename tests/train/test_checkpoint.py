@@ -326,6 +326,20 @@ def test_a_target_that_does_not_fit(tmp_path, target, message):
     assert str(tmp_path) in one_line(error)
 
 
+def test_64_bits_are_never_cut_to_32_in_silence(tmp_path):
+    with jax.enable_x64(True):
+        state = {"x": jnp.arange(3.0) / 3}
+        assert state["x"].dtype == "float64"
+        checkpoint.save(tmp_path, 1, state)
+        with pytest.raises(CheckpointError, match="is float64 and came back as float32"):
+            checkpoint.restore(tmp_path, state)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        assert_same(checkpoint.restore(tmp_path, state), state)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
 def test_keys_of_another_kind_do_not_fit(tmp_path):
     checkpoint.save(tmp_path, 1, jax.random.key(0))
     with pytest.raises(CheckpointError, match=r"key<fry>.*key<rbg>"):
