@@ -1,0 +1,18 @@
+"""One step, one loop, and a state that holds everything they change."""
+
+from jaxml.train.loop import repeat, run, stop_on_signals
+from jaxml.train.state import Report, State, create_state
+from jaxml.train.step import RowSchedule, Task, all_finite, make_step
+
+__all__ = [
+    "Report",
+    "RowSchedule",
+    "State",
+    "Task",
+    "all_finite",
+    "create_state",
+    "make_step",
+    "repeat",
+    "run",
+    "stop_on_signals",
+]

@@ -1,0 +1,106 @@
+"""Everything that training changes, as one value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxml.types import Array, Key, PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """Everything that training changes: what a checkpoint holds and what a step returns anew.
+
+    Attributes:
+        params: what the dense optimizer moves.
+        model_state: what the model itself updates (batch statistics).
+        opt_state: the dense optimizer's state.
+        tables: row-sparse tables by name, each `[num_rows, dim]` or `[num_rows]`.
+        table_states: the row optimizers' states, by the same names.
+        sampler_state: the candidate sampler's state.
+        step: int32 scalar, steps taken, refused ones included.
+        position: int32 scalar, batches drawn from the data, refused ones included.
+        key: typed key of the run; a step folds its number into it.
+    """
+
+    params: PyTree
+    model_state: PyTree
+    opt_state: PyTree
+    tables: dict[str, Array]
+    table_states: dict[str, PyTree]
+    sampler_state: PyTree
+    step: Array
+    position: Array
+    key: Key
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Report:
+    """What a step says about itself.
+
+    Attributes:
+        loss: float32 scalar, the mean loss of the batch before the update.
+        accepted: bool scalar; False if the update was refused and nothing but `step` and `position` moved.
+        metrics: float32 scalars by name, as the task's loss returns them.
+    """
+
+    loss: Array
+    accepted: Array
+    metrics: dict[str, Array] = field(default_factory=dict)
+
+
+def create_state(
+    key: Key,
+    *,
+    params: PyTree = (),
+    model_state: PyTree = (),
+    optimizer: Any = None,
+    tables: Mapping[str, Array] | None = None,
+    row_optimizers: Mapping[str, Any] | None = None,
+    sampler_state: PyTree = (),
+) -> State:
+    """The state before the first step.
+
+    Args:
+        key: typed key of the run.
+        params: dense parameters; may be empty.
+        model_state: the model's other collections.
+        optimizer: an `optax.GradientTransformation` for `params`; None where there are none.
+        tables: row-sparse tables by name.
+        row_optimizers: for each table `step -> RowOptimizer`, as `make_step` takes them.
+        sampler_state: as `Sampler.init` returns it.
+
+    Returns:
+        A `State` at step 0.
+
+    Raises:
+        ValueError: if the tables and the row optimizers do not have the same names.
+
+    Example:
+        >>> state = create_state(jax.random.key(0), params={"w": jnp.zeros(3)})
+        >>> int(state.step), state.tables
+        (0, {})
+    """
+    tables, row_optimizers = dict(tables or {}), dict(row_optimizers or {})
+    if tables.keys() != row_optimizers.keys():
+        raise ValueError(
+            f"row_optimizers must name the tables {sorted(tables)}, got {sorted(row_optimizers)}"
+        )
+    zero = jnp.zeros((), jnp.int32)
+    return State(
+        params=params,
+        model_state=model_state,
+        opt_state=() if optimizer is None else optimizer.init(params),
+        tables=tables,
+        table_states={name: row_optimizers[name](zero).init(tables[name]) for name in tables},
+        sampler_state=sampler_state,
+        # Two buffers: a step donates both.
+        step=jnp.zeros((), jnp.int32),
+        position=jnp.zeros((), jnp.int32),
+        key=key,
+    )

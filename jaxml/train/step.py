@@ -1,0 +1,152 @@
+"""The one step: everything that trains goes through it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxml import tables as row_tables
+from jaxml import trees
+from jaxml.train.state import Report, State
+from jaxml.types import Array, PyTree
+
+# Step -> RowOptimizer: the hyperparameters of a table are functions of the step count.
+RowSchedule = Callable[[Array], row_tables.RowOptimizer]
+
+
+def _no_lookup(batch: PyTree, sampler_state: PyTree, key: Array) -> tuple[dict[str, Array], PyTree]:
+    return {}, None
+
+
+def _nothing_learned(sampler_state: PyTree, batch: PyTree, accepted: Array) -> PyTree:
+    return sampler_state
+
+
+class Task(NamedTuple):
+    """What is trained, as three pure functions.
+
+    Attributes:
+        loss: `loss(params, model_state, rows, batch, context, key) -> (loss, (model_state, metrics))`:
+            the mean loss of the batch, float32 scalar; `rows` holds for each table the float32 rows
+            that `lookup` asked for, `[*ids.shape, dim]`; `metrics` are scalars by name.
+        lookup: `lookup(batch, sampler_state, key) -> (ids, context)`: for each table the int32 ids of the
+            rows this batch needs (any shape; an id out of range gives zeros and takes no update), and
+            whatever `loss` needs to know of the draw (the candidates).
+        observe: `observe(sampler_state, batch, accepted) -> sampler_state`: what the sampler learns from
+            the batch; nothing where `accepted` is False. A mask inside, never a select over a table.
+    """
+
+    loss: Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
+    lookup: Callable[..., tuple[dict[str, Array], PyTree]] = _no_lookup
+    observe: Callable[..., PyTree] = _nothing_learned
+
+
+def all_finite(loss: Array, gradients: PyTree) -> Array:
+    """Accepts a step whose loss and gradients are finite.
+
+    Args:
+        loss: float scalar.
+        gradients: pytree of float arrays, dense and row gradients together.
+
+    Returns:
+        bool scalar.
+
+    Example:
+        >>> bool(all_finite(jnp.float32(1.0), {"w": jnp.array([0.0, jnp.nan])}))
+        False
+    """
+    return jnp.isfinite(loss) & trees.all_finite(gradients)
+
+
+def make_step(
+    task: Task,
+    *,
+    optimizer: Any = None,
+    row_optimizers: Mapping[str, RowSchedule] | None = None,
+    accept: Callable[[Array, PyTree], Array] = all_finite,
+    stochastic_rounding: bool = False,
+) -> Callable[[State, PyTree], tuple[State, Report]]:
+    """Builds `step(state, batch) -> (state, report)`, pure; the caller compiles and donates.
+
+    One step gathers the rows the batch needs, differentiates the mean loss with respect to the dense
+    parameters and to those rows, and updates both. Whether the update is taken is decided in one place,
+    `accept`: if not, the whole state stays as it was bit for bit, except `step` and `position`. For what
+    is dense that is a select; for tables the ids of a refused update become out of range, since a select
+    over a table would touch every row.
+
+    Args:
+        task: what is trained.
+        optimizer: an `optax.GradientTransformation` for `state.params`; None where there are none.
+        row_optimizers: for each table a function `step -> RowOptimizer`, so that a schedule counts steps.
+        accept: `accept(loss, gradients) -> bool scalar`; `gradients` holds `"params"` and `"rows"`.
+        stochastic_rounding: round updated bf16 rows at random, without bias, instead of to nearest.
+
+    Returns:
+        The step. Under `jax.jit(step, donate_argnums=0)` tables are updated in place.
+
+    Example:
+        >>> import optax
+        >>> from jaxml.train.state import create_state
+        >>> def loss(params, model_state, rows, batch, context, key):
+        ...     return jnp.mean(jnp.square(params["w"] * batch["x"] - batch["y"])), (model_state, {})
+        >>> optimizer = optax.sgd(0.5)
+        >>> state = create_state(jax.random.key(0), params={"w": jnp.zeros(())}, optimizer=optimizer)
+        >>> step = jax.jit(make_step(Task(loss), optimizer=optimizer), donate_argnums=0)
+        >>> state, report = step(state, {"x": jnp.ones(4), "y": jnp.full(4, 3.0)})
+        >>> float(report.loss), float(state.params["w"]), int(state.step)
+        (9.0, 3.0, 1)
+    """
+    row_optimizers = dict(row_optimizers or {})
+
+    def step(state: State, batch: PyTree) -> tuple[State, Report]:
+        lookup_key, loss_key, rounding_key = jax.random.split(
+            jax.random.fold_in(state.key, state.step), 3
+        )
+        with jax.named_scope("lookup"):
+            ids, context = task.lookup(batch, state.sampler_state, lookup_key)
+            rows = {name: row_tables.gather_rows(state.tables[name], ids[name]) for name in ids}
+        with jax.named_scope("loss"):
+            (loss, (model_state, metrics)), (d_params, d_rows) = jax.value_and_grad(
+                task.loss, argnums=(0, 2), has_aux=True
+            )(state.params, state.model_state, rows, batch, context, loss_key)
+        accepted = accept(loss, {"params": d_params, "rows": d_rows})
+
+        with jax.named_scope("dense_update"):
+            params, opt_state = state.params, state.opt_state
+            if optimizer is not None:
+                updates, opt_state = optimizer.update(d_params, state.opt_state, state.params)
+                params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
+            dense = (params, model_state, opt_state)
+            before = (state.params, state.model_state, state.opt_state)
+            params, model_state, opt_state = trees.select(accepted, dense, before)
+
+        with jax.named_scope("row_update"):
+            tables, table_states = dict(state.tables), dict(state.table_states)
+            for number, name in enumerate(sorted(ids)):
+                table = tables[name]
+                values = d_rows[name].reshape(-1, *table.shape[1:])
+                gradient = row_tables.RowGradient(
+                    jnp.where(accepted, ids[name].reshape(-1), -1), values
+                )
+                tables[name], table_states[name] = row_optimizers[name](state.step).update(
+                    gradient,
+                    table_states[name],
+                    table,
+                    key=jax.random.fold_in(rounding_key, number) if stochastic_rounding else None,
+                )
+
+        after = State(
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            tables=tables,
+            table_states=table_states,
+            sampler_state=task.observe(state.sampler_state, batch, accepted),
+            step=state.step + 1,
+            position=state.position + 1,
+            key=state.key,
+        )
+        return after, Report(loss=loss, accepted=accepted, metrics=metrics)
+
+    return step

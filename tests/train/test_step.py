@@ -1,0 +1,223 @@
+"""The one step: what it updates, what a refused one leaves alone, and what its program contains."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxml import softmax, tables
+from jaxml.train import Task, create_state, make_step
+
+CLASSES, DIM, BATCH, SAMPLED = 500, 8, 16, 32
+
+
+def sampled_task(num_classes=CLASSES, num_sampled=SAMPLED):
+    """A softmax over a table, a dense projection before it, and statistics that the model keeps."""
+    sampler = softmax.log_uniform(num_classes)
+
+    def lookup(batch, sampler_state, key):
+        drawn = sampler.sample(sampler_state, key, batch["labels"], num_sampled)
+        return {"classes": jnp.concatenate([batch["labels"], drawn.ids])}, drawn
+
+    def loss(params, model_state, rows, batch, drawn, key):
+        inputs = batch["x"] @ params["w"]
+        size = batch["labels"].shape[0]
+        losses = softmax.sampled_softmax_loss_from_rows(
+            inputs, rows["classes"][:size], rows["classes"][size:], batch["labels"], drawn
+        )
+        return losses.mean(), (
+            {"mean": 0.9 * model_state["mean"] + 0.1 * inputs.mean()},
+            {"size": jnp.abs(inputs).mean()},
+        )
+
+    def observe(sampler_state, batch, accepted):
+        return {"seen": sampler_state["seen"] + jnp.where(accepted, batch["labels"].shape[0], 0)}
+
+    return Task(loss=loss, lookup=lookup, observe=observe)
+
+
+def rows_of(optimizer):
+    return {"classes": lambda step: optimizer}
+
+
+def fresh_state(key, optimizer, row_optimizer, num_classes=CLASSES):
+    return create_state(
+        key,
+        params={"w": jnp.eye(DIM)},
+        model_state={"mean": jnp.zeros(())},
+        optimizer=optimizer,
+        tables={"classes": tables.init_table(key, num_classes, DIM)},
+        row_optimizers=rows_of(row_optimizer),
+        sampler_state={"seen": jnp.zeros((), jnp.int32)},
+    )
+
+
+def batch_of(key, num_classes=CLASSES):
+    return {
+        "x": jax.random.normal(key, (BATCH, DIM)),
+        "labels": jax.random.randint(key, (BATCH,), 0, num_classes),
+    }
+
+
+ROW_OPTIMIZERS = {
+    "sgd": tables.sgd(0.1),
+    "adagrad": tables.adagrad(0.1),
+    "rowwise_adagrad": tables.rowwise_adagrad(0.1),
+    "adam": tables.adam(0.01),
+    "adam_catch_up": tables.adam(0.01, catch_up=True),
+}
+
+
+@pytest.fixture(params=ROW_OPTIMIZERS, ids=str)
+def row_optimizer(request):
+    return ROW_OPTIMIZERS[request.param]
+
+
+def bits(tree):
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+            for x in jax.tree.leaves(tree)]  # fmt: skip
+
+
+def test_a_step_learns(key):
+    optimizer, rows = optax.adam(1e-2), tables.rowwise_adagrad(0.1)
+    step = jax.jit(make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(rows)))
+    state, losses = fresh_state(key, optimizer, rows), []
+    for _ in range(60):
+        state, report = step(state, batch_of(key))
+        losses.append(float(report.loss))
+        assert bool(report.accepted)
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    assert int(state.step) == int(state.position) == 60
+    assert int(state.sampler_state["seen"]) == 60 * BATCH
+    assert float(state.model_state["mean"]) != 0.0
+
+
+def test_rows_that_were_not_looked_up_keep_their_bits(key, row_optimizer):
+    task = sampled_task()
+    step = jax.jit(make_step(task, optimizer=optax.sgd(0.1), row_optimizers=rows_of(row_optimizer)))
+    before = fresh_state(key, optax.sgd(0.1), row_optimizer)
+    batch = batch_of(key)
+    after, _ = step(before, batch)
+    lookup_key = jax.random.split(jax.random.fold_in(before.key, 0), 3)[0]
+    touched = np.unique(task.lookup(batch, {}, lookup_key)[0]["classes"])
+    changed = np.flatnonzero(
+        (np.asarray(after.tables["classes"]) != np.asarray(before.tables["classes"])).any(axis=1)
+    )
+    np.testing.assert_array_equal(changed, touched)
+
+
+@pytest.mark.parametrize("poison", [jnp.nan, jnp.inf])
+def test_a_refused_step_leaves_everything_but_its_count(key, row_optimizer, poison):
+    """After some steps, so that optimizers have something to lose."""
+    optimizer = optax.adam(1e-2)
+    step = jax.jit(
+        make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(row_optimizer))
+    )
+    state = fresh_state(key, optimizer, row_optimizer)
+    for i in range(3):
+        state, _ = step(state, batch_of(jax.random.key(i)))
+    bad = batch_of(key)
+    bad["x"] = bad["x"].at[3, 2].set(poison)
+    after, report = step(state, bad)
+    assert not bool(report.accepted)
+    assert int(after.step) == int(after.position) == 4
+    kept = dataclasses.replace(after, step=state.step, position=state.position)
+    for old, new in zip(bits(state), bits(kept), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_verdict_is_the_callers(key):
+    def small_loss(loss, gradients):
+        assert set(gradients) == {"params", "rows"}
+        return loss < 1e-3
+
+    optimizer, rows = optax.sgd(0.1), tables.sgd(0.1)
+    step = make_step(
+        sampled_task(), optimizer=optimizer, row_optimizers=rows_of(rows), accept=small_loss
+    )
+    state = fresh_state(key, optimizer, rows)
+    after, report = jax.jit(step)(state, batch_of(key))
+    assert not bool(report.accepted)
+    np.testing.assert_array_equal(after.tables["classes"], state.tables["classes"])
+
+
+def test_compiled_equals_eager(key):
+    optimizer, rows = optax.adam(1e-2), tables.adagrad(0.1)
+    step = make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(rows))
+    state = fresh_state(key, optimizer, rows)
+    eager, _ = step(state, batch_of(key))
+    compiled, _ = jax.jit(step)(state, batch_of(key))
+    for one, other in zip(bits(eager), bits(compiled), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
+
+
+def test_members_under_vmap_are_judged_one_by_one(key):
+    optimizer, rows = optax.sgd(0.1), tables.sgd(0.1)
+    step = make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(rows))
+    states = jax.vmap(lambda k: fresh_state(k, optimizer, rows))(jax.random.split(key, 3))
+    batches = jax.vmap(batch_of)(jax.random.split(key, 3))
+    batches["x"] = batches["x"].at[1].set(jnp.nan)
+    after, report = jax.jit(jax.vmap(step))(states, batches)
+    assert report.accepted.tolist() == [True, False, True]
+    np.testing.assert_array_equal(after.tables["classes"][1], states.tables["classes"][1])
+    alone, _ = step(
+        jax.tree.map(lambda leaf: leaf[2], states), jax.tree.map(lambda leaf: leaf[2], batches)
+    )
+    np.testing.assert_allclose(after.tables["classes"][2], alone.tables["classes"], rtol=1e-5, atol=1e-6)
+
+
+def test_one_trace_over_many_steps_and_learning_rates(key):
+    traces = []
+
+    def schedule(step):
+        traces.append(step)
+        return tables.rowwise_adagrad(0.1 / (1 + step))
+
+    optimizer = optax.sgd(0.1)
+    step = jax.jit(
+        make_step(sampled_task(), optimizer=optimizer, row_optimizers={"classes": schedule}),
+        donate_argnums=0,
+    )
+    state = fresh_state(key, optimizer, tables.rowwise_adagrad(0.1))
+    for i in range(5):
+        state, _ = step(state, batch_of(jax.random.key(i)))
+    assert len(traces) == 1
+
+
+def test_the_compiled_step_holds_no_second_table(key, row_optimizer):
+    """At 200,000 classes a temporary or a copy of the table would be far above what a batch needs."""
+    num_classes = 200_000
+    step = make_step(
+        sampled_task(num_classes), optimizer=optax.sgd(0.1), row_optimizers=rows_of(row_optimizer)
+    )
+    state = jax.eval_shape(lambda: fresh_state(key, optax.sgd(0.1), row_optimizer, num_classes))
+    compiled = jax.jit(step, donate_argnums=0).lower(state, batch_of(key)).compile()
+    table_bytes = num_classes * DIM * 4
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes < 0.1 * table_bytes
+    assert memory.alias_size_in_bytes >= table_bytes
+    shape = f"[{num_classes},{DIM}]"
+    made = [
+        line.strip()
+        for line in compiled.as_text().splitlines()
+        if f"= f32{shape}" in line and " copy(" in line
+    ]
+    assert not made, made
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_the_step_lowers_for_accelerators(key, platform, row_optimizer):
+    step = make_step(
+        sampled_task(), optimizer=optax.adam(1e-3), row_optimizers=rows_of(row_optimizer)
+    )
+    state = jax.eval_shape(lambda: fresh_state(key, optax.adam(1e-3), row_optimizer))
+    exported = jax.export.export(jax.jit(step), platforms=[platform])(state, batch_of(key))
+    assert exported.platforms == (platform,)
+
+
+def test_tables_and_their_optimizers_must_match(key):
+    with pytest.raises(ValueError, match=r"row_optimizers must name the tables \['t'\], got \[\]"):
+        create_state(key, tables={"t": jnp.zeros((2, 2))})
