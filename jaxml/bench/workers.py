@@ -1,0 +1,136 @@
+"""Cases measured in turn, each in a process of its own.
+
+Machines drift: a case that is timed a minute after another is timed on another machine. Here every case
+lives in its own process, all are set up first, and then they take turns, one sample each a round; only
+one computes at a time. Its own process gives each case its own peak memory, too, and lets one that runs
+out of memory fail alone.
+"""
+
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+# A case: a function at the top of a module, and its arguments. Called in the worker it sets the case
+# up and returns `sample() -> seconds`.
+Case = tuple[Callable[..., Callable[[], float]], Mapping[str, Any]]
+
+
+@dataclass
+class Measurement:
+    """What a case gave.
+
+    Attributes:
+        samples: seconds, one a round, in the order taken.
+        peak_bytes: the most memory that its process held, set-up included.
+        error: one line if the case failed, else None.
+    """
+
+    samples: list[float] = field(default_factory=list)
+    peak_bytes: int | None = None
+    error: str | None = None
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held resident, in bytes.
+
+    On Linux from the process's own memory map: `getrusage` would count what the parent held when it
+    started this process.
+
+    Example:
+        >>> peak_bytes() > 2**20
+        True
+    """
+    try:
+        with open("/proc/self/status") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def measure_alternately(
+    cases: Mapping[str, Case],
+    *,
+    rounds: int,
+    on_round: Callable[[int], None] = lambda number: None,
+) -> dict[str, Measurement]:
+    """Sets every case up in its own process, then takes one sample of each a round.
+
+    Args:
+        cases: by name; `(make, arguments)` with a module-level `make(**arguments) -> sample` and
+            `sample() -> seconds`. `make` warms up: what it compiles is not timed.
+        rounds: samples of each case, at least 1.
+        on_round: called with the number of rounds done.
+
+    Returns:
+        A `Measurement` for each case. One that fails, or whose process dies, carries an error, keeps
+        the samples it gave, and does not stop the others.
+
+    Raises:
+        ValueError: if `rounds` is below 1.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    context = multiprocessing.get_context("spawn")
+    results = {name: Measurement() for name in cases}
+    workers: dict[str, tuple[Any, Connection]] = {}
+    try:
+        for name, (make, arguments) in cases.items():
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, make, dict(arguments)), daemon=True)
+            process.start()
+            theirs.close()
+            workers[name] = (process, ours)
+            # One after the other: two that are set up at once would share cores and peak memory.
+            _receive(results[name], process, ours)
+        for number in range(rounds):
+            for name, (process, ours) in workers.items():
+                if results[name].error is None:
+                    ours.send("sample")
+                    seconds = _receive(results[name], process, ours)
+                    if seconds is not None:
+                        results[name].samples.append(seconds)
+            on_round(number + 1)
+        return results
+    finally:
+        for process, ours in workers.values():
+            ours.close()
+            process.join(timeout=10)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _receive(result: Measurement, process: Any, ours: Connection) -> float | None:
+    """The next answer of a worker, its peak memory noted; None and an error noted if there is none."""
+    try:
+        seconds, result.peak_bytes, result.error = ours.recv()
+        return seconds
+    except EOFError:
+        process.join(timeout=10)
+        code = process.exitcode
+        killed = " (killed: out of memory?)" if code == -9 else ""
+        result.error = f"its process ended with code {code}{killed}"
+        return None
+
+
+def _work(theirs: Connection, make: Callable[..., Callable[[], float]], arguments: dict[str, Any]) -> None:
+    try:
+        sample = make(**arguments)
+        theirs.send((None, peak_bytes(), None))
+        while True:
+            try:
+                theirs.recv()
+            except EOFError:
+                return
+            theirs.send((sample(), peak_bytes(), None))
+    except Exception as error:
+        first = str(error).strip().splitlines() or [""]
+        theirs.send((None, peak_bytes(), f"{type(error).__name__}: {first[0][:200]}"))
