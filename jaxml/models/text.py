@@ -26,11 +26,11 @@ def unit_norm(x: Array, *, epsilon: float = 1e-6) -> Array:
 
 
 class BagEncoder(nn.Module):
-    """A bag of embedding rows as one vector of length one.
+    """The sum of a bag of embedding rows as one vector of length one.
 
-    The rows are summed; with `hidden > 0` a residual network of one hidden layer follows,
-    `h + W₂ relu(W₁ norm(h))`, whose `W₂` starts at zero so that training starts from the plain bag. The
-    rows themselves live in a row-sparse table outside of the module: a batch touches few of them.
+    With `hidden > 0` a residual network of one hidden layer follows, `h + W₂ relu(W₁ h)`, whose `W₂`
+    starts at zero so that training starts from the plain bag. The rows themselves live in a row-sparse
+    table outside of the module, and are summed as they are read.
 
     Attributes:
         hidden: width of the hidden layer; 0 for the plain bag.
@@ -39,16 +39,16 @@ class BagEncoder(nn.Module):
     hidden: int = 0
 
     @nn.compact
-    def __call__(self, rows: Array) -> Array:
+    def __call__(self, sums: Array) -> Array:
         """Encodes a batch of bags.
 
         Args:
-            rows: `[..., L, D]` float, the gathered embedding rows; an empty slot is a row of zeros.
+            sums: `[..., D]` float, the sum of each bag's rows.
 
         Returns:
             `[..., D]` float32 of length one (zeros for an empty bag).
         """
-        bag = unit_norm(jnp.sum(rows.astype(jnp.float32), axis=-2))
+        bag = unit_norm(sums)
         if not self.hidden:
             return bag
         wide = nn.relu(nn.Dense(self.hidden)(bag))

@@ -2,9 +2,10 @@
 
 from jaxml.train.loop import repeat, run, stop_on_signals
 from jaxml.train.state import Report, State, create_state
-from jaxml.train.step import RowSchedule, Task, all_finite, make_step
+from jaxml.train.step import Bags, RowSchedule, Task, all_finite, make_step
 
 __all__ = [
+    "Bags",
     "Report",
     "RowSchedule",
     "State",

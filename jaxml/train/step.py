@@ -23,16 +23,28 @@ def _nothing_learned(sampler_state: PyTree, batch: PyTree, accepted: Array) -> P
     return sampler_state
 
 
+class Bags(NamedTuple):
+    """Asks for the sums of rows instead of the rows: what `lookup` returns for a table of n-grams.
+
+    Attributes:
+        ids: int32 `[..., L]`, the rows of each bag; the loss gets their sums, `[..., dim]`. Nothing of
+            the size of all rows is made, neither forward nor backward.
+    """
+
+    ids: Array
+
+
 class Task(NamedTuple):
     """What is trained, as three pure functions.
 
     Attributes:
         loss: `loss(params, model_state, rows, batch, context, key) -> (loss, (model_state, metrics))`:
             the mean loss of the batch, float32 scalar; `rows` holds for each table the float32 rows
-            that `lookup` asked for, `[*ids.shape, dim]`; `metrics` are scalars by name.
+            that `lookup` asked for, `[*ids.shape, dim]`, or the sums of `Bags`; `metrics` are scalars
+            by name.
         lookup: `lookup(batch, sampler_state, key) -> (ids, context)`: for each table the int32 ids of the
-            rows this batch needs (any shape; an id out of range gives zeros and takes no update), and
-            whatever `loss` needs to know of the draw (the candidates).
+            rows this batch needs (any shape, or `Bags`; an id out of range gives zeros and takes no
+            update), and whatever `loss` needs to know of the draw (the candidates).
         observe: `observe(sampler_state, batch, accepted) -> sampler_state`: what the sampler learns from
             the batch; nothing where `accepted` is False. A mask inside, never a select over a table.
     """
@@ -105,7 +117,7 @@ def make_step(
         )
         with jax.named_scope("lookup"):
             ids, context = task.lookup(batch, state.sampler_state, lookup_key)
-            rows = {name: row_tables.gather_rows(state.tables[name], ids[name]) for name in ids}
+            rows = {name: _look_up(state.tables[name], ids[name]) for name in ids}
         with jax.named_scope("loss"):
             (loss, (model_state, metrics)), (d_params, d_rows) = jax.value_and_grad(
                 task.loss, argnums=(0, 2), has_aux=True
@@ -125,10 +137,7 @@ def make_step(
             tables, table_states = dict(state.tables), dict(state.table_states)
             for number, name in enumerate(sorted(ids)):
                 table = tables[name]
-                values = d_rows[name].reshape(-1, *table.shape[1:])
-                gradient = row_tables.RowGradient(
-                    jnp.where(accepted, ids[name].reshape(-1), -1), values
-                )
+                gradient = _row_gradient(table, ids[name], d_rows[name], accepted)
                 tables[name], table_states[name] = row_optimizers[name](state.step).update(
                     gradient,
                     table_states[name],
@@ -150,3 +159,21 @@ def make_step(
         return after, Report(loss=loss, accepted=accepted, metrics=metrics)
 
     return step
+
+
+def _look_up(table: Array, ids: Array | Bags) -> Array:
+    if isinstance(ids, Bags):
+        return row_tables.gather_bags(table, ids.ids)
+    return row_tables.gather_rows(table, ids)
+
+
+def _row_gradient(
+    table: Array, ids: Array | Bags, values: Array, accepted: Array
+) -> row_tables.RowGradient:
+    """The gradient with respect to what was looked up, of rows that do not exist if it is refused."""
+    if isinstance(ids, Bags):
+        flat = ids.ids.reshape(-1, ids.ids.shape[-1])
+    else:
+        flat = ids.reshape(-1)
+    values = values.reshape(-1, *table.shape[1:])
+    return row_tables.RowGradient(jnp.where(accepted, flat, -1), values)

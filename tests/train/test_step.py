@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxml import softmax, tables
-from jaxml.train import Task, create_state, make_step
+from jaxml.train import Bags, Task, create_state, make_step
 
 CLASSES, DIM, BATCH, SAMPLED = 500, 8, 16, 32
 
@@ -127,6 +127,27 @@ def test_a_refused_step_leaves_everything_but_its_count(key, row_optimizer, pois
     kept = dataclasses.replace(after, step=state.step, position=state.position)
     for old, new in zip(bits(state), bits(kept), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_bags_equal_rows_that_are_summed(key):
+    """Padding (-1) adds nothing and takes no update."""
+    ids = jnp.array([[1, 2, 2, -1], [7, 1, -1, -1]])
+
+    def summed(params, model_state, rows, batch, context, key):
+        sums = rows["t"].sum(-2) if rows["t"].ndim == 3 else rows["t"]
+        return jnp.sum(jnp.sin(sums) * batch), (model_state, {})
+
+    results = []
+    for asked in (ids, Bags(ids)):
+        task = Task(loss=summed, lookup=lambda batch, state, key, asked=asked: ({"t": asked}, None))
+        schedules = {"t": lambda step: tables.adagrad(0.1)}
+        state = create_state(
+            key, tables={"t": jax.random.normal(key, (9, 3))}, row_optimizers=schedules
+        )
+        results.append(jax.jit(make_step(task, row_optimizers=schedules))(state, jnp.ones((2, 3))))
+    (one, report), (other, other_report) = results
+    np.testing.assert_allclose(report.loss, other_report.loss, rtol=1e-6)
+    np.testing.assert_allclose(one.tables["t"], other.tables["t"], rtol=1e-5, atol=1e-7)
 
 
 def test_the_verdict_is_the_callers(key):
