@@ -1,0 +1,201 @@
+"""Progress and results on a console: a bar for people, plain lines for logs."""
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+from jaxml.reports.writer import numbers, step_number
+
+
+class ConsoleWriter:
+    """Shows how far a run is: loss, examples a second, time left.
+
+    On a terminal, one bar that is redrawn at each report; elsewhere (a file, a pipe, a notebook) a
+    plain line every `interval` seconds, without control characters. No thread runs behind it.
+
+    Args:
+        total_steps: the step at which the run ends; at least 1.
+        batch_size: examples a step, for the rate.
+        keys: which values to show, by name.
+        interval: seconds between lines where there is no terminal.
+        stream: where to write; standard error if not given, so that results can be piped.
+        clock: gives seconds; for tests.
+
+    >>> clock = iter([0, 0, 5]).__next__
+    >>> writer = ConsoleWriter(100, batch_size=10, stream=sys.stdout, clock=clock)
+    >>> writer.scalars(10, {"loss": 2.5})
+    step 10/100, 10 %, loss 2.5
+    >>> writer.scalars(60, {"loss": 1.25})
+    >>> writer.close()
+    step 60/100, 60 %, loss 1.25, 100 examples/s, 0:04 left
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        batch_size: int,
+        keys: Sequence[str] = ("loss",),
+        interval: float = 10.0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        if total_steps < 1:
+            raise ValueError(f"total_steps must be at least 1; got {total_steps}")
+        self._total = total_steps
+        self._batch_size = batch_size
+        self._keys = tuple(keys)
+        self._interval = interval
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._shown: dict[str, int | float] = {}
+        # Times and steps of the last reports: a rate over them forgets the first compilation soon
+        # and does not jump when one report was late.
+        self._recent: deque[tuple[float, int]] = deque(maxlen=20)
+        self._started = clock()
+        self._printed: tuple[float, int] | None = None
+        self._progress: Any = None
+        if _is_terminal(self._stream):
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._progress = Progress(
+                BarColumn(bar_width=24, complete_style="cyan", finished_style="cyan"),
+                TextColumn("{task.fields[status]}", markup=False),
+                console=_console(self._stream),
+                auto_refresh=False,
+            )
+            self._task = self._progress.add_task("", total=total_steps, status="starting")
+            self._progress.start()
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Takes a step's numbers; those that are not among `keys` only move the clock."""
+        step = step_number(step)
+        values = numbers({key: values[key] for key in self._keys if key in values})
+        self._shown |= values
+        now = self._clock()
+        if not self._recent or step > self._recent[-1][1]:
+            self._recent.append((now, step))
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, status=self._status(), refresh=True)
+        elif self._printed is None or now - self._printed[0] >= self._interval:
+            self._print(now)
+
+    def config(self, values: Mapping[str, Any]) -> None:
+        """Shows nothing: whoever started the run knows how."""
+
+    def close(self) -> None:
+        """Leaves the last state on the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+        elif self._recent and (self._printed is None or self._printed[1] < self._recent[-1][1]):
+            self._print(self._recent[-1][0])
+
+    def _print(self, now: float) -> None:
+        self._printed = (now, self._recent[-1][1])
+        print(self._status(), file=self._stream, flush=True)
+
+    def _status(self) -> str:
+        time_now, step = self._recent[-1]
+        parts = [f"step {step:,}/{self._total:,}", f"{100 * step // self._total} %"]
+        parts += [f"{key} {value:.4g}" for key, value in self._shown.items()]
+        first_time, first_step = self._recent[0]
+        if time_now > first_time:
+            steps_per_second = (step - first_step) / (time_now - first_time)
+            parts.append(f"{steps_per_second * self._batch_size:,.0f} examples/s")
+            if step < self._total:
+                parts.append(f"{_duration((self._total - step) / steps_per_second)} left")
+        if step >= self._total:
+            parts.append(f"done in {_duration(time_now - self._started)}")
+        return ", ".join(parts)
+
+
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    stream: TextIO | None = None,
+) -> None:
+    """Prints a table.
+
+    Args:
+        title: the line above it.
+        columns: one heading a column.
+        rows: one cell a column. Floats are shown with three decimals, integers with commas between
+            thousands, None as a dash, and everything else by `str`; numbers are set to the right.
+        stream: where to write; standard output if not given.
+
+    Raises:
+        ValueError: if a row has more or fewer cells than there are columns.
+
+    >>> table("Held out", ["method", "P@1"], [["TF-IDF", 0.23], ["jaxml", 0.4251]])
+    Held out
+    <BLANKLINE>
+      method     P@1
+     ────────────────
+      TF-IDF   0.230
+      jaxml    0.425
+    <BLANKLINE>
+    """
+    from rich import box
+    from rich.table import Table
+
+    stream = sys.stdout if stream is None else stream
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"rows must have {len(columns)} cells; got {list(row)}")
+    # Printed by itself: a title longer than the rows would be wrapped to their width.
+    grid = Table(box=box.SIMPLE_HEAD)
+    for i, column in enumerate(columns):
+        cells = [row[i] for row in rows if row[i] is not None]
+        is_numeric = bool(cells) and all(_is_number(cell) for cell in cells)
+        grid.add_column(column, justify="right" if is_numeric else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*[_cell(cell) for cell in row])
+    console = _console(stream)
+    with console.capture() as capture:
+        console.print(grid)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    print(title, *lines, sep="\n", file=stream, flush=True)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _console(stream: TextIO) -> Any:
+    from rich.console import Console
+
+    terminal = _is_terminal(stream)
+    # Without a terminal: no colours whatever the environment says, and no width to wrap at.
+    return Console(
+        file=stream,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        width=None if terminal else 1000,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def _is_number(cell: Any) -> bool:
+    return hasattr(cell, "__float__") and not isinstance(cell, str | bool)
+
+
+def _cell(cell: Any) -> str:
+    if cell is None:
+        return "–"
+    if not _is_number(cell):
+        return str(cell)
+    number = numbers({"cell": cell})["cell"]
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.3f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

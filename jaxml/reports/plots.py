@@ -1,0 +1,342 @@
+"""Pictures of a run for paper and README: PNG files of 1200 × 800 pixels, replaced atomically.
+
+Matplotlib is imported when a picture is drawn, with its Agg backend and without `pyplot`: no
+window and no global state. Colours are Okabe and Ito's, which the colour-blind can tell apart;
+markers and dashes say the same again.
+"""
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxml.reports.atomic import replacing
+
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", ":", "-.")
+_LOG_RATIO = 20.0  # above this a linear axis would press the small values flat
+
+
+def loss_curves(
+    path: str | os.PathLike,
+    train: tuple[Any, Any],
+    validation: tuple[Any, Any] | None = None,
+    *,
+    title: str,
+    ylabel: str = "loss",
+) -> None:
+    """Loss over steps: every training value faintly, their smoothed course, and validation.
+
+    The smoothed curve is a local linear fit under a Gaussian window of about one part in fifty of
+    the values, so that it neither lags nor bends at the ends. The axis is logarithmic if all losses
+    are positive and their course spans more than a factor of 20. The first loss that is not finite
+    is marked.
+
+    Args:
+        path: the PNG to write.
+        train: steps and losses of the training batches, each `[n]`.
+        validation: steps and losses on held-out data, each `[m]`.
+        title: the heading.
+        ylabel: the vertical axis.
+
+    Raises:
+        ValueError: if steps and losses differ in length or training has no finite loss.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "loss.png")
+    ...     loss_curves(picture, ([0, 1, 2], [3.0, 2.0, 1.5]), title="A run")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    steps, losses = _pair("train", train)
+    finite = np.isfinite(losses)
+    if not finite.any():
+        raise ValueError(f"train must have a finite loss; got {len(losses)} values, none finite")
+    held_steps, held = _pair("validation", validation or ([], []))
+    figure, axes = _figure(title)
+    raw = np.where(finite, losses, np.nan)
+    smooth = _smooth(raw)
+    # The course decides, not one lucky batch; but a logarithm needs every batch to be positive.
+    course = np.concatenate([smooth[finite], held[np.isfinite(held)]])
+    if losses[finite].min() > 0 and _scale(axes.yaxis, course):
+        smooth = np.exp(_smooth(np.log(raw)))
+    # Not antialiased, the noise of thousands of batches makes a PNG half the size.
+    axes.plot(
+        steps, raw, color="#A6CFE8", linewidth=1, antialiased=False, label="training, each report"
+    )
+    few = "o" if len(steps) <= 20 else None  # a single report makes no line
+    axes.plot(
+        steps, smooth, color=_COLORS[0], linewidth=2.4, marker=few, label="training, smoothed"
+    )
+    if len(held):
+        axes.plot(held_steps, held, color=_COLORS[3], linewidth=1.8, marker="o", label="validation")
+    if not finite.all():
+        first = steps[np.argmin(finite)]
+        axes.axvline(
+            first, color=_COLORS[6], linestyle=":", label=f"not finite at step {first:,.0f}"
+        )
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    ends = np.concatenate([steps, held_steps])
+    if np.ptp(ends) < 1:
+        axes.set_xlim(ends[0] - 1, ends[0] + 1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    _legend(figure, axes)
+    _write(figure, path)
+
+
+def bars(
+    path: str | os.PathLike,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    *,
+    ylabel: str,
+    title: str,
+) -> None:
+    """Grouped bars with their values: methods side by side, for each measure.
+
+    Args:
+        path: the PNG to write.
+        groups: names along the horizontal axis, such as `["P@1", "R@10", "R@100"]`.
+        series: for each method one value a group, at least 0; NaN leaves a gap marked "n/a".
+        ylabel: the vertical axis.
+        title: the heading.
+
+    Raises:
+        ValueError: if there is no bar to draw, a series has not one value a group, or a value is
+            negative or infinite.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "result.png")
+    ...     bars(picture, ["P@1"], {"jaxml": [0.4], "TF-IDF": [0.2]}, ylabel="", title="Test")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not groups or not series:
+        raise ValueError(f"groups and series must not be empty; got {len(groups)}, {len(series)}")
+    heights = {name: np.asarray(values, float) for name, values in series.items()}
+    for name, values in heights.items():
+        if values.shape != (len(groups),):
+            raise ValueError(
+                f"series[{name!r}] must have one value for each of {len(groups)} groups; "
+                f"got shape {values.shape}"
+            )
+        if np.isinf(values).any() or (values < 0).any():
+            raise ValueError(f"series[{name!r}] must be at least 0 and finite; got {values}")
+    figure, axes = _figure(title)
+    width = 0.84 / len(series)
+    # On 1150 pixels a group has its share; upright labels of four characters take 36.
+    narrow = 1150 / len(groups) * width < 40
+    centers = np.arange(len(groups))
+    for i, (name, values) in enumerate(heights.items()):
+        at = centers + (i - (len(series) - 1) / 2) * width
+        axes.bar(at, np.nan_to_num(values), width * 0.94, color=_color(i), label=name)
+        for x, value in zip(at, values, strict=True):
+            axes.annotate(
+                "n/a" if np.isnan(value) else _short(value),
+                (x, 0 if np.isnan(value) else value),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=11,
+                rotation=90 if narrow else 0,
+            )
+    highest = max(
+        (np.nanmax(values) for values in heights.values() if not np.isnan(values).all()), default=0
+    )
+    axes.set_ylim(0, (highest or 1) * (1.15 if narrow else 1.08))
+    axes.set_xticks(centers, [textwrap.fill(group, max(8, 96 // len(groups))) for group in groups])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    _write(figure, path)
+
+
+def scaling(
+    path: str | os.PathLike,
+    series: Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+) -> None:
+    """Repeated measurements over a size: the median as a line, the middle half as a band.
+
+    Sizes stand on a logarithmic axis. So do the measurements if they span more than a factor of
+    20; otherwise their axis starts at 0, where flat looks flat.
+
+    Args:
+        path: the PNG to write.
+        series: for each name the sizes `[n]`, positive, and for each size its samples, at least
+            one, finite and at least 0.
+        xlabel: the horizontal axis.
+        ylabel: the vertical axis.
+        title: the heading.
+
+    Raises:
+        ValueError: if there is nothing to draw, a size is not positive, or a size has no samples
+            or unfit ones.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "scaling.png")
+    ...     steps = {"adagrad": ([1e4, 1e6], [[3.0, 3.1], [3.0, 3.2]])}
+    ...     scaling(picture, steps, xlabel="classes", ylabel="ms", title="One step")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not series:
+        raise ValueError("series must not be empty")
+    quartiles = {name: _quartiles(name, *given) for name, given in series.items()}
+    figure, axes = _figure(title)
+    for i, (name, (sizes, low, middle, high)) in enumerate(quartiles.items()):
+        axes.fill_between(sizes, low, high, color=_color(i), alpha=0.2, linewidth=0)
+        axes.plot(
+            sizes,
+            middle,
+            color=_color(i),
+            linestyle=_DASHES[i % len(_DASHES)],
+            linewidth=2,
+            marker=_MARKERS[i % len(_MARKERS)],
+            markersize=7,
+            label=name,
+        )
+    axes.set_xscale("log")
+    ends = np.concatenate([np.concatenate([low, high]) for _, low, _, high in quartiles.values()])
+    if not _scale(axes.yaxis, ends):
+        axes.set_ylim(0, (np.max(ends) or 1) * 1.1)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    _write(figure, path)
+
+
+def _figure(title: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.15)
+    figure = Figure(figsize=(12, 8), dpi=100, layout=layout)
+    figure.suptitle(textwrap.fill(title, 80), fontsize=16)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=12)
+    axes.xaxis.label.set_fontsize(14)
+    axes.yaxis.label.set_fontsize(14)
+    return figure, axes
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    # Below the axes it covers nothing; constrained layout makes room for it.
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, min(len(labels), 110 // (max(map(len, labels)) + 8)))
+    legend = figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=12, frameon=False
+    )
+    for line in legend.get_lines():
+        line.set_linewidth(2)
+
+
+def _write(figure: Any, path: str | os.PathLike) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", pil_kwargs={"optimize": True})
+
+
+def _color(index: int) -> str:
+    return _COLORS[index % len(_COLORS)]
+
+
+def _scale(axis: Any, values: np.ndarray) -> bool:
+    """Makes a y axis logarithmic if the values ask for it; returns whether."""
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if not (low > 0 and high > _LOG_RATIO * low):
+        return False
+    axis.axes.set_yscale("log")
+    if high < 1000 * low:
+        # Over fewer than three decades their powers alone are too few ticks to read from.
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_locator(NullLocator())
+    return True
+
+
+def _short(value: float) -> str:
+    """Two decimals for shares, fewer digits for what is larger."""
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def _pair(name: str, given: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    steps, values = (np.asarray(part, float) for part in given)
+    if steps.ndim != 1 or steps.shape != values.shape:
+        raise ValueError(
+            f"{name} must be steps and losses of one length; "
+            f"got shapes {steps.shape} and {values.shape}"
+        )
+    return steps, values
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """At each value the height of a line fitted to its neighbours, weighted by distance.
+
+    A plain weighted mean would bend at both ends, where all neighbours are on one side; a line
+    does not (Fan and Gijbels, Local Polynomial Modelling, 1996, section 3.2). NaN is left out and
+    stays NaN.
+    """
+    finite = np.isfinite(values)
+    width = len(values) / 100
+    reach = min(int(3 * width), (len(values) - 1) // 2)
+    if reach == 0:
+        return values
+    offsets = np.arange(-reach, reach + 1) / width
+    kernel = np.exp(-0.5 * offsets**2)
+
+    def moment(power: int, of: np.ndarray) -> np.ndarray:
+        return np.convolve(of, kernel * offsets**power, mode="same")
+
+    present, filled = finite.astype(float), np.where(finite, values, 0.0)
+    s0, s1, s2 = (moment(power, present) for power in range(3))
+    t0, t1 = (moment(power, filled) for power in range(2))
+    spread = s0 * s2 - s1**2
+    mean = t0 / np.where(s0 > 0, s0, 1)
+    alone = spread <= 1e-6 * s0**2  # a neighbourhood of one value has no slope
+    line = (s2 * t0 - s1 * t1) / np.where(alone, 1, spread)
+    return np.where(finite, np.where(alone, mean, line), np.nan)
+
+
+def _quartiles(
+    name: str, sizes: Sequence[float], samples: Sequence[Sequence[float]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Sizes in ascending order, and the quartiles of the samples of each."""
+    at = np.asarray(sizes, float)
+    if at.ndim != 1 or len(at) != len(samples) or not len(at) or not np.all(at > 0):
+        raise ValueError(
+            f"series[{name!r}] must have positive sizes, each with its samples; "
+            f"got sizes {at} and {len(samples)} lists of samples"
+        )
+    parts = []
+    for size, given in zip(at, samples, strict=True):
+        values = np.asarray(given, float)
+        fit = values.ndim == 1 and len(values) and np.isfinite(values).all() and values.min() >= 0
+        if not fit:
+            raise ValueError(
+                f"series[{name!r}] must have finite samples of at least 0 at size {size:g}; "
+                f"got {values}"
+            )
+        parts.append(np.quantile(values, [0.25, 0.5, 0.75]))
+    order = np.argsort(at)
+    low, middle, high = np.array(parts)[order].T
+    return at[order], low, middle, high

@@ -1,0 +1,189 @@
+"""Pictures: their size, their scales, no text on another, and a smooth curve that is true."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from jaxml.reports import plots
+
+rng = np.random.default_rng(0)
+STEPS = np.arange(6000)
+NOISY = 8 * np.exp(-STEPS / 900) + 1.2 + 0.3 * rng.standard_normal(6000)
+
+PICTURES = {
+    "loss": lambda path: plots.loss_curves(
+        path,
+        (STEPS, NOISY),
+        (STEPS[::300], NOISY[::300] + 0.4),
+        title="A title so long that it has to be wrapped: " + "234,908 classes, 6,000 steps, " * 3,
+    ),
+    "log loss": lambda path: plots.loss_curves(path, (STEPS, 1e4 / (1 + STEPS)), title="Power law"),
+    "diverged": lambda path: plots.loss_curves(
+        path, (STEPS, np.where(STEPS < 4000, NOISY, np.inf)), title="Diverged"
+    ),
+    "one step": lambda path: plots.loss_curves(path, ([7], [2.0]), title="One report"),
+    "bars": lambda path: plots.bars(
+        path,
+        ["P@1", "R@10", "R@100"],
+        {f"{name}, {kind}": rng.random(3) for name in ["resolver", "TF-IDF"] for kind in "ab"},
+        ylabel="share of held-out aliases",
+        title="Held-out aliases",
+    ),
+    "many bars": lambda path: plots.bars(
+        path,
+        [f"measure number {i}" for i in range(9)],
+        {f"method {i}": [np.nan, *rng.random(7), 12345.6] for i in range(5)},
+        ylabel="score",
+        title="Many",
+    ),
+    "scaling": lambda path: plots.scaling(
+        path,
+        {
+            name: ([1e4, 1e5, 1e6, 1e7], [b + 0.2 * rng.random(9) for _ in range(4)])
+            for b, name in enumerate(["sgd", "adagrad", "rowwise_adagrad", "adam"], start=3)
+        },
+        xlabel="classes",
+        ylabel="ms a step",
+        title="One training step",
+    ),
+    "log scaling": lambda path: plots.scaling(
+        path,
+        {"ours": ([1e4, 1e8], [[3], [3.1, 3.2]]), "theirs": ([1e4, 1e6], [[4, 5], [111, 120]])},
+        xlabel="classes",
+        ylabel="ms",
+        title="Peers",
+    ),
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Draws a picture and gives its figure instead of writing it."""
+
+    def draw(picture):
+        figures = []
+        monkeypatch.setattr(plots, "_write", lambda figure, path: figures.append(figure))
+        picture(None)
+        FigureCanvasAgg(figures[0]).draw()
+        return figures[0]
+
+    return draw
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_small_and_of_its_size(tmp_path, name):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"old")
+    PICTURES[name](path)
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (1200, 800)
+    assert len(content) < 100_000
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_no_text_lies_on_another_or_leaves_the_picture(drawn, monkeypatch, name):
+    boxes = []
+    draw = Text.draw
+
+    def note(text, renderer):
+        if text.get_visible() and text.get_text().strip():
+            boxes.append((text.get_text(), text.get_window_extent(renderer)))
+        draw(text, renderer)
+
+    monkeypatch.setattr(Text, "draw", note)
+    drawn(PICTURES[name])
+    assert len(boxes) > 6
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        assert not a.padded(-1).overlaps(b.padded(-1)), f"{one!r} lies on {other!r}"
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 1200 and box.y1 <= 800, text
+
+
+def test_the_scale_follows_the_values(drawn):
+    for name, scale in [
+        ("loss", "linear"),
+        ("log loss", "log"),
+        ("scaling", "linear"),
+        ("log scaling", "log"),
+    ]:
+        axes = drawn(PICTURES[name]).axes[0]
+        assert axes.get_yscale() == scale, name
+        if "scaling" in name:
+            assert axes.get_xscale() == "log"
+    assert drawn(PICTURES["scaling"]).axes[0].get_ylim()[0] == 0
+
+    def negative(path):
+        plots.loss_curves(path, ([0, 1, 2], [1000.0, 1.0, -1.0]), title="")
+
+    assert drawn(negative).axes[0].get_yscale() == "linear"
+
+
+def test_what_is_drawn_is_what_was_given(drawn):
+    lines = drawn(PICTURES["scaling"]).axes[0].get_lines()
+    assert [line.get_label() for line in lines] == ["sgd", "adagrad", "rowwise_adagrad", "adam"]
+    for base, line in enumerate(lines, start=3):
+        assert ((line.get_ydata() > base) & (line.get_ydata() < base + 0.2)).all()
+    bars = drawn(
+        lambda path: plots.bars(path, ["a", "b"], {"x": [0.25, 12.0]}, ylabel="", title="")
+    ).axes[0]
+    assert [patch.get_height() for patch in bars.patches] == [0.25, 12.0]
+    assert [text.get_text() for text in bars.texts] == ["0.25", "12"]
+
+
+def test_the_first_loss_that_is_not_finite_is_named(drawn):
+    labels = [line.get_label() for line in drawn(PICTURES["diverged"]).axes[0].get_lines()]
+    assert "not finite at step 4,000" in labels
+
+
+def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
+    line = np.linspace(5, -2, 1000)
+    np.testing.assert_allclose(plots._smooth(line), line, atol=1e-9)
+    noise = rng.standard_normal(1000)
+    assert plots._smooth(line + noise)[20:-20].std() < 1.05 * line.std()
+    assert np.abs(plots._smooth(line + noise) - line)[20:-20].max() < 1.0
+    holes = np.where(np.arange(1000) % 7 == 0, np.nan, line)
+    smooth = plots._smooth(holes)
+    np.testing.assert_array_equal(np.isnan(smooth), np.isnan(holes))
+    np.testing.assert_allclose(smooth[1:7], line[1:7], atol=1e-9)
+    lonely = np.full(1000, np.nan)
+    lonely[500] = 3.0
+    assert plots._smooth(lonely)[500] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (lambda p: plots.loss_curves(p, ([1, 2], [1.0]), title=""), r"train.*\(2,\) and \(1,\)"),
+        (lambda p: plots.loss_curves(p, ([1], [np.nan]), title=""), "train must have a finite"),
+        (lambda p: plots.loss_curves(p, ([], []), title=""), "train must have a finite"),
+        (lambda p: plots.loss_curves(p, ([1], [1]), ([1], []), title=""), "validation must be"),
+        (lambda p: plots.bars(p, [], {}, ylabel="", title=""), "must not be empty"),
+        (lambda p: plots.bars(p, ["a"], {"x": [1, 2]}, ylabel="", title=""), r"'x'.*\(2,\)"),
+        (lambda p: plots.bars(p, ["a"], {"x": [-1]}, ylabel="", title=""), "at least 0"),
+        (lambda p: plots.scaling(p, {}, xlabel="", ylabel="", title=""), "must not be empty"),
+        (lambda p: scale(p, [0], [[1]]), "positive sizes"),
+        (lambda p: scale(p, [1, 2], [[1]]), "positive sizes"),
+        (lambda p: scale(p, [10], [[]]), "samples of at least 0 at size 10"),
+        (lambda p: scale(p, [10], [[np.nan]]), "samples of at least 0 at size 10"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(tmp_path, picture, message):
+    with pytest.raises(ValueError, match=message):
+        picture(tmp_path / "picture.png")
+    assert not list(tmp_path.iterdir())
+
+
+def scale(path, sizes, samples):
+    plots.scaling(path, {"x": (sizes, samples)}, xlabel="", ylabel="", title="")
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "picture.png").mkdir()
+    with pytest.raises(OSError):
+        PICTURES["one step"](tmp_path / "picture.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]

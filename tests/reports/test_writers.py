@@ -1,0 +1,352 @@
+"""The record of a run, its views, and what all writers have in common."""
+
+import io
+import json
+import math
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxml.reports import ConsoleWriter, JsonlWriter, TensorBoardWriter, Writers, jsonl, table
+from jaxml.reports.writer import numbers, step_number
+
+
+def strict(text):
+    """Lines as a parser reads them that knows no NaN."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("make", [np.float32, jnp.float32, jnp.bfloat16, np.float16])
+def test_short_floats_become_the_shortest_decimal_that_means_them(make):
+    for value in [0.1, 1 / 3, 3.25, -0.0, 65504.0, 1e-5]:
+        given = make(value)
+        got = numbers({"x": given})["x"]
+        assert isinstance(got, float)
+        assert np.float32(got).tobytes() == np.float32(given).tobytes()
+    assert numbers({"x": np.float32(0.1)}) == {"x": 0.1}
+
+
+def test_other_numbers():
+    values = {"a": 3, "b": np.int64(2**60), "c": True, "d": np.bool_(0), "e": np.float64(0.1)}
+    got = numbers(values | {"f": jnp.uint16(65535), "g": np.array(2.5), "h": 1e300})
+    assert list(got.values()) == [3, 2**60, 1, 0, 0.1, 65535, 2.5, 1e300]
+    assert {type(value) for value in got.values()} == {int, float}
+
+
+@pytest.mark.parametrize(
+    "value", ["1", None, [1.0], np.ones(1), 1j, {}, np.datetime64(0, "s"), np.zeros((), "f4,f4")]
+)
+def test_what_is_no_number_is_named(value):
+    with pytest.raises(ValueError, match="loss must be a"):
+        numbers({"loss": value})
+
+
+def test_steps():
+    assert step_number(jnp.int32(5)) == 5
+    for step in [-1, 1.0, "1", None, np.float32(1)]:
+        with pytest.raises(ValueError, match="step must be an integer of at least 0"):
+            step_number(step)
+
+
+# JSONL
+
+
+def test_a_record_can_be_read_by_anyone_and_by_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = JsonlWriter(path)
+    writer.config({"dim": 3})
+    writer.scalars(0, {"loss": np.float32(0.1), "accepted": jnp.bool_(True)})
+    writer.scalars(1, {"loss": jnp.nan, "up": np.inf, "down": jnp.float32(-jnp.inf), "ünï": 2})
+    # It can be watched while the run goes on.
+    assert strict(path.read_text()) == [
+        {"step": 0, "loss": 0.1, "accepted": 1},
+        {"step": 1, "loss": "NaN", "up": "Infinity", "down": "-Infinity", "ünï": 2},
+    ]
+    writer.close()
+    writer.close()
+    first, second = jsonl.read(path)
+    assert first == {"step": 0, "loss": 0.1, "accepted": 1}
+    assert math.isnan(second["loss"])
+    assert (second["up"], second["down"]) == (math.inf, -math.inf)
+    with pytest.raises(ValueError):
+        writer.scalars(2, {"loss": 1.0})
+
+
+def write(path, steps, resume=None):
+    writer = JsonlWriter(path, resume_from_step=resume)
+    for step in steps:
+        writer.scalars(step, {"loss": float(step)})
+    writer.close()
+
+
+def steps_of(path):
+    return [record["step"] for record in jsonl.read(path)]
+
+
+def test_a_resumed_run_continues_the_record_without_repeating_steps(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [10, 20, 20, 30, 40])
+    write(path, [30, 40, 50], resume=25)
+    assert steps_of(path) == [10, 20, 20, 30, 40, 50]
+    write(path, [], resume=0)
+    assert steps_of(path) == []
+    write(path, [1], resume=100)
+    write(path, [2])
+    assert steps_of(path) == [1, 2]
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("resume", [None, 20])
+@pytest.mark.parametrize("tail", ['{"step": 20, "lo', '{"step": 30, "loss": 1}', "{", "\x00\x00"])
+def test_a_line_that_was_cut_off_is_dropped(tmp_path, resume, tail):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [10])
+    with path.open("a") as file:
+        file.write(tail)
+    assert steps_of(path) == [10]
+    write(path, [20], resume=resume)
+    assert strict(path.read_text()) == [{"step": 10, "loss": 10.0}, {"step": 20, "loss": 20.0}]
+
+
+@pytest.mark.parametrize("line", ["text", "[]", "3", "{}", '{"step": 1.5}', '{"step": 1, "x": []}'])
+def test_a_file_of_something_else_is_refused_and_kept(tmp_path, line):
+    path = tmp_path / "notes.txt"
+    content = f'{{"step": 1}}\n{line}\n{{"step": 3}}\n'
+    path.write_text(content)
+    for open_it in [JsonlWriter, jsonl.read, lambda p: JsonlWriter(p, resume_from_step=0)]:
+        with pytest.raises(ValueError, match=r"notes.txt, line 2 is no record"):
+            open_it(path)
+    assert path.read_text() == content
+
+
+def test_a_value_may_not_take_the_name_of_the_step(tmp_path):
+    writer = JsonlWriter(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match="'step'"):
+        writer.scalars(1, {"step": 2})
+    writer.close()
+    with pytest.raises(OSError):
+        JsonlWriter(tmp_path / "metrics.jsonl" / "below")
+
+
+# Several at once
+
+
+class Recorder:
+    def __init__(self, fails=False):
+        self.calls, self.fails = [], fails
+
+    def scalars(self, step, values):
+        self.calls.append((step, values))
+
+    def config(self, values):
+        self.calls.append(values)
+
+    def close(self):
+        self.calls.append("closed")
+        if self.fails:
+            raise OSError("disk full")
+
+
+def test_several_writers_are_one():
+    one, two = Recorder(fails=True), Recorder()
+    writers = Writers(one, two)
+    writers.config({"dim": 1})
+    writers.scalars(3, {"loss": jnp.float32(0.5)})
+    with pytest.raises(OSError, match="disk full"):
+        writers.close()
+    assert one.calls == two.calls == [{"dim": 1}, (3, {"loss": 0.5}), "closed"]
+
+
+# TensorBoard
+
+
+def events(directory):
+    """Scalars of all event files, read with the package's own message types."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for file in sorted(directory.iterdir()):
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            size = int.from_bytes(content[at : at + 8], "little")
+            found.append(Event.FromString(content[at + 12 : at + 12 + size]))
+            at += 16 + size
+    return found
+
+
+def test_tensorboard_events(tmp_path, caplog):
+    writer = TensorBoardWriter(tmp_path)
+    writer.config({"dim": 128, "path": tmp_path})
+    writer.scalars(7, {"loss": jnp.float32(0.5), "train/accuracy": np.nan})
+    writer.close()
+    values = {
+        value.tag: (event.step, value.simple_value)
+        for event in events(tmp_path)
+        for value in event.summary.value
+    }
+    assert values["loss"] == (7, 0.5)
+    assert math.isnan(values["train/accuracy"][1])
+    assert any(tag.startswith("config") for tag in values)
+    assert not caplog.records
+
+
+def test_a_resumed_run_tells_tensorboard_to_forget(tmp_path):
+    writer = TensorBoardWriter(tmp_path, resume_from_step=np.int32(9))
+    writer.scalars(10, {"loss": 1.0})
+    writer.close()
+    starts = [event.step for event in events(tmp_path) if event.session_log.status == 1]
+    assert starts == [10]
+
+
+# Console
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_without_a_terminal_there_is_a_plain_line_now_and_then(monkeypatch):
+    # Neither may bring control characters into a file.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    stream, clock = io.StringIO(), Clock()
+    writer = ConsoleWriter(1000, batch_size=50, interval=10, stream=stream, clock=clock)
+    writer.config({"dim": 1})
+    for step in range(0, 1001, 10):
+        writer.scalars(step, {"loss": 2.0 - step / 1000, "hidden": 5})
+        clock.now += 1
+    writer.close()
+    writer.close()
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "step 0/1,000, 0 %, loss 2"
+    assert lines[1] == "step 100/1,000, 10 %, loss 1.9, 500 examples/s, 1:30 left"
+    assert lines[-1] == "step 1,000/1,000, 100 %, loss 1, 500 examples/s, done in 1:40"
+    assert len(lines) == 11
+    assert "\x1b" not in stream.getvalue()
+    assert "\r" not in stream.getvalue()
+
+
+def test_the_last_line_is_not_lost_when_a_run_ends_early():
+    stream, clock = io.StringIO(), Clock()
+    writer = ConsoleWriter(100, batch_size=1, stream=stream, clock=clock, keys=["loss", "P@1"])
+    writer.scalars(1, {"loss": np.float32(4.0)})
+    clock.now = 3
+    writer.scalars(31, {"P@1": 0.25})
+    writer.close()
+    assert stream.getvalue().splitlines() == [
+        "step 1/100, 1 %, loss 4",
+        "step 31/100, 31 %, loss 4, P@1 0.25, 10 examples/s, 0:07 left",
+    ]
+
+
+def test_a_resumed_run_counts_only_its_own_steps_in_the_rate():
+    stream, clock = io.StringIO(), Clock()
+    writer = ConsoleWriter(1000, batch_size=2, interval=0, stream=stream, clock=clock)
+    for step, now in [(900, 60), (900, 61), (950, 65)]:
+        clock.now = now
+        writer.scalars(step, {"loss": math.nan})
+    assert stream.getvalue().splitlines()[-1] == (
+        "step 950/1,000, 95 %, loss nan, 20 examples/s, 0:05 left"
+    )
+
+
+def test_a_writer_without_reports_says_nothing():
+    stream = io.StringIO()
+    ConsoleWriter(10, batch_size=1, stream=stream).close()
+    assert stream.getvalue() == ""
+    with pytest.raises(ValueError, match="total_steps must be at least 1; got 0"):
+        ConsoleWriter(0, batch_size=1)
+
+
+def test_on_a_terminal_there_is_a_bar_and_no_thread(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    before = set(threading.enumerate())
+    stream, clock = Terminal(), Clock()
+    writer = ConsoleWriter(100, batch_size=5, stream=stream, clock=clock)
+    for step in [10, 60]:
+        clock.now += 5
+        writer.scalars(step, {"loss": 0.5})
+    assert set(threading.enumerate()) <= before
+    writer.close()
+    shown = stream.getvalue()
+    assert "━" in shown
+    assert "loss 0.5, 50 examples/s, 0:04 left" in shown
+    assert shown.count("\x1b[?25h") == 1  # the cursor is back
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    writer = ConsoleWriter(100, batch_size=5, stream=stream)
+    writer.scalars(50, {"loss": 0.5})
+    writer.close()
+    assert stream.getvalue() == "step 50/100, 50 %, loss 0.5\n"
+
+
+# Tables
+
+
+def test_a_table_is_aligned_and_plain():
+    stream = io.StringIO()
+    rows = [
+        ["TF-IDF [1-NN]", np.float32(0.23), 20000, None],
+        ["jaxml", jnp.float32(0.4251), np.int64(9), "x" * 90],
+    ]
+    table("All held-out aliases", ["method", "P@1", "count", "note"], rows, stream=stream)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "All held-out aliases"
+    assert "\x1b" not in stream.getvalue()
+    assert "  TF-IDF [1-NN]   0.230   20,000   –" in lines
+    assert f"  jaxml           0.425        9   {'x' * 90}" in lines
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_table_checks_its_rows():
+    with pytest.raises(ValueError, match=r"must have 2 cells; got \[1\]"):
+        table("", ["a", "b"], [[1, 2], [1]])
+    stream = io.StringIO()
+    table("Nothing", ["a"], [], stream=stream)
+    assert stream.getvalue().startswith("Nothing\n")
+
+
+# Manners
+
+
+def test_importing_reports_imports_nothing_heavy_and_no_device():
+    program = (
+        "import sys, jaxml.reports; "
+        "print([name for name in ('matplotlib', 'rich', 'tensorboardX', 'jax') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_scalar_of_a_compiled_step_can_be_written(tmp_path):
+    loss = jax.jit(lambda x: x.mean())(jnp.ones(3))
+    writer = JsonlWriter(tmp_path / "metrics.jsonl")
+    writer.scalars(0, {"loss": loss})
+    writer.close()
+    assert jsonl.read(tmp_path / "metrics.jsonl") == [{"step": 0, "loss": 1.0}]
