@@ -1,0 +1,140 @@
+"""Rulers: the classes laid side by side as segments of a line, as long as they are probable.
+
+A class is drawn by finding the segment under a random point of the line. Points and edges are
+64-bit integers ("ticks"), so a segment is never too thin to be hit, and `find` is the exact inverse
+of `edge`: nothing in here rounds a position. Classes go by their rank: 0 is the most probable.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxml.softmax import words
+from jaxml.softmax.words import Words
+from jaxml.types import Array
+
+
+class Ruler(NamedTuple):
+    """A line of fewer than 2⁶³ ticks, cut into segments that never grow longer.
+
+    Attributes:
+        size: number of segments.
+        tick: `tick(rank) -> int`, the left edge of segment `rank` in `[0, size]`, on the host;
+            `tick(size)` is the end of the line.
+        edge: `edge(state, ranks) -> Words`, the same on the device, for int32 ranks of any shape.
+        find: `find(state, points) -> int32 ranks`, of the segments that hold the points:
+            `edge(rank) <= point < edge(rank + 1)`.
+    """
+
+    size: int
+    tick: Callable[[int], int]
+    edge: Callable[[Any, Array], Words]
+    find: Callable[[Any, Words], Array]
+
+
+def even(size: int) -> Ruler:
+    """All segments are 2³² ticks long, so a point's high word is its rank."""
+    return Ruler(
+        size=size,
+        tick=lambda rank: rank << 32,
+        edge=lambda state, ranks: Words(
+            ranks.astype(jnp.uint32), jnp.zeros(ranks.shape, jnp.uint32)
+        ),
+        find=lambda state, points: points.high.astype(jnp.int32),
+    )
+
+
+# Binary logarithms of 1 + j / 4096 in units of 2⁻³¹, and straight lines between them. Segments are
+# then within 1.3e-4 of their true length (3e-6 below rank 8,191, where every edge is a point of
+# the table), and still never grow longer.
+_CELLS = 4096
+_LOG2 = np.rint(2.0**31 * np.log2(1 + np.arange(_CELLS + 1) / _CELLS)).astype(np.uint32)
+_MASK19, _MASK27 = 2**19 - 1, 2**27 - 1
+
+
+def logarithmic(size: int) -> Ruler:
+    """Segment k reaches from log2(k + 1) to log2(k + 2), at 2⁵⁸ ticks to the octave.
+
+    In constant memory. The number k + 1 is read as a floating-point one: its leading bit gives the
+    octave, 12 more bits a cell of the octave, the other 19 the place in the cell, along which
+    ticks run evenly. A point is taken back the same way.
+    """
+
+    def tick(rank: int) -> int:
+        octave = (rank + 1).bit_length() - 1
+        cell, place = divmod(((rank + 1) << (31 - octave)) - 2**31, 2**19)
+        start, slope = int(_LOG2[cell]), int(_LOG2[cell + 1]) - int(_LOG2[cell])
+        return (octave << 58) + (start << 27) + (slope * place << 8)
+
+    def start_and_slope(cell: Array) -> tuple[Array, Array]:
+        table = jnp.asarray(_LOG2)
+        start = _lookup(table, cell)
+        return start, _lookup(table, cell + 1) - start
+
+    def edge(state: Any, ranks: Array) -> Words:
+        number = ranks.astype(jnp.uint32) + 1
+        shift = jax.lax.clz(number)
+        mantissa = number << shift
+        cell, place = (mantissa >> 19) & (_CELLS - 1), mantissa & _MASK19
+        start, slope = start_and_slope(cell)
+        product = words.multiply(slope, place)
+        corner = Words(((31 - shift) << 26) + (start >> 5), start << 27)
+        return words.add(corner, Words(product.high << 8 | product.low >> 24, product.low << 8))
+
+    def find(state: Any, points: Words) -> Array:
+        octave = points.high >> 26
+        fraction = ((points.high << 5) & 0x7FFFFFFF) | points.low >> 27
+        # exp2 names the cell or a neighbour of it, whatever its last bits; comparing settles it.
+        guess = (jnp.exp2(_float(fraction) * 2.0**-31) - 1) * _CELLS
+        cell = jnp.clip(guess.astype(jnp.int32), 0, _CELLS - 1).astype(jnp.uint32)
+        start, slope = start_and_slope(cell)
+        cell = cell + (fraction >= start + slope) - (fraction < start)
+        start, slope = start_and_slope(cell)
+        # The place is (above · 2¹⁹ + below) / slope, a quotient of 19 bits: float32 misses it by
+        # one at most, and the remainder, small as it is, can be told from its low word.
+        above, below = fraction - start, (points.low & _MASK27) >> 8
+        guess = (_float(above) * 2.0**19 + _float(below)) / _float(slope)
+        place = jnp.minimum(guess.astype(jnp.int32), _MASK19).astype(jnp.uint32)
+        rest = ((above << 19 | below) - place * slope).astype(jnp.int32)
+        place = place + (rest >= slope.astype(jnp.int32)) - (rest < 0)
+        mantissa = np.uint32(2**31) + (cell << 19) + place
+        return (mantissa >> (31 - octave)).astype(jnp.int32) - 1
+
+    return Ruler(size, tick, edge, find)
+
+
+def table(edges: np.ndarray) -> Ruler:
+    """Segment k reaches from `edges[k]` to `edges[k + 1]`; `state.edges` are the same in Words.
+
+    Args:
+        edges: uint64 [size + 1], increasing from 0 by steps that never increase, below 2⁶³.
+    """
+    size = len(edges) - 1
+
+    def edge(state: Any, ranks: Array) -> Words:
+        return Words(_lookup(state.edges.high, ranks), _lookup(state.edges.low, ranks))
+
+    def find(state: Any, points: Words) -> Array:
+        def halve(step: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+            rank, stride = found
+            # Past the end stands the last edge, which is above every point.
+            probe = jnp.minimum(rank + stride, size)
+            return jnp.where(words.less(points, edge(state, probe)), rank, probe), stride >> 1
+
+        steps = max(size - 1, 0).bit_length()
+        first = jnp.zeros(points.low.shape, jnp.int32), jnp.int32(2**steps >> 1)
+        return jax.lax.fori_loop(0, steps, halve, first)[0]
+
+    return Ruler(size, tick=lambda rank: int(edges[rank]), edge=edge, find=find)
+
+
+_lookup = partial(jnp.take, mode="clip")
+
+
+def _float(number: Array) -> Array:
+    # Below 2³¹ a signed conversion is the same, and one instruction.
+    return number.astype(jnp.int32).astype(jnp.float32)
