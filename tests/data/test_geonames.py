@@ -221,6 +221,7 @@ def test_is_answer_looks_within_the_row():
         ([], {}, "cities is empty"),
         ([record(1, "a", "b")], {"num_test": -1}, "num_test is -1"),
         ([record(1, "a", "b")], {"num_validation": -1}, "num_validation is -1"),
+        ([record(1, "a", "b")], {"seed": -1}, "seed is -1"),
         ([record(1, "a", "b", "c")], {"num_test": 3}, "is 3, wanted at most 2"),
         ([record(1, "a"), record(1, "b")], {}, "geonameid 1 is given twice"),
         ([record(1, "a", 5)], {}, "alternatenames of place 0 hold 5"),
