@@ -7,7 +7,7 @@ prefixes, suffixes and the joints of words are features of their own.
 
 The bucket of an n-gram with code points c₁…cₙ is computed in 64-bit integers that wrap around:
 
-    h₀ = seed,  hᵢ = hᵢ₋₁ · M + cᵢ          M an odd constant
+    h₀ = mix(seed),  hᵢ = hᵢ₋₁ · M + cᵢ          M an odd constant
     bucket = ⌊⌊mix(hₙ + n) / 2³²⌋ · num_buckets / 2³²⌋
 
 where mix is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
