@@ -159,7 +159,9 @@ def tensorflow_case(
         return loss
 
     uniform = source.random((STEPS_PER_SAMPLE, batch_size, 1))
-    labels = np.minimum(np.exp(uniform * np.log(num_classes + 1)).astype(np.int64) - 1, num_classes - 1)
+    labels = np.minimum(
+        np.exp(uniform * np.log(num_classes + 1)).astype(np.int64) - 1, num_classes - 1
+    )
     inputs = source.normal(size=(STEPS_PER_SAMPLE, batch_size, dim)).astype(np.float32)
     batches = [(tf.constant(x), tf.constant(y)) for x, y in zip(inputs, labels, strict=True)]
     # One call of Keras' Adagrad rewrites the table: a few are enough for a sample.
@@ -178,7 +180,8 @@ def tensorflow_case(
 
 def cases_of(config: Config, optimizer: str) -> dict[str, tuple[Any, dict[str, Any]]]:
     """The sizes of one optimizer that fit in memory together, smallest first."""
-    cases, held = {}, 0.0
+    cases: dict[str, tuple[Any, dict[str, Any]]] = {}
+    held = 0.0
     shared = dict(dim=config.dim, batch_size=config.batch_size, num_sampled=config.num_sampled)
     for num_classes in sorted(config.num_classes):
         if num_classes < config.num_sampled:
@@ -187,7 +190,9 @@ def cases_of(config: Config, optimizer: str) -> dict[str, tuple[Any, dict[str, A
             )
         held += state_bytes(optimizer, num_classes, config.dim, config.dtype) / 1e9 + 0.5
         if held > config.memory_gb:
-            print(f"{optimizer}: {num_classes:,} classes do not fit in {config.memory_gb} GB: left out")
+            print(
+                f"{optimizer}: {num_classes:,} classes do not fit in {config.memory_gb} GB: left out"
+            )
             continue
         arguments = dict(optimizer=optimizer, num_classes=num_classes, dtype=config.dtype, **shared)
         cases[f"jaxml {num_classes}"] = (jaxml_case, arguments)
@@ -261,7 +266,15 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         )
     heading = f"One step: batch {rows[0]['batch_size']}, {rows[0]['num_sampled']:,} candidates, "
     heading += f"dim {rows[0]['dim']}, {rows[0]['dtype']}"
-    columns = ["library", "optimizer", "classes", "ms", "× smallest", "peak GB", "1.1 × state + 0.5"]
+    columns = [
+        "library",
+        "optimizer",
+        "classes",
+        "ms",
+        "× smallest",
+        "peak GB",
+        "1.1 × state + 0.5",
+    ]
     reports.table(heading, columns, table)
 
 

@@ -23,7 +23,8 @@ def environment() -> dict[str, Any]:
     import jax  # Only here: the process that drives the workers needs no device.
 
     versions = {
-        name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")
+        name: importlib.metadata.version(name)
+        for name in ("jax", "jaxlib", "flax", "optax", "numpy")
     }
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {

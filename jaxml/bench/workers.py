@@ -84,7 +84,9 @@ def measure_alternately(
     try:
         for name, (make, arguments) in cases.items():
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, make, dict(arguments)), daemon=True)
+            process = context.Process(
+                target=_work, args=(theirs, make, dict(arguments)), daemon=True
+            )
             process.start()
             theirs.close()
             workers[name] = (process, ours)
@@ -121,7 +123,9 @@ def _receive(result: Measurement, process: Any, ours: Connection) -> float | Non
         return None
 
 
-def _work(theirs: Connection, make: Callable[..., Callable[[], float]], arguments: dict[str, Any]) -> None:
+def _work(
+    theirs: Connection, make: Callable[..., Callable[[], float]], arguments: dict[str, Any]
+) -> None:
     try:
         sample = make(**arguments)
         theirs.send((None, peak_bytes(), None))

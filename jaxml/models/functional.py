@@ -9,7 +9,12 @@ import flax.linen as nn
 from jaxml.types import Array, Key, PyTree
 
 # What a module may call "are we training?", and whether it means the opposite.
-_MODE_ARGUMENTS = {"training": False, "train": False, "deterministic": True, "use_running_average": True}
+_MODE_ARGUMENTS = {
+    "training": False,
+    "train": False,
+    "deterministic": True,
+    "use_running_average": True,
+}
 
 # Collections that a module writes for its observer, not for its next call.
 _TRANSIENT = ("intermediates", "perturbations", "losses")
@@ -85,7 +90,11 @@ def from_linen(module: nn.Module) -> Model:
         return {name: value for name, value in variables.items() if name not in _TRANSIENT}
 
     def apply(
-        variables: Mapping[str, PyTree], x: PyTree, *, key: Array | None = None, training: bool = False
+        variables: Mapping[str, PyTree],
+        x: PyTree,
+        *,
+        key: Array | None = None,
+        training: bool = False,
     ) -> tuple[Any, PyTree]:
         _, state = split_variables(variables)
         rngs = None if key is None else {"dropout": key}

@@ -67,7 +67,7 @@ def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoo
         raise ValueError(f"block_size must be at least 1, got {block_size}")
     if vectors.ndim != 2 or not vectors.shape[0]:
         raise ValueError(f"vectors must be [num_classes, dim], got {vectors.shape}")
-    num_classes, dim = vectors.shape
+    num_classes = vectors.shape[0]
     depth = max(0, math.ceil(math.log2(num_classes / block_size)))
     num_blocks = 2**depth
     slots = -(-num_classes // num_blocks) * num_blocks
@@ -82,11 +82,15 @@ def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoo
     )
     order = jax.random.permutation(key, slots)
     for level in range(depth):
-        order = _cut(vectors, stands_for, order.reshape(2**level, -1), jax.random.fold_in(key, level))
+        order = _cut(
+            vectors, stands_for, order.reshape(2**level, -1), jax.random.fold_in(key, level)
+        )
     order = order.reshape(num_blocks, -1)
     members = jnp.where(order < num_classes, stands_for[order], num_classes).astype(jnp.int32)
-    block = jnp.zeros(num_classes, jnp.int32).at[members].set(
-        jnp.arange(num_blocks, dtype=jnp.int32)[:, None], mode="drop"
+    block = (
+        jnp.zeros(num_classes, jnp.int32)
+        .at[members]
+        .set(jnp.arange(num_blocks, dtype=jnp.int32)[:, None], mode="drop")
     )
     return Neighbourhoods(members, block)
 

@@ -27,9 +27,9 @@ def repeat(step: Step) -> Program:
         step: as `make_step` builds it.
 
     Returns:
-        `program(state, batches, count) -> (state, reports)`, compiled, `state` donated. `batches` is a pytree
-        whose leaves have the step as leading axis, `[steps, …]`; the first `count` are used. `reports`
-        is a `Report` of arrays `[steps]`, those past `count` zero.
+        `program(state, batches, count) -> (state, reports)`, compiled, `state` donated. `batches` is a
+        pytree whose leaves have the step as leading axis, `[steps, …]`; the first `count` are used.
+        `reports` is a `Report` of arrays `[steps]`, those past `count` zero.
 
     Example:
         >>> from jaxml.train.state import create_state
@@ -102,7 +102,7 @@ def run(
         done, position = done + count, position + count
         if done < num_steps:
             ahead = batches(position, steps_per_call)
-        on_reports(state, jax.tree.map(lambda leaf: np.asarray(leaf)[:count], reports))
+        on_reports(state, jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], reports))
         if should_stop():
             break
     return state

