@@ -1,0 +1,35 @@
+"""Output layers for very many classes: samplers, sampled and exact losses, exact search."""
+
+from jaxml.softmax.candidates import Candidates, Sampler, log_uniform, uniform, unigram
+from jaxml.softmax.exact import full_softmax_loss
+from jaxml.softmax.neighbourhoods import (
+    Neighbourhoods,
+    neighbourhood_candidates,
+    neighbourhoods,
+)
+from jaxml.softmax.sampled import (
+    nce_loss,
+    nce_loss_from_rows,
+    sampled_logistic_loss,
+    sampled_softmax_loss,
+    sampled_softmax_loss_from_rows,
+)
+from jaxml.softmax.search import top_k
+
+__all__ = [
+    "Candidates",
+    "Neighbourhoods",
+    "Sampler",
+    "full_softmax_loss",
+    "log_uniform",
+    "nce_loss",
+    "nce_loss_from_rows",
+    "neighbourhood_candidates",
+    "neighbourhoods",
+    "sampled_logistic_loss",
+    "sampled_softmax_loss",
+    "sampled_softmax_loss_from_rows",
+    "top_k",
+    "uniform",
+    "unigram",
+]

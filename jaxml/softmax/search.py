@@ -1,0 +1,131 @@
+"""The best classes of a query, without the scores of all of them at once."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxml.softmax.logits import aligned, check_positive, check_table, products
+from jaxml.types import Array
+
+
+def top_k(inputs, weights, biases=None, *, k: int, block_size: int | None = None):
+    """The k highest-scoring classes of each input, exactly, in memory that does not grow with C.
+
+        score_c = inputs · weights_c + biases_c
+
+    Classes are scored a block at a time, and each block is merged into the k best so far.
+
+    Args:
+        inputs: [*batch, D], any float.
+        weights: [C, D], any float.
+        biases: [C] or None. Classes with a bias of −inf come last.
+        k: how many, in [1, C].
+        block_size: classes scored at once, at least 1; a block's scores are [*batch, block_size].
+            None: about 2²⁵ scores (128 MiB), and never more than a quarter of the classes, or k.
+
+    Returns:
+        `(scores, ids)`, float32 and int32 [*batch, k], best first; of equal scores the lower id
+        comes first, as in a stable sort. A score of NaN counts as the highest, so that a broken
+        row shows.
+
+    Raises:
+        ValueError: for shapes that do not fit, an empty table, `k` outside [1, C], or a
+            `block_size` below 1.
+
+    >>> import jax.numpy as jnp
+    >>> scores, ids = top_k(jnp.ones((1, 1)), jnp.array([[3.0], [1.0], [4.0], [3.0]]), k=3)
+    >>> print(scores, ids)
+    [[4. 3. 3.]] [[2 0 3]]
+    """
+    inputs, weights = jnp.asarray(inputs), jnp.asarray(weights)
+    biases = None if biases is None else jnp.asarray(biases)
+    check_table(inputs, weights, biases)
+    num_classes = weights.shape[0]
+    k = check_positive("k", k)
+    if k > num_classes:
+        raise ValueError(f"k must be at most the number of classes, {num_classes}, got {k}")
+    if block_size is None:
+        block_size = _default_block_size(math.prod(inputs.shape[:-1]), num_classes, k)
+    block_size = check_positive("block_size", block_size)
+    return _search(inputs, weights, biases, k, block_size)
+
+
+# Compiled by itself, for calls outside of `jit`: they would compile the loop again each time.
+@functools.partial(jax.jit, static_argnames=("k", "block_size"))
+def _search(inputs: Array, weights: Array, biases: Array | None, k: int, block_size: int):
+    num_classes = weights.shape[0]
+
+    def merge_block(best, start, size):
+        """The k best of `best` and of the `size` classes from `start` on."""
+        rows = lax.dynamic_slice_in_dim(weights, start, size)
+        scores = products(inputs, rows)
+        if biases is not None:
+            block_biases = lax.dynamic_slice_in_dim(biases, start, size).astype(jnp.float32)
+            scores += aligned(block_biases, scores.ndim)
+        scores, ids = _contenders(scores, k)
+        ids += start
+        if best is not None:
+            # The best so far have the lower ids, so they stand in front.
+            scores = jnp.concatenate([best[0], scores], axis=-1)
+            ids = jnp.concatenate([best[1], ids], axis=-1)
+        scores, positions = lax.top_k(scores, k)
+        return scores, jnp.take_along_axis(ids, positions, axis=-1)
+
+    # The first block must hold k classes: no filler then ever competes with a score of −inf.
+    first = min(num_classes, -(-k // block_size) * block_size)
+    best = merge_block(None, 0, first)
+    whole, rest = divmod(num_classes - first, block_size)
+    if whole:
+        starts = first + block_size * jnp.arange(whole, dtype=jnp.int32)
+        best, _ = lax.scan(
+            lambda best, start: (merge_block(best, start, block_size), None), best, starts
+        )
+    if rest:
+        best = merge_block(best, num_classes - rest, rest)
+    return best
+
+
+def _default_block_size(num_queries: int, num_classes: int, k: int) -> int:
+    # Large blocks make few selections, and a selection has a price of its own whatever its length.
+    size = min(2**25 // max(num_queries, 1), 2**16)
+    size = min(max(size, 2**12), max(num_classes // 4, 1))
+    # A power of two can be cut into runs with nothing left over.
+    return max(1 << (size.bit_length() - 1), k)
+
+
+def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
+    """Some scores of [*batch, size] that the k best are among, and their ids, ascending.
+
+    Selecting costs much more per score than comparing. So find the maximum of each run of `width`
+    neighbours first, and keep the k runs with the highest maxima. A score in any other run is none
+    of the k best: each run that was kept holds one that is higher, or as high with a lower id.
+    """
+    size = scores.shape[-1]
+    ids = aligned(jnp.arange(size, dtype=jnp.int32), scores.ndim)
+    # A power of two near √(size/k), which balances the two selections.
+    width = 1 << ((size // k).bit_length() // 2)
+    count = size // width
+    if count <= k:
+        return _totally_ordered(scores), jnp.broadcast_to(ids, scores.shape)
+
+    runs = scores[..., : count * width].reshape(*scores.shape[:-1], count, width)
+    _, best = lax.top_k(_totally_ordered(runs.max(-1)), k)
+    best = jnp.sort(best, axis=-1)[..., None]
+    flat = (*scores.shape[:-1], k * width)
+    kept_scores = jnp.take_along_axis(runs, best, axis=-2).reshape(flat)
+    kept_ids = (best * width + aligned(jnp.arange(width, dtype=jnp.int32), runs.ndim)).reshape(flat)
+    # The end of the block that fills no run.
+    rest = scores[..., count * width :]
+    rest_ids = jnp.broadcast_to(ids[..., count * width :], rest.shape)
+    return (
+        _totally_ordered(jnp.concatenate([kept_scores, rest], axis=-1)),
+        jnp.concatenate([kept_ids, rest_ids], axis=-1),
+    )
+
+
+def _totally_ordered(scores: Array) -> Array:
+    """Makes −0 and 0 equal and every NaN the highest: a sort tells their signs apart."""
+    return jnp.where(scores == 0, 0.0, jnp.where(jnp.isnan(scores), jnp.nan, scores))

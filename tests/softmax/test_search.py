@@ -1,0 +1,181 @@
+"""Exact search: against NumPy's stable sort, for any number of classes and any block."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from jaxml.softmax import top_k
+
+
+def reference(inputs, weights, biases, k):
+    scores = np.float64(inputs) @ np.float64(weights).T
+    if biases is not None:
+        scores = scores + np.float64(biases)
+    ids = np.argsort(-scores, axis=-1, kind="stable")[..., :k]
+    return np.take_along_axis(scores, ids, axis=-1), ids
+
+
+def assert_exact(inputs, weights, biases, k, block_size=None, search=None):
+    search = search or functools.partial(top_k, k=k, block_size=block_size)
+    scores, ids = search(inputs, weights, biases)
+    expected_scores, expected_ids = reference(inputs, weights, biases, k)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(scores, expected_scores)
+    assert (scores.dtype, ids.dtype) == (jnp.float32, jnp.int32)
+
+
+# Whole numbers make every score exact; few of them put ties everywhere.
+FEW = st.integers(-2, 2).map(np.float32)
+MANY = st.integers(-(10**4), 10**4).map(np.float32)
+
+
+@pytest.mark.parametrize(
+    "batch, num_classes, k, block_size",
+    [
+        ((), 1, 1, None),
+        ((1,), 7, 7, 1),
+        ((3,), 10, 4, 3),
+        ((3,), 12, 5, 6),
+        ((2, 2), 11, 3, 4),
+        ((2,), 60, 2, 17),
+        ((2,), 60, 3, 60),
+        ((2,), 61, 1, None),
+    ],
+)
+def test_equals_a_stable_sort(batch, num_classes, k, block_size):
+    search = jax.jit(lambda *arguments: top_k(*arguments, k=k, block_size=block_size))
+
+    @settings(max_examples=40, deadline=None, derandomize=True)
+    @given(
+        inputs=arrays(np.float32, (*batch, 1), elements=FEW),
+        weights=arrays(np.float32, (num_classes, 1), elements=FEW | MANY),
+        biases=arrays(np.float32, num_classes, elements=FEW | st.just(np.float32(-np.inf))),
+    )
+    def equals_a_stable_sort(inputs, weights, biases):
+        assert_exact(inputs, weights, biases, k, search=search)
+
+    equals_a_stable_sort()
+
+
+@pytest.mark.parametrize("num_classes", [1000, 1024, 1031])
+@pytest.mark.parametrize("k, block_size", [(1, 256), (3, 100), (10, 999), (40, 256), (7, 4096)])
+@pytest.mark.parametrize("distinct", [2, 10**4])
+def test_equals_a_stable_sort_where_blocks_are_searched_by_runs(
+    num_classes, k, block_size, distinct
+):
+    rng = np.random.default_rng(num_classes + k)
+    inputs = np.float32([[1.0], [-1.0], [0.0]])
+    weights = rng.integers(0, distinct, (num_classes, 1)).astype(np.float32)
+    assert_exact(inputs, weights, None, k, block_size)
+
+
+def test_scores_that_rise_or_fall_with_the_id():
+    weights = np.arange(2000, dtype=np.float32)[:, None]
+    assert_exact(np.float32([[1.0], [-1.0]]), weights, None, 50, 300)
+
+
+@pytest.mark.parametrize("block_size", [None, 7])
+def test_all_classes_can_be_asked_for(block_size):
+    weights = np.random.default_rng(0).integers(-3, 4, (40, 3)).astype(np.float32)
+    assert_exact(np.eye(3, dtype=np.float32), weights, None, 40, block_size)
+
+
+def test_zeros_of_either_sign_are_a_tie():
+    biases = np.float32([-0.0, 0.0, -0.0, 0.0])
+    _, ids = top_k(jnp.zeros((1, 1)), jnp.full((4, 1), -1.0), biases, k=4)
+    np.testing.assert_array_equal(ids, [[0, 1, 2, 3]])
+
+
+def test_a_score_of_nan_comes_first_and_hides_no_other():
+    weights = np.arange(200, dtype=np.float32)[:, None]
+    biases = np.zeros(200, np.float32)
+    biases[150] = np.nan
+    for sign in (1.0, -1.0):
+        scores, ids = top_k(jnp.ones((1, 1)), weights, biases * sign, k=3, block_size=100)
+        np.testing.assert_array_equal(ids, [[150, 199, 198]])
+        assert np.isnan(scores[0, 0])
+
+
+def test_jit_equals_eager_and_vmap_equals_a_loop():
+    rng = np.random.default_rng(0)
+    inputs, weights = rng.normal(size=(4, 8)), rng.normal(size=(100, 8))
+
+    def search(inputs):
+        return top_k(inputs, weights, k=5, block_size=30)
+
+    eager_scores, eager_ids = search(inputs)
+    for scores, ids in (
+        jax.jit(search)(inputs),
+        jax.vmap(search)(inputs),
+        map(np.stack, zip(*(jax.jit(search)(row) for row in inputs), strict=True)),
+    ):
+        np.testing.assert_allclose(scores, eager_scores, rtol=1e-5)
+        np.testing.assert_array_equal(ids, eager_ids)
+
+
+def test_bfloat16_is_scored_in_float32():
+    # 256 + 1 is no bfloat16: only a float32 sum tells the two classes apart.
+    weights = jnp.array([[256.0, 0.0], [256.0, 1.0]], jnp.bfloat16)
+    scores, ids = top_k(jnp.ones((1, 2), jnp.bfloat16), weights, k=2)
+    np.testing.assert_array_equal(ids, [[1, 0]])
+    np.testing.assert_array_equal(scores, np.float32([[257.0, 256.0]]))
+
+
+@pytest.mark.parametrize("num_classes, block_size", [(5000, None), (5000, 512), (100_003, None)])
+def test_the_compiled_program_holds_no_scores_of_all_classes(num_classes, block_size):
+    batch, dim, k = 64, 4, 10
+    compiled = (
+        jax.jit(lambda x, w, b: top_k(x, w, b, k=k, block_size=block_size))
+        .lower(jnp.ones((batch, dim)), jnp.ones((num_classes, dim)), jnp.ones(num_classes))
+        .compile()
+    )
+    shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", compiled.as_text())
+    largest = max(np.prod([int(n) for n in shape.split(",")]) for shape in shapes)
+    assert num_classes * dim <= largest < batch * num_classes / 2
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * batch * num_classes
+
+
+def test_one_trace_over_many_queries():
+    traces = []
+
+    @jax.jit
+    def search(inputs, weights):
+        traces.append(None)
+        return top_k(inputs, weights, k=2, block_size=3)
+
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        search(rng.normal(size=(2, 4)), rng.normal(size=(10, 4)))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_lowers_for_accelerators(platform):
+    search = jax.jit(lambda x, w: top_k(x, w, k=5, block_size=64))
+    shapes = (jax.ShapeDtypeStruct((8, 4), jnp.bfloat16),) * 2
+    shapes = (shapes[0], jax.ShapeDtypeStruct((1000, 4), jnp.bfloat16))
+    assert jax.export.export(search, platforms=[platform])(*shapes).platforms == (platform,)
+
+
+@pytest.mark.parametrize(
+    "arguments, options, match",
+    [
+        (((2, 3), (5, 3)), dict(k=0), "k must be at least 1, got 0"),
+        (((2, 3), (5, 3)), dict(k=6), "k must be at most the number of classes, 5, got 6"),
+        (((2, 3), (5, 3)), dict(k=1, block_size=0), "block_size must be at least 1, got 0"),
+        (((2, 3), (0, 3)), dict(k=1), "at least one class"),
+        (((2, 3), (5, 4)), dict(k=1), r"weights must be \[num_classes, 3\]"),
+        (((2, 3), (5, 3), (4,)), dict(k=1), r"biases must be \(5,\) or None, got \(4,\)"),
+        (((), (5, 3)), dict(k=1), "inputs must be"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, options, match):
+    with pytest.raises(ValueError, match=match):
+        top_k(*map(np.ones, arguments), **options)
