@@ -90,7 +90,7 @@ def test_a_key_decides_the_rounding():
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint16"])
 @pytest.mark.parametrize("shape", [(7, 3), (7,)], ids=["rows", "scalars"])
-@pytest.mark.parametrize("ids_shape", [(), (4,), (2, 3), (0,), (2, 0)])
+@pytest.mark.parametrize("ids_shape", [(), (2, 3), (2, 0)])
 def test_gather_rows(dtype, shape, ids_shape):
     rng = np.random.default_rng(0)
     table = to_storage(rng.normal(size=shape).astype(np.float32), dtype)
