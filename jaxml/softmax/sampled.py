@@ -164,7 +164,7 @@ def sampled_softmax_loss_from_rows(
         candidates: as in `sampled_softmax_loss`. Without `num_classes` a slot is empty when
             its expected count is 0 or its id negative. Rows of empty slots may hold anything.
         true_biases: None or [*batch] or [*batch, T], as the labels.
-        sampled_biases: None or [S] or [*batch, S], as `candidates.ids`.
+        sampled_biases: None or [S] or [*batch, S], as `sampled_rows`.
         correction: as in `sampled_softmax_loss`.
         remove_accidental_hits: as in `sampled_softmax_loss`.
         temperature: scalar > 0, may be traced.
@@ -280,11 +280,11 @@ def nce_loss_from_rows(
     Args:
         inputs: [*batch, D], any float.
         true_rows: [*batch, D] or [*batch, T, D], the rows of the labels.
-        sampled_rows: [S, D] or [*batch, S, D], the rows of `candidates.ids`.
+        sampled_rows: [S, D] or [*batch, S, D], as in `sampled_softmax_loss_from_rows`.
         labels: integers [*batch] or [*batch, T].
         candidates: as in `sampled_softmax_loss_from_rows`.
         true_biases: None or [*batch] or [*batch, T], as the labels.
-        sampled_biases: None or [S] or [*batch, S], as `candidates.ids`.
+        sampled_biases: None or [S] or [*batch, S], as `sampled_rows`.
         correction: as in `nce_loss`.
         remove_accidental_hits: as in `nce_loss`.
         where: None, or bool of the labels' shape; the rows of masked labels may hold anything.
@@ -417,7 +417,7 @@ def _logits(
     inputs = jnp.where(true.present.any(-1, keepdims=True), inputs, 0)
     true_rows = true_rows.reshape(*true.ids.shape, inputs.shape[-1])
     true_rows = jnp.where(true.present[..., None], true_rows, 0)
-    unused = empty.reshape(-1, empty.shape[-1]).all(axis=0) if shared else empty
+    unused = empty.all(axis=tuple(range(empty.ndim - 1))) if shared else empty
     sampled_rows = jnp.where(unused[..., None], 0, sampled_rows)
     if true_biases is not None:
         true_biases = jnp.asarray(true_biases)
@@ -425,8 +425,8 @@ def _logits(
         true_biases = jnp.where(true.present, true_biases.reshape(true.ids.shape), 0)
     if sampled_biases is not None:
         sampled_biases = jnp.asarray(sampled_biases)
-        _check_shape("sampled_biases", sampled_biases, candidates.ids.shape)
-        sampled_biases = jnp.where(empty, 0, sampled_biases)
+        _check_shape("sampled_biases", sampled_biases, rows_shape)
+        sampled_biases = jnp.where(unused, 0, sampled_biases)
 
     true_scores = (inputs[..., None, :].astype(jnp.float32) * true_rows.astype(jnp.float32)).sum(-1)
     true_logits = with_bias_and_temperature(true_scores, true_biases, temperature)

@@ -22,7 +22,7 @@ def table(num_classes=50, dim=8, batch=(4,), seed=0):
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
 def test_agrees_with_optax_on_the_logits(batch):
     inputs, labels, weights, biases = table(batch=batch)
-    loss = full_softmax_loss(inputs, labels, weights, biases, temperature=0.5)
+    loss = jax.jit(full_softmax_loss)(inputs, labels, weights, biases, temperature=0.5)
     logits = (inputs @ weights.T + biases.reshape((1,) * len(batch) + (-1,))) / 0.5
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels))
     assert loss.shape == batch

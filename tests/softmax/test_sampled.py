@@ -1,5 +1,6 @@
 """The losses over many classes: one battery for all, then what each promises by itself."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -167,14 +168,15 @@ def loss_of(variant, case):
     return jax.jit(lambda p: variant(case._replace(**p)))(parameters(case))
 
 
-def loss_and_gradients(variant, case):
-    """The same, and the gradients of their sum."""
+def loss_and_gradients(variant, case, given=None):
+    """The same, and the gradients of their sum; at the parameters given, or at the case's own."""
 
     def total(parameters):
         loss = variant(case._replace(**parameters))
         return loss.sum(), loss
 
-    (_, loss), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(parameters(case))
+    gradient = jax.jit(jax.value_and_grad(total, has_aux=True))
+    (_, loss), gradients = gradient(parameters(case) if given is None else given)
     return loss, gradients
 
 
@@ -198,12 +200,30 @@ def reference_gradients(variant, case, step=1e-5, names=PARAMETERS):
 # The battery.
 
 
+@functools.cache
+def battery(form):
+    """A case of this form, and the losses and gradients of all variants, compiled as one."""
+    case = make_case(
+        form,
+        per_example=form == "several",
+        batch=(2, 2) if form == "one" else (3,),
+        temperature=0.7,
+    )
+
+    @jax.jit
+    def run(parameters):
+        return [loss_and_gradients(variant, case, parameters) for variant in VARIANTS]
+
+    return case, dict(zip(VARIANTS, run(parameters(case)), strict=True))
+
+
 @every_variant
 @pytest.mark.parametrize("form", ["one", "several", "masked"])
 def test_value_and_gradients_agree_with_the_reference(variant, form):
-    case = make_case(form, per_example=form == "several", batch=(2, 2) if form == "one" else (3,))
-    case = case._replace(temperature=0.7 if variant.has_temperature else 1.0)
-    loss, gradients = loss_and_gradients(variant, case)
+    case, results = battery(form)
+    if not variant.has_temperature:
+        case = case._replace(temperature=1.0)
+    loss, gradients = results[variant]
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, variant.expected(case), rtol=2e-6, atol=2e-6)
     expected = reference_gradients(variant, case)
@@ -213,8 +233,11 @@ def test_value_and_gradients_agree_with_the_reference(variant, form):
         )
 
 
-@every_kind
-@pytest.mark.parametrize("per_example", [False, True])
+@pytest.mark.parametrize(
+    "variant, per_example",
+    [*((variant, False) for variant in ONE_OF_A_KIND), (Variant("softmax"), True)],
+    ids=str,
+)
 def test_jit_equals_eager_and_vmap_equals_a_loop(variant, per_example):
     case = make_case("masked", per_example)
     candidates = case.candidates
@@ -362,12 +385,8 @@ def test_bfloat16_inputs_give_float32_losses(variant):
            for name in ("inputs", "weights", "biases")}
     )  # fmt: skip
 
-    def total(parameters):
-        loss = variant(case._replace(**parameters))
-        return loss.sum(), loss
-
     given = {name: jnp.asarray(getattr(case, name), narrow) for name in PARAMETERS[:3]}
-    (_, loss), gradients = jax.jit(jax.value_and_grad(total, has_aux=True))(given)
+    loss, gradients = loss_and_gradients(variant, case, given)
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, variant.expected(rounded), rtol=3e-6, atol=3e-6)
     expected = reference_gradients(variant, rounded)
@@ -598,8 +617,7 @@ ROW_FORMS = pytest.mark.parametrize(
 
 
 @ROW_FORMS
-@pytest.mark.parametrize("form", ["one", "several", "masked"])
-@pytest.mark.parametrize("per_example", [False, True])
+@pytest.mark.parametrize("form, per_example", [("one", False), ("masked", True)])
 def test_the_row_form_is_the_table_form(table_form, row_form, form, per_example):
     case = make_case(form, per_example)
     labels, candidates = case.labels, case.candidates
@@ -620,43 +638,48 @@ def test_the_row_form_is_the_table_form(table_form, row_form, form, per_example)
 
 
 @ROW_FORMS
-@pytest.mark.parametrize(
-    "empty_id, empty_count, num_classes",
-    [(CLASSES, 0.0, None), (3, 0.0, None), (CLASSES, 0.5, CLASSES), (-1, np.nan, None)],
-)
-def test_nan_rows_in_empty_slots_leak_nowhere(
-    table_form, row_form, empty_id, empty_count, num_classes
-):
+@pytest.mark.parametrize("num_classes", [None, CLASSES])
+def test_nan_rows_in_empty_slots_leak_nowhere(table_form, row_form, num_classes):
     case = make_case()
-    candidates = Candidates(
-        np.array([2, empty_id, 5]), np.float32([0.3, empty_count, 0.6]), np.ones(3, np.float32)
-    )
-    case = case._replace(candidates=candidates)
-    arguments = list(in_rows(case))
-    biases = np.float32([0.1, np.nan, 0.2])
-    arguments[2] = arguments[2].copy()
-    arguments[2][1] = np.nan
+    ids = np.array([2, CLASSES, 3, -1, CLASSES, 5])
+    counts = np.float32([0.3, 0.0, 0.0, np.nan, 0.0 if num_classes is None else 0.5, 0.6])
+    kept = np.array([0, 5])
+    empty = np.array([1, 2, 3, 4])
+    biases = np.where(np.isin(np.arange(6), kept), 0.2, np.nan).astype(np.float32)
+    case = case._replace(candidates=Candidates(ids, counts, np.ones(3, np.float32)))
+    inputs, true_rows, sampled_rows, labels, candidates = in_rows(case)
+    sampled_rows = np.where(np.isin(np.arange(6), kept)[:, None], sampled_rows, np.nan)
 
-    def total(inputs, true_rows, sampled_rows, biases, candidates):
-        loss = row_form(
-            inputs, true_rows, sampled_rows, case.labels, candidates,
-            sampled_biases=biases, num_classes=num_classes,
-        )  # fmt: skip
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1, 2, 3), has_aux=True)
+    def gradient(inputs, true_rows, sampled_rows, biases, candidates):
+        options = dict(sampled_biases=biases, num_classes=num_classes)
+        loss = row_form(inputs, true_rows, sampled_rows, labels, candidates, **options)
         return loss.sum(), loss
 
-    gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2, 3), has_aux=True))
-    (_, loss), gradients = gradient(*arguments[:3], biases, candidates)
-    kept = np.array([0, 2])
-    fewer = Candidates(*(value[kept] for value in (candidates.ids, candidates.expected_count)),
-                       candidates.true_expected_count)  # fmt: skip
-    (_, expected), expected_gradients = gradient(
-        *arguments[:2], arguments[2][kept], biases[kept], fewer
+    (_, loss), gradients = gradient(inputs, true_rows, sampled_rows, biases, candidates)
+    fewer = Candidates(ids[kept], counts[kept], candidates.true_expected_count)
+    (_, expected_loss), expected = gradient(
+        inputs, true_rows, sampled_rows[kept], biases[kept], fewer
     )
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    np.testing.assert_allclose(gradients[0], expected_gradients[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(gradients[2][kept], expected_gradients[2], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(gradients[2][1], 0.0)
-    np.testing.assert_array_equal(gradients[3][1], 0.0)
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    for ours, theirs in zip(gradients[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(gradients[2:], expected[2:], strict=True):
+        np.testing.assert_allclose(ours[kept], theirs, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(ours[empty], 0.0)
+
+
+@pytest.mark.parametrize("num_sampled", [0, 4])
+@pytest.mark.parametrize("variant", ONE_OF_A_KIND[1:], ids=lambda v: v.kind)
+def test_without_any_candidate_the_true_classes_are_left(variant, num_sampled):
+    case = make_case("several")
+    nothing = Candidates(np.full(num_sampled, CLASSES), np.zeros(num_sampled), np.ones((3, 3)))
+    case = case._replace(candidates=nothing, where=np.array([[True] * 3, [True] * 3, [False] * 3]))
+    loss, gradients = loss_and_gradients(variant, case)
+    np.testing.assert_allclose(loss, variant.expected(case), rtol=2e-6)
+    assert loss[2] == 0.0
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
 @ROW_FORMS
@@ -724,6 +747,33 @@ def test_candidates_of_each_example_equal_shared_ones_when_repeated():
             np.testing.assert_allclose(gradients[name], other[name], rtol=1e-5, atol=1e-6)
 
 
+@ROW_FORMS
+def test_shared_rows_may_have_ids_and_counts_of_each_example(table_form, row_form):
+    rng = np.random.default_rng(0)
+    inputs, rows = rng.normal(size=(3, DIM)), rng.normal(size=(6, DIM))
+    ids = np.tile(np.array([0, 4, 2, 6, 1, 5]), (3, 1))
+    counts = rng.uniform(0.1, 1.0, (3, 6))
+    counts[0, 3] = counts[:, 5] = 0.0  # empty for one example, and for all of them
+    rows[5] = np.nan
+    labels, true_rows = np.array([4, 3, 0]), rng.normal(size=(3, DIM))
+    biases = np.append(rng.normal(size=5), np.nan)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def gradient(inputs, rows, biases):
+        candidates = Candidates(ids, counts, np.ones(3))
+        loss = row_form(inputs, true_rows, rows, labels, candidates, sampled_biases=biases)
+        return loss.sum(), loss
+
+    (_, loss), gradients = gradient(inputs, rows, biases)
+    (_, expected), expected_gradients = gradient(
+        inputs, np.tile(rows, (3, 1, 1)), np.tile(biases, (3, 1))
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradients, expected_gradients, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(loss).all() and np.isfinite(gradients).all()
+
+
 def test_the_order_of_candidates_and_a_shift_of_all_biases_change_nothing():
     case = make_case()
     order = np.array([3, 0, 5, 2, 4, 1])
@@ -738,7 +788,7 @@ def test_the_order_of_candidates_and_a_shift_of_all_biases_change_nothing():
     )
 
 
-@every_variant
+@every_kind
 def test_a_label_that_the_sampler_thinks_impossible_has_a_finite_loss(variant):
     case = make_case()
     candidates = Candidates(
@@ -814,19 +864,28 @@ GOOD = make_case("several")
         (dict(weights=np.ones(DIM)), "weights must be"),
         (dict(biases=np.ones(CLASSES + 1)), r"biases must be \(7,\) or None, got \(8,\)"),
         (dict(where=np.ones(3, bool)), r"where must have the labels' shape \(3, 3\)"),
-        (dict(temperature=0.0), "temperature must be greater than 0, got 0.0"),
-        (dict(temperature=-1), "temperature"),
-        (dict(temperature=np.nan), "temperature"),
-        (dict(temperature=np.ones(3)), "temperature must be a scalar"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 @every_kind
 def test_arguments_that_do_not_fit_are_refused(variant, change, match):
-    if "temperature" in change and not variant.has_temperature:
-        pytest.skip("has no temperature")
     with pytest.raises(ValueError, match=match):
         variant(GOOD._replace(**change))
+
+
+@pytest.mark.parametrize(
+    "temperature, match",
+    [
+        (0.0, "temperature must be greater than 0, got 0.0"),
+        (-1, "greater than 0, got -1"),
+        (np.nan, "greater than 0, got nan"),
+        (np.ones(3), "temperature must be a scalar"),
+    ],
+)
+def test_a_temperature_that_is_not_positive_is_refused(temperature, match):
+    for variant in ONE_OF_A_KIND[:2]:
+        with pytest.raises(ValueError, match=match):
+            variant(GOOD._replace(temperature=temperature))
 
 
 @pytest.mark.parametrize(
