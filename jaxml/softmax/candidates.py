@@ -304,7 +304,8 @@ def _ticks(counts: Any, distortion: float) -> np.ndarray:
             f"count {counts.min()}"
         )
     ticks = np.rint(shares * 2.0**62).astype(np.int64)
-    return np.maximum(ticks, (shares > 0).astype(np.int64))
+    # A share may be too small for a tick, or even for a float64; what occurs can be drawn.
+    return np.maximum(ticks, (counts > 0) | (shares > 0))
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:

@@ -113,8 +113,9 @@ def pivotal(ruler: Ruler, state: Any, key: Key, count: int) -> Array:
     border = around(words.add(opening, before))
     straddler = find(border)
     at = words.add(origin, border)
-    left = words.subtract(at, ruler.edge(state, straddler))
-    right = words.subtract(ruler.edge(state, straddler + 1), at)
+    ends = ruler.edge(state, jnp.stack([straddler, straddler + 1]))
+    left = words.subtract(at, Words(ends.high[0], ends.low[0]))
+    right = words.subtract(Words(ends.high[1], ends.low[1]), at)
 
     def following(x: Array) -> Array:
         # No segment straddles the last border: its part left of it is 0, and it never wins.

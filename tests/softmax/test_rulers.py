@@ -82,3 +82,14 @@ def test_the_logarithmic_ruler_is_logarithmic():
     error = np.abs(length / (np.log1p(1 / (ranks + 1)) / np.log(2)) - 1)
     assert error[ranks < 8191].max() < 3e-6
     assert error.max() < 1.3e-4
+
+
+@pytest.mark.parametrize("error", [-1e-4, 1e-4])
+def test_finding_does_not_depend_on_how_a_backend_rounds(error, monkeypatch):
+    exact = jnp.exp2
+    monkeypatch.setattr(jnp, "exp2", lambda x: exact(x) * (1 + error))
+    ruler = rulers.logarithmic(2**31 - 2)
+    ranks = some_ranks(ruler.size)
+    for shift, edge in ((0, 0), (1, 1)):
+        points = np.array([ruler.tick(int(rank) + shift) - edge for rank in ranks], np.uint64)
+        np.testing.assert_array_equal(ruler.find((), pack(points)), ranks)
