@@ -5,8 +5,8 @@
     python -m experiments.geonames resolve RUN Muenchen …    answer names, or lines of stdin
 
 Every populated place of GeoNames is a class, every alias of it an example: 1.16 million (alias, place)
-pairs to learn from, 20,000 aliases held out. An alias is a bag of hashed character n-grams, encoded as
-the sum of their embeddings on the unit sphere; a class is a unit vector; the score is their cosine over a
+pairs to learn from, 20,000 aliases held out. An alias is a bag of hashed character n-grams, encoded as the
+sum of their embeddings on the unit sphere; a class is a unit vector; the score is their cosine over a
 temperature. Training is candidate-sampled softmax: a step reads and writes a few thousand of the class
 rows. Its candidates are neighbourhoods, blocks of classes that are similar by now (cut anew each epoch),
 with a few examples from each: hard negatives and a fair sample of the rest at once.
@@ -64,7 +64,9 @@ class Config:
     """Length of the vectors."""
     temperature: float = 0.05
     """Cosines are divided by this."""
-    learning_rate: float = 0.4
+    ngram_dropout: float = 0.3
+    """Share of an alias's n-grams that a training step does not see."""
+    learning_rate: float = 0.1
     """Of row-wise Adagrad, at the first step."""
     num_buckets: int = 2**18
     """Rows of the n-gram table."""
@@ -168,20 +170,23 @@ def make_task(config: Config, num_places: int) -> train.Task:
                 sampler_state, key, labels, config.num_sampled, where=labels >= 0
             )
             sampled = candidates.ids
-        ids: dict[str, Any] = {
-            "ngrams": train.Bags(batch["ngrams"]),
-            "places": jnp.concatenate([labels, sampled]),
-        }
+        # A spelling never seen shares only some n-grams with those that were: so it is in training.
+        dropped = jax.random.bernoulli(
+            jax.random.fold_in(key, 1), config.ngram_dropout, batch["ngrams"].shape
+        )
+        bags = train.Bags(jnp.where(dropped, config.num_buckets, batch["ngrams"]))
+        ids = {"ngrams": bags, "places": jnp.concatenate([labels, sampled])}
         return ids, candidates
 
     def loss(params, model_state, rows, batch, candidates, key):
         labels = batch["labels"]
+        size = labels.shape[0]
         inputs, _ = encoder.apply({}, rows["ngrams"], training=True)
         places = models.unit_norm(rows["places"])
         losses = softmax.sampled_softmax_loss_from_rows(
             inputs,
-            places[: labels.shape[0]],
-            places[labels.shape[0] :],
+            places[:size],
+            places[size:],
             labels,
             candidates,
             correction="negatives",
@@ -533,6 +538,8 @@ def check(config: Config) -> None:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     if config.num_places is not None and config.num_places < 2:
         raise ValueError(f"num_places must be at least 2, got {config.num_places}")
+    if not 0 <= config.ngram_dropout < 1:
+        raise ValueError(f"ngram_dropout must be in [0, 1), got {config.ngram_dropout}")
     if not config.temperature > 0:
         raise ValueError(f"temperature must be greater than 0, got {config.temperature}")
     if config.sampler == "neighbourhoods":
