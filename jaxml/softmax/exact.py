@@ -43,7 +43,8 @@ def full_softmax_loss(
             positive, or a label out of range (when its value is known).
 
     Numerics: computed in float32 from the distance to the largest logit, so it neither overflows
-    nor loses the loss of logits around ±1e4; +inf when the true class has a logit of −inf.
+    nor loses the loss of logits around ±1e4; +inf when the true class has a logit of −inf (and
+    NaN when all classes have).
 
     >>> import jax.numpy as jnp
     >>> full_softmax_loss(jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3)))  # log 4
@@ -61,9 +62,9 @@ def full_softmax_loss(
     logits = with_bias_and_temperature(products(inputs, weights), biases, temperature)
     highest = jax.lax.stop_gradient(logits.max(-1))
     highest = jnp.where(jnp.isfinite(highest), highest, 0.0)
-    log_total = jnp.log(jnp.exp(logits - highest[..., None]).sum(-1))
+    total = jnp.exp(logits - highest[..., None]).sum(-1)
     # ids are -1 where there is no class to look up; what is read there is thrown away.
     below = highest[..., None] - jnp.take_along_axis(logits, jnp.maximum(true.ids, 0), axis=-1)
     below = jnp.where(true.refused, jnp.nan, below)
     mean = jnp.where(true.present, below, 0.0).sum(-1) / jnp.maximum(count, 1)
-    return jnp.where(count > 0, log_total + mean, 0.0)
+    return jnp.log(jnp.where(count > 0, total, 1.0)) + mean

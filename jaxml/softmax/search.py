@@ -11,7 +11,9 @@ from jaxml.softmax.logits import aligned, check_positive, check_table, products
 from jaxml.types import Array
 
 
-def top_k(inputs, weights, biases=None, *, k: int, block_size: int | None = None):
+def top_k(
+    inputs, weights, biases=None, *, k: int, block_size: int | None = None
+) -> tuple[Array, Array]:
     """The k highest-scoring classes of each input, exactly, in memory that does not grow with C.
 
         score_c = inputs · weights_c + biases_c
