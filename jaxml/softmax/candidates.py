@@ -18,7 +18,7 @@ from jaxml.softmax.words import Words
 from jaxml.types import Array, Key, PyTree
 
 MAX_CLASSES = 2**31 - 2
-"""Ids are int32, `num_classes` marks an empty slot, and 2³¹ - 1 is left to row gradients."""
+"""Ids are int32 and `num_classes` itself marks an empty slot; 2³¹ - 1 stays free as a sentinel."""
 
 
 @jax.tree_util.register_dataclass

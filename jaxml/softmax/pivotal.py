@@ -3,6 +3,7 @@
 Both work in integers throughout: the same key gives the same ranks on every backend.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,8 +69,8 @@ def pivotal(ruler: Ruler, state: Any, key: Key, count: int) -> Array:
        the winner is; the other one survives into stratum i + 1, with weight b_{i+1}.
 
     The first survivor is the first segment, and at the end of the ring nothing straddles. So the
-    sample is spread along the line like a stratified one, and estimates of a total are never less
-    accurate than from `count` independent draws (the variance is at most theirs for any scores).
+    sample is spread along the line like a stratified one, and whatever the scores, the estimate of
+    their sum has at most the variance that `count` independent draws give it.
 
     Strata do not wait for each other: only the survivor's name comes from the left, and it is
     c_i or a segment inside stratum i - 1 unless the survivor of stratum i - 1 is passed on. The
@@ -117,10 +118,8 @@ def pivotal(ruler: Ruler, state: Any, key: Key, count: int) -> Array:
     left = words.subtract(at, Words(ends.high[0], ends.low[0]))
     right = words.subtract(Words(ends.high[1], ends.low[1]), at)
 
-    def following(x: Array) -> Array:
-        # No segment straddles the last border: its part left of it is 0, and it never wins.
-        return jnp.concatenate([x[1:], jnp.zeros_like(x[:1])])
-
+    # The last border is the opening itself, where a segment begins: nothing of it lies left.
+    following = partial(jnp.roll, shift=-1)
     next_straddler = following(straddler)
     next_left = Words(following(left.high), following(left.low))
     next_right = Words(following(right.high), following(right.low))
@@ -132,13 +131,12 @@ def pivotal(ruler: Ruler, state: Any, key: Key, count: int) -> Array:
     duel = words.fraction(words.subtract(length, next_right), Words(duel_bits, zero))
     by_straddler = words.less(duel, next_left)
 
-    # Who enters stratum i + 1 as survivor, unless the survivor of stratum i is passed on.
-    entrant = jnp.where(by_straddler, inside, next_straddler)
-    entrant = jnp.concatenate([straddler[:1], entrant[:-1]])
-    passed_on = (by_straddler & by_survivor)[:-1]
+    # Who enters a stratum as survivor, if the one before did not pass its own survivor on; at the
+    # opening that is the first segment, which `next_straddler` names last.
+    entrant = jnp.roll(jnp.where(by_straddler, inside, next_straddler), 1)
+    passed_on = jnp.roll(by_straddler & by_survivor, 1)
     number = jnp.arange(m, dtype=jnp.int32)
-    source = jax.lax.cummax(number.at[1:].mul((~passed_on).astype(jnp.int32)))
-    survivor = entrant[source]
+    survivor = entrant[jax.lax.cummax(jnp.where(passed_on, 0, number))]
 
     winner = jnp.where(by_survivor, survivor, inside)
     chosen = jnp.where(by_straddler, next_straddler, winner)

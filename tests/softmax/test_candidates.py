@@ -182,9 +182,8 @@ def test_a_batch_of_keys_is_a_loop_over_keys(name, unique):
     assert len({tuple(ids) for ids in mapped.ids.tolist()}) > 1
 
 
-@pytest.mark.parametrize("name", ["log_uniform", "unigram"])
-def test_compiled_is_step_by_step(name):
-    sampler = SAMPLERS[name]
+def test_compiled_is_step_by_step():
+    sampler = SAMPLERS["log_uniform"]  # the one that guesses in floats before it settles
     state, key = sampler.init(), jax.random.key(1)
     compiled = sampler.sample(state, key, LABELS, 9)
     with jax.disable_jit():
