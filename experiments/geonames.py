@@ -64,7 +64,7 @@ class Config:
     """Length of the vectors."""
     temperature: float = 0.05
     """Cosines are divided by this."""
-    ngram_dropout: float = 0.3
+    ngram_dropout: float = 0.1
     """Share of an alias's n-grams that a training step does not see."""
     learning_rate: float = 0.1
     """Of row-wise Adagrad, at the first step."""
