@@ -21,8 +21,8 @@ class RowGradient:
 
     Attributes:
         ids: `[K]` integers, the rows; or `[K, L]`, for bags: each of the L rows that entry `k`
-            names receives `values[k]`, as when their sum was what entered the model. Nothing of
-            size K · L · D is read then, which makes a bag of 40 n-grams three times as fast.
+            names receives `values[k]`, as when their sum was what entered the model. Nothing
+            of size K · L · D is written or read then; bags of 40 n-grams take a third of the time.
         values: `[K, D]`, or `[K]` for a table of scalars; floating point.
         coalesced: set by `coalesce`, so that an optimizer need not do it again: no row occurs
             twice. Emptying entries keeps this promise: `ids=jnp.where(accepted, ids, -1)`.
@@ -93,14 +93,17 @@ def distinct_rows(gradient: RowGradient, *, num_rows: int, num_slots: int) -> tu
     if slots.ndim == 1:
         return distinct, sums.at[slots].add(values, mode="drop")
     columns = slots.T
-    add_column = lambda i, sums: sums.at[columns[i]].add(values, mode="drop")  # noqa: E731
+
+    def add_column(i: Array, sums: Array) -> Array:
+        return sums.at[columns[i]].add(values, mode="drop")
+
     return distinct, jax.lax.fori_loop(0, len(columns), add_column, sums)
 
 
 def as_int32(ids: Array) -> Array:
     """Ids as int32, where those that int32 cannot hold become invalid instead of wrapping."""
-    if ids.dtype.itemsize >= 4 and ids.dtype != jnp.int32:
-        ids = jnp.clip(ids, -1 if jnp.issubdtype(ids.dtype, jnp.signedinteger) else 0, EMPTY_ID)
+    if jnp.iinfo(ids.dtype).max > EMPTY_ID:
+        ids = jnp.clip(ids, max(-1, jnp.iinfo(ids.dtype).min), EMPTY_ID)
     return ids.astype(jnp.int32)
 
 
@@ -111,13 +114,15 @@ def check_ids(ids: Array) -> None:
 
 
 def check_gradient(gradient: RowGradient) -> None:
-    """Raise unless ids are `[K]` integers and values are K floating-point rows or scalars."""
+    """Raise unless ids are integers `[K]` or `[K, L]`, values K floating-point rows or scalars."""
     ids, values = gradient.ids, gradient.values
     check_ids(ids)
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise ValueError(f"values must be floating point, got dtype {values.dtype}")
     if ids.ndim not in (1, 2):
         raise ValueError(f"ids must have shape [K] or [K, L], got {ids.shape}")
+    if gradient.coalesced and ids.ndim != 1:
+        raise ValueError(f"ids of a coalesced gradient must have shape [K], got {ids.shape}")
     if values.ndim not in (1, 2) or values.shape[0] != ids.shape[0]:
         raise ValueError(
             f"values must have shape [K, D] or [K] with K = {ids.shape[0]} as ids {ids.shape}, "

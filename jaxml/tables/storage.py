@@ -176,10 +176,12 @@ def gather_bags(table: Array, ids: Array) -> Array:
     check_table(table)
     if ids.ndim < 1:
         raise ValueError("ids must have shape [..., L], got a scalar")
+
+    def add_column(bags: Array, column: Array) -> tuple[Array, None]:
+        return bags + gather_rows(table, column), None
+
     zeros = jnp.zeros((*ids.shape[:-1], *table.shape[1:]), jnp.float32)
-    add = lambda bags, column: (bags + gather_rows(table, column), None)  # noqa: E731
-    bags, _ = jax.lax.scan(add, zeros, jnp.moveaxis(ids, -1, 0))
-    return bags
+    return jax.lax.scan(add_column, zeros, jnp.moveaxis(ids, -1, 0))[0]
 
 
 def init_table(

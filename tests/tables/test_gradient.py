@@ -125,6 +125,11 @@ def test_it_is_a_pytree_that_keeps_the_mark():
         gradient.ids = gradient.ids
 
 
+def test_refuses_bags_that_claim_to_be_coalesced():
+    with pytest.raises(ValueError, match=r"coalesced gradient must have shape \[K\], got \(3, 2\)"):
+        coalesce(RowGradient(jnp.zeros((3, 2), jnp.int32), jnp.zeros(3), coalesced=True))
+
+
 @pytest.mark.parametrize(
     ("ids", "values", "message"),
     [
