@@ -298,7 +298,8 @@ def _update(step: Step) -> Callable[..., tuple[Array, Slots]]:
             # Entries of a coalesced gradient may have been emptied since: no order to promise.
             ordered = not gradient.coalesced
             if table.dtype == jnp.float32:
-                # Read and written at once: half the time of a gather fused with roots and quotients.
+                # Read and written at once, and no gather fused with the roots: Adagrad takes 0.6 of
+                # the time at 10⁶ rows of 128.
                 table = _scatter(table, block_ids, -taken, ordered, add=True)
             else:
                 rows = from_storage(_gather(table, block_ids)).astype(jnp.float32) - taken

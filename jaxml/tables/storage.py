@@ -2,7 +2,7 @@
 
 Tables are float32, float16 or bfloat16; arithmetic on their rows is float32. Where XLA cannot
 scatter into a bfloat16 array without rewriting all of it (on CPUs it converts the whole table to
-float32 and back: 75 ms instead of 0.3 ms at 200,000 rows of 64), the table is stored as the *bits*
+float32 and back: 73 ms instead of 0.3 ms at 200,000 rows of 64), the table is stored as the *bits*
 of its bfloat16 numbers, a uint16 array of the same shape. Every function of this room takes such a
 table as it takes any other.
 """
@@ -155,7 +155,7 @@ def gather_bags(table: Array, ids: Array) -> Array:
     """Read sums of rows as float32: `bags[...] = Σ_l table[ids[..., l]]`, without the rows.
 
     The rows of a bag are added one after the other, so that nothing of the size of all rows is
-    written: on a CPU three to five times as fast as a sum over `gather_rows`.
+    written: on a CPU up to five times as fast as a sum over `gather_rows`.
 
     Args:
         table: as in `gather_rows`.
