@@ -120,12 +120,17 @@ def aligned(x: Array, ndim: int) -> Array:
     return x.reshape((1,) * (ndim - x.ndim) + x.shape)
 
 
-def products(inputs: Array, rows: Array) -> Array:
+def products(inputs: Array, rows: Array, *, rows_are_columns: bool = False) -> Array:
     """Inner products of [*batch, D] with [S, D] or [*batch, S, D]: [*batch, S] in float32.
+
+    With `rows_are_columns` the rows come as [D, S].
 
     Narrow operands stay narrow (a matrix unit multiplies them fast), their sums do not.
     """
-    subscripts = "...d,sd->...s" if rows.ndim == 2 else "...d,...sd->...s"
+    if rows_are_columns:
+        subscripts = "...d,ds->...s"
+    else:
+        subscripts = "...d,sd->...s" if rows.ndim == 2 else "...d,...sd->...s"
     operands = (at_most_float32(inputs), at_most_float32(rows))
     return jnp.einsum(subscripts, *operands, preferred_element_type=jnp.float32)
 

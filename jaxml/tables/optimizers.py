@@ -4,10 +4,6 @@ Each is a *rule* for a few float32 rows, and `update` applies it to the rows of 
 coalesce, gather, compute, scatter. If the caller of a compiled step donates table and state,
 nothing of the table's size is allocated or copied, and the time does not depend on the number of
 rows. Rows without a gradient, and their slots, keep every bit.
-
-JAX pairs donated inputs with outputs of the same shape and dtype in their order. A step that takes
-`(table, state, …)` and returns `(table, state)`, or takes one dataclass and returns it, is in
-place. Jitting `update` by itself would pair an accumulator with the table, and copy both.
 """
 
 from collections.abc import Callable
@@ -48,6 +44,7 @@ class RowOptimizer(NamedTuple):
             written as `gather_rows` and `to_storage` say: with a key, a bfloat16 table is rounded
             stochastically. An update whose ids all name no row (`jnp.where(ok, ids, -1)`) changes
             no bit of table or state. `ValueError` where gradient, state and table do not fit.
+            In place where the caller donates state and table.
         rule: `rule(rows, slots, gradients) -> (rows, slots)` for float32 rows `[K, D]` or `[K]`:
             what `update` does to each row. A slot that is a scalar is passed and returned whole:
             who applies the rule block by block gives every block the old one, and keeps the new.
@@ -108,12 +105,11 @@ def adagrad(
         eps: at least 0; above 0 if the initial accumulator is 0.
 
     Returns:
-        The optimizer; its state is `accumulator`, float32 of the table's shape.
+        The optimizer; its state is `accumulator`, float32 `[num_rows, 1, D]`, or `[num_rows, 1]`.
 
     Example:
-        >>> adagrad(0.1).init(jnp.zeros((2, 1)))["accumulator"]
-        Array([[0.1],
-               [0.1]], dtype=float32)
+        >>> adagrad(0.1).init(jnp.zeros((2, 1)))["accumulator"].ravel()
+        Array([0.1, 0.1], dtype=float32)
 
     Source: Duchi et al., Adaptive Subgradient Methods for Online Learning and Stochastic
     Optimization, 2011.
@@ -210,7 +206,7 @@ def adam(
         catch_up: whether moments decay during the steps that skip a row.
 
     Returns:
-        The optimizer; its state is `m` and `v`, float32 of the table's shape, and `count`, int32
+        The optimizer; its state is `m` and `v`, float32 `[num_rows, 1, D]`, and `count`, int32
         `[num_rows]`; with `catch_up` instead of this `w1` and `w2`, float32 `[num_rows]`, `last`,
         int32 `[num_rows]`, the step of a row's last update, and `step`, int32, the number of
         updates that touched any row (a refused update is none).
@@ -266,11 +262,38 @@ def adam(
 def _row_optimizer(init: Callable[[Array], Slots], step: Step) -> RowOptimizer:
     """The optimizer of `step(slots, gradients) -> (what to take from the rows, slots)`."""
 
+    def init_apart(table: Array) -> Slots:
+        return {name: _apart(slot, table) for name, slot in init(table).items()}
+
     def rule(rows: Array, slots: Slots, gradients: Array) -> tuple[Array, Slots]:
-        taken, slots = step(slots, gradients)
+        taken, slots = _with_slots_apart(step)(slots, gradients)
         return rows - taken, slots
 
-    return RowOptimizer(init, _update(step), rule)
+    return RowOptimizer(init_apart, _update(step), rule)
+
+
+def _apart(slot: Array, table: Array) -> Array:
+    """A slot that is no twin of its table: `[num_rows, 1, D]` instead of `[num_rows, D]`.
+
+    JAX pairs donated buffers with results of equal shape and dtype in the order they come, and `update`
+    takes (state, table) but returns (table, state). Twins would be paired crosswise, and then XLA
+    copies both, at every step.
+    """
+    return slot[:, None] if slot.shape == table.shape else slot
+
+
+def _with_slots_apart(step: Step) -> Step:
+    """The step for rows of slots as they are kept; those of the gradients' shape do as well."""
+
+    def apart_step(slots: Slots, gradients: Array) -> tuple[Array, Slots]:
+        def joined(slot: Array) -> Array:
+            is_apart = slot.size == gradients.size and slot.ndim == gradients.ndim + 1
+            return slot.reshape(gradients.shape) if is_apart else slot
+
+        taken, new = step({name: joined(slot) for name, slot in slots.items()}, gradients)
+        return taken, {name: new[name].reshape(slots[name].shape) for name in slots}
+
+    return apart_step
 
 
 def _update(step: Step) -> Callable[..., tuple[Array, Slots]]:
@@ -285,6 +308,7 @@ def _update(step: Step) -> Callable[..., tuple[Array, Slots]]:
         block = -(-num_ids // num_blocks)
         ids, values, used = _targets(gradient, num_rows, num_blocks * block)
 
+        apart_step = _with_slots_apart(step)
         scalars = {name: slot for name, slot in state.items() if slot.ndim == 0}
         slots = {name: slot for name, slot in state.items() if slot.ndim > 0}
 
@@ -293,8 +317,8 @@ def _update(step: Step) -> Callable[..., tuple[Array, Slots]]:
             block_ids, block_values = (
                 jax.lax.dynamic_slice_in_dim(array, index * block, block) for array in (ids, values)
             )
-            old = {name: _gather(slot, block_ids) for name, slot in slots.items()}
-            taken, new = step(old | scalars, block_values)
+            old = {name: _gather(slot, block_ids) for name, slot in slots.items()} | scalars
+            taken, new = apart_step(old, block_values)
             # Entries of a coalesced gradient may have been emptied since: no order to promise.
             ordered = not gradient.coalesced
             if table.dtype == jnp.float32:
@@ -384,9 +408,10 @@ def _check_fit(gradient: RowGradient, state: Slots, table: Array) -> None:
             f"got values {gradient.values.shape} for a table {table.shape}"
         )
     for name, slot in state.items():
-        if slot.ndim > 0 and slot.shape not in (table.shape, table.shape[:1]):
+        apart = (table.shape[0], 1, *table.shape[1:])
+        if slot.ndim > 0 and slot.shape not in (apart, table.shape[:1]):
             raise ValueError(
-                f"state[{name!r}] must have shape {table.shape} or {table.shape[:1]} to belong to "
+                f"state[{name!r}] must have shape {apart} or {table.shape[:1]} to belong to "
                 f"this table, got {slot.shape}"
             )
     if table.shape[0] > EMPTY_ID - 2 * gradient.ids.size:
