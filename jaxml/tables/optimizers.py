@@ -263,7 +263,8 @@ def _row_optimizer(init: Callable[[Array], Slots], step: Step) -> RowOptimizer:
     """The optimizer of `step(slots, gradients) -> (what to take from the rows, slots)`."""
 
     def init_apart(table: Array) -> Slots:
-        return {name: _apart(slot, table) for name, slot in init(table).items()}
+        # Compiled, so that a slot is made once, in the shape that it keeps.
+        return jax.jit(lambda: {name: _apart(slot, table) for name, slot in init(table).items()})()
 
     def rule(rows: Array, slots: Slots, gradients: Array) -> tuple[Array, Slots]:
         taken, slots = _with_slots_apart(step)(slots, gradients)
