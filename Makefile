@@ -21,7 +21,7 @@ run: env  ## train the place-name resolver (about five minutes of training on tw
 	$(BIN)/python -m experiments.geonames train
 
 long: env  ## the same with the longer setting
-	$(BIN)/python -m experiments.geonames train --preset long
+	$(BIN)/python -m experiments.geonames train --num-steps 14000
 
 test: env  ## the whole test suite
 	$(BIN)/python -m pytest
