@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null)
 STAMP := $(VENV)/installed-$(VERSION)
 
-.PHONY: env run long test lint notebooks clean
+.PHONY: env run test lint clean
 
 env: $(STAMP)
 
@@ -19,9 +19,6 @@ $(STAMP): pyproject.toml
 
 run: env  ## train the place-name resolver (about five minutes of training on two cores)
 	$(BIN)/python -m experiments.geonames train
-
-long: env  ## the same with the longer setting
-	$(BIN)/python -m experiments.geonames train --num-steps 14000
 
 test: env  ## the whole test suite
 	$(BIN)/python -m pytest
