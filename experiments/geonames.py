@@ -636,11 +636,9 @@ def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
     config = read_config(run_dir)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    target = jax.eval_shape(
-        lambda: initial_shapes(config, config.num_places or load_names(config).num_places)
-    )
-    state = checkpoint.restore(run_dir / "checkpoints", target)
     names = load_names(config)
+    target = jax.eval_shape(lambda: initial_shapes(config, names.num_places))
+    state = checkpoint.restore(run_dir / "checkpoints", target)
     aliases = Aliases(names, np.zeros((0, config.max_ngrams), np.int32), hashing_of(config))
     lines = queries or (line.strip() for line in sys.stdin)
     for query in lines:
