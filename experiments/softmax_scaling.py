@@ -80,9 +80,10 @@ def jaxml_case(
         return {"classes": jnp.concatenate([batch["labels"], drawn.ids])}, drawn
 
     def loss(params, model_state, rows, batch, drawn, key):
-        classes = rows["classes"]
+        # Split, and not sliced twice: the gradient is then one array, and not the sum of two.
+        true_rows, sampled_rows = jax.lax.split(rows["classes"], (batch_size, num_sampled))
         losses = softmax.sampled_softmax_loss_from_rows(
-            batch["inputs"], classes[:batch_size], classes[batch_size:], batch["labels"], drawn
+            batch["inputs"], true_rows, sampled_rows, batch["labels"], drawn
         )
         return losses.mean(), (model_state, {})
 

@@ -200,13 +200,14 @@ def sampled_softmax_loss_from_rows(
     )
     count = true.present.sum(-1)
     present_logits = jnp.where(true.present, true_logits, -jnp.inf)
-    highest = jnp.maximum(
-        present_logits.max(-1, initial=-jnp.inf), sampled_logits.max(-1, initial=-jnp.inf)
-    )
-    # Where there is nothing to shift by, −inf − −inf would be NaN.
-    highest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(highest), highest, 0.0))[..., None]
-    total = jnp.exp(present_logits - highest).sum(-1) + jnp.exp(sampled_logits - highest).sum(-1)
-    below = jnp.where(true.present, highest - true_logits, 0.0).sum(-1) / jnp.maximum(count, 1)
+    # The candidates are shifted by their own peak, which is there already: what takes more to compute
+    # XLA would compute anew for each of [S, *batch].
+    peak = _finite_peak(sampled_logits, axis=0)
+    highest = jnp.maximum(peak, _finite_peak(present_logits, axis=-1))
+    total = jnp.exp(present_logits - highest[..., None]).sum(-1)
+    total += jnp.exp(peak - highest) * jnp.exp(sampled_logits - peak[None]).sum(0)
+    below = jnp.where(true.present, highest[..., None] - true_logits, 0.0).sum(-1)
+    below /= jnp.maximum(count, 1)
     return jnp.log(jnp.where(count > 0, total, 1.0)) + below
 
 
@@ -319,7 +320,7 @@ def nce_loss_from_rows(
     target = 1.0 / jnp.maximum(count, 1)[..., None]
     true_losses = _softplus(true_logits) - target * true_logits
     loss = jnp.where(true.present, true_losses, 0.0).sum(-1)
-    loss += _softplus(sampled_logits).sum(-1)
+    loss += _softplus(sampled_logits).sum(0)
     return jnp.where(count > 0, loss, 0.0)
 
 
@@ -371,7 +372,7 @@ def sampled_logistic_loss(
 
 class _Logits(NamedTuple):
     true: Array  # [*batch, T], finite where masked
-    sampled: Array  # [*batch, S], −inf where empty or removed
+    sampled: Array  # [S, *batch], −inf where empty or removed
     classes: TrueClasses
 
 
@@ -392,8 +393,9 @@ def _logits(
 ) -> _Logits:
     """Corrected float32 logits of the true and the sampled classes, for every loss here.
 
-    Everything on [*batch, S] is elementwise on the product, so that XLA runs it in the passes that
-    the loss makes anyway; in particular the mask of hits is never stored.
+    Everything on [S, *batch] is elementwise on the product, so that XLA runs it in the passes that
+    the loss makes anyway; in particular the mask of hits is never stored. Candidates come first
+    because that is how the products with shared rows are fast, see `_shared_products`.
     """
     if correction not in get_args(Correction):
         raise ValueError(f"correction must be one of {get_args(Correction)}, got {correction!r}")
@@ -428,11 +430,19 @@ def _logits(
         _check_shape("sampled_biases", sampled_biases, rows_shape)
         sampled_biases = jnp.where(unused, 0, sampled_biases)
 
-    true_scores = (inputs[..., None, :].astype(jnp.float32) * true_rows.astype(jnp.float32)).sum(-1)
-    true_logits = with_bias_and_temperature(true_scores, true_biases, temperature)
-    sampled_scores = (
-        _shared_products(inputs, sampled_rows) if shared else products(inputs, sampled_rows)
+    true_scores = jnp.einsum(
+        "...d,...td->...t",
+        inputs.astype(jnp.float32),
+        true_rows.astype(jnp.float32),
+        precision="highest",
     )
+    true_logits = with_bias_and_temperature(true_scores, true_biases, temperature)
+    if shared:
+        sampled_scores = _shared_products(inputs, sampled_rows)
+    else:
+        sampled_scores = jnp.moveaxis(products(inputs, sampled_rows), -1, 0)
+    if sampled_biases is not None:
+        sampled_biases = _candidates_first(sampled_biases, sampled_scores.ndim)
     sampled_logits = with_bias_and_temperature(sampled_scores, sampled_biases, temperature)
 
     if correction == "both":
@@ -442,34 +452,47 @@ def _logits(
     if correction != "none":
         removed -= _log_count(jnp.where(empty, 1.0, candidates.expected_count))
     # Adding −inf, and not selecting it, keeps the mask out of the gradient: exp makes it 0 there.
-    sampled_logits += aligned(removed, sampled_logits.ndim)
+    sampled_logits += _candidates_first(removed, sampled_logits.ndim)
     if remove_accidental_hits:
-        hit = _hits(true.ids, aligned(candidates.ids, sampled_logits.ndim))
+        hit = _hits(true.ids, _candidates_first(candidates.ids, sampled_logits.ndim))
         sampled_logits += jnp.where(hit, -jnp.inf, 0.0)
     return _Logits(jnp.where(true.refused, jnp.nan, true_logits), sampled_logits, true)
 
 
-# Compiled by itself, for calls outside of `jit`: they would compile the loop again each time.
-@jax.jit
-def _shared_products(inputs: Array, rows: Array) -> Array:
-    """`products` with [S, D], where the gradient of the rows is as fast as the product itself.
+def _finite_peak(logits: Array, axis: int) -> Array:
+    """The largest logit, to shift by: finite whatever they are, since −inf − −inf would be NaN."""
+    limit = float(jnp.finfo(jnp.float32).max)
+    return jax.lax.stop_gradient(jnp.minimum(logits.max(axis, initial=-limit), limit))
 
-    Left to itself autodiff multiplies the transposed [*batch, S] by the inputs, which takes XLA's CPU
-    backend twice as long as inputsᵀ times [*batch, S]. The barrier keeps XLA from undoing it.
+
+def _candidates_first(x: Array, ndim: int) -> Array:
+    """[S] as [S, 1…] and [*batch, S] as [S, *batch], to go with logits of `ndim` axes."""
+    return x.reshape(-1, *(1,) * (ndim - 1)) if x.ndim == 1 else jnp.moveaxis(x, -1, 0)
+
+
+def _shared_products(inputs: Array, rows: Array) -> Array:
+    """`products` with [S, D], as [S, *batch]: the form whose gradients are fast as well.
+
+    Rows times inputsᵀ, and both gradients of that, are products that XLA's CPU backend computes
+    without turning round what is large; with [*batch, S] autodiff leads to some that take up to twice
+    as long. The barrier keeps XLA from folding the small transpose back into the products.
     """
-    return products(inputs, jax.lax.optimization_barrier(rows.T), rows_are_columns=True)
+    columns = jax.lax.optimization_barrier(inputs.reshape(-1, inputs.shape[-1]).T)
+    scores = products(rows, columns, rows_are_columns=True)
+    return scores.reshape(-1, *inputs.shape[:-1])
 
 
 def _hits(true_ids: Array, ids: Array) -> Array:
-    """Which of `ids` [*batch, S] or [1…, S] are among `true_ids` [*batch, T]: [*batch, S]."""
+    """Which of `ids` [S, *batch] or [S, 1…] are among `true_ids` [*batch, T]: [S, *batch]."""
     num_true = true_ids.shape[-1]
 
-    # One true class at a time: `any` over [*batch, S, T] would store all that when T is large.
+    # One true class at a time: `any` over [S, *batch, T] would store all that when T is large.
     # Unrolled while it is small, and then the comparisons fuse with what follows.
     def or_equal(t, hit):
-        return hit | (jax.lax.dynamic_index_in_dim(true_ids, t, axis=-1) == ids)
+        true_id = jax.lax.dynamic_index_in_dim(true_ids, t, axis=-1, keepdims=False)
+        return hit | (true_id[None] == ids)
 
-    none = jnp.zeros((*true_ids.shape[:-1], ids.shape[-1]), bool)
+    none = jnp.zeros((ids.shape[0], *true_ids.shape[:-1]), bool)
     return jax.lax.fori_loop(0, num_true, or_equal, none, unroll=max(1, min(num_true, 8)))
 
 
