@@ -92,8 +92,11 @@ def pivotal(ruler: Ruler, state: Any, key: Key, count: int) -> Array:
     ring, origin = words.constant(end - base), words.constant(base)
     # Lengths of strata differ by one tick at most; the first `longer` ones have it.
     each, longer = divmod(end - base, m)
-    bits = jax.random.bits(key, (3 * m + 2,), jnp.uint32)
-    start_bits, point_bits, duel_bits = bits[:2], bits[2 : 2 * m + 2], bits[2 * m + 2 :]
+    # With an odd number of strata XLA's CPU backend cuts its loops into unequal parts, and takes
+    # twice the time. A last one that repeats the first, once round the ring, makes it even.
+    even = m + m % 2
+    bits = jax.random.bits(key, (3 * even + 2,), jnp.uint32)
+    start_bits, point_bits, duel_bits = bits[:2], bits[2 : 2 * even + 2], bits[2 * even + 2 :]
 
     def around(point: Words) -> Words:
         return words.choose(words.less(point, ring), point, words.subtract(point, ring))
@@ -104,7 +107,7 @@ def pivotal(ruler: Ruler, state: Any, key: Key, count: int) -> Array:
     place = words.fraction(words.constant(ruler.size - h), Words(start_bits[0], start_bits[1]))
     opening = words.subtract(ruler.edge(state, h + place.low.astype(jnp.int32)), origin)
 
-    strata = jnp.arange(m, dtype=jnp.uint32)
+    strata = jnp.arange(even, dtype=jnp.uint32)
     zero = jnp.zeros_like(strata)
     before = words.add(
         words.times(words.constant(each), strata), Words(zero, jnp.minimum(strata, longer))
@@ -125,7 +128,7 @@ def pivotal(ruler: Ruler, state: Any, key: Key, count: int) -> Array:
     next_right = Words(following(right.high), following(right.low))
 
     room = words.subtract(length, next_left)
-    point = words.fraction(room, Words(point_bits[:m], point_bits[m:]))
+    point = words.fraction(room, Words(point_bits[:even], point_bits[even:]))
     by_survivor = words.less(point, right)
     inside = find(around(words.add(border, point)))
     duel = words.fraction(words.subtract(length, next_right), Words(duel_bits, zero))
@@ -135,9 +138,9 @@ def pivotal(ruler: Ruler, state: Any, key: Key, count: int) -> Array:
     # opening that is the first segment, which `next_straddler` names last.
     entrant = jnp.roll(jnp.where(by_straddler, inside, next_straddler), 1)
     passed_on = jnp.roll(by_straddler & by_survivor, 1)
-    number = jnp.arange(m, dtype=jnp.int32)
+    number = jnp.arange(even, dtype=jnp.int32)
     survivor = entrant[jax.lax.cummax(jnp.where(passed_on, 0, number))]
 
     winner = jnp.where(by_survivor, survivor, inside)
     chosen = jnp.where(by_straddler, next_straddler, winner)
-    return jnp.concatenate([jnp.arange(h, dtype=jnp.int32), chosen])
+    return jnp.concatenate([jnp.arange(h, dtype=jnp.int32), chosen[:m]])
