@@ -60,7 +60,6 @@ import jax.numpy as jnp
 from jaxml.softmax.candidates import Candidates
 from jaxml.softmax.logits import (
     TrueClasses,
-    aligned,
     check_positive,
     check_table,
     check_temperature,

@@ -10,6 +10,7 @@ from jaxml.tables import (
     gather_bags,
     gather_rows,
     init_table,
+    storage,
     storage_dtype,
     to_storage,
 )
@@ -109,6 +110,24 @@ def test_gather_rows(dtype, shape, ids_shape):
 def test_gather_ignores_every_id_that_names_no_row():
     ids = jnp.array([-(2**31), -8, -7, -1, 7, 2**31 - 1])
     assert (gather_rows(jnp.ones((7, 2)), ids) == 0).all()
+
+
+@pytest.mark.parametrize("ids", [[3, -1, 99, 3, 10, 11], [[0, 10], [4, -7]], []])
+def test_reading_ahead_in_a_large_table_changes_nothing(ids, monkeypatch):
+    table = jnp.asarray(PATTERNS[:55].view(np.uint16)[:55].reshape(11, 5))
+    ids = jnp.asarray(ids, jnp.int32)
+    expected = np.asarray(gather_rows(table, ids))
+    monkeypatch.setattr(storage, "_LARGE", 1)
+    read_ahead = jax.jit(gather_rows)
+    np.testing.assert_array_equal(read_ahead(table, ids), expected)
+    np.testing.assert_array_equal(jax.vmap(gather_rows)(table[None], ids[None])[0], expected)
+    lowered = {
+        platform: read_ahead.trace(table, ids).lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "tpu", "cuda")
+    }
+    counts = {platform: text.count('"stablehlo.gather"(') for platform, text in lowered.items()}
+    read = 1 if ids.size else 0
+    assert counts == {"cpu": 3 * read, "tpu": read, "cuda": read}
 
 
 def test_gathering_is_batched_over_members():
