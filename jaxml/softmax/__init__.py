@@ -1,5 +1,10 @@
 """Output layers for very many classes: samplers, sampled and exact losses, exact search."""
 
+from jaxml.softmax.blockwise import (
+    blockwise_softmax_loss,
+    blockwise_softmax_mean_loss,
+    blockwise_softmax_update,
+)
 from jaxml.softmax.candidates import Candidates, Sampler, log_uniform, uniform, unigram
 from jaxml.softmax.exact import full_softmax_loss
 from jaxml.softmax.neighbourhoods import (
@@ -20,6 +25,9 @@ __all__ = [
     "Candidates",
     "Neighbourhoods",
     "Sampler",
+    "blockwise_softmax_loss",
+    "blockwise_softmax_mean_loss",
+    "blockwise_softmax_update",
     "full_softmax_loss",
     "log_uniform",
     "nce_loss",

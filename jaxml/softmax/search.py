@@ -61,20 +61,12 @@ def _search(inputs: Array, weights: Array, biases: Array | None, k: int, block_s
     num_classes = weights.shape[0]
 
     def merge_block(best, start, size):
-        """The k best of `best` and of the `size` classes from `start` on."""
         rows = lax.dynamic_slice_in_dim(weights, start, size)
         scores = products(inputs, rows)
         if biases is not None:
             block_biases = lax.dynamic_slice_in_dim(biases, start, size).astype(jnp.float32)
             scores += aligned(block_biases, scores.ndim)
-        scores, ids = _contenders(scores, k)
-        ids += start
-        if best is not None:
-            # The best so far have the lower ids, so they stand in front.
-            scores = jnp.concatenate([best[0], scores], axis=-1)
-            ids = jnp.concatenate([best[1], ids], axis=-1)
-        scores, positions = lax.top_k(scores, k)
-        return scores, jnp.take_along_axis(ids, positions, axis=-1)
+        return with_block(best, scores, start, k)
 
     # The first block must hold k classes: no filler then ever competes with a score of −inf.
     first = min(num_classes, -(-k // block_size) * block_size)
@@ -88,6 +80,27 @@ def _search(inputs: Array, weights: Array, biases: Array | None, k: int, block_s
     if rest:
         best = merge_block(best, num_classes - rest, rest)
     return best
+
+
+def with_block(
+    best: tuple[Array, Array] | None, scores: Array, start, k: int
+) -> tuple[Array, Array]:
+    """The k best of `best` (scores and ids [*batch, k], or None) and of the classes from `start` on.
+
+    Args:
+        best: of the classes before `start`; None for a first block, which must hold k classes.
+        scores: [*batch, size], of the classes from `start` on.
+        start: the id of the first.
+        k: how many.
+    """
+    scores, ids = _contenders(scores, k)
+    ids += start
+    if best is not None:
+        # The best so far have the lower ids, so they stand in front.
+        scores = jnp.concatenate([best[0], scores], axis=-1)
+        ids = jnp.concatenate([best[1], ids], axis=-1)
+    scores, positions = lax.top_k(scores, k)
+    return scores, jnp.take_along_axis(ids, positions, axis=-1)
 
 
 def _default_block_size(num_queries: int, num_classes: int, k: int) -> int:
