@@ -1,0 +1,429 @@
+"""Softmax by clusters: against the published formulas in float64, example by example."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from jaxml.softmax.adaptive import AdaptiveSoftmax, adaptive_softmax, two_level_softmax
+
+CUTOFFS = [3, 8, 9, 25]  # a tail of a single class among them
+DIM = 12
+LAYERS = {
+    "adaptive": adaptive_softmax(CUTOFFS, div_value=2.0),
+    "adaptive, biased": adaptive_softmax([9, 25], head_bias=True),
+    "adaptive, one cluster": adaptive_softmax([25]),
+    "two levels": two_level_softmax(25, num_clusters=5),
+    "two levels, uneven": two_level_softmax(25, num_clusters=7),
+}
+NUM_CLASSES = 25
+TRACES: dict[str, list[int]] = {name: [] for name in LAYERS}
+each = pytest.mark.parametrize("name", LAYERS)
+
+
+def log_softmax(scores):
+    shifted = scores - scores.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def adaptive_reference(params, h, cutoffs):
+    """log P of every class for one input: Grave et al., as PyTorch's AdaptiveLogSoftmaxWithLoss."""
+    head = log_softmax(params["head"]["weights"] @ h + params["head"].get("biases", 0))
+    parts = [head[: cutoffs[0]]]
+    for i in range(len(cutoffs) - 1):
+        tail = params[f"tail_{i}"]
+        parts.append(head[cutoffs[0] + i] + log_softmax(tail["weights"] @ tail["projection"] @ h))
+    return np.concatenate(parts)
+
+
+def two_level_reference(params, h, num_classes, num_clusters):
+    clusters = log_softmax(params["clusters"]["weights"] @ h)
+    members = np.array_split(np.arange(num_classes), num_clusters)  # the longer ones come first
+    scores = params["classes"]["weights"] @ h
+    return np.concatenate([clusters[i] + log_softmax(scores[m]) for i, m in enumerate(members)])
+
+
+def reference(name, params, inputs):
+    params = jax.tree.map(np.float64, params)
+    clusters = {"two levels": 5, "two levels, uneven": 7}
+    cutoffs = {"adaptive": CUTOFFS, "adaptive, biased": [9, 25]}
+    flat = np.float64(inputs).reshape(-1, inputs.shape[-1])
+    if name.startswith("adaptive"):
+        rows = [adaptive_reference(params, h, cutoffs.get(name, [25])) for h in flat]
+    else:
+        rows = [two_level_reference(params, h, 25, clusters[name]) for h in flat]
+    return np.stack(rows).reshape(*inputs.shape[:-1], NUM_CLASSES)
+
+
+@cache
+def params_of(name, scale=3.0):
+    params = LAYERS[name].init(jax.random.key(0), DIM)
+    leaves, structure = jax.tree.flatten(params)
+    rng = np.random.default_rng(1)  # biases start at 0, which would test nothing
+    leaves = [jnp.float32(scale * x + 0.3 * rng.normal(size=x.shape)) for x in leaves]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def batch(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.float32(rng.normal(size=(*shape, DIM))), rng.integers(0, NUM_CLASSES, shape)
+
+
+# --- value and gradient -------------------------------------------------------------------------
+
+
+@each
+@pytest.mark.parametrize("shape", [(), (2, 3)])
+def test_log_probabilities_are_the_published_formula_and_sum_to_one(name, shape):
+    inputs, _ = batch(*shape)
+    got = jax.jit(LAYERS[name].log_prob)(params_of(name), inputs)
+    assert (got.shape, got.dtype) == ((*shape, NUM_CLASSES), jnp.float32)
+    np.testing.assert_allclose(got, reference(name, params_of(name), inputs), rtol=2e-5, atol=1e-5)
+    np.testing.assert_allclose(np.exp(np.float64(got)).sum(-1), 1, rtol=1e-5)
+
+
+@cache
+def compiled_loss(name):
+    """`loss_and_gradients(params, inputs, labels, where, cotangent)`, compiled once for all tests."""
+
+    def total(params, inputs, labels, where, cotangent):
+        TRACES[name].append(1)
+        losses = LAYERS[name].loss(params, inputs, labels, where=where)
+        return (losses * cotangent).sum(), losses
+
+    return jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+
+
+def loss_and_gradients(name, params, inputs, labels, where=None, cotangent=None):
+    where = np.ones(labels.shape, bool) if where is None else where
+    cotangent = np.ones(len(labels), np.float32) if cotangent is None else cotangent
+    (_, losses), gradients = compiled_loss(name)(params, inputs, labels, where, cotangent)
+    return losses, gradients
+
+
+def every_label():
+    """25 inputs; the labels [25, 2] name every class twice."""
+    inputs, _ = batch(NUM_CLASSES)
+    return inputs, np.stack([np.arange(NUM_CLASSES), (7 * np.arange(NUM_CLASSES) + 3) % 25], 1)
+
+
+@each
+def test_the_loss_is_minus_the_mean_log_probability_of_the_labels(name):
+    inputs, labels = every_label()
+    losses, _ = loss_and_gradients(name, params_of(name), inputs, labels)
+    assert (losses.shape, losses.dtype) == ((NUM_CLASSES,), jnp.float32)
+    log_probs = reference(name, params_of(name), inputs)
+    wanted = -np.take_along_axis(log_probs, labels, axis=1).mean(1)
+    np.testing.assert_allclose(losses, wanted, rtol=2e-5, atol=1e-5)
+
+
+@each
+def test_gradients_are_those_of_float64_differences(name):
+    params, (inputs, labels) = params_of(name), every_label()
+    rng = np.random.default_rng(0)
+    cotangent = np.float32(rng.normal(size=NUM_CLASSES))
+    where = rng.random(labels.shape) < 0.7
+
+    def total(params, inputs):
+        log_probs = np.take_along_axis(reference(name, params, inputs), labels, axis=1)
+        losses = -(log_probs * where).sum(1) / np.maximum(where.sum(1), 1)
+        return (losses * cotangent).sum()
+
+    _, got = loss_and_gradients(name, params, inputs, labels, where, cotangent)
+    point = jax.tree.map(np.float64, (params, inputs))
+    for _ in range(5):
+        step = jax.tree.map(lambda x: 1e-5 * rng.normal(size=x.shape), point)
+        ahead = total(*jax.tree.map(np.add, point, step))
+        behind = total(*jax.tree.map(np.subtract, point, step))
+        slopes = jax.tree.map(lambda g, d: np.sum(np.float64(g) * d), got, step)
+        slope = 2 * sum(jax.tree.leaves(slopes))
+        np.testing.assert_allclose(slope, ahead - behind, rtol=2e-4, atol=1e-9)
+
+
+@each
+def test_a_mask_takes_labels_away(name):
+    inputs, labels = every_label()
+    where = np.ones(labels.shape, bool)
+    where[0], where[1, 1], where[2, 0] = False, False, False
+    labels[0, 0], labels[1, 1] = -7, 99
+    inputs[0] = np.nan  # of no consequence without a label
+    losses, gradients = loss_and_gradients(name, params_of(name), inputs, labels, where)
+    log_probs = reference(name, params_of(name), inputs[1:3])
+    wanted = [0.0, -log_probs[0, labels[1, 0]], -log_probs[1, labels[2, 1]]]
+    np.testing.assert_allclose(losses[:3], wanted, rtol=2e-5, atol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    assert not np.any(gradients[1][0]) and np.all(np.any(gradients[1][1:] != 0, axis=1))
+
+
+@pytest.mark.parametrize("size", [1, 5, 33])
+def test_the_loss_is_exact_whatever_share_of_the_batch_is_in_the_tail(size):
+    """So that each of the static sizes is taken, just filled, and overfull by one."""
+    layer = adaptive_softmax([9, 25])
+    params = jax.tree.map(lambda x: 3 * x, layer.init(jax.random.key(0), DIM))
+    inputs, _ = batch(size)
+
+    def dense(params, labels):
+        return -jnp.take_along_axis(layer.log_prob(params, inputs), labels[:, None], axis=1)[:, 0]
+
+    def pull(losses, params):
+        return jax.vjp(losses, params)[1](jnp.arange(1.0, size + 1))[0]
+
+    both = jax.jit(
+        lambda params, labels: [
+            (losses(params), pull(losses, params))
+            for losses in (lambda p: layer.loss(p, inputs, labels), lambda p: dense(p, labels))
+        ]
+    )
+    edges = {0, 1, size, *(-(-size // part) + more for part in (4, 16) for more in (0, 1))}
+    for count in sorted(edge for edge in edges if edge <= size):
+        labels = np.r_[9 + np.arange(count) % 16, np.ones(size - count, int)]
+        labels = np.random.default_rng(count).permutation(labels)
+        got, wanted = both(params, labels)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), got, wanted
+        )
+
+
+@each
+def test_nothing_to_learn_from(name):
+    layer, params = LAYERS[name], params_of(name)
+    inputs, labels = every_label()
+    nothing = np.zeros(labels.shape, bool)
+    losses, gradients = loss_and_gradients(name, params, inputs, labels, nothing)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves((losses, gradients)))
+    assert layer.loss(params, np.zeros((0, DIM)), np.zeros(0, int)).shape == (0,)
+    empty = layer.loss(params, inputs, np.zeros((NUM_CLASSES, 0), int))
+    np.testing.assert_array_equal(empty, np.zeros(NUM_CLASSES))
+    shape = jax.eval_shape(layer.log_prob, params, np.zeros((0, DIM))).shape
+    assert shape == (0, NUM_CLASSES)
+
+
+# --- top k --------------------------------------------------------------------------------------
+
+
+@each
+@pytest.mark.parametrize("k", [1, 4, 25])
+def test_top_k_is_the_head_of_a_stable_sort(name, k):
+    inputs, _ = batch(2, 3)
+    scores, ids = jax.jit(LAYERS[name].top_k, static_argnums=2)(params_of(name), inputs, k)
+    log_probs = reference(name, params_of(name), inputs)
+    wanted = np.argsort(-log_probs, axis=-1, kind="stable")[..., :k]
+    assert (scores.dtype, ids.dtype) == (jnp.float32, jnp.int32)
+    np.testing.assert_array_equal(ids, wanted)
+    np.testing.assert_allclose(
+        scores, np.take_along_axis(log_probs, wanted, -1), rtol=2e-5, atol=1e-5
+    )
+
+
+def test_ties_go_to_the_lower_id():
+    # All weights 0: the first two and the three tail entries get 1/5 each. A tail of one class then
+    # ties with the first two, and tails of two and of two tie with each other.
+    layer = adaptive_softmax([2, 4, 5, 7])
+    params = jax.tree.map(jnp.zeros_like, layer.init(jax.random.key(0), 4))
+    scores, ids = layer.top_k(params, jnp.ones((1, 4)), 7)
+    assert ids.tolist() == [[0, 1, 4, 2, 3, 5, 6]]
+    np.testing.assert_allclose(np.exp(scores), [[0.2] * 3 + [0.1] * 4], rtol=1e-6)
+    layer = two_level_softmax(5, num_clusters=2)
+    params = jax.tree.map(jnp.zeros_like, layer.init(jax.random.key(0), 4))
+    scores, ids = layer.top_k(params, jnp.ones((1, 4)), 5)
+    assert ids.tolist() == [[3, 4, 0, 1, 2]]
+    np.testing.assert_allclose(np.exp(scores), [[1 / 4] * 2 + [1 / 6] * 3], rtol=1e-6)
+
+
+# --- by hand ------------------------------------------------------------------------------------
+
+
+def test_a_layer_small_enough_to_work_out_by_hand():
+    # Head scores log 1, log 2, log 5 and tail scores log 1, log 3, at the input 1.
+    layer = adaptive_softmax([2, 4], div_value=1.0)
+
+    def column(*numbers):
+        return jnp.log(jnp.float32(numbers))[:, None]
+
+    params = {
+        "head": {"weights": column(1, 2, 5)},
+        "tail_0": {"projection": jnp.ones((1, 1)), "weights": column(1, 3)},
+    }
+    wanted = [1 / 8, 2 / 8, 5 / 8 * 1 / 4, 5 / 8 * 3 / 4]
+    np.testing.assert_allclose(np.exp(layer.log_prob(params, jnp.ones(1))), wanted, rtol=1e-6)
+    losses = layer.loss(params, jnp.ones((4, 1)), jnp.arange(4))
+    np.testing.assert_allclose(np.exp(-losses), wanted, rtol=1e-6)
+
+
+def test_shapes_are_those_of_pytorch():
+    params = adaptive_softmax([10, 40, 100, 1000], head_bias=True).init(jax.random.key(0), 40)
+    assert jax.tree.map(jnp.shape, params) == {
+        "head": {"weights": (13, 40), "biases": (13,)},
+        "tail_0": {"projection": (10, 40), "weights": (30, 10)},
+        "tail_1": {"projection": (2, 40), "weights": (60, 2)},
+        # int(40 // 4**3) is 0 there, and no class can be told from another.
+        "tail_2": {"projection": (1, 40), "weights": (900, 1)},
+    }
+    weights = np.asarray(params["head"]["weights"])
+    assert 0.9 / 40**0.5 < np.abs(weights).max() <= 1 / 40**0.5
+    assert not np.any(params["head"]["biases"])
+
+
+# --- pure functions -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adaptive, biased", "two levels, uneven"])
+def test_vmap_is_a_loop_and_jit_is_eager(name):
+    layer = LAYERS[name]
+    inputs, labels = batch(3, 4)
+    params = jax.vmap(lambda key: layer.init(key, DIM))(jax.random.split(jax.random.key(0), 3))
+
+    def one(params, inputs, labels):
+        gradient = jax.value_and_grad(lambda p: layer.loss(p, inputs, labels).sum())(params)
+        return gradient, layer.top_k(params, inputs, 3), layer.log_prob(params, inputs)
+
+    mapped, alone = jax.jit(jax.vmap(one))(params, inputs, labels), jax.jit(one)
+    for i in range(3):
+        member = jax.tree.map(lambda x, i=i: x[i], params)
+        looped = alone(member, inputs[i], labels[i])
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5),
+            mapped,
+            looped,
+        )
+    eager = layer.loss(member, inputs[2], labels[2])
+    np.testing.assert_allclose(eager.sum(), looped[0][0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adaptive, biased", "two levels, uneven"])
+def test_bfloat16_is_summed_in_float32_and_gradients_keep_their_dtype(name):
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params_of(name))
+    inputs, labels = every_label()
+    inputs = jnp.asarray(inputs, jnp.bfloat16)
+    losses, gradients = loss_and_gradients(name, params, inputs, labels)
+    assert losses.dtype == jnp.float32
+    log_probs = reference(name, jax.tree.map(jnp.float32, params), np.float32(inputs))
+    wanted = -np.take_along_axis(log_probs, labels, axis=1).mean(1)
+    np.testing.assert_allclose(losses, wanted, rtol=0.02, atol=0.02)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize("name", ["adaptive", "two levels, uneven"])
+def test_large_scores_neither_overflow_nor_lose_digits(name):
+    inputs, labels = every_label()
+    inputs *= 2000
+    losses, gradients = loss_and_gradients(name, params_of(name), inputs, labels)
+    log_probs = reference(name, params_of(name), inputs)
+    wanted = -np.take_along_axis(log_probs, labels, axis=1).mean(1)
+    assert wanted.max() > 1e4
+    np.testing.assert_allclose(losses, wanted, rtol=1e-4, atol=0.01)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_lowers_for_accelerators_and_traces_once():
+    layer, params = LAYERS["adaptive"], params_of("adaptive")
+    step = jax.jit(jax.grad(lambda p, inputs, labels: layer.loss(p, inputs, labels).mean()))
+    arguments = params, *map(jnp.asarray, batch(4))
+    assert export.export(step, platforms=("cpu", "cuda", "tpu"))(*arguments).platforms
+    traced = len(TRACES["two levels"])
+    for seed in range(3):
+        inputs, labels = batch(NUM_CLASSES, seed=seed)
+        loss_and_gradients("two levels", params_of("two levels"), inputs, labels[:, None] + [0, 0])
+    assert len(TRACES["two levels"]) <= traced + 1
+
+
+def test_the_loss_of_two_levels_never_scores_all_classes():
+    layer = two_level_softmax(10_000)
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), 4))
+    text = str(jax.make_jaxpr(layer.loss)(params, jnp.ones((8, 4)), jnp.zeros(8, jnp.int32)))
+    assert "[8,100]" in text and "8,10000" not in text
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cutoffs", "options", "message"),
+    [
+        ([], {}, r"cutoffs must be ascending positive ints, .* got \[\]"),
+        ([0, 5], {}, r"got \[0, 5\]"),
+        ([-3], {}, r"got \[-3\]"),
+        ([5, 5], {}, r"got \[5, 5\]"),
+        ([7, 5, 9], {}, r"got \[7, 5, 9\]"),
+        ([2.5, 5], {}, r"cutoffs must be a list of ints, got \[2\.5, 5\]"),
+        (100, {}, "cutoffs must be a list of ints, got 100"),
+        ([5, 9], {"div_value": 0}, "div_value must be finite and greater than 0, got 0"),
+        ([5, 9], {"div_value": -1.0}, "div_value .* got -1.0"),
+        ([5, 9], {"div_value": np.nan}, "div_value .* got nan"),
+        ([5, 9], {"div_value": np.inf}, "div_value .* got inf"),
+    ],
+)
+def test_cutoffs_that_cut_nothing(cutoffs, options, message):
+    with pytest.raises(ValueError, match=message):
+        adaptive_softmax(cutoffs, **options)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "num_clusters", "message"),
+    [
+        (0, None, "num_classes must be at least 1, got 0"),
+        (2.5, None, "num_classes must be an int, got 2.5"),
+        (4, 0, "num_clusters must be at least 1, got 0"),
+        (4, 5, "num_clusters must be at most num_classes, 4, got 5"),
+    ],
+)
+def test_numbers_of_clusters_that_cannot_be(num_classes, num_clusters, message):
+    with pytest.raises(ValueError, match=message):
+        two_level_softmax(num_classes, num_clusters=num_clusters)
+
+
+@each
+def test_arguments_that_do_not_fit(name):
+    layer, params = LAYERS[name], params_of(name)
+    inputs, labels = batch(4)
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 25\), got 25 at \(1,\)"):
+        layer.loss(params, inputs, np.array([0, 25, 1, 2]))
+    with pytest.raises(ValueError, match="labels must be integers"):
+        layer.loss(params, inputs, labels + 0.5)
+    with pytest.raises(ValueError, match=r"labels must be \(4,\) or \(4, 'T'\)"):
+        layer.loss(params, inputs, labels[:3])
+    with pytest.raises(ValueError, match="where must have the labels' shape"):
+        layer.loss(params, inputs, labels, where=np.ones(3, bool))
+    for call in (
+        layer.log_prob,
+        lambda p, h: layer.top_k(p, h, 1),
+        lambda p, h: layer.loss(p, h, labels),
+    ):
+        with pytest.raises(ValueError, match="params must have the shapes"):
+            call(params, inputs[:, :5])
+        with pytest.raises(ValueError, match=r"inputs must be \[\*batch, dim\]"):
+            call(params, np.float32(3))
+    for k, message in ((0, "at least 1, got 0"), (26, "at most .*25, got 26"), (1.5, "an int")):
+        with pytest.raises(ValueError, match=f"k must be {message}"):
+            layer.top_k(params, inputs, k)
+    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+        layer.init(jax.random.key(0), 0)
+    assert isinstance(layer, AdaptiveSoftmax)
+
+
+@each
+def test_a_traced_label_out_of_range_is_nan_and_alone(name):
+    inputs, _ = batch(4)
+    losses = jax.jit(LAYERS[name].loss)(params_of(name), inputs, jnp.array([0, 25, -1, 24]))
+    assert np.isnan(losses).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "num_clusters", "rows"),
+    [(1, None, 1), (2, 1, 1), (5, None, 3), (5, 5, 5), (7, 4, 4), (9, None, 3)],
+)
+def test_any_small_number_of_classes_in_any_number_of_clusters(num_classes, num_clusters, rows):
+    layer = two_level_softmax(num_classes, num_clusters=num_clusters)
+    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), 2))
+    assert shapes["clusters"]["weights"].shape == (rows, 2)
+    rng = np.random.default_rng(num_classes)
+    params = jax.tree.map(lambda shape: np.float32(rng.normal(size=shape.shape)), shapes)
+    h = np.float32([1.0, -0.5])
+    wanted = two_level_reference(params, h, num_classes, rows)
+    both = jax.jit(lambda p: (layer.log_prob(p, h), layer.loss(p, h[None], jnp.array([0]))))
+    log_probs, losses = both(params)
+    np.testing.assert_allclose(log_probs, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(losses, -wanted[:1], rtol=1e-5, atol=1e-6)
