@@ -1,0 +1,237 @@
+"""Independent sigmoids over all classes, against float64 and against the sampled form."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from jaxml.softmax.candidates import Candidates
+from jaxml.softmax.one_vs_all import one_vs_all_loss
+from jaxml.softmax.sampled import sampled_logistic_loss
+
+NUM_CLASSES, DIM = 23, 5
+blocks = pytest.mark.parametrize("block_size", [None, 1, 7, 22, 23, 100])
+
+
+def table(*batch, seed=0, num_classes=NUM_CLASSES):
+    rng = np.random.default_rng(seed)
+    return (
+        np.float32(rng.normal(size=(*batch, DIM))),
+        rng.integers(0, num_classes, batch),
+        np.float32(rng.normal(size=(num_classes, DIM))),
+        np.float32(rng.normal(size=num_classes)),
+    )
+
+
+def targets(labels, where=None):
+    """Which classes are true, [*batch, C]; labels are [*batch, T]."""
+    hits = labels[..., None] == np.arange(NUM_CLASSES)
+    return (hits if where is None else hits & where[..., None]).any(-2)
+
+
+def reference(inputs, is_true, weights, biases):
+    """The sum of −log σ(±z) in float64, and its gradients for a cotangent of ones."""
+    inputs, weights, biases = map(np.float64, (inputs, weights, biases))
+    z = np.where(is_true, 1, -1) * (inputs @ weights.T + biases)
+    active = is_true.any(-1, keepdims=True)
+    d_z = np.where(is_true, -1, 1) / (1 + np.exp(z)) * active
+    d_z, flat = d_z.reshape(-1, NUM_CLASSES), inputs.reshape(-1, DIM)
+    gradients = (d_z @ weights).reshape(inputs.shape), d_z.T @ flat, d_z.sum(0)
+    return (np.logaddexp(0, -z) * active).sum(-1), gradients
+
+
+@blocks
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_value_and_gradients_are_those_of_float64(batch, block_size):
+    inputs, labels, weights, biases = table(*batch)
+    wanted, wanted_gradients = reference(inputs, targets(labels[..., None]), weights, biases)
+
+    def total(inputs, weights, biases):
+        losses = one_vs_all_loss(inputs, labels, weights, biases, block_size=block_size)
+        return losses.sum(), losses
+
+    gradient = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))
+    (_, losses), gradients = gradient(inputs, weights, biases)
+    assert (losses.shape, losses.dtype) == (batch, jnp.float32)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+    for got, want in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("block_size", [None, 7])
+def test_several_true_classes_some_masked_some_listed_twice(block_size):
+    inputs, _, weights, biases = table(4)
+    labels = np.array([[0, 22, 8], [5, 5, 12], [3, -7, 99], [20, 1, 2]])
+    where = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
+    clean = inputs.copy()
+    inputs[3] = np.nan  # of no consequence without a label
+    wanted, wanted_gradients = reference(clean, targets(labels, where), weights, biases)
+
+    def total(inputs, weights, biases):
+        losses = one_vs_all_loss(
+            inputs, labels, weights, biases, where=where, block_size=block_size
+        )
+        return losses.sum(), losses
+
+    (_, losses), gradients = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(
+        inputs, weights, biases
+    )
+    np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+    assert losses[3] == 0
+    for got, want in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_any_cotangent_and_no_biases():
+    inputs, labels, weights, biases = table(3)
+    losses, pull = jax.vjp(
+        lambda h, w: one_vs_all_loss(h, labels, w, block_size=6), inputs, weights
+    )
+    plain, pull_zero = jax.vjp(
+        lambda h, w: one_vs_all_loss(h, labels, w, 0 * biases, block_size=6), inputs, weights
+    )
+    np.testing.assert_allclose(losses, plain, rtol=1e-6)
+    cotangent = jnp.float32([2.0, 0.0, -3.0])
+    for got, want in zip(pull(cotangent), pull_zero(cotangent), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    scaled = jax.grad(lambda h: (one_vs_all_loss(h, labels, weights) * cotangent).sum())(inputs)
+    each = jax.grad(lambda h: one_vs_all_loss(h, labels, weights).sum())(inputs)
+    np.testing.assert_allclose(scaled, each * cotangent[:, None], rtol=1e-5, atol=1e-6)
+
+
+def test_it_is_what_the_sampled_form_estimates():
+    inputs, labels, weights, biases = table(4)
+    every = Candidates(jnp.arange(NUM_CLASSES), jnp.ones(NUM_CLASSES), jnp.ones(4))
+    np.testing.assert_allclose(
+        one_vs_all_loss(inputs, labels, weights, biases, block_size=5),
+        sampled_logistic_loss(inputs, labels, weights, biases, every),
+        rtol=1e-5,
+    )
+
+
+def test_large_scores_neither_overflow_nor_lose_digits():
+    weights = jnp.float32([[1.0], [-1.0]])
+    for score in (30.0, 1e4):
+        right = one_vs_all_loss(jnp.float32([[score]]), np.array([0]), weights)
+        wrong = one_vs_all_loss(jnp.float32([[score]]), np.array([1]), weights)
+        np.testing.assert_allclose(right, [2 * np.log1p(np.exp(-score))], rtol=1e-5)
+        np.testing.assert_allclose(wrong, [2 * score], rtol=1e-5)
+        slope = jax.grad(lambda w, s=score: one_vs_all_loss(jnp.float32([s]), 0, w))(weights)
+        wanted = score * np.float64([[-1.0], [1.0]]) / (1 + np.exp(score)) if score < 50 else 0
+        np.testing.assert_allclose(slope, np.broadcast_to(wanted, (2, 1)), rtol=1e-4)
+
+
+def test_a_class_with_a_bias_of_minus_infinity_is_out():
+    inputs, labels, weights, biases = table(4)
+    labels = labels % 20
+    biases[20:] = -np.inf
+    got, gradient = jax.value_and_grad(
+        lambda w: one_vs_all_loss(inputs, labels, w, biases, block_size=6).sum()
+    )(weights)
+    fewer = one_vs_all_loss(inputs, labels, weights[:20], biases[:20])
+    np.testing.assert_allclose(got, fewer.sum(), rtol=1e-5)
+    assert np.isfinite(gradient).all() and not np.any(gradient[20:])
+
+
+def test_bfloat16_is_summed_in_float32_and_gradients_keep_their_dtype():
+    arguments = [jnp.asarray(x, jnp.bfloat16) for x in table(4)[::2]]
+    labels = table(4)[1]
+    losses, pull = jax.vjp(lambda h, w: one_vs_all_loss(h, labels, w, block_size=6), *arguments)
+    assert losses.dtype == jnp.float32
+    inputs, weights = map(np.float32, arguments)
+    wanted, gradients = reference(inputs, targets(labels[:, None]), weights, 0.0)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+    for got, want in zip(pull(jnp.ones(4)), gradients, strict=False):
+        assert got.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.float32(got), want, rtol=0.01, atol=0.01)
+
+
+def test_vmap_is_a_loop_and_jit_is_eager():
+    inputs, labels, weights, biases = table(3, 4)
+
+    def one(inputs, labels, weights):
+        return jax.value_and_grad(
+            lambda w: one_vs_all_loss(inputs, labels, w, biases, block_size=6).sum()
+        )(weights)
+
+    members = np.stack([weights, 2 * weights, -weights])
+    values, gradients = jax.jit(jax.vmap(one))(inputs, labels, members)
+    for i in range(3):
+        value, gradient = one(inputs[i], labels[i], members[i])
+        np.testing.assert_allclose(values[i], value, rtol=1e-5)
+        np.testing.assert_allclose(gradients[i], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [5000, 5003])
+def test_the_compiled_program_holds_no_scores_of_all_classes(num_classes):
+    rows, block_size = 64, 512
+    inputs, labels, weights, biases = table(rows, num_classes=num_classes)
+    step = jax.jit(
+        jax.value_and_grad(
+            lambda h, w, b: one_vs_all_loss(h, labels, w, b, block_size=block_size).sum(),
+            argnums=(0, 1, 2),
+        )
+    )
+    text = step.lower(inputs, weights, biases).compile().as_text()
+    shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", text)
+    largest = max(np.prod([int(d) for d in shape.split(",")]) for shape in shapes)
+    assert rows * block_size <= largest <= max(rows * block_size, num_classes * DIM)
+
+
+def test_lowers_for_accelerators_and_traces_once():
+    traces = []
+
+    @jax.jit
+    def step(inputs, labels, weights, biases):
+        traces.append(1)
+        return jax.grad(lambda w: one_vs_all_loss(inputs, labels, w, biases, block_size=6).sum())(
+            weights
+        )
+
+    for seed in range(3):
+        step(*table(4, seed=seed))
+    assert len(traces) == 1
+    exported = export.export(step, platforms=("cpu", "cuda", "tpu"))(*map(jnp.asarray, table(4)))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+
+
+def test_nothing_to_learn_from():
+    inputs, labels, weights, _ = table(3)
+    gradient = jax.grad(
+        lambda w: one_vs_all_loss(inputs, labels, w, where=np.zeros(3, bool)).sum()
+    )(weights)
+    assert not np.any(gradient)
+    assert one_vs_all_loss(inputs[:0], labels[:0], weights).shape == (0,)
+    no_labels = one_vs_all_loss(inputs, np.zeros((3, 0), int), weights)
+    np.testing.assert_array_equal(no_labels, np.zeros(3))
+    # One class: it is true, or there is nothing to say.
+    np.testing.assert_allclose(
+        one_vs_all_loss(jnp.zeros(DIM), 0, weights[:1]), np.log(2), rtol=1e-6
+    )
+
+
+def test_a_traced_label_out_of_range_is_nan_and_alone():
+    inputs, _, weights, _ = table(4)
+    losses = jax.jit(one_vs_all_loss)(inputs, jnp.array([0, NUM_CLASSES, -1, 22]), weights)
+    assert np.isnan(losses).tolist() == [False, True, True, False]
+
+
+def test_arguments_that_do_not_fit():
+    inputs, labels, weights, biases = table(4)
+    for change, message in (
+        ({"labels": np.array([0, 1, 23, 2])}, r"labels must be in \[0, 23\), got 23 at \(2,\)"),
+        ({"labels": labels + 0.5}, "labels must be integers"),
+        ({"labels": labels[:2]}, r"labels must be \(4,\) or"),
+        ({"weights": weights[:, :3]}, r"weights must be \[num_classes, 5\]"),
+        ({"weights": weights[:0]}, "weights must have at least one class"),
+        ({"biases": biases[:3]}, r"biases must be \(23,\) or None"),
+        ({"where": np.ones(3, bool)}, "where must have the labels' shape"),
+        ({"block_size": 0}, "block_size must be at least 1, got 0"),
+        ({"block_size": 2.5}, "block_size must be an int, got 2.5"),
+    ):
+        arguments = {"inputs": inputs, "labels": labels, "weights": weights, "biases": biases}
+        with pytest.raises(ValueError, match=message):
+            one_vs_all_loss(**arguments | change)
