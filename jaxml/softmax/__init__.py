@@ -7,6 +7,7 @@ from jaxml.softmax.blockwise import (
 )
 from jaxml.softmax.candidates import Candidates, Sampler, log_uniform, uniform, unigram
 from jaxml.softmax.exact import full_softmax_loss
+from jaxml.softmax.gap import Gap, estimate_gap
 from jaxml.softmax.neighbourhoods import (
     Neighbourhoods,
     neighbourhood_candidates,
@@ -23,11 +24,13 @@ from jaxml.softmax.search import top_k
 
 __all__ = [
     "Candidates",
+    "Gap",
     "Neighbourhoods",
     "Sampler",
     "blockwise_softmax_loss",
     "blockwise_softmax_mean_loss",
     "blockwise_softmax_update",
+    "estimate_gap",
     "full_softmax_loss",
     "log_uniform",
     "nce_loss",
