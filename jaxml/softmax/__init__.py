@@ -13,6 +13,7 @@ from jaxml.softmax.neighbourhoods import (
     neighbourhood_candidates,
     neighbourhoods,
 )
+from jaxml.softmax.planner import Recommendation, recommend
 from jaxml.softmax.sampled import (
     nce_loss,
     nce_loss_from_rows,
@@ -26,6 +27,7 @@ __all__ = [
     "Candidates",
     "Gap",
     "Neighbourhoods",
+    "Recommendation",
     "Sampler",
     "blockwise_softmax_loss",
     "blockwise_softmax_mean_loss",
@@ -37,6 +39,7 @@ __all__ = [
     "nce_loss_from_rows",
     "neighbourhood_candidates",
     "neighbourhoods",
+    "recommend",
     "sampled_logistic_loss",
     "sampled_softmax_loss",
     "sampled_softmax_loss_from_rows",

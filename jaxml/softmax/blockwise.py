@@ -341,9 +341,8 @@ def blockwise_softmax_update(
     losses = problem.refuse(losses)
     count = jnp.maximum(data.counted.sum(), 1)
     accepted = jnp.isfinite(losses.sum())
-    # Selects, and not factors: zero times NaN is NaN.
-    share = jnp.where(accepted & data.counted, 1.0 / count, 0.0)
-    log_partition = jnp.where(accepted, extra["log_partition"], 0.0)
+    share = jnp.where(data.counted, 1.0 / count, 0.0)
+    log_partition = extra["log_partition"]
     # Every block is given the scalars as they were, and the last one's are kept.
     scalars, slots = _split(state)
     columns = _columns(x)
@@ -352,28 +351,33 @@ def blockwise_softmax_update(
         d_columns, table, slots, _ = carry
         block = _block(x, columns, table, biases, scale, data, start, size)
         d_scores = _d_scores(block, data, scale, share, None, log_partition, start)
-        gradients = _d_rows(x, d_scores)
-        if max_row_norm is not None:
-            norms = jnp.sqrt(jnp.sum(gradients**2, axis=-1, keepdims=True))
-            gradients *= jnp.minimum(1.0, max_row_norm / jnp.maximum(norms, 1e-30))
-        rows = block.rows.astype(jnp.float32)
+
+        def step(_, kept):
+            d_columns, rows, slots, _ = kept
+            gradients = _d_rows(x, d_scores)
+            if max_row_norm is not None:
+                norms = jnp.sqrt(jnp.sum(gradients**2, axis=-1, keepdims=True))
+                gradients *= jnp.minimum(1.0, max_row_norm / jnp.maximum(norms, 1e-30))
+            d_columns += _d_columns(rows.astype(block.rows.dtype), d_scores)
+            rows, new = rule(rows, _joined(scalars, slots), gradients)
+            advanced, new = _split(new)
+            return d_columns, *_of_dtypes((rows, new, advanced), kept[1:])
+
         old = jax.tree.map(lambda slot: lax.dynamic_slice_in_dim(slot, start, size), slots)
-        new_rows, new = rule(rows, _joined(scalars, old), gradients)
-        new_scalars, new = _split(new)
+        kept = (d_columns, block.rows.astype(jnp.float32), old, scalars)
+        # A loop of one turn, or of none: what it starts from is read before anything is written, so that
+        # XLA need not copy the whole table and its slots, in every block.
+        d_columns, rows, new, advanced = lax.fori_loop(0, accepted.astype(jnp.int32), step, kept)
 
-        def write(whole: Array, before: Array, after: Array) -> Array:
-            after = jnp.where(accepted, after, before).astype(whole.dtype)
-            return lax.dynamic_update_slice_in_dim(whole, after, start, 0)
+        def write(whole: Array, part: Array) -> Array:
+            return lax.dynamic_update_slice_in_dim(whole, part, start, 0)
 
-        before = lax.dynamic_slice_in_dim(table, start, size)
-        table = write(table, before, _stored(new_rows, table.dtype))
-        slots = jax.tree.map(write, slots, old, new)
-        return d_columns + _d_columns(block.rows, d_scores), table, slots, new_scalars
+        table = write(table, _stored(rows, table.dtype))
+        return d_columns, table, jax.tree.map(write, slots, new), advanced
 
     carry = (jnp.zeros(columns.shape, jnp.float32), table, slots, scalars)
-    d_columns, table, slots, advanced = _sweep(step_block, carry, num_classes, options.block_size)
-    scalars = jax.tree.map(partial(jnp.where, accepted), advanced, scalars)
-    d_inputs = jnp.where((accepted & data.counted)[:, None], d_columns.T, 0.0)
+    d_columns, table, slots, scalars = _sweep(step_block, carry, num_classes, options.block_size)
+    d_inputs = jnp.where(data.counted[:, None], d_columns.T, 0.0)
     return (
         losses.reshape(problem.batch),
         d_inputs.astype(problem.dtype).reshape(*problem.batch, -1),
@@ -841,6 +845,10 @@ def _split(state: PyTree) -> tuple[PyTree, PyTree]:
     """The scalars of a state and its slots, each with None in the other's places."""
     scalars = jax.tree.map(lambda leaf: leaf if jnp.ndim(leaf) == 0 else None, state)
     return scalars, jax.tree.map(lambda leaf: None if jnp.ndim(leaf) == 0 else leaf, state)
+
+
+def _of_dtypes(values: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda value, old: value.astype(old.dtype), values, like)
 
 
 def _joined(scalars: PyTree, slots: PyTree) -> PyTree:

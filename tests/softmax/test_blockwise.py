@@ -375,6 +375,25 @@ def test_no_array_of_all_logits_exists(form):
     assert compiled.memory_analysis().temp_size_in_bytes < 6 * 4 * batch * block
 
 
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "rowwise_adagrad", "adam"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_update_is_in_place(name, dtype):
+    """No copy of the table or of a slot: blocks are all that is added to what was given."""
+    optimizer = getattr(tables, name)(0.1)
+    batch, num_classes, dim, block = 64, 40_050, 32, 256
+    table = jax.eval_shape(
+        lambda key: tables.init_table(key, num_classes, dim, dtype=dtype), jax.random.key(0)
+    )
+    x, y = jnp.zeros((batch, dim)), jnp.zeros(batch, jnp.int32)
+
+    def step(table, state, x):
+        return blockwise_softmax_update(x, y, table, state, optimizer.rule, block_size=block)
+
+    state = jax.eval_shape(optimizer.init, table)
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(table, state, x).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 8 * block * (batch + 3 * dim)
+
+
 ROW_OPTIMIZERS = {
     "sgd": tables.sgd(0.1),
     "adagrad": tables.adagrad(0.1),
