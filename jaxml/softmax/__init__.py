@@ -13,6 +13,7 @@ from jaxml.softmax.neighbourhoods import (
     neighbourhood_candidates,
     neighbourhoods,
 )
+from jaxml.softmax.per_example import per_example_sampled_softmax_loss
 from jaxml.softmax.planner import Recommendation, recommend
 from jaxml.softmax.sampled import (
     nce_loss,
@@ -39,6 +40,7 @@ __all__ = [
     "nce_loss_from_rows",
     "neighbourhood_candidates",
     "neighbourhoods",
+    "per_example_sampled_softmax_loss",
     "recommend",
     "sampled_logistic_loss",
     "sampled_softmax_loss",

@@ -452,7 +452,7 @@ def _problem(
     _check_range("z_loss", z_loss, 0, math.inf)
     if softcap is not None:
         _check_range("softcap", softcap, 0, math.inf)
-        if not isinstance(softcap, jax.core.Tracer) and not softcap > 0:
+        if not isinstance(softcap, jax.core.Tracer) and not np.asarray(softcap) > 0:
             raise ValueError(f"softcap must be greater than 0, got {softcap}")
     if gradient_filter is not None and not 0 <= gradient_filter <= 1:
         raise ValueError(f"gradient_filter must be in [0, 1], got {gradient_filter}")
@@ -492,7 +492,7 @@ def _problem(
     if weight is not None:
         target *= jnp.where(ids >= 0, weight[jnp.maximum(ids, 0)], 1.0)
     mass, smooth = target.sum(-1), None
-    if isinstance(label_smoothing, jax.Array) or label_smoothing > 0:
+    if isinstance(label_smoothing, jax.Array) or np.asarray(label_smoothing) > 0:
         num_kept = num_classes if mask is None else jnp.maximum(mask.sum(), 1)
         smooth = jnp.full(num_classes, smoothing / num_kept)
         smooth = smooth if weight is None else smooth * weight
@@ -519,7 +519,7 @@ def _problem(
 def _check_range(name: str, value, low: float, high: float) -> None:
     if jnp.ndim(value) != 0:
         raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}")
-    if not isinstance(value, jax.core.Tracer) and not low <= value <= high:
+    if not isinstance(value, jax.core.Tracer) and not low <= np.asarray(value) <= high:
         raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
 
 

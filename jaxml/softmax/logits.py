@@ -103,7 +103,8 @@ def check_temperature(temperature) -> None:
     """Raises ValueError unless `temperature` is a scalar that is positive or not yet known."""
     if jnp.ndim(temperature) != 0:
         raise ValueError(f"temperature must be a scalar, got shape {jnp.shape(temperature)}")
-    if not isinstance(temperature, jax.core.Tracer) and not temperature > 0:
+    # NumPy's comparison: within a trace JAX's would make a tracer of a number that is known.
+    if not isinstance(temperature, jax.core.Tracer) and not np.asarray(temperature) > 0:
         raise ValueError(f"temperature must be greater than 0, got {temperature}")
 
 

@@ -6,7 +6,8 @@ class's bias, τ the temperature and E[n] the expected count that the sampler re
     logit = (s + b) / τ  −  log E[n]                     (the second term by `correction`)
 
 and then a sampled class that is one of the example's own true classes, an accidental hit, gets the
-logit −∞ (by `remove_accidental_hits`). Empty slots get it too.
+logit −∞ (by `remove_accidental_hits`). Empty slots get it too. Last, with `num_hard`, an example keeps
+only that many of its candidates, those with the highest logits.
 
 **What `correction` makes of it.** Write i for the true class, P for the softmax over all classes.
 
@@ -83,6 +84,7 @@ def sampled_softmax_loss(
     remove_accidental_hits: bool = True,
     temperature=1.0,
     where=None,
+    num_hard: int | None = None,
 ) -> Array:
     """Cross-entropy of the softmax over the true and the sampled classes.
 
@@ -109,6 +111,7 @@ def sampled_softmax_loss(
         temperature: scalar > 0, may be traced.
         where: None, or bool of the labels' shape; False masks a label, which may then hold any id
             and is no accidental hit. T counts the labels that are left.
+        num_hard: None, or in [1, S]: mines hard negatives, see `sampled_softmax_loss_from_rows`.
 
     Returns:
         float32 [*batch]. An example with no label left has loss 0 and gradient 0, whatever its
@@ -117,7 +120,8 @@ def sampled_softmax_loss(
 
     Raises:
         ValueError: for shapes that do not fit, an empty table, an unknown correction, a
-            temperature that is not positive, or a label out of range (when its value is known).
+            temperature that is not positive, `num_hard` outside [1, S], or a label out of range
+            (when its value is known).
 
     >>> import jax.numpy as jnp
     >>> inputs, labels, weights = jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3))
@@ -131,6 +135,7 @@ def sampled_softmax_loss(
         correction=correction,
         remove_accidental_hits=remove_accidental_hits,
         temperature=temperature,
+        num_hard=num_hard,
     )
 
 
@@ -148,6 +153,7 @@ def sampled_softmax_loss_from_rows(
     temperature=1.0,
     where=None,
     num_classes: int | None = None,
+    num_hard: int | None = None,
 ) -> Array:
     """`sampled_softmax_loss` of rows that were gathered already.
 
@@ -169,6 +175,9 @@ def sampled_softmax_loss_from_rows(
         temperature: scalar > 0, may be traced.
         where: None, or bool of the labels' shape; the rows of masked labels may hold anything.
         num_classes: the bound of labels and ids, if they are to be held to it.
+        num_hard: None, or in [1, S]: every example keeps the candidates that it scores highest, after
+            correction and removal of hits, and the others leave its denominator. It sharpens late
+            training; the loss no longer estimates that of the full softmax, whatever the correction.
 
     Returns:
         float32 [*batch].
@@ -197,6 +206,8 @@ def sampled_softmax_loss_from_rows(
         where=where,
         num_classes=num_classes,
     )
+    if num_hard is not None:
+        sampled_logits = _hardest(sampled_logits, num_hard)
     count = true.present.sum(-1)
     present_logits = jnp.where(true.present, true_logits, -jnp.inf)
     # The candidates are shifted by their own peak, which is there already: what takes more to compute
@@ -456,6 +467,14 @@ def _logits(
         hit = _hits(true.ids, _candidates_first(candidates.ids, sampled_logits.ndim))
         sampled_logits += jnp.where(hit, -jnp.inf, 0.0)
     return _Logits(jnp.where(true.refused, jnp.nan, true_logits), sampled_logits, true)
+
+
+def _hardest(sampled_logits: Array, num_hard: int) -> Array:
+    """The `num_hard` largest of [S, *batch], for each example."""
+    num_sampled = sampled_logits.shape[0]
+    if not 1 <= check_positive("num_hard", num_hard) <= num_sampled:
+        raise ValueError(f"num_hard must be in [1, {num_sampled}], got {num_hard}")
+    return jnp.moveaxis(jax.lax.top_k(jnp.moveaxis(sampled_logits, 0, -1), num_hard)[0], -1, 0)
 
 
 def _finite_peak(logits: Array, axis: int) -> Array:

@@ -950,3 +950,35 @@ def test_the_step_stores_scores_once_and_no_mask_of_hits_per_label(num_true):
     # Scores of 4 bytes; two masks of one byte for the loop over many labels; and small change.
     scores = batch * num_sampled * 4
     assert compiled.memory_analysis().temp_size_in_bytes < 1.75 * scores
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("num_hard", [1, 4, 9])
+def test_mining_keeps_the_candidates_with_the_highest_logits(shape, num_hard):
+    """After correction and removal of hits: a hit is not what an example finds hard."""
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(*shape, 5)).astype(np.float32)
+    weights = rng.normal(size=(20, 5)).astype(np.float32)
+    labels = rng.integers(0, 3, shape)
+    counts = rng.uniform(0.1, 1, 9).astype(np.float32)
+    drawn = softmax.Candidates(np.arange(9), counts, np.ones(shape, np.float32))
+
+    def loss(inputs, weights):
+        return softmax.sampled_softmax_loss(
+            inputs, labels, weights, None, drawn, correction="negatives", num_hard=num_hard
+        ).sum()
+
+    def expected(inputs, weights):
+        flat, of = inputs.reshape(-1, 5), labels.reshape(-1)
+        logits = flat @ weights[:9].T - jnp.log(counts)[None]
+        logits = jnp.where(of[:, None] == np.arange(9)[None], -jnp.inf, logits)
+        hardest = jnp.sort(logits, axis=-1)[:, 9 - num_hard :]
+        true = (flat * weights[of]).sum(-1)
+        every = jnp.concatenate([true[:, None], hardest], axis=-1)
+        return (jax.nn.logsumexp(every, axis=-1) - true).sum()
+
+    got = jax.value_and_grad(loss, (0, 1))(inputs, weights)
+    wanted = jax.value_and_grad(expected, (0, 1))(inputs, jnp.asarray(weights))
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6), got, wanted)
+    with pytest.raises(ValueError, match=r"num_hard must be in \[1, 9\], got 10"):
+        softmax.sampled_softmax_loss(inputs, labels, weights, None, drawn, num_hard=10)

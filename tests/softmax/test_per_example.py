@@ -1,0 +1,150 @@
+"""Own negatives for every example, against the table form of the loss on the same draws."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxml.softmax import (
+    Candidates,
+    full_softmax_loss,
+    log_uniform,
+    per_example_sampled_softmax_loss,
+    sampled_softmax_loss,
+    uniform,
+    unigram,
+)
+
+C, D, B, S = 30, 5, 7, 6
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+SAMPLERS = {
+    "uniform": uniform(C),
+    "log_uniform": log_uniform(C),
+    "unigram": unigram(np.arange(C) + 1),
+}
+
+
+def case(num_true=None):
+    return dict(
+        inputs=jnp.asarray(RNG.normal(size=(B, D)), jnp.float32),
+        labels=jnp.asarray(RNG.integers(0, C, (B,) if num_true is None else (B, num_true))),
+        weights=jnp.asarray(RNG.normal(size=(C, D)), jnp.float32),
+        biases=jnp.asarray(RNG.normal(size=C), jnp.float32),
+    )
+
+
+def candidates_of(sampler, labels, unique=True):
+    """What the docstring says is drawn: example i with `fold_in(key, i)`."""
+    drawn = [
+        sampler.sample(sampler.init(), jax.random.fold_in(KEY, i), labels[i], S, unique=unique)
+        for i in range(len(labels))
+    ]
+    return Candidates(*(np.stack(parts) for parts in zip(*map(astuple, drawn), strict=True)))
+
+
+def astuple(candidates):
+    return candidates.ids, candidates.expected_count, candidates.true_expected_count
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("tile_size", [1, 3, 7, 50, None])
+@pytest.mark.parametrize("num_true", [None, 3])
+def test_is_the_loss_of_these_candidates_in_value_and_gradients(name, tile_size, num_true):
+    sampler, data = SAMPLERS[name], case(num_true)
+    labels = data["labels"]
+    where = None if num_true is None else np.arange(num_true)[None] < RNG.integers(0, 4, (B, 1))
+    drawn = candidates_of(sampler, labels)
+    factor = jnp.asarray(RNG.normal(size=B), jnp.float32)
+
+    def own(x, w, b, temperature):
+        return per_example_sampled_softmax_loss(
+            x, labels, w, b, sampler, sampler.init(), KEY, S,
+            tile_size=tile_size, temperature=temperature, where=where, correction="negatives",
+        ) @ factor  # fmt: skip
+
+    def stored(x, w, b, temperature):
+        return sampled_softmax_loss(
+            x, labels, w, b, drawn, temperature=temperature, where=where, correction="negatives"
+        ) @ factor  # fmt: skip
+
+    arguments = (data["inputs"], data["weights"], data["biases"], 0.7)
+    got = jax.jit(jax.value_and_grad(own, (0, 1, 2, 3)))(*arguments)
+    expected = jax.value_and_grad(stored, (0, 1, 2, 3))(*arguments)
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-4, atol=1e-5), got, expected)
+
+
+def test_without_biases_and_with_repeated_candidates():
+    data, sampler = case(), SAMPLERS["log_uniform"]
+    drawn = candidates_of(sampler, data["labels"], unique=False)
+    got = per_example_sampled_softmax_loss(
+        data["inputs"], data["labels"], data["weights"], None, sampler, (), KEY, S, unique=False
+    )
+    expected = sampled_softmax_loss(data["inputs"], data["labels"], data["weights"], None, drawn)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_all_classes_are_the_full_softmax():
+    data = case()
+    arguments = [data[name] for name in ("inputs", "labels", "weights", "biases")]
+    got = per_example_sampled_softmax_loss(*arguments, uniform(C), (), KEY, C)
+    np.testing.assert_allclose(got, full_softmax_loss(*arguments), rtol=1e-5)
+
+
+def test_examples_draw_differently_and_the_same_again():
+    data = case()
+    same = jnp.broadcast_to(data["inputs"][:1], (B, D))
+    labels = jnp.full(B, 3)
+
+    def losses(key):
+        return per_example_sampled_softmax_loss(
+            same, labels, data["weights"], None, uniform(C), (), key, S
+        )
+
+    assert len(np.unique(losses(KEY))) == B
+    np.testing.assert_array_equal(losses(KEY), losses(KEY))
+    assert (losses(KEY) != losses(jax.random.key(1))).all()
+
+
+def test_nothing_of_all_examples_and_candidates_is_kept():
+    """Neither ids [B, S] nor rows [B, S, D]: the largest arrays are those of a tile, and the gradient's."""
+    batch, num_sampled, dim, num_classes, tile = 512, 64, 8, 1000, 16
+
+    def total(x, w):
+        return per_example_sampled_softmax_loss(
+            x, jnp.zeros(batch, jnp.int32), w, None, uniform(num_classes), (), KEY, num_sampled,
+            tile_size=tile,
+        ).sum()  # fmt: skip
+
+    compiled = (
+        jax.jit(jax.grad(total, (0, 1)))
+        .lower(jnp.zeros((batch, dim)), jnp.zeros((num_classes, dim)))
+        .compile()
+    )
+    sizes = [
+        np.prod([int(n) for n in dims.split(",")])
+        for dims in re.findall(r"(?:f32|s32|u32|pred)\[([\d,]+)\]", compiled.as_text())
+    ]
+    assert max(sizes) <= tile * num_sampled * dim + tile * dim < batch * num_sampled
+
+
+def test_refuses():
+    data = case()
+    arguments = [data[name] for name in ("inputs", "labels", "weights", "biases")]
+    with pytest.raises(ValueError, match="tile_size must be at least 1, got 0"):
+        per_example_sampled_softmax_loss(*arguments, uniform(C), (), KEY, S, tile_size=0)
+    with pytest.raises(ValueError, match="num_sampled must be at most 30"):
+        per_example_sampled_softmax_loss(*arguments, uniform(C), (), KEY, C + 1)
+    labels = jnp.full(B, C)
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 30\), got 30"):
+        per_example_sampled_softmax_loss(
+            data["inputs"], labels, data["weights"], None, uniform(C), (), KEY, S
+        )
+    refused = jax.jit(
+        lambda y: per_example_sampled_softmax_loss(
+            data["inputs"], y, data["weights"], None, uniform(C), (), KEY, S
+        )
+    )(labels)
+    assert np.isnan(refused).all()
