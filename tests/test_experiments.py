@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import geonames, softmax_scaling
+from experiments import geonames, softmax_benchmark, softmax_scaling
 from jaxml import reports, train
 from jaxml.data import geonames as data
 from jaxml.train import checkpoint
@@ -241,3 +241,25 @@ def test_scaling_writes_its_rows(tmp_path):
         assert np.isclose(row["median_ms"], np.median(row["samples_ms"]), rtol=1e-12)
         assert row["peak_bytes"] > 50e6
     assert path.with_suffix(".png").exists()
+
+
+def test_the_benchmark_times_what_is_correct_and_nothing_else(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "cost.json"
+    options = ["--num-classes", "700", "--dim", "8", "--batch-size", "16", "--num-sampled", "50"]
+    options += ["--rounds", "2", "--json", str(path)]
+    assert softmax_benchmark.main(options) == 0
+    rows = json.loads(path.read_text())
+    assert [row["variant"] for row in rows] == list(softmax_benchmark.VARIANTS)
+    for row in rows:
+        assert row["error"] < 1e-5 and len(row["samples_ms"]) == 2 and row["failure"] is None
+        assert row["compile_ms"] > 0 and row["temporary_bytes"] >= 0
+
+    def wrong(*arguments, block_size):
+        return softmax_benchmark.softmax.full_softmax_loss(*arguments) * 1.01
+
+    monkeypatch.setattr(softmax_benchmark.softmax, "one_vs_all_loss", wrong)
+    assert softmax_benchmark.main([*options, "--variants", "full", "one_vs_all"]) == 1
+    rows = {row["variant"]: row for row in json.loads(path.read_text())}
+    assert rows["one_vs_all"]["samples_ms"] == [] and rows["full"]["samples_ms"]
+    assert "one_vs_all: not timed" in capsys.readouterr().err
+    assert softmax_benchmark.main([*options, "--rounds", "0"]) == 2

@@ -44,7 +44,7 @@ from jaxml.types import Array, PyTree
 BY_PRODUCTS = ("argmax", "entropy", "log_partition", "top_k")
 
 # Logits of a block, [block, B]: few enough to stay in a core's cache while they are used.
-_BLOCK_LOGITS = 2**19
+_BLOCK_LOGITS = 2**20
 
 # What may be shifted by: −inf − −inf would be NaN.
 _FINITE = (-3.4e38, 3.4e38)
@@ -84,7 +84,7 @@ def blockwise_softmax_loss(
             the target mass evenly.
         weights: [C, D], any float.
         biases: [C] or None. A bias of −inf takes its class out, as `class_mask` does.
-        block_size: classes at a time, at least 1; more than C are C. None: about 2¹⁹ logits a block.
+        block_size: classes at a time, at least 1; more than C are C. None: about 2²⁰ logits a block.
         temperature: scalar > 0, may be traced.
         label_smoothing: ε in [0, 1], may be traced.
         z_loss: ζ ≥ 0, may be traced; 1e−4 is usual (PaLM).

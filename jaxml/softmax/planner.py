@@ -12,7 +12,7 @@ NUM_SAMPLED = 2048
 """Candidates that a sampled softmax is reckoned with."""
 
 # A block of the blockwise form: logits, their gradient, and the rows beside them.
-_BLOCK_LOGITS = 2**19
+_BLOCK_LOGITS = 2**20
 
 # Up to this many times the candidates, scoring all classes costs less than what a sample gives away.
 _WORTH_SAMPLING = 4
