@@ -119,17 +119,33 @@ def table(edges: np.ndarray) -> Ruler:
         return Words(_lookup(state.edges.high, ranks), _lookup(state.edges.low, ranks))
 
     def find(state: Any, points: Words) -> Array:
-        def halve(step: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
-            rank, stride = found
-            # Past the end stands the last edge, which is above every point.
-            probe = jnp.minimum(rank + stride, size)
-            return jnp.where(words.less(points, edge(state, probe)), rank, probe), stride >> 1
-
-        steps = max(size - 1, 0).bit_length()
-        first = jnp.zeros(points.low.shape, jnp.int32), jnp.int32(2**steps >> 1)
-        return jax.lax.fori_loop(0, steps, halve, first)[0]
+        return search(state.edges, points)
 
     return Ruler(size, tick=lambda rank: int(edges[rank]), edge=edge, find=find)
+
+
+def search(edges: Words, points: Words) -> Array:
+    """The last of the edges that is not above the point, by halving.
+
+    Args:
+        edges: Words of [n + 1], never falling; the first is not above any point, the last above all.
+        points: Words of any shape.
+
+    Returns:
+        int32 in [0, n), the shape of the points.
+    """
+    size = edges.low.shape[0] - 1
+
+    def halve(step: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        rank, stride = found
+        # Past the end stands the last edge, which is above every point.
+        probe = jnp.minimum(rank + stride, size)
+        edge = Words(_lookup(edges.high, probe), _lookup(edges.low, probe))
+        return jnp.where(words.less(points, edge), rank, probe), stride >> 1
+
+    steps = max(size - 1, 0).bit_length()
+    first = jnp.zeros(points.low.shape, jnp.int32), jnp.int32(2**steps >> 1)
+    return jax.lax.fori_loop(0, steps, halve, first)[0]
 
 
 _lookup = partial(jnp.take, mode="clip")
