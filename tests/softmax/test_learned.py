@@ -1,0 +1,487 @@
+"""Samplers that learn: what they count, what they forget, and that they draw by it."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from jaxml.softmax import sums, words
+from jaxml.softmax.candidates import Sampler, unigram
+from jaxml.softmax.learned import learned_unigram, streaming_unigram
+
+NUM_CLASSES = 50
+IDS = np.arange(NUM_CLASSES)
+KINDS = {
+    "learned": learned_unigram(NUM_CLASSES),
+    "decayed": learned_unigram(NUM_CLASSES, decay=0.9),
+    "streaming": streaming_unigram(NUM_CLASSES, rate=0.05),
+    "hashed": streaming_unigram(NUM_CLASSES, rate=0.05, num_buckets=30, num_hashes=2),
+}
+# Those that draw any number of candidates from what they learned.
+DRAWING = ("learned", "streaming")
+kinds = pytest.mark.parametrize("name", KINDS)
+drawing = pytest.mark.parametrize("name", DRAWING)
+both = pytest.mark.parametrize("unique", [True, False], ids=["unique", "independent"])
+
+
+def batches(number, size=40, seed=0):
+    """Labels of a Zipf law, so that most batches hold some of them several times."""
+    rng = np.random.default_rng(seed)
+    p = 1 / np.arange(1.0, NUM_CLASSES + 1) ** 1.2
+    return rng.choice(rng.permutation(NUM_CLASSES), (number, size), p=p / p.sum())
+
+
+@cache
+def compiled_update(name):
+    update = KINDS[name].update
+    return jax.jit(lambda s, l, where, weights: update(s, l, where=where, weights=weights))
+
+
+def learn(name, state, labels, where=None, weights=None):
+    """One update by up to 120 labels, in a program that is compiled once."""
+    size = len(labels)
+    where = np.ones(size, bool) if where is None else where
+    weights = np.ones(size, np.int32) if weights is None else weights
+    rest = (0, 120 - size)
+    return compiled_update(name)(state, *(np.pad(a, rest) for a in (labels, where, weights)))
+
+
+@cache
+def after(name):
+    """The state after 60 batches, enough for `decayed` to have been divided."""
+    state = KINDS[name].init()
+    for labels in batches(60):
+        state = learn(name, state, labels)
+    return state
+
+
+def probabilities(name, state):
+    return np.asarray(KINDS[name].probability(state, IDS), np.float64)
+
+
+@cache
+def drawn(name, count, unique, draws=20_000):
+    state = after(name)
+
+    def sample(key):
+        return KINDS[name].sample(state, key, IDS, count, unique=unique)
+
+    got = jax.jit(jax.vmap(sample))(jax.random.split(jax.random.key(0), draws))
+    return jax.tree.map(np.asarray, got)
+
+
+def assert_same_state(one, other):
+    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(leaves, others, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+# --- what is learned ----------------------------------------------------------------------------
+
+
+def test_counts_start_at_one_as_published():  # UnigramProbabilities1, UnigramProbabilities2
+    sampler = learned_unigram(10)
+    state = sampler.init()
+    assert sampler.probability(state, np.arange(10)).tolist() == [np.float32(0.1)] * 10
+    # Once, twice, … nine times: the weights are 1, 2, … 10, which sum to 55.
+    for labels in (np.repeat(np.arange(10), np.arange(10)), np.arange(0)):
+        state = sampler.update(state, labels)
+        p = sampler.probability(state, np.arange(10))
+        np.testing.assert_allclose(p, np.arange(1, 11) / 55, rtol=1e-6)
+
+
+def test_learned_counts_are_those_of_all_batches():
+    counts = 1 + np.bincount(batches(60).ravel(), minlength=NUM_CLASSES)
+    np.testing.assert_allclose(
+        probabilities("learned", after("learned")), counts / counts.sum(), rtol=1e-6
+    )
+
+
+@kinds
+def test_what_is_masked_does_not_count_and_weights_count_several_times(name):
+    labels, where = np.array([1, 2, 1, 7, 2, 2, 5]), np.array([1, 1, 1, 0, 0, 1, 1], bool)
+    weights, state = np.array([3, 1, 20, 5, 9, 2, 0]), after(name)
+    assert_same_state(learn(name, state, labels, where), learn(name, state, labels[where]))
+    one = learn(name, state, labels, where, weights)
+    other = learn(name, state, np.repeat(labels[where], weights[where]))
+    if name in ("learned", "decayed"):
+        assert_same_state(one, other)
+    else:
+        np.testing.assert_allclose(one.gap, other.gap, rtol=1e-5)
+        for a, b in zip(
+            (one.last, one.seen, one.position),
+            (other.last, other.seen, other.position),
+            strict=True,
+        ):
+            assert_same_state(a, b)
+    np.testing.assert_allclose(probabilities(name, one), probabilities(name, other), rtol=1e-5)
+
+
+@kinds
+def test_an_update_without_labels_changes_nothing(name):
+    state, labels = after(name), np.array([3, 3, 4])
+    assert_same_state(learn(name, state, labels, where=np.zeros(3, bool)), state)
+    assert_same_state(learn(name, state, labels, weights=np.zeros(3, np.int32)), state)
+    assert_same_state(KINDS[name].update(state, np.zeros((0,), int)), state)
+
+
+@kinds
+def test_labels_of_any_shape_and_traced_ones_out_of_range(name):
+    state = KINDS[name].init()
+    labels = np.array([[3, -1, 3], [NUM_CLASSES, 4, 2**31 - 1]])
+    wanted = learn(name, state, np.array([3, 3, 4]))
+    assert_same_state(jax.jit(KINDS[name].update)(state, labels), wanted)
+    assert_same_state(learn(name, state, labels.ravel()), wanted)
+
+
+def test_counts_go_past_what_float32_and_one_word_hold():
+    sampler = learned_unigram(3)
+    state, big = sampler.init(), 2**31 - 1
+    for _ in range(200):
+        state = sampler.update(state, np.array([0, 0, 1]), weights=np.array([big, big, big]))
+    # In ticks of 2⁻²⁰; a float32 would have stopped counting at 2²⁴.
+    state = sampler.update(state, np.array([2]))
+    found = sums.segments(sums.Sums(state.tree, words.constant(0)), jnp.arange(3))
+    ticks = [(int(h) << 32) + int(l) for h, l in zip(*found.lengths, strict=True)]
+    assert ticks == [400 * big << 20, 200 * big << 20, 1 << 20]
+    p = sampler.probability(state, np.arange(3))
+    np.testing.assert_allclose(p, [2 / 3, 1 / 3, 2 / (600 * big)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.3, 1e-3])
+def test_decay_forgets_by_the_update(decay):
+    sampler = learned_unigram(NUM_CLASSES, decay=decay)
+    state, counts = sampler.init(), np.zeros(NUM_CLASSES)
+    update = jax.jit(sampler.update)
+    for labels in batches(130, seed=3):
+        state = update(state, labels)
+        counts = decay * counts + np.bincount(labels, minlength=NUM_CLASSES)
+    p = (1 + counts) / (1 + counts).sum()
+    np.testing.assert_allclose(sampler.probability(state, IDS), p, rtol=1e-4)
+
+
+def test_no_decay_is_a_decay_of_one():
+    state, sampler = after("learned"), learned_unigram(NUM_CLASSES, decay=1.0)
+    assert_same_state(sampler.update(state, IDS), KINDS["learned"].update(state, IDS))
+
+
+def test_decay_is_right_after_a_hundred_thousand_updates():
+    decay, number = 0.999, 100_000
+    sampler = learned_unigram(4, decay=decay)
+
+    @jax.jit
+    def run(state):
+        def step(i, state):
+            # Class 3 is seen in every tenth update, class 0 in the first half only.
+            labels = jnp.stack([jnp.where(i < number // 2, 0, 1), jnp.where(i % 10 == 9, 3, 2)])
+            return sampler.update(state, labels)
+
+        return jax.lax.fori_loop(0, number, step, state)
+
+    p = np.asarray(sampler.probability(run(sampler.init()), np.arange(4)), np.float64)
+    ages = np.arange(number)[::-1]
+    worth = decay**ages
+    often = worth[np.arange(number) % 10 == 9].sum()
+    counts = np.array(
+        [worth[: number // 2].sum(), worth[number // 2 :].sum(), worth.sum() - often, often]
+    )
+    np.testing.assert_allclose(p, (1 + counts) / (1 + counts).sum(), rtol=1e-4)
+
+
+def one_by_one(labels, rate):
+    """Mean gaps as they are defined, label by label."""
+    gap, last, seen = {}, {}, {}
+    for t, k in enumerate(labels, start=1):
+        seen[k] = seen.get(k, 0) + 1
+        weight = max(rate, 1 / seen[k])
+        gap[k] = (1 - weight) * gap.get(k, 0.0) + weight * (t - last.get(k, 0))
+        last[k] = t
+    return gap, last, seen
+
+
+def test_gaps_of_batches_are_those_of_the_stream_label_by_label():
+    labels = batches(60)
+    gap, last, seen = one_by_one(labels.ravel().tolist(), 0.05)
+    state = after("streaming")
+    for k in IDS.tolist():
+        if k in gap:
+            np.testing.assert_allclose(state.gap[0, k], gap[k], rtol=1e-5)
+            assert int(state.last.low[0, k]) == last[k]
+            assert int(state.seen[0, k]) == min(seen[k], 39)
+        else:
+            assert int(state.seen[0, k]) == 0
+    assert int(state.position.low) == labels.size
+
+
+@pytest.mark.parametrize("size", [20, 500])
+def test_stationary_frequencies_are_learned_without_bias_whatever_the_batch(size):
+    # Also for what comes ten times in each batch of 20.
+    p = np.array([0.5, 0.3, 0.15, 0.05])
+    sampler = streaming_unigram(4, rate=0.1, num_buckets=4096, num_hashes=1)
+
+    def learn(key):
+        labels = jax.random.choice(key, 4, (1000 // size, size), p=jnp.asarray(p))
+        state, _ = jax.lax.scan(lambda s, l: (sampler.update(s, l), None), sampler.init(), labels)
+        return sampler.probability(state, np.arange(4))
+
+    keys = jax.random.split(jax.random.key(size), 1000)
+    got = np.asarray(jax.jit(jax.vmap(learn))(keys), np.float64)
+    error = got.std(axis=0) / np.sqrt(len(got))
+    # Smoothed by one occurrence of each class. 1 / gap would be too large by a twentieth or so.
+    wanted = (1000 * p + 1) / 1004
+    assert np.all(np.abs(got.mean(axis=0) - wanted) < 4.5 * error + 0.01 * wanted), got.mean(0)
+
+
+def test_the_stream_may_drift():
+    sampler = streaming_unigram(3, rate=0.1)
+    state = sampler.update(sampler.init(), np.tile([0, 0, 0, 1], 500))
+    before = sampler.probability(state, np.arange(3))
+    np.testing.assert_allclose(before, [0.75, 0.25, 0], atol=0.01)
+    state = sampler.update(state, np.tile([1, 1, 1, 0], 500))
+    np.testing.assert_allclose(sampler.probability(state, np.arange(3)), [0.25, 0.75, 0], atol=0.01)
+
+
+def test_positions_go_past_32_bits():
+    sampler = streaming_unigram(2, rate=1.0, num_buckets=8)
+    update = jax.jit(sampler.update)
+    state = sampler.init()
+    for _ in range(12):
+        labels, weights = np.array([0, 1, 1, 1]), np.array([1, *[2**31 - 1] * 3])
+        state = update(state, labels, weights=weights)
+    assert (int(state.position.high) << 32) + int(state.position.low) == 12 * (3 * 2**31 - 2)
+    gaps = np.asarray(state.gap)
+    np.testing.assert_allclose(gaps[gaps > 2], 3.0 * 2**31, rtol=1e-6)
+
+
+def test_hash_collisions_are_outvoted_by_the_other_tables():
+    p = 1 / np.arange(1.0, 201)
+    p /= p.sum()
+    labels = np.random.default_rng(0).choice(200, 8000, p=p)
+
+    def error(num_hashes):
+        sampler = streaming_unigram(200, num_buckets=400, num_hashes=num_hashes)
+        state = sampler.update(sampler.init(), labels)
+        return np.abs(np.log(np.asarray(sampler.probability(state, np.arange(200))) / p)).mean()
+
+    assert error(4) < 0.7 * error(1)
+
+
+# --- drawing by it ------------------------------------------------------------------------------
+
+
+@drawing
+def test_probability_is_a_distribution_over_the_classes_and_zero_outside(name):
+    state, sampler = after(name), KINDS[name]
+    p = probabilities(name, state)
+    assert p.min() > 0
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-6)
+    assert sampler.probability(state, np.array([-1, NUM_CLASSES, 2**40])).tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(
+        sampler.probability(state, IDS.reshape(5, 10)).ravel(), p.astype(np.float32)
+    )
+
+
+@drawing
+@both
+def test_ids_come_as_often_as_they_were_expected(name, unique):
+    got = drawn(name, 12, unique)
+    p, mean = probabilities(name, after(name)), got.true_expected_count[0].astype(np.float64)
+    if unique:
+        assert np.all(np.diff(np.sort(got.ids, axis=1)) > 0)
+        np.testing.assert_allclose(mean.sum(), 12, rtol=1e-6)
+        free = mean < 1 - 1e-6
+        assert 0 < free.sum() < NUM_CLASSES  # some are certain
+        np.testing.assert_allclose(mean[free] / p[free], (mean / p)[free][0], rtol=1e-5)
+        assert np.all((mean / p)[free][0] * p[~free] >= 1 - 1e-5)
+    else:
+        np.testing.assert_allclose(mean, 12 * p, rtol=1e-6)
+    np.testing.assert_allclose(got.expected_count, mean[got.ids], rtol=1e-6)
+    rate = np.bincount(got.ids.ravel(), minlength=NUM_CLASSES) / len(got.ids)
+    variance = mean * (1 - mean) if unique else mean * (1 - mean / 12)
+    assert np.all(np.abs(rate - mean) <= 4.5 * np.sqrt(variance / len(got.ids)) + 1e-5)
+
+
+@drawing
+@both
+def test_the_partition_estimate_is_unbiased_and_as_good_as_from_a_table(name, unique):
+    got = drawn(name, 12, unique)
+    values = np.exp(2 * np.sin(IDS * 2 * np.pi / 5))
+    estimates = (values[got.ids] / got.expected_count).sum(axis=1)
+    error = estimates.std() / np.sqrt(len(estimates))
+    assert abs(estimates.mean() - values.sum()) < 4.5 * error
+    if unique:
+        independent = drawn(name, 12, False)
+        alone = (values[independent.ids] / independent.expected_count).sum(axis=1)
+        assert estimates.std() <= 1.1 * alone.std()
+
+
+def test_a_class_meets_all_the_others():
+    ids = drawn("learned", 12, True).ids
+    member = np.zeros((len(ids), NUM_CLASSES), np.float32)
+    member[np.arange(len(ids))[:, None], ids] = 1
+    assert np.all((member.T @ member) > 0)
+
+
+def test_all_classes_can_be_asked_for_and_one_class_is_enough():
+    for size in (1, 5):
+        sampler = learned_unigram(size)
+        state = sampler.update(sampler.init(), np.zeros(1000, int))
+        got = sampler.sample(state, jax.random.key(0), np.arange(size), size)
+        assert sorted(got.ids.tolist()) == list(range(size))
+        np.testing.assert_allclose(got.true_expected_count, 1, rtol=1e-6)
+
+
+def test_counts_are_those_of_a_unigram_sampler():
+    counts = 1 + np.bincount(batches(60).ravel(), minlength=NUM_CLASSES)
+    fixed, key = unigram(counts), jax.random.key(0)
+    for unique in (True, False):
+        wanted = fixed.sample(fixed.init(), key, IDS, 12, unique=unique).true_expected_count
+        got = drawn("learned", 12, unique).true_expected_count[0]
+        np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+@both
+def test_every_class_of_ten_million_can_be_drawn(unique):
+    size, count, draws = 10**7, 256, 16
+    sampler = learned_unigram(size)
+    state = sampler.update(sampler.init(), np.zeros(4, int), weights=np.full(4, 10**7))
+    keys = jax.random.split(jax.random.key(1), draws)
+    sample = jax.jit(lambda key: sampler.sample(state, key, np.array([0, 1]), count, unique=unique))
+    got = [sample(key) for key in keys]
+    ids = np.concatenate([c.ids for c in got])
+    # Four fifths of all independent draws are class 0; of a unique sample, one.
+    rest = ids[ids != 0]
+    wanted = draws * (count - 1) if unique else draws * count / 5
+    assert abs(len(rest) - wanted) <= (0 if unique else 4.5 * np.sqrt(wanted))
+    assert np.mean(np.bincount(rest % 16, minlength=16) / len(rest) * 16) == 1
+    assert np.all(np.abs(np.bincount(rest % 8, minlength=8) * 8 / len(rest) - 1) < 0.4)
+    assert rest.max() > 0.98 * size and rest.min() < 0.02 * size
+    share = got[0].true_expected_count[1]
+    np.testing.assert_allclose(share, (count - 1) / size if unique else count / size / 5, rtol=1e-4)
+
+
+# --- pure functions -----------------------------------------------------------------------------
+
+
+@kinds
+def test_a_run_that_was_saved_goes_on_bit_for_bit(name):
+    state = after(name)
+    saved = [np.asarray(leaf).copy() for leaf in jax.tree.leaves(state)]
+    loaded = jax.tree.unflatten(jax.tree.structure(state), [jnp.asarray(leaf) for leaf in saved])
+    for labels in batches(3, seed=9):
+        state, loaded = learn(name, state, labels), learn(name, loaded, labels)
+    assert_same_state(state, loaded)
+
+
+@kinds
+def test_a_batch_of_states_is_a_loop_and_called_is_as_compiled(name):
+    states, labels = [after(name), KINDS[name].init()], batches(1, seed=5)[0]
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), *states)
+    mapped = jax.vmap(lambda state: KINDS[name].update(state, labels))(both)
+    for i, state in enumerate(states):
+        got, wanted = jax.tree.map(lambda a, i=i: a[i], mapped), learn(name, state, labels)
+        if name == "streaming":  # its sums are of rounded numbers
+            np.testing.assert_allclose(
+                probabilities(name, got), probabilities(name, wanted), rtol=1e-6
+            )
+            got, wanted = got.gap, wanted.gap
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_a_draw_is_the_same_whether_mapped_or_not():
+    key = jax.random.split(jax.random.key(0), 20_000)[7]
+    one = KINDS["learned"].sample(after("learned"), key, IDS, 12)
+    np.testing.assert_array_equal(one.ids, drawn("learned", 12, True).ids[7])
+
+
+def test_everything_lowers_for_accelerators():
+    for name, sampler in KINDS.items():
+
+        def step(state, key, labels, sampler=sampler):
+            got = sampler.sample(state, key, labels, 9)
+            return got, sampler.update(state, labels)
+
+        exported = export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"))(
+            after(name), jax.random.key(0), jnp.zeros((9,), jnp.int32)
+        )
+        assert exported.platforms == ("cpu", "cuda", "tpu")
+        assert isinstance(sampler, Sampler)
+
+
+@pytest.mark.parametrize("make", [learned_unigram, streaming_unigram], ids=["learned", "streaming"])
+def test_an_update_touches_only_what_it_must(make):
+    size = 10**6
+    sampler = make(size)
+    state = jax.eval_shape(sampler.init)
+    labels = jax.ShapeDtypeStruct((64,), jnp.int32)
+    compiled = jax.jit(sampler.update, donate_argnums=0).lower(state, labels).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 10**5
+
+
+def test_a_hashed_state_has_the_size_of_its_buckets():
+    sampler = streaming_unigram(10**9, num_buckets=100, num_hashes=3)
+    state = sampler.init()
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 4 * 300 + 2
+    state = sampler.update(state, np.array([999_999_999, 5, 999_999_999]))
+    got = sampler.sample(state, jax.random.key(0), np.array([5, 7, 5]), 3)
+    assert got.ids.tolist() == [5, 7, 10**9]
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: learned_unigram(0), r"num_classes must be in \[1, 2147483646\], is 0"),
+        (lambda: learned_unigram(5, decay=0.0), r"decay must be in \(0, 1\], is 0.0"),
+        (lambda: learned_unigram(5, decay=1.5), r"decay must be in \(0, 1\], is 1.5"),
+        (lambda: learned_unigram(5, decay=np.nan), r"decay must be in \(0, 1\], is nan"),
+        (lambda: learned_unigram(5, decay="x"), r"decay must be a static number, is 'x'"),
+        (lambda: streaming_unigram(-1), r"num_classes must be in .*, is -1"),
+        (lambda: streaming_unigram(5, rate=0), r"rate must be in \[1e-06, 1\], is 0.0"),
+        (lambda: streaming_unigram(5, num_buckets=0), r"num_buckets must be in .*, is 0"),
+        (
+            lambda: streaming_unigram(5, num_buckets=9, num_hashes=0),
+            r"num_hashes must be in \[1, 16\], is 0",
+        ),
+    ],
+)
+def test_samplers_that_cannot_be(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@kinds
+def test_labels_and_weights_that_cannot_be(name):
+    sampler, state = KINDS[name], KINDS[name].init()
+    labels = np.array([1, 2])
+    for bad, options, message in (
+        (np.array([1, NUM_CLASSES]), {}, r"labels must be in \[0, 50\); the one at \(1,\) is 50"),
+        (np.array([0.5]), {}, "labels must be integers, have dtype float64"),
+        (labels, {"where": np.array([True])}, "where must have the shape of labels"),
+        (labels, {"weights": np.array([1])}, r"weights must have the shape of labels, \[2\]"),
+        (labels, {"weights": np.array([1.0, 2])}, "weights must be integers, have dtype float64"),
+        (labels, {"weights": np.array([1, -2])}, r"weights must be in \[0, 2\*\*32\), one is -2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sampler.update(state, bad, **options)
+    with pytest.raises(ValueError, match="ids must be integers"):
+        sampler.probability(state, np.array([0.5]))
+
+
+@drawing
+def test_sample_sizes_that_cannot_be(name):
+    sampler, state, key = KINDS[name], KINDS[name].init(), jax.random.key(0)
+    for count, message in (
+        (0, "num_sampled must be .*, is 0"),
+        (51, "num_sampled must be at most 50"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sampler.sample(state, key, IDS, count)
