@@ -153,7 +153,7 @@ def test_counts_go_past_what_float32_and_one_word_hold():
     np.testing.assert_allclose(p, [2 / 3, 1 / 3, 2 / (600 * big)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("decay", [0.9, 0.3, 1e-3])
+@pytest.mark.parametrize("decay", [0.9, 1e-3])
 def test_decay_forgets_by_the_update(decay):
     sampler = learned_unigram(NUM_CLASSES, decay=decay)
     state, counts = sampler.init(), np.zeros(NUM_CLASSES)
