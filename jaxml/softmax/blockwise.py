@@ -352,16 +352,20 @@ def blockwise_softmax_update(
         block = _block(x, columns, table, biases, scale, data, start, size)
         d_scores = _d_scores(block, data, scale, share, None, log_partition, start)
 
+        def gradients_at(rows):
+            return _d_columns(rows.astype(block.rows.dtype), d_scores), _d_rows(x, d_scores)
+
         def step(_, kept):
             d_columns, rows, slots, _ = kept
-            gradients = _d_rows(x, d_scores)
+            of_columns, gradients = _unless_filtered(
+                options.gradient_filter, gradients_at, rows, block, data, log_partition, start
+            )
             if max_row_norm is not None:
                 norms = jnp.sqrt(jnp.sum(gradients**2, axis=-1, keepdims=True))
                 gradients *= jnp.minimum(1.0, max_row_norm / jnp.maximum(norms, 1e-30))
-            d_columns += _d_columns(rows.astype(block.rows.dtype), d_scores)
             rows, new = rule(rows, _joined(scalars, slots), gradients)
             advanced, new = _split(new)
-            return d_columns, *_of_dtypes((rows, new, advanced), kept[1:])
+            return d_columns + of_columns, *_of_dtypes((rows, new, advanced), kept[1:])
 
         old = jax.tree.map(lambda slot: lax.dynamic_slice_in_dim(slot, start, size), slots)
         kept = (d_columns, block.rows.astype(jnp.float32), old, scalars)
@@ -720,20 +724,13 @@ def _gradients(options: _Options, x, table, biases, scale, data, d_losses, d_log
         d_columns, d_table, d_biases = carry
         block = _block(x, columns, table, biases, scale, data, start, size)
 
-        def gradients():
+        def gradients_at(rows):
             d_scores = _d_scores(block, data, scale, d_losses, d_log, log_partition, start)
-            return _d_columns(block.rows, d_scores), _d_rows(x, d_scores), d_scores.sum(1)
+            return _d_columns(rows, d_scores), _d_rows(x, d_scores), d_scores.sum(1)
 
-        if options.gradient_filter is None:
-            of_columns, of_rows, of_biases = gradients()
-        else:
-            of_columns, of_rows, of_biases = lax.cond(
-                _matters(options.gradient_filter, block, data, log_partition, start),
-                gradients,
-                lambda: jax.tree.map(
-                    lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(gradients)
-                ),
-            )
+        of_columns, of_rows, of_biases = _unless_filtered(
+            options.gradient_filter, gradients_at, block.rows, block, data, log_partition, start
+        )
         d_table = lax.dynamic_update_slice_in_dim(d_table, of_rows.astype(table.dtype), start, 0)
         if d_biases is not None:
             d_biases = lax.dynamic_update_slice_in_dim(d_biases, of_biases, start, 0)
@@ -753,11 +750,26 @@ def _gradients(options: _Options, x, table, biases, scale, data, d_losses, d_log
     return d_x.astype(x.dtype), d_table, d_biases, d_scale / scale
 
 
-def _matters(threshold: float, block: _Block, data: _Data, log_partition, start) -> Array:
-    """Whether a label lies in the block, or some example gives one of its classes enough probability."""
+def _unless_filtered(
+    threshold: float | None, gradients_at, rows, block: _Block, data: _Data, log_partition, start
+):
+    """`gradients_at(rows)`, or zeros where nothing in the block matters.
+
+    A block matters if a label lies in it, or if some example gives one of its classes a probability above
+    the threshold.
+    """
+    if threshold is None:
+        return gradients_at(rows)
     highest = (block.logits.max(0) - log_partition).max()
     own = (data.ids >= start) & (data.ids < start + block.logits.shape[0])
-    return (highest > jnp.log(threshold)) | own.any()
+    matters = (highest > jnp.log(threshold)) | own.any()
+    zeros = jax.eval_shape(gradients_at, rows)
+    return lax.cond(
+        matters,
+        gradients_at,
+        lambda rows: jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), zeros),
+        rows,
+    )
 
 
 _loss.defvjp(_loss_fwd, _loss_bwd)

@@ -466,6 +466,21 @@ def test_rows_are_clipped_one_by_one():
     np.testing.assert_allclose(table, w - clipped, rtol=1e-4, atol=1e-6)
 
 
+def test_a_filtered_update_leaves_out_what_a_filtered_gradient_does():
+    data = problem((3,))
+    data["weights"] *= 3
+    x, y, w = (jnp.asarray(data[name]) for name in ("inputs", "labels", "weights"))
+    options = dict(block_size=2, gradient_filter=0.02)
+    d_x, gradient = jax.grad(
+        lambda x, w: blockwise_softmax_loss(x, y, w, **options).mean(), (0, 1)
+    )(x, w)
+    _, d_inputs, table, _ = blockwise_softmax_update(x, y, w, {}, tables.sgd(1.0).rule, **options)
+    np.testing.assert_allclose(table, w - gradient, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(d_inputs, d_x, rtol=1e-4, atol=1e-6)
+    untouched = np.all(np.asarray(table) == np.asarray(w), axis=1)
+    assert 0 < untouched.sum() < C
+
+
 def test_a_table_of_bfloat16_bits_is_a_table_of_bfloat16():
     data = problem()
     bits = tables.to_storage(data["weights"], "uint16")
