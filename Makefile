@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml
 run: env  ## train the place-name resolver (about five minutes of training on two cores)
 	$(BIN)/python -m experiments.geonames train
 
+# Nearly all of its time is XLA compiling on one core; a file's fixtures stay in one process.
 test: env  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: env  ## style, formatting, types
 	$(BIN)/ruff check .
