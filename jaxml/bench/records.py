@@ -4,17 +4,19 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
 def environment() -> dict[str, Any]:
-    """Where this runs: device, processor count and versions.
+    """Where this runs: device, processor count, versions and commit.
 
     Returns:
-        A JSON object with `device` (JAX's name of the first device), `cores` (usable ones), `python` and
-        the versions of jax, jaxlib, flax, optax and numpy. Initialises JAX's backend.
+        A JSON object with `device` (JAX's name of the default device), `cores` (usable ones), `python`, the
+        versions of jax, jaxlib, flax, optax and numpy, and `commit`, that of the checkout this file lies in,
+        with "+" behind it if tracked files differ; None where there is none. Initialises JAX's backend.
 
     Example:
         >>> environment()["python"].count(".")
@@ -28,11 +30,25 @@ def environment() -> dict[str, Any]:
     }
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "device": jax.devices()[0].device_kind,
+        "device": (jax.config.jax_default_device or jax.devices()[0]).device_kind,
         "cores": cores,
         "python": platform.python_version(),
         **versions,
+        "commit": commit(),
     }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this file lies in, see `environment`."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "-s", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def write_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from jaxml.train.loop import repeat, run, stop_on_signals
 from jaxml.train.state import Report, State, create_state
-from jaxml.train.step import Bags, RowSchedule, Task, all_finite, make_step
+from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step
 
 __all__ = [
     "Bags",
@@ -10,6 +10,7 @@ __all__ = [
     "RowSchedule",
     "State",
     "Task",
+    "Whole",
     "all_finite",
     "create_state",
     "make_step",

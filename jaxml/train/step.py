@@ -34,8 +34,16 @@ class Bags(NamedTuple):
     ids: Array
 
 
+class Whole(NamedTuple):
+    """Asks for all rows of a table: what `lookup` returns where a loss goes over every class.
+
+    The loss gets the table as float32 `[num_rows, dim]`, and its gradient has the same size: the row rule
+    is applied to every row, as under a dense optimizer.
+    """
+
+
 class Task(NamedTuple):
-    """What is trained, as three pure functions.
+    """What is trained, as pure functions.
 
     Attributes:
         loss: `loss(params, model_state, rows, batch, context, key) -> (loss, (model_state, metrics))`:
@@ -43,15 +51,20 @@ class Task(NamedTuple):
             that `lookup` asked for, `[*ids.shape, dim]`, or the sums of `Bags`; `metrics` are scalars
             by name.
         lookup: `lookup(batch, sampler_state, key) -> (ids, context)`: for each table the int32 ids of the
-            rows this batch needs (any shape, or `Bags`; an id out of range gives zeros and takes no
-            update), and whatever `loss` needs to know of the draw (the candidates).
+            rows this batch needs (any shape, `Bags`, or `Whole`; an id out of range gives zeros and takes
+            no update), and whatever `loss` needs to know of the draw (the candidates).
         observe: `observe(sampler_state, batch, accepted) -> sampler_state`: what the sampler learns from
             the batch; nothing where `accepted` is False. A mask inside, never a select over a table.
+        draw: None, or a second lookup that has seen the rows of the first, for candidates that depend on
+            the model: `draw(params, model_state, rows, batch, context, sampler_state, key) -> (ids,
+            context)`. Its tables are others than those of `lookup`, and its context takes the place of
+            the first. It is not differentiated.
     """
 
     loss: Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
     lookup: Callable[..., tuple[dict[str, Array], PyTree]] = _no_lookup
     observe: Callable[..., PyTree] = _nothing_learned
+    draw: Callable[..., tuple[dict[str, Array], PyTree]] | None = None
 
 
 def all_finite(loss: Array, gradients: PyTree) -> Array:
@@ -118,6 +131,23 @@ def make_step(
         with jax.named_scope("lookup"):
             ids, context = task.lookup(batch, state.sampler_state, lookup_key)
             rows = {name: _look_up(state.tables[name], ids[name]) for name in ids}
+        if task.draw is not None:
+            with jax.named_scope("draw"):
+                drawn, context = task.draw(
+                    state.params,
+                    state.model_state,
+                    rows,
+                    batch,
+                    context,
+                    state.sampler_state,
+                    jax.random.fold_in(lookup_key, 1),
+                )
+                if twice := sorted(set(drawn) & set(ids)):
+                    raise ValueError(
+                        f"draw must ask for tables that lookup does not, got {twice} again"
+                    )
+                ids = {**ids, **drawn}
+                rows |= {name: _look_up(state.tables[name], drawn[name]) for name in drawn}
         with jax.named_scope("loss"):
             (loss, (model_state, metrics)), (d_params, d_rows) = jax.value_and_grad(
                 task.loss, argnums=(0, 2), has_aux=True
@@ -136,13 +166,15 @@ def make_step(
         with jax.named_scope("row_update"):
             tables, table_states = dict(state.tables), dict(state.table_states)
             for number, name in enumerate(sorted(ids)):
-                table = tables[name]
-                gradient = _row_gradient(table, ids[name], d_rows[name], accepted)
-                tables[name], table_states[name] = row_optimizers[name](state.step).update(
-                    gradient,
+                rounding = jax.random.fold_in(rounding_key, number) if stochastic_rounding else None
+                tables[name], table_states[name] = _update_rows(
+                    row_optimizers[name](state.step),
+                    ids[name],
+                    d_rows[name],
                     table_states[name],
-                    table,
-                    key=jax.random.fold_in(rounding_key, number) if stochastic_rounding else None,
+                    tables[name],
+                    accepted,
+                    rounding,
                 )
 
         after = State(
@@ -161,19 +193,31 @@ def make_step(
     return step
 
 
-def _look_up(table: Array, ids: Array | Bags) -> Array:
+def _look_up(table: Array, ids: Array | Bags | Whole) -> Array:
+    if isinstance(ids, Whole):
+        return row_tables.from_storage(table).astype(jnp.float32)
     if isinstance(ids, Bags):
         return row_tables.gather_bags(table, ids.ids)
     return row_tables.gather_rows(table, ids)
 
 
-def _row_gradient(
-    table: Array, ids: Array | Bags, values: Array, accepted: Array
-) -> row_tables.RowGradient:
-    """The gradient with respect to what was looked up, of rows that do not exist if it is refused."""
-    if isinstance(ids, Bags):
-        flat = ids.ids.reshape(-1, ids.ids.shape[-1])
-    else:
-        flat = ids.reshape(-1)
+def _update_rows(
+    optimizer: row_tables.RowOptimizer,
+    ids: Array | Bags | Whole,
+    values: Array,
+    slots: PyTree,
+    table: Array,
+    accepted: Array,
+    key: Array | None,
+) -> tuple[Array, PyTree]:
+    """Table and slots after the gradient with respect to what was looked up, if it is accepted."""
+    if isinstance(ids, Whole):
+        rows = row_tables.from_storage(table).astype(jnp.float32)
+        rows, moved = optimizer.rule(rows, slots, values)
+        after = (row_tables.to_storage(rows, table.dtype, key=key), moved)
+        return trees.select(accepted, after, (table, slots))
+    flat = ids.ids.reshape(-1, ids.ids.shape[-1]) if isinstance(ids, Bags) else ids.reshape(-1)
     values = values.reshape(-1, *table.shape[1:])
-    return row_tables.RowGradient(jnp.where(accepted, flat, -1), values)
+    # Refused, it is the gradient of rows that do not exist.
+    gradient = row_tables.RowGradient(jnp.where(accepted, flat, -1), values)
+    return optimizer.update(gradient, slots, table, key=key)

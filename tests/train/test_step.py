@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxml import softmax, tables
-from jaxml.train import Bags, Task, create_state, make_step
+from jaxml.train import Bags, Task, Whole, create_state, make_step
 
 CLASSES, DIM, BATCH, SAMPLED = 500, 8, 16, 32
 
@@ -148,6 +148,75 @@ def test_bags_equal_rows_that_are_summed(key):
     (one, report), (other, other_report) = results
     np.testing.assert_allclose(report.loss, other_report.loss, rtol=1e-6)
     np.testing.assert_allclose(one.tables["t"], other.tables["t"], rtol=1e-5, atol=1e-7)
+
+
+def test_a_whole_table_is_all_of_its_rows(key, row_optimizer):
+    """As if every id had been looked up; the second batch is refused, and moves nothing."""
+
+    def over_all(params, model_state, rows, batch, context, key):
+        return softmax.full_softmax_loss(batch["x"], batch["labels"], rows["classes"]).mean(), (
+            {},
+            {},
+        )
+
+    results = []
+    for asked in (jnp.arange(CLASSES), Whole()):
+        task = Task(over_all, lambda batch, state, key, asked=asked: ({"classes": asked}, None))
+        step = jax.jit(make_step(task, row_optimizers=rows_of(row_optimizer)))
+        state = create_state(
+            key,
+            tables={"classes": tables.init_table(key, CLASSES, DIM)},
+            row_optimizers=rows_of(row_optimizer),
+        )
+        before, report = step(state, batch_of(key))
+        assert bool(report.accepted)
+        bad = batch_of(key)
+        bad["x"] = bad["x"].at[0, 0].set(jnp.nan)
+        after, report = step(before, bad)
+        assert not bool(report.accepted)
+        for old, new in zip(bits(before.tables), bits(after.tables), strict=True):
+            np.testing.assert_array_equal(old, new)
+        for old, new in zip(bits(before.table_states), bits(after.table_states), strict=True):
+            np.testing.assert_array_equal(old, new)
+        results.append(after)
+    one, other = ((state.tables, state.table_states) for state in results)
+    for by_ids, whole in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(by_ids, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_draw_sees_the_rows_of_the_lookup(key):
+    """The class that scores highest for the batch is what the draw asks for, and what is updated."""
+
+    def lookup(batch, sampler_state, key):
+        return {"words": batch["words"]}, "unused"
+
+    def draw(params, model_state, rows, batch, context, sampler_state, key):
+        assert context == "unused"
+        best = jnp.argmax(sampler_state["vectors"] @ rows["words"].sum(0))
+        return {"classes": best[None]}, best
+
+    def loss(params, model_state, rows, batch, best, key):
+        return (rows["words"].sum(0) * rows["classes"][0]).sum(), (model_state, {"best": best})
+
+    schedules = {"words": lambda step: tables.sgd(0.1), "classes": lambda step: tables.sgd(0.1)}
+    words, classes = (jax.random.normal(k, (CLASSES, DIM)) for k in jax.random.split(key))
+    state = create_state(
+        key,
+        tables={"words": words, "classes": classes},
+        row_optimizers=schedules,
+        sampler_state={"vectors": classes},
+    )
+    batch = {"words": jnp.array([3, 5])}
+    step = make_step(Task(loss, lookup, draw=draw), row_optimizers=schedules)
+    after, report = jax.jit(step)(state, batch)
+    best = int(np.argmax(classes @ words[batch["words"]].sum(0)))
+    assert int(report.metrics["best"]) == best
+    changed = np.flatnonzero((after.tables["classes"] != classes).any(axis=1))
+    assert changed.tolist() == [best]
+
+    twice = Task(loss, lookup, draw=lambda *args: ({"words": jnp.array([0])}, None))
+    with pytest.raises(ValueError, match="draw must ask for tables that lookup does not"):
+        make_step(twice, row_optimizers=schedules)(state, batch)
 
 
 def test_the_verdict_is_the_callers(key):

@@ -1,0 +1,137 @@
+"""Real classification problems with many classes: each example a bag of features, each class a place in order.
+
+Classes are numbered by falling frequency in training, as log-uniform sampling and adaptive softmax want them.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml.data import cache, flights, geonames
+from jaxml.features.ngrams import HashedNgrams
+
+NAMES = ("geonames", "flights")
+
+_NUM_TEST = 20_000
+_SEED = 2013
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """Examples to learn from, and held-out ones.
+
+    Attributes:
+        name: of the data set.
+        num_classes: C.
+        num_features: rows of the feature table; as an id it is no feature.
+        bags: int32 [N, L], the features of all examples.
+        labels: int32 [N] in [0, C).
+        train: int64, the examples to learn from.
+        test: int64, the held-out ones, in random order.
+        counts: int64 [C], how often each class occurs in training, falling.
+    """
+
+    name: str
+    num_classes: int
+    num_features: int
+    bags: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+def load(name: str, *, small: int | None = None, cache_dir: Path | None = None) -> Problem:
+    """One of the problems.
+
+    - `geonames`: 1.16 million spellings of 234,908 places; features are hashed character n-grams.
+    - `flights`: which of 4,043 aircraft flies? 334,264 departures from New York in 2013; features are
+      carrier, flight number, route, date and hour, some of them crossed.
+
+    Args:
+        name: of `NAMES`.
+        small: keep only so many places, or flights; None for all.
+        cache_dir: where parsed data are kept; None for the user's cache directory.
+
+    Raises:
+        ValueError: for another name.
+        geonames.DataMissing, flights.DataMissing: the package with the data is not there.
+    """
+    if name == "geonames":
+        return _geonames(small, cache_dir)
+    if name == "flights":
+        return _flights(small)
+    raise ValueError(f"problems must be among {NAMES}, got {name!r}")
+
+
+def _geonames(small: int | None, cache_dir: Path | None) -> Problem:
+    hashing = HashedNgrams(
+        sizes=(2, 3, 4), num_buckets=2**18, max_ngrams=48, folding="union", words=True, unique=True
+    )
+    if small is None:
+        names = geonames.load(cache_dir)
+        # The same name and content as the resolver's (`experiments.geonames`).
+        bags = cache.cached_array(
+            f"geonames-ngrams-{hashing.max_ngrams}-{hashing.num_buckets}",
+            lambda: hashing.apply(list(names.alias)),
+            cache_dir,
+        )
+    else:
+        cities = geonames.read_cities()
+        few = {key: cities[key] for key in list(cities)[:small]}
+        names = geonames.build(few, num_test=max(1, small // 4), num_validation=1)
+        bags = hashing.apply(list(names.alias))
+    return _problem(
+        "geonames", hashing.num_buckets, bags, names.place, names.train, names.test.pairs
+    )
+
+
+def _flights(small: int | None) -> Problem:
+    columns = ("carrier", "flight", "tailnum", "origin", "dest", "month", "day", "hour")
+    table = flights.read_flights(columns)
+    known = np.flatnonzero(table["tailnum"] != "")[:small]
+    code = {
+        name: np.unique(values[known], return_inverse=True)[1] for name, values in table.items()
+    }
+    crosses = (
+        ("carrier",),
+        ("carrier", "flight"),
+        ("origin", "dest"),
+        ("carrier", "origin", "dest"),
+        ("carrier", "month"),
+        ("carrier", "hour"),
+        ("carrier", "month", "day"),
+        ("carrier", "dest", "month"),
+        ("carrier", "origin", "month", "day"),
+    )
+    bags, num_features = [], 0
+    for cross in crosses:
+        mixed = np.zeros(len(known), np.int64)
+        for name in cross:
+            mixed = mixed * (code[name].max() + 1) + code[name]
+        values, feature = np.unique(mixed, return_inverse=True)
+        bags.append(num_features + feature)
+        num_features += len(values)
+    order = np.random.Generator(np.random.PCG64(_SEED)).permutation(len(known))
+    num_test = min(_NUM_TEST, len(known) // 4)
+    return _problem(
+        "flights",
+        num_features,
+        np.stack(bags, axis=1).astype(np.int32),
+        code["tailnum"],
+        np.sort(order[num_test:]),
+        order[:num_test],
+    )
+
+
+def _problem(name, num_features, bags, labels, train, test) -> Problem:
+    counts = np.bincount(labels[train], minlength=labels.max() + 1)
+    order = np.argsort(-counts, kind="stable")
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    test = np.random.Generator(np.random.PCG64(_SEED)).permutation(test)
+    return Problem(
+        name, len(order), num_features, bags, rank[labels], np.asarray(train), test, counts[order]
+    )
