@@ -39,7 +39,7 @@ class Settings:
     learning_rate: float = 0.05
     class_learning_rate: float = 1.2
     num_steps: int = 2_000
-    seconds: float = 120.0
+    seconds: float = 60.0
     refresh_every: int = 200
     num_judged: int = 4_096
     seed: int = 0
