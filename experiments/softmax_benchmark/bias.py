@@ -1,4 +1,4 @@
-"""How far is a sampled gradient from the exact one: its bias and its variance, against the number of samples."""
+"""How far is a sampled gradient from the exact one: bias and variance against the number of samples."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,7 @@
-"""What does an output layer cost: time forward, with gradients, in a step of training; memory; compile time?
+"""What does an output layer cost: time forward, with gradients, in a step; memory; compile time?
 
-Every variant is first held against a float64 reference on a small problem, and not timed if it fails. All then
-take turns in one process, so that what slows one round down slows every variant down.
+Every variant is first held against a float64 reference on a small problem, and not timed if it fails. All
+then take turns in one process, so that what slows one round down slows every variant down.
 """
 
 import dataclasses
@@ -33,14 +33,15 @@ VARIANTS = (
 """This project's layers; `peers.NAMES` are others'."""
 
 MODES = ("forward", "gradient", "step")
-"""The mean loss; with its gradients by inputs and table; and with a step of gradient descent on the table."""
+"""The mean loss; with its gradients by inputs and table; and with a step of descent on the table."""
 
 LEARNING_RATE = 0.01
 
+# Classes of the small problem.
+_SMALL = 300
+
 # Of the loss and of the inputs' gradient, relative, on the small problem.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
-
-_SMALL = dict(num_classes=300, dim=16, batch_size=32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,9 +225,7 @@ def error_of(variant: str, size: Size) -> float:
 
     The sampled variants draw every class there, and must then give the exact softmax.
     """
-    small = dataclasses.replace(
-        size, **_SMALL, num_sampled=32 * _SMALL["num_classes"], block_size=64
-    )
+    small = Size(_SMALL, 16, 32, num_sampled=32 * _SMALL, dtype=size.dtype, block_size=64)
     table, inputs, labels = problem(small)
     made = case(variant, small)
     params = _params(made.params, table, small)
@@ -278,11 +277,11 @@ def _by_clusters(variant, params, x, labels) -> tuple[float, np.ndarray]:
             ids = members[cluster]
             rest = negative_log(params["classes"]["weights"][ids], h, label - ids[0])
         else:
-            bounds = cutoffs(_SMALL["num_classes"])
+            bounds = cutoffs(_SMALL)
             tail = sum(label >= bound for bound in bounds[:-1])
             own = label if not tail else bounds[0] + tail - 1
             first = negative_log(params["head"]["weights"], h, own)
-            rest = 0.0, 0.0
+            rest = (0.0, np.zeros_like(h))
             if tail:
                 part = params[f"tail_{tail - 1}"]
                 weights = part["weights"] @ part["projection"]
@@ -305,7 +304,7 @@ def _params(kind: Any, table: np.ndarray, size: Size) -> PyTree:
 
 def available_bytes() -> int | None:
     """What the default device can still hold; None where nobody says."""
-    device = jax.config.jax_default_device or jax.devices()[0]
+    (device,) = jnp.zeros(()).devices()
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -338,7 +337,8 @@ def measure(
 
     Returns:
         One row for each variant and mode: its `error` against float64, `lowering_ms`, `compile_ms`,
-        `temporary_bytes` of the compiled program, `samples_ms` in the order taken, and `failure`: None, or
+        `temporary_bytes` of the compiled program and `program_bytes`, its arguments and results included,
+        `samples_ms` in the order taken, and `failure`: None, or
         why there are no samples.
 
     Raises:
@@ -449,6 +449,9 @@ def _compiled(row: dict[str, Any], made: Case, mode: str, size: Size, x: Array, 
     if memory is not None:
         row["temporary_bytes"] = memory.temp_size_in_bytes
         row["output_bytes"] = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        row["program_bytes"] = (
+            memory.argument_size_in_bytes + row["output_bytes"] + row["temporary_bytes"]
+        )
     return compiled
 
 

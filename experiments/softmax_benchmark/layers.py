@@ -1,4 +1,4 @@
-"""Output layers that can be trained and judged alike: which rows a step needs, its loss, and the exact scores."""
+"""Output layers trained and judged alike: which rows a step needs, its loss, the exact scores."""
 
 import itertools
 from collections.abc import Callable
@@ -156,10 +156,11 @@ def _over_all(variant: str, size: int, temperature: float) -> Layer:
     biases = jnp.full(size, -np.log(size)) if variant == "one_vs_all" else None
 
     def loss(rows: dict[str, Array], inputs: Array, labels: Array, context: PyTree) -> Array:
-        over = (
-            softmax.one_vs_all_loss if variant == "one_vs_all" else softmax.blockwise_softmax_loss
+        if variant == "one_vs_all":
+            return softmax.one_vs_all_loss(inputs / temperature, labels, rows["classes"], biases)
+        return softmax.blockwise_softmax_loss(
+            inputs, labels, rows["classes"], temperature=temperature
         )
-        return over(inputs, labels, rows["classes"], biases, temperature=temperature)
 
     return Layer(
         init=_means,
@@ -173,7 +174,7 @@ def _over_all(variant: str, size: int, temperature: float) -> Layer:
 
 
 def _adaptive(cutoffs: list[int], key: Key, means: Array, params: PyTree) -> PyTree:
-    """Frequent classes at their means, a tail at its members'; rare ones at random projections of theirs."""
+    """Frequent classes and clusters at their means, rare classes at random projections of theirs."""
     starts, dim = cutoffs[:-1], means.shape[1]
     members = [means[start:end] for start, end in itertools.pairwise(cutoffs)]
     tails = [jnp.mean(part, axis=0, keepdims=True) for part in members]

@@ -1,4 +1,4 @@
-"""What other libraries offer for the same problem, where they are installed. JAX's own are cases of `cost`."""
+"""What other libraries offer for the same problem. Those of JAX's own are cases of `cost`."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ JAX = ("optax", "tokamax")
 """Peers that are JAX programs: the logits by a product and `optax`'s loss; tokamax's fused loss."""
 
 OTHERS = ("tensorflow_sampled", "torch_linear", "torch_adaptive")
-"""`tf.nn.sampled_softmax_loss`; `torch.nn.functional.linear_cross_entropy`; `AdaptiveLogSoftmaxWithLoss`."""
+"""`tf.nn.sampled_softmax_loss`, PyTorch's `linear_cross_entropy` and `AdaptiveLogSoftmaxWithLoss`."""
 
 NAMES = (*JAX, *OTHERS)
 

@@ -1,6 +1,6 @@
-"""Real classification problems with many classes: each example a bag of features, each class a place in order.
+"""Real classification problems with many classes: each example is a bag of features.
 
-Classes are numbered by falling frequency in training, as log-uniform sampling and adaptive softmax want them.
+Classes are numbered by falling frequency in training, as log-uniform sampling and adaptive softmax want it.
 """
 
 import dataclasses

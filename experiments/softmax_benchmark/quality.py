@@ -1,6 +1,7 @@
 """How good is what each output layer has learned, after equally many steps and after equally long?"""
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -51,6 +52,7 @@ def measure(
     settings: Settings,
     path: Path,
     *,
+    max_seconds: float = math.inf,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Trains each variant in turn, and keeps what is finished: the rows of `path` are not measured again.
@@ -60,6 +62,7 @@ def measure(
         variants: of `layers.VARIANTS`.
         settings: of the training; rows of `path` with others are kept, and not taken for these.
         path: a JSON file of rows, made if it is not there and rewritten after each variant.
+        max_seconds: a layer that has been trained so long stops, whatever its steps.
         say: is told each point.
 
     Returns:
@@ -74,7 +77,9 @@ def measure(
         if row is None:
             row = {**key, "points": [], "failure": None, "environment": bench.environment()}
             try:
-                for point, _ in training(problem, variant, **dataclasses.asdict(settings)):
+                for point, _ in training(
+                    problem, variant, **dataclasses.asdict(settings), max_seconds=max_seconds
+                ):
                     row["points"].append(point)
                     say(_line(problem, variant, point))
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -107,14 +112,16 @@ def training(
     refresh_every: int,
     num_judged: int,
     seed: int,
+    max_seconds: float = math.inf,
 ) -> Iterator[tuple[dict[str, Any], dict[str, Array]]]:
     """Trains an output layer over an encoder of bags, and judges it on the way.
 
     An example is the sum of its features' vectors, scaled to length one; a class's logit is its inner
     product with the class's vector over the temperature. Every class starts at the mean of its training
     examples. Classes are trained by gradient descent, whose step is linear in the gradient: what a sample
-    gets right on average then moves them as the exact gradient would. (Under Adagrad a class that is sampled
-    now and then moves less than one that is always there.) Features are trained by row-wise Adagrad.
+    gets right on average then moves them as the exact gradient would. (Under Adagrad a class that is
+    sampled now and then moves less than one that is always there.) Features are trained by row-wise
+    Adagrad.
 
     Args:
         problem: the data.
@@ -130,11 +137,12 @@ def training(
         refresh_every: steps between two refreshes of a sampler that follows the model.
         num_judged: held-out examples to judge on.
         seed: of initialisation, order and candidates.
+        max_seconds: when to stop, whatever the steps.
 
     Yields:
-        For each point of the curve a row and the tables, which the next step takes over. The row has `step`,
-        `seconds` of training until there, `loss` (the layer's exact loss on held-out examples, in nats),
-        `precision_at_1` and `recall_at_10`; the first is untrained.
+        For each point of the curve a row and the tables, which the next step takes over. The row has
+        `step`, `seconds` of training until there, `loss` (the layer's exact loss on held-out examples, in
+        nats), `precision_at_1` and `recall_at_10`; the first is untrained.
     """
     layer = layers.layer(
         variant,
@@ -180,8 +188,8 @@ def training(
     stops = _stops(num_steps)
     stop = next(stops)
     # A point at each stop, and one where the time asked for is over, to compare at equal time.
-    while step < num_steps or spent < seconds:
-        deadline = seconds if spent < seconds else math.inf
+    while (step < num_steps or spent < seconds) and spent < max_seconds:
+        deadline = min(seconds if spent < seconds else math.inf, max_seconds)
         while step < stop and spent < deadline:
             started = time.perf_counter()
             until = stop
@@ -197,13 +205,17 @@ def training(
                 next_batches,
                 num_steps=until,
                 steps_per_call=_STEPS_PER_CALL,
-                should_stop=lambda over=over: time.perf_counter() >= over,
+                should_stop=functools.partial(_is_past, over),
             )
             step = int(jax.block_until_ready(state).step)
             spent += time.perf_counter() - started
         yield {"step": step, "seconds": spent, **judge(state.tables)}, state.tables
         if step == stop:
             stop = next(stops)
+
+
+def _is_past(deadline: float) -> bool:
+    return time.perf_counter() >= deadline
 
 
 def _stops(num_steps: int) -> Iterator[int]:

@@ -14,9 +14,10 @@ def environment() -> dict[str, Any]:
     """Where this runs: device, processor count, versions and commit.
 
     Returns:
-        A JSON object with `device` (JAX's name of the default device), `cores` (usable ones), `python`, the
-        versions of jax, jaxlib, flax, optax and numpy, and `commit`, that of the checkout this file lies in,
-        with "+" behind it if tracked files differ; None where there is none. Initialises JAX's backend.
+        A JSON object with `device` (JAX's name of the default device), `cores` (usable ones), `python`,
+        the versions of jax, jaxlib, flax, optax and numpy, and `commit`, that of the checkout this file
+        lies in, with "+" behind it if tracked files differ; None where there is none. Initialises JAX's
+        backend.
 
     Example:
         >>> environment()["python"].count(".")
@@ -30,7 +31,7 @@ def environment() -> dict[str, Any]:
     }
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "device": (jax.config.jax_default_device or jax.devices()[0]).device_kind,
+        "device": next(iter(jax.numpy.zeros(()).devices())).device_kind,
         "cores": cores,
         "python": platform.python_version(),
         **versions,

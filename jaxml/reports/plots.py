@@ -221,6 +221,71 @@ def scaling(
     _write(figure, path)
 
 
+def curves(
+    path: str | os.PathLike,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    log_x: bool = True,
+) -> None:
+    """Lines through points, one a name: quality against time, an error against the size of a sample.
+
+    The vertical axis is logarithmic if all values are positive and span more than a factor of 20.
+
+    Args:
+        path: the PNG to write.
+        series: for each name its x and y `[n]`, n ≥ 1; what is not finite leaves a gap.
+        xlabel: the horizontal axis.
+        ylabel: the vertical axis.
+        title: the heading.
+        log_x: whether x stands on a logarithmic axis; it must be positive then.
+
+    Raises:
+        ValueError: if there is nothing to draw, x and y differ in length, or an x does not fit its axis.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "quality.png")
+    ...     points = {"exact": ([1, 10], [9.0, 4.0]), "sampled": ([0.1, 1], [8.0, 4.1])}
+    ...     curves(picture, points, xlabel="seconds", ylabel="loss", title="Quality")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not series:
+        raise ValueError("series must not be empty")
+    figure, axes = _figure(title)
+    drawn = []
+    for i, (name, (xs, ys)) in enumerate(series.items()):
+        x, y = np.asarray(xs, float), np.asarray(ys, float)
+        if x.ndim != 1 or x.shape != y.shape or not x.size:
+            raise ValueError(f"series[{name!r}] must have as many x as y; got {x.shape}, {y.shape}")
+        if not np.isfinite(x).all() or (log_x and x.min() <= 0):
+            raise ValueError(f"series[{name!r}] must have x that fit their axis; got {x}")
+        y = np.where(np.isfinite(y), y, np.nan)
+        drawn.append(y[np.isfinite(y)])
+        axes.plot(
+            x,
+            y,
+            color=_color(i),
+            # Colours and markers repeat after seven names, and then dashes tell them apart.
+            linestyle=_DASHES[i // len(_COLORS) % len(_DASHES)],
+            linewidth=2,
+            marker=_MARKERS[i % len(_MARKERS)],
+            markersize=6,
+            label=name,
+        )
+    if log_x:
+        axes.set_xscale("log")
+    _scale(axes.yaxis, np.concatenate(drawn))
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    _write(figure, path)
+
+
 def _figure(title: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxml.softmax import checks
 from jaxml.softmax.logits import TrueClasses, at_most_float32, products, true_classes
 from jaxml.types import Array, Key, PyTree
 
@@ -217,10 +218,10 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
     References:
         Goodman 2001, "Classes for fast maximum entropy training".
     """
-    num_classes = _positive("num_classes", num_classes)
+    num_classes = checks.positive("num_classes", num_classes)
     if num_clusters is None:
         num_clusters = math.isqrt(num_classes - 1) + 1
-    num_clusters = _positive("num_clusters", num_clusters)
+    num_clusters = checks.positive("num_clusters", num_clusters)
     if num_clusters > num_classes:
         raise ValueError(
             f"num_clusters must be at most num_classes, {num_classes}, got {num_clusters}"
@@ -381,7 +382,7 @@ def _mean(losses: Array, true: TrueClasses) -> Array:
 
 
 def _init(shapes: Callable[[int], dict], key: Key, dim: int) -> PyTree:
-    tree = shapes(_positive("dim", dim))
+    tree = shapes(checks.positive("dim", dim))
     leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: isinstance(node, tuple))
     keys = jax.random.split(key, len(leaves))
     return jax.tree.unflatten(structure, map(_initial, keys, leaves))
@@ -419,18 +420,8 @@ def _cutoffs(cutoffs: Iterable[int]) -> list[int]:
     return bounds
 
 
-def _positive(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise ValueError(f"{name} must be an int, got {value!r}") from error
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
-    return number
-
-
 def _k(k: int, num_classes: int) -> int:
-    k = _positive("k", k)
+    k = checks.positive("k", k)
     if k > num_classes:
         raise ValueError(f"k must be at most the number of classes, {num_classes}, got {k}")
     return k

@@ -30,9 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxml.softmax import checks, sweeps
 from jaxml.softmax.logits import (
-    at_most_float32,
-    check_positive,
     check_table,
     check_temperature,
     products,
@@ -143,7 +142,7 @@ def blockwise_softmax_loss(
     if unknown:
         raise ValueError(f"by_products must be among {BY_PRODUCTS}, got {unknown[0]!r}")
     num_classes = jnp.shape(weights)[0]
-    if not 1 <= check_positive("k", k) <= num_classes:
+    if not 1 <= checks.positive("k", k) <= num_classes:
         raise ValueError(f"k must be in [1, {num_classes}], got {k}")
     wanted = _Wanted(
         best=k if "top_k" in by_products else int("argmax" in by_products),
@@ -345,7 +344,7 @@ def blockwise_softmax_update(
     log_partition = extra["log_partition"]
     # Every block is given the scalars as they were, and the last one's are kept.
     scalars, slots = _split(state)
-    columns = _columns(x)
+    columns = sweeps.columns(x)
 
     def step_block(carry, start: Array, size: int):
         d_columns, table, slots, _ = carry
@@ -353,7 +352,9 @@ def blockwise_softmax_update(
         d_scores = _d_scores(block, data, scale, share, None, log_partition, start)
 
         def gradients_at(rows):
-            return _d_columns(rows.astype(block.rows.dtype), d_scores), _d_rows(x, d_scores)
+            return sweeps.d_columns(rows.astype(block.rows.dtype), d_scores), sweeps.d_rows(
+                x, d_scores
+            )
 
         def step(_, kept):
             d_columns, rows, slots, _ = kept
@@ -380,11 +381,13 @@ def blockwise_softmax_update(
         return d_columns, table, jax.tree.map(write, slots, new), advanced
 
     carry = (jnp.zeros(columns.shape, jnp.float32), table, slots, scalars)
-    d_columns, table, slots, scalars = _sweep(step_block, carry, num_classes, options.block_size)
+    d_columns, table, slots, scalars = sweeps.sweep(
+        step_block, carry, num_classes, options.block_size
+    )
     d_inputs = jnp.where(data.counted[:, None], d_columns.T, 0.0)
     return (
         losses.reshape(problem.batch),
-        d_inputs.astype(problem.dtype).reshape(*problem.batch, -1),
+        d_inputs.astype(problem.dtype).reshape(*problem.batch, table.shape[1]),
         table,
         _joined(scalars, slots),
     )
@@ -476,7 +479,7 @@ def _problem(
     size = math.prod(batch)
     if block_size is None:
         block_size = max(_BLOCK_LOGITS // max(size, 1), 256)
-    block_size = min(check_positive("block_size", block_size), num_classes)
+    block_size = min(checks.positive("block_size", block_size), num_classes)
 
     ids, present = (x.reshape(size, true.ids.shape[-1]) for x in (true.ids, true.present))
     count = present.sum(-1)
@@ -514,7 +517,7 @@ def _problem(
     )
     scale = 1.0 / jnp.asarray(temperature, jnp.float32)
     options = _Options(block_size, gradient_filter)
-    refused = true.refused.reshape(size, -1).any(-1)
+    refused = true.refused.reshape(size, true.ids.shape[-1]).any(-1)
     return _Problem(
         options, (x, weights, biases, scale, lax.stop_gradient(data)), refused, batch, inputs.dtype
     )
@@ -527,33 +530,16 @@ def _check_range(name: str, value, low: float, high: float) -> None:
         raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
 
 
-def _sweep(body: Callable[..., Any], carry: Any, num_classes: int, block_size: int) -> Any:
-    """`carry = body(carry, start, size)` over all classes; the last block may be a smaller one."""
-    whole, rest = divmod(num_classes, block_size)
-    if whole:
-        carry = lax.fori_loop(
-            0, whole, lambda i, carry: body(carry, i * block_size, block_size), carry
-        )
-    if rest:
-        carry = body(carry, jnp.int32(num_classes - rest), rest)
-    return carry
-
-
 class _Block(NamedTuple):
     rows: Array  # [K, D]
     logits: Array  # float32 [K, N], −inf where a class is masked
     slope: Array | None  # ∂z/∂u, where there is a soft cap
 
 
-def _columns(x: Array) -> Array:
-    """[N, D] as [D, N] in memory. The barrier keeps XLA from turning the rows round instead."""
-    return lax.optimization_barrier(x.T)
-
-
 def _block(x, columns, table, biases, scale, data: _Data, start: Array, size: int) -> _Block:
     """The logits of the classes from `start` on."""
     rows = _as_float(lax.dynamic_slice_in_dim(table, start, size))
-    logits = products(rows, columns, rows_are_columns=True)
+    logits = sweeps.scores(rows, columns)
     if biases is not None:
         logits += lax.dynamic_slice_in_dim(biases, start, size)[:, None]
     logits *= scale
@@ -591,7 +577,7 @@ class _Carry(NamedTuple):
 
 def _forward(options: _Options, wanted: _Wanted, x, table, biases, scale, data: _Data):
     """The first sweep: losses [N] and the by-products, the log-partition always among them."""
-    columns = _columns(x)
+    columns = sweeps.columns(x)
     num_classes = table.shape[0]
 
     def fold(carry: _Carry, start: Array, size: int) -> _Carry:
@@ -625,7 +611,7 @@ def _forward(options: _Options, wanted: _Wanted, x, table, biases, scale, data: 
     first = min(num_classes, -(-wanted.best // options.block_size) * options.block_size)
     if first:
         carry = fold(carry, jnp.int32(0), first)
-    carry = _sweep(
+    carry = sweeps.sweep(
         lambda carry, start, size: fold(carry, start + first, size),
         carry,
         num_classes - first,
@@ -665,35 +651,19 @@ def _d_scores(block: _Block, data: _Data, scale, d_losses, d_log, log_partition,
     factor = factor if d_log is None else factor + d_log
     finite = jnp.where(jnp.isfinite(log_partition), log_partition, 0.0)
     d_logits = factor[None] * jnp.exp(block.logits - finite[None])
-    classes = start + lax.broadcasted_iota(jnp.int32, (block.logits.shape[0], 1), 0)
     share = d_losses[:, None] * data.target
 
-    # One true class at a time, compared and not scattered: unrolled while there are few, it fuses.
-    def subtract(t, d_logits):
-        ids, masses = (lax.dynamic_index_in_dim(a, t, 1, keepdims=False) for a in (data.ids, share))
-        return d_logits - jnp.where(ids[None] == classes, masses[None], 0.0)
+    def subtract(d_logits: Array, own: Array, t: Array) -> Array:
+        mass = lax.dynamic_index_in_dim(share, t, 1, keepdims=False)
+        return d_logits - jnp.where(own, mass[None], 0.0)
 
-    num_true = data.ids.shape[1]
-    d_logits = lax.fori_loop(0, num_true, subtract, d_logits, unroll=max(1, min(num_true, 8)))
+    d_logits = sweeps.over_true(subtract, data.ids, d_logits, start)
     if data.smooth is not None:
         smooth = lax.dynamic_slice_in_dim(data.smooth, start, block.logits.shape[0])
         d_logits -= smooth[:, None] * d_losses[None]
     if block.slope is not None:
         d_logits *= block.slope
     return d_logits * scale
-
-
-def _d_columns(rows: Array, d_scores: Array) -> Array:
-    """Of the inputs, as [D, N]. With the small operand turned round both lie as a product wants them."""
-    rows = at_most_float32(rows)
-    d_scores = d_scores.astype(rows.dtype)
-    return jnp.dot(lax.optimization_barrier(rows.T), d_scores, preferred_element_type=jnp.float32)
-
-
-def _d_rows(x: Array, d_scores: Array) -> Array:
-    """Of the block's rows, float32 [K, D]."""
-    x = at_most_float32(x)
-    return jnp.dot(d_scores.astype(x.dtype), x, preferred_element_type=jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -718,7 +688,7 @@ def _loss_bwd(options: _Options, wanted: _Wanted, kept, cotangents):
 
 def _gradients(options: _Options, x, table, biases, scale, data, d_losses, d_log, log_partition):
     """Of inputs, table, biases and scale, in one sweep."""
-    columns = _columns(x)
+    columns = sweeps.columns(x)
 
     def add_block(carry, start: Array, size: int):
         d_columns, d_table, d_biases = carry
@@ -726,7 +696,7 @@ def _gradients(options: _Options, x, table, biases, scale, data, d_losses, d_log
 
         def gradients_at(rows):
             d_scores = _d_scores(block, data, scale, d_losses, d_log, log_partition, start)
-            return _d_columns(rows, d_scores), _d_rows(x, d_scores), d_scores.sum(1)
+            return sweeps.d_columns(rows, d_scores), sweeps.d_rows(x, d_scores), d_scores.sum(1)
 
         of_columns, of_rows, of_biases = _unless_filtered(
             options.gradient_filter, gradients_at, block.rows, block, data, log_partition, start
@@ -741,7 +711,9 @@ def _gradients(options: _Options, x, table, biases, scale, data, d_losses, d_log
         jnp.zeros(table.shape, table.dtype),
         None if biases is None else jnp.zeros(biases.shape, jnp.float32),
     )
-    d_columns, d_table, d_biases = _sweep(add_block, carry, table.shape[0], options.block_size)
+    d_columns, d_table, d_biases = sweeps.sweep(
+        add_block, carry, table.shape[0], options.block_size
+    )
     d_x = d_columns.T
     # u is (s + b) · scale, and Σ s ∂s is Σ x ∂x: no further pass over the logits.
     d_scale = (x.astype(jnp.float32) * d_x).sum()
@@ -814,20 +786,20 @@ def _by_tiles(options: _Options, tile_size: int, x, table, biases, scale, data: 
             name: cut(getattr(data, name)) for name in ("ids", "target", "counted", "mass")
         }
         tile = data._replace(**per_example)
-        block = _block(own, _columns(own), table, biases, scale, tile, zero, num_classes)
+        block = _block(own, sweeps.columns(own), table, biases, scale, tile, zero, num_classes)
         peak = jnp.clip(block.logits.max(0), *_FINITE)
         log_total = jnp.log(jnp.exp(block.logits - peak[None]).sum(0))
         smooth = None if data.smooth is None else _smoothed(block.logits, data.smooth, zero)
         losses = _losses(own, table, biases, scale, tile, peak, log_total, smooth)
         log_partition = jnp.where(tile.counted, peak + log_total, 0.0)
         d_scores = _d_scores(block, tile, scale, part, None, log_partition, zero)
-        d_own, of_biases = _d_columns(block.rows, d_scores).T, d_scores.sum(1)
+        d_own, of_biases = sweeps.d_columns(block.rows, d_scores).T, d_scores.sum(1)
         of_scale = (own.astype(jnp.float32) * d_own).sum()
         if biases is not None:
             of_scale += (biases * of_biases).sum()
             d_biases += of_biases
         d_x = lax.dynamic_update_slice_in_dim(d_x, d_own.astype(x.dtype), start, 0)
-        d_table += _d_rows(own, d_scores)
+        d_table += sweeps.d_rows(own, d_scores)
         return total + (losses * part).sum(), d_x, d_table, d_biases, d_scale + of_scale / scale
 
     carry = (
@@ -837,7 +809,7 @@ def _by_tiles(options: _Options, tile_size: int, x, table, biases, scale, data: 
         None if biases is None else jnp.zeros(biases.shape, jnp.float32),
         jnp.zeros(()),
     )
-    total, d_x, d_table, d_biases, d_scale = _sweep(add_tile, carry, x.shape[0], tile_size)
+    total, d_x, d_table, d_biases, d_scale = sweeps.sweep(add_tile, carry, x.shape[0], tile_size)
     return total, (d_x, d_table.astype(table.dtype), d_biases, d_scale)
 
 

@@ -1,7 +1,6 @@
 """Candidate samplers: which few classes stand in for all the others in this step."""
 
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxml.softmax import rulers
+from jaxml.softmax import checks, rulers
 from jaxml.softmax.pivotal import certain, independent, pivotal
 from jaxml.softmax.rulers import Ruler
 from jaxml.softmax.words import Words
 from jaxml.types import Array, Key, PyTree
-
-MAX_CLASSES = 2**31 - 2
-"""Ids are int32 and `num_classes` itself marks an empty slot; 2³¹ - 1 stays free as a sentinel."""
 
 
 @jax.tree_util.register_dataclass
@@ -105,7 +101,7 @@ def uniform(num_classes: int) -> Sampler:
         >>> candidates.ids.shape, round(float(candidates.expected_count[0]) * 1e8, 5)
         ((5,), 5.0)
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
     return _sampler(
         num_classes=num_classes,
         ruler=rulers.even(num_classes),
@@ -140,7 +136,7 @@ def log_uniform(num_classes: int) -> Sampler:
     References:
         `tf.random.log_uniform_candidate_sampler` has the same probabilities.
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
     return _sampler(
         num_classes=num_classes,
         ruler=rulers.logarithmic(num_classes),
@@ -181,12 +177,12 @@ def unigram(counts: Any, *, distortion: float = 1.0, num_reserved: int = 0) -> S
     References:
         `tf.random.fixed_unigram_candidate_sampler` has the same probabilities and the same ids.
     """
-    num_reserved = _integer("num_reserved", num_reserved, 0, MAX_CLASSES - 1)
+    num_reserved = checks.integer("num_reserved", num_reserved, 0, checks.MAX_CLASSES - 1)
     ticks = _ticks(counts, distortion)
     num_classes = num_reserved + len(ticks)
-    if num_classes > MAX_CLASSES:
+    if num_classes > checks.MAX_CLASSES:
         raise ValueError(
-            f"num_reserved + len(counts) must be at most {MAX_CLASSES}, is {num_classes}"
+            f"num_reserved + len(counts) must be at most {checks.MAX_CLASSES}, is {num_classes}"
         )
     order = np.argsort(-ticks, kind="stable")[: np.count_nonzero(ticks)]
     edges = np.concatenate([[0], np.cumsum(ticks[order])]).astype(np.uint64)
@@ -260,8 +256,8 @@ def _sampler(
         where: Array | None = None,
         inputs: Array | None = None,
     ) -> Candidates:
-        labels = _labels(labels, where, num_classes)
-        num_sampled = _integer("num_sampled", num_sampled, 1, MAX_CLASSES)
+        labels = checks.known_labels(labels, where, num_classes)
+        num_sampled = checks.integer("num_sampled", num_sampled, 1, checks.MAX_CLASSES)
         if unique and num_sampled > ruler.size:
             raise ValueError(
                 f"num_sampled must be at most {ruler.size}, the number of classes with p > 0, "
@@ -272,11 +268,11 @@ def _sampler(
     def update(
         state: PyTree, labels: Array, *, where: Array | None = None, weights: Array | None = None
     ) -> PyTree:
-        _labels(labels, where, num_classes)
+        checks.known_labels(labels, where, num_classes)
         return state
 
     def probability(state: PyTree, ids: Array) -> Array:
-        return scaled(state, _int32("ids", ids, num_classes), 1 / span(0))
+        return scaled(state, checks.int32("ids", ids, num_classes), 1 / span(0))
 
     return Sampler(lambda weights=None: init(), sample, update, probability)
 
@@ -306,45 +302,3 @@ def _ticks(counts: Any, distortion: float) -> np.ndarray:
     ticks = np.rint(shares * 2.0**62).astype(np.int64)
     # A share may be too small for a tick, or even for a float64; what occurs can be drawn.
     return np.maximum(ticks, (counts > 0) | (shares > 0))
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise ValueError(f"{name} must be a static integer, is {value!r}") from error
-    if not low <= number <= high:
-        raise ValueError(f"{name} must be in [{low}, {high}], is {number}")
-    return number
-
-
-def _int32(name: str, values: Any, num_classes: int) -> Array:
-    """The values as int32; those out of `[0, num_classes)` stay out of it."""
-    if not isinstance(values, jax.Array):
-        values = np.asarray(values)
-    if not jnp.issubdtype(values.dtype, jnp.integer):
-        raise ValueError(f"{name} must be integers, have dtype {values.dtype}")
-    if isinstance(values, np.ndarray):
-        values = np.clip(values.astype(np.int64), -1, num_classes)
-    return jnp.asarray(values, jnp.int32)
-
-
-def _labels(labels: Any, where: Any, num_classes: int) -> Array:
-    """The labels as int32, checked as far as their values are known."""
-    if where is not None and np.shape(where) != np.shape(labels):
-        raise ValueError(
-            f"where must have the shape of labels, {list(np.shape(labels))}, "
-            f"has {list(np.shape(where))}"
-        )
-    checked = _int32("labels", labels, num_classes)
-    if not isinstance(labels, jax.core.Tracer) and not isinstance(where, jax.core.Tracer):
-        values = np.asarray(labels)
-        bad = (values < 0) | (values >= num_classes)
-        if where is not None:
-            bad &= np.asarray(where, bool)
-        if bad.any():
-            place = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"labels must be in [0, {num_classes}); the one at {place} is {values[place]}"
-            )
-    return checked

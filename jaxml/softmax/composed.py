@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxml.softmax.candidates import MAX_CLASSES, Candidates, Sampler, _int32, _integer, _labels
+from jaxml.softmax import checks
+from jaxml.softmax.candidates import Candidates, Sampler
 from jaxml.types import Array, Key, PyTree
 
 
@@ -92,7 +93,7 @@ def in_batch(num_classes: int, *, frequencies: Sampler | None = None) -> Sampler
         Bengio & Senécal 2008, "Adaptive importance sampling"; Yi et al. 2019,
         "Sampling-bias-corrected neural modeling for large corpus item recommendations".
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
     return from_labels(num_classes, _frequencies(num_classes, frequencies))
 
 
@@ -109,8 +110,8 @@ def from_labels(num_classes: int, frequencies: Frequencies) -> LabelSampler:
         where: Array | None = None,
         inputs: Array | None = None,
     ) -> Candidates:
-        checked = _labels(labels, where, num_classes)
-        num_sampled = _integer("num_sampled", num_sampled, 1, MAX_CLASSES)
+        checked = checks.known_labels(labels, where, num_classes)
+        num_sampled = checks.integer("num_sampled", num_sampled, 1, checks.MAX_CLASSES)
         if num_sampled != checked.size:
             raise ValueError(
                 f"num_sampled must be {checked.size}, the number of labels, is {num_sampled}"
@@ -142,7 +143,7 @@ def from_labels(num_classes: int, frequencies: Frequencies) -> LabelSampler:
         where: Array | None,
         inputs: Array | None,
     ) -> Array:
-        count = _present(_int32("labels", labels, num_classes), where, num_classes).sum()
+        count = _present(checks.int32("labels", labels, num_classes), where, num_classes).sum()
         return _expected(frequencies.probability(state, ids), count=count, unique=unique)
 
     sampler = LabelSampler(frequencies.init, sample, frequencies.update, frequencies.probability)
@@ -181,8 +182,8 @@ def queue(num_classes: int, size: int, *, frequencies: Sampler | None = None) ->
     References:
         Wang et al. 2020, "Cross-batch negative sampling for training two-tower recommenders".
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
-    size = _integer("size", size, 1, MAX_CLASSES)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
+    size = checks.integer("size", size, 1, checks.MAX_CLASSES)
     known = _frequencies(num_classes, frequencies)
 
     def init(weights: Any = None) -> QueueState:
@@ -202,8 +203,8 @@ def queue(num_classes: int, size: int, *, frequencies: Sampler | None = None) ->
         where: Array | None = None,
         inputs: Array | None = None,
     ) -> Candidates:
-        labels = _labels(labels, where, num_classes)
-        num_sampled = _integer("num_sampled", num_sampled, 1, MAX_CLASSES)
+        labels = checks.known_labels(labels, where, num_classes)
+        num_sampled = checks.integer("num_sampled", num_sampled, 1, checks.MAX_CLASSES)
         if num_sampled != size:
             raise ValueError(f"num_sampled must be {size}, the size of the queue, is {num_sampled}")
         return draw(state, labels, unique=bool(unique))
@@ -222,7 +223,7 @@ def queue(num_classes: int, size: int, *, frequencies: Sampler | None = None) ->
     def update(
         state: QueueState, labels: Array, *, where: Array | None = None, weights: Any = None
     ) -> QueueState:
-        checked = _labels(labels, where, num_classes)
+        checked = checks.known_labels(labels, where, num_classes)
         present = _present(checked, where, num_classes).reshape(-1)
         number = jnp.cumsum(present, dtype=jnp.int32)
         count = number[-1] if number.size else jnp.zeros((), jnp.int32)
@@ -286,7 +287,7 @@ def mixed(samplers: Sequence[Sampler], num_sampled_each: Sequence[int]) -> Sampl
             f"num_sampled_each must have an entry for each of {len(samplers)} samplers, "
             f"has {len(sizes)}"
         )
-    sizes = tuple(_integer("num_sampled_each", size, 1, MAX_CLASSES) for size in sizes)
+    sizes = tuple(checks.integer("num_sampled_each", size, 1, checks.MAX_CLASSES) for size in sizes)
     total = sum(sizes)
 
     def each(weights: Any) -> tuple:
@@ -362,7 +363,7 @@ def mixed(samplers: Sequence[Sampler], num_sampled_each: Sequence[int]) -> Sampl
         return count
 
     def _check_total(num_sampled: int) -> None:
-        if _integer("num_sampled", num_sampled, 1, MAX_CLASSES) != total:
+        if checks.integer("num_sampled", num_sampled, 1, checks.MAX_CLASSES) != total:
             raise ValueError(
                 f"num_sampled must be {total}, the sum of num_sampled_each, is {num_sampled}"
             )
@@ -433,11 +434,11 @@ def _given(num_classes: int) -> Frequencies:
         return jnp.asarray(values / values.sum(), jnp.float32)
 
     def update(state: Array, labels: Array, *, where: Any = None, weights: Any = None) -> Array:
-        _labels(labels, where, num_classes)
+        checks.known_labels(labels, where, num_classes)
         return state
 
     def probability(state: Array, ids: Array) -> Array:
-        ids = _int32("ids", ids, num_classes)
+        ids = checks.int32("ids", ids, num_classes)
         inside = (ids >= 0) & (ids < num_classes)
         return jnp.where(inside, jnp.take(state, ids, mode="clip"), 0)
 

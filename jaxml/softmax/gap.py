@@ -1,12 +1,12 @@
 """How far a sampled loss is from the exact softmax: bias and variance of its gradient, gap of its loss."""
 
-import operator
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from jaxml.softmax import checks
 from jaxml.softmax.blockwise import blockwise_softmax_loss
 from jaxml.softmax.candidates import Sampler
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss
@@ -96,7 +96,7 @@ def estimate_gap(
     Source: Rawat et al., Sampled Softmax with Random Fourier Features, 2019, bound the bias; here it is
     measured.
     """
-    if operator.index(num_keys) < 2:
+    if checks.positive("num_keys", num_keys) < 2:
         raise ValueError(f"num_keys must be at least 2, got {num_keys}")
     if gradients not in get_args(Gradients):
         raise ValueError(f"gradients must be one of {get_args(Gradients)}, got {gradients!r}")

@@ -41,8 +41,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxml.softmax import words
-from jaxml.softmax.candidates import MAX_CLASSES, Candidates, Sampler, _integer
+from jaxml.softmax import checks, words
+from jaxml.softmax.candidates import Candidates, Sampler
 from jaxml.softmax.logits import check_temperature, true_classes
 from jaxml.softmax.words import Words
 from jaxml.types import Array, Key, PyTree
@@ -164,13 +164,13 @@ def quadratic_kernel(
     References:
         Blanc & Rendle 2018, "Adaptive sampled softmax with kernel based sampling".
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
     if not (math.isfinite(alpha) and alpha >= 0):
         raise ValueError(f"alpha must be finite and at least 0, got {alpha}")
     if projection_dim is not None:
-        projection_dim = _integer("projection_dim", projection_dim, 1, MAX_CLASSES)
+        projection_dim = checks.integer("projection_dim", projection_dim, 1, checks.MAX_CLASSES)
     if block_size is not None:
-        block_size = _integer("block_size", block_size, 1, MAX_CLASSES)
+        block_size = checks.integer("block_size", block_size, 1, checks.MAX_CLASSES)
 
     def init(weights: Array) -> KernelState:
         dim = weights.shape[1]
@@ -252,12 +252,12 @@ def random_fourier(
         Rawat et al. 2019, "Sampled softmax with random Fourier features"; positive features:
         Choromanski et al. 2021, "Rethinking attention with Performers".
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
-    num_features = _integer("num_features", num_features, 1, MAX_CLASSES)
-    seed = _integer("seed", seed, 0, 2**31 - 1)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
+    num_features = checks.integer("num_features", num_features, 1, checks.MAX_CLASSES)
+    seed = checks.integer("seed", seed, 0, 2**31 - 1)
     check_temperature(temperature)
     if block_size is not None:
-        block_size = _integer("block_size", block_size, 1, MAX_CLASSES)
+        block_size = checks.integer("block_size", block_size, 1, checks.MAX_CLASSES)
 
     def init(weights: Array) -> KernelState:
         half = -(-num_features // 2)
@@ -329,12 +329,12 @@ def inverted_multi_index(
     References:
         Chen et al. 2025, "Efficient sampled softmax with the inverted multi-index" (arXiv 2501.08563).
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
     if codebook_size is None:
         codebook_size = min(64, math.isqrt(num_classes))
-    codes = _integer("codebook_size", codebook_size, 1, min(num_classes, 2**15))
-    num_iterations = _integer("num_iterations", num_iterations, 0, 2**31 - 1)
-    seed = _integer("seed", seed, 0, 2**31 - 1)
+    codes = checks.integer("codebook_size", codebook_size, 1, min(num_classes, 2**15))
+    num_iterations = checks.integer("num_iterations", num_iterations, 0, 2**31 - 1)
+    seed = checks.integer("seed", seed, 0, 2**31 - 1)
 
     def init(weights: Array) -> MultiIndexState:
         half = weights.shape[1] // 2
@@ -463,7 +463,7 @@ def _sampler(num_classes: int, tree: _Tree) -> Sampler:
     ) -> Candidates:
         if unique:
             raise ValueError("unique must be False: only independent draws are offered, got True")
-        num_sampled = _integer("num_sampled", num_sampled, 1, MAX_CLASSES)
+        num_sampled = checks.integer("num_sampled", num_sampled, 1, checks.MAX_CLASSES)
         inputs = checked(state, inputs)
         true = true_classes(labels, where, inputs, num_classes)
         batch, number = inputs.shape[:-1], math.prod(inputs.shape[:-1])

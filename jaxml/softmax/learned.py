@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxml.softmax import sums, words
-from jaxml.softmax.candidates import MAX_CLASSES, Candidates, Sampler, _int32, _integer, _labels
+from jaxml.softmax import checks, sums, words
+from jaxml.softmax.candidates import Candidates, Sampler
 from jaxml.softmax.composed import Frequencies, from_labels
 from jaxml.softmax.pivotal import pivotal_of_sums
 from jaxml.softmax.sums import Sums
@@ -105,7 +105,7 @@ def learned_unigram(num_classes: int, *, decay: float | None = None) -> Sampler:
     References:
         `tf.random.learned_unigram_candidate_sampler` has the same probabilities, without decay.
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
     octaves = 0.0 if decay is None else -math.log2(_fraction("decay", decay))
     # 2⁶⁴ is a whole turn, at the end of which everything is divided.
     turns, step = divmod(round(octaves / _OCTAVES * 2**64), 2**64)
@@ -226,14 +226,14 @@ def streaming_unigram(
         Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item
         recommendations", section 4; Haldane 1945, "On a method of estimating frequencies".
     """
-    num_classes = _integer("num_classes", num_classes, 1, MAX_CLASSES)
+    num_classes = checks.integer("num_classes", num_classes, 1, checks.MAX_CLASSES)
     rate = _fraction("rate", rate, at_least=1e-6)
     hashed = num_buckets is not None
     if num_buckets is None:
         size, seeds = num_classes, np.zeros(1, np.uint32)
     else:
-        size = _integer("num_buckets", num_buckets, 1, MAX_CLASSES)
-        tables = np.arange(1, _integer("num_hashes", num_hashes, 1, 16) + 1)
+        size = checks.integer("num_buckets", num_buckets, 1, checks.MAX_CLASSES)
+        tables = np.arange(1, checks.integer("num_hashes", num_hashes, 1, 16) + 1)
         seeds = (tables * 0x9E3779B9 % 2**32).astype(np.uint32)
     # All frequencies together stay below 2⁶², and so does what all have in common.
     scale = 2.0 ** (62 - num_classes.bit_length())
@@ -301,7 +301,7 @@ def streaming_unigram(
         return jnp.where(inside, p, 0)
 
     def hashed_probability(state: StreamingState, ids: Array) -> Array:
-        return smoothed(state, _int32("ids", ids, num_classes))
+        return smoothed(state, checks.int32("ids", ids, num_classes))
 
     if hashed:
         return from_labels(num_classes, Frequencies(init, update, hashed_probability))
@@ -350,8 +350,8 @@ def _sampler(
         where: Array | None = None,
         inputs: Array | None = None,
     ) -> Candidates:
-        labels = _labels(labels, where, num_classes)
-        num_sampled = _integer("num_sampled", num_sampled, 1, MAX_CLASSES)
+        labels = checks.known_labels(labels, where, num_classes)
+        num_sampled = checks.integer("num_sampled", num_sampled, 1, checks.MAX_CLASSES)
         if unique and num_sampled > num_classes:
             raise ValueError(
                 f"num_sampled must be at most {num_classes}, the number of classes with p > 0, "
@@ -365,7 +365,7 @@ def _sampler(
         return scaled(now, ids, 1 / sums.to_float(sums.total(now)))
 
     def probability(state: PyTree, ids: Array) -> Array:
-        return of_one_draw(state, _int32("ids", ids, num_classes))
+        return of_one_draw(state, checks.int32("ids", ids, num_classes))
 
     return Sampler(init, sample, update, probability)
 
@@ -462,7 +462,7 @@ def _observe(
 
 def _occurrences(labels: Any, where: Any, weights: Any, num_classes: int) -> tuple[Array, Array]:
     """The labels as int32 [K], and how often each counts as uint32 [K]; 0 for those left out."""
-    ids = _labels(labels, where, num_classes)
+    ids = checks.known_labels(labels, where, num_classes)
     present = (ids >= 0) & (ids < num_classes)
     if where is not None:
         present &= jnp.asarray(where, bool)

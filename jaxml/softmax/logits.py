@@ -1,6 +1,5 @@
 """What the output layers share: which classes are true, and how rows become scores."""
 
-import operator
 from typing import NamedTuple
 
 import jax
@@ -108,14 +107,6 @@ def check_temperature(temperature) -> None:
         raise ValueError(f"temperature must be greater than 0, got {temperature}")
 
 
-def check_positive(name: str, value) -> int:
-    """Returns `value` as an int, or raises ValueError that names it unless it is at least 1."""
-    value = operator.index(value)
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return value
-
-
 def aligned(x: Array, ndim: int) -> Array:
     """`x` with axes of length one put in front, up to `ndim`: NumPy's promotion, but asked for."""
     return x.reshape((1,) * (ndim - x.ndim) + x.shape)
@@ -145,6 +136,15 @@ def with_bias_and_temperature(scores: Array, biases: Array | None, temperature) 
     absent = jnp.isneginf(biases)
     finite = aligned(jnp.where(absent, 0, biases).astype(jnp.float32), scores.ndim)
     return (scores + finite) / temperature + aligned(jnp.where(absent, -jnp.inf, 0.0), scores.ndim)
+
+
+@jax.custom_jvp
+def softplus(x: Array) -> Array:
+    """log(1 + exp(x)); `jax.nn.softplus` stores more of [*batch, S] for the backward pass."""
+    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+softplus.defjvp(lambda x, dx: (softplus(*x), jax.nn.sigmoid(*x) * dx[0]))
 
 
 def at_most_float32(x: Array) -> Array:

@@ -1,15 +1,14 @@
 """One yes-or-no question for each class: independent sigmoids in place of a softmax."""
 
 import math
-import operator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml.softmax.logits import aligned, check_table, products, true_classes
+from jaxml.softmax import checks, sweeps
+from jaxml.softmax.logits import check_table, softplus, true_classes
 from jaxml.types import Array
 
 
@@ -34,8 +33,8 @@ def one_vs_all_loss(
         biases: [C] or None. A bias of −inf takes its class out. One about −log C spares the first
             steps: with zero weights the loss starts at C log 2.
         where: None, or bool of the labels' shape; False masks a label, which may then hold any id.
-        block_size: classes scored at once, at least 1; a block's scores are [B, block_size]. None:
-            about 2²² scores.
+        block_size: classes scored at once, at least 1; a block's scores are [block_size, B]. None:
+            about 2²⁰ scores.
 
     Returns:
         float32 [*batch]. An example with no label left has loss 0 and gradient 0, whatever its inputs
@@ -64,8 +63,8 @@ def one_vs_all_loss(
     batch = inputs.shape[:-1]
     rows = math.prod(batch)
     if block_size is None:
-        block_size = max(2**22 // max(rows, 1), 2**7)
-    block_size = min(_block_size(block_size), num_classes)
+        block_size = max(2**20 // max(rows, 1), 2**8)
+    block_size = min(checks.positive("block_size", block_size), num_classes)
 
     if not true.ids.size:
         return jnp.zeros(batch, jnp.float32)
@@ -81,16 +80,14 @@ def one_vs_all_loss(
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _summed(block_size: int, inputs: Array, weights: Array, biases: Array | None, ids: Array):
     """The losses [N] of inputs [N, D] with the true ids [N, T], -1 where there is none."""
+    columns = sweeps.columns(inputs)
 
-    def add_block(total, block):
-        z, hit, fresh, _ = _block(block, block_size, inputs, weights, biases, ids)
-        losses = _softplus(jnp.where(hit, -z, z))
-        return total + jnp.where(fresh, losses, 0.0).sum(-1), None
+    def add_block(total: Array, start: Array, size: int) -> Array:
+        _, z, true = _block(columns, weights, biases, ids, start, size)
+        return total + softplus(jnp.where(true, -z, z)).sum(0)
 
-    total, _ = lax.scan(
-        add_block, jnp.zeros(len(inputs), jnp.float32), _blocks(weights, block_size)
-    )
-    return total
+    total = jnp.zeros(len(inputs), jnp.float32)
+    return sweeps.sweep(add_block, total, weights.shape[0], block_size)
 
 
 def _summed_forward(block_size, inputs, weights, biases, ids):
@@ -100,75 +97,35 @@ def _summed_forward(block_size, inputs, weights, biases, ids):
 
 def _summed_backward(block_size, arguments, cotangent):
     inputs, weights, biases, ids = arguments
-    inputs_32 = inputs.astype(jnp.float32)
+    columns = sweeps.columns(inputs)
 
-    def add_block(carry, block):
-        d_inputs, d_weights, d_biases = carry
-        z, hit, fresh, start = _block(block, block_size, inputs, weights, biases, ids)
+    def add_block(carry, start: Array, size: int):
+        d_columns, d_weights, d_biases = carry
+        rows, z, true = _block(columns, weights, biases, ids, start, size)
         # The derivative of log(1 + exp(±z)), which keeps its digits where it is almost 0.
-        d_z = jnp.where(hit, -jax.nn.sigmoid(-z), jax.nn.sigmoid(z)) * cotangent[:, None]
-        d_z = jnp.where(fresh, d_z, 0.0)
-        rows = lax.dynamic_slice_in_dim(weights, start, block_size).astype(jnp.float32)
-        d_inputs += jnp.einsum("nc,cd->nd", d_z, rows)
-        d_weights = _add(d_weights, jnp.einsum("nc,nd->cd", d_z, inputs_32), start)
+        d_z = jnp.where(true, -jax.nn.sigmoid(-z), jax.nn.sigmoid(z)) * cotangent[None]
+        d_weights = sweeps.write(d_weights, sweeps.d_rows(inputs, d_z), start)
         if biases is not None:
-            d_biases = _add(d_biases, d_z.sum(0), start)
-        return (d_inputs, d_weights, d_biases), None
+            d_biases = sweeps.write(d_biases, d_z.sum(1), start)
+        return d_columns + sweeps.d_columns(rows, d_z), d_weights, d_biases
 
-    zeros = (
-        jnp.zeros_like(inputs_32),
+    carry = (
+        jnp.zeros(columns.shape, jnp.float32),
         jnp.zeros_like(weights),
         None if biases is None else jnp.zeros_like(biases),
     )
-    gradients, _ = lax.scan(add_block, zeros, _blocks(weights, block_size))
-    return gradients[0].astype(inputs.dtype), gradients[1], gradients[2], None
+    d_columns, d_weights, d_biases = sweeps.sweep(add_block, carry, weights.shape[0], block_size)
+    return d_columns.T.astype(inputs.dtype), d_weights, d_biases, None
 
 
 _summed.defvjp(_summed_forward, _summed_backward)
 
 
-def _blocks(weights: Array, block_size: int) -> Array:
-    return jnp.arange(-(-weights.shape[0] // block_size), dtype=jnp.int32)
-
-
-def _block(block, block_size, inputs, weights, biases, ids):
-    """One block's scores [N, block_size], which of them are true, which are new [1, …], and its start.
-
-    The last block ends with the last class and may repeat some of the block before; these are not new.
-    """
-    wanted = block * block_size
-    start = jnp.minimum(wanted, weights.shape[0] - block_size)
-    z = products(inputs, lax.dynamic_slice_in_dim(weights, start, block_size))
+def _block(columns, weights, biases, ids, start: Array, size: int):
+    """The rows of the classes from `start` on, their scores [K, N], and which of these are true."""
+    rows = lax.dynamic_slice_in_dim(weights, start, size)
+    z = sweeps.scores(rows, columns)
     if biases is not None:
-        slice_ = lax.dynamic_slice_in_dim(biases, start, block_size)
-        z += aligned(slice_.astype(jnp.float32), z.ndim)
-    column = start + jnp.arange(block_size, dtype=jnp.int32)[None]
-
-    # One true class at a time: comparing with all at once would be [N, block_size, T].
-    def or_equal(t, hit):
-        return hit | (lax.dynamic_index_in_dim(ids, t, axis=1) == column)
-
-    count = ids.shape[1]
+        z += lax.dynamic_slice_in_dim(biases, start, size).astype(jnp.float32)[:, None]
     none = jnp.zeros(z.shape, bool)
-    hit = lax.fori_loop(0, count, or_equal, none, unroll=max(1, min(count, 8)))
-    return z, hit, column >= wanted, start
-
-
-def _add(table: Array, block: Array, start: Array) -> Array:
-    """The table with a block of rows added; in place, since it is a loop's carry."""
-    old = lax.dynamic_slice_in_dim(table, start, block.shape[0])
-    return lax.dynamic_update_slice_in_dim(table, old + block.astype(table.dtype), start, axis=0)
-
-
-def _softplus(x: Array) -> Array:
-    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
-
-
-def _block_size(value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise ValueError(f"block_size must be an int, got {value!r}") from error
-    if number < 1:
-        raise ValueError(f"block_size must be at least 1, got {number}")
-    return number
+    return rows, z, sweeps.over_true(lambda true, own, t: true | own, ids, none, start)

@@ -11,6 +11,7 @@ from jax import lax
 from jaxml.softmax.candidates import Candidates, Sampler
 from jaxml.softmax.logits import check_table, check_temperature, true_classes
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss_from_rows
+from jaxml.softmax.sweeps import sweep
 from jaxml.types import Array, Key, PyTree
 
 # Numbers in the gathered rows of a tile, [tile, S, D].
@@ -109,7 +110,7 @@ def per_example_sampled_softmax_loss(
         state,
         key,
     )
-    refused = true.refused.reshape(size, -1).any(-1)
+    refused = true.refused.reshape(size, true.ids.shape[-1]).any(-1)
     return jnp.where(refused, jnp.nan, losses).reshape(batch)
 
 
@@ -145,15 +146,6 @@ def _tile_losses(options: _Options, x, rows, biases, temperature, ids, present, 
     )
 
 
-def _sweep(options: _Options, body, carry, size: int):
-    """`carry = body(carry, start, size)` over all examples; the last tile may be a smaller one."""
-    whole, rest = divmod(size, options.tile_size)
-    carry = lax.fori_loop(
-        0, whole, lambda i, carry: body(carry, i * options.tile_size, options.tile_size), carry
-    )
-    return body(carry, jnp.int32(size - rest), rest) if rest else carry
-
-
 def _gather(table, ids):
     return None if table is None else jnp.take(table, ids, axis=0, mode="clip")
 
@@ -169,7 +161,7 @@ def _losses(options: _Options, x, weights, biases, temperature, labels, state, k
         part = _tile_losses(options, own, rows, offsets, temperature, ids, present, drawn)
         return lax.dynamic_update_slice_in_dim(losses, part, start, 0)
 
-    return _sweep(options, add, jnp.zeros(x.shape[0], jnp.float32), x.shape[0])
+    return sweep(add, jnp.zeros(x.shape[0], jnp.float32), x.shape[0], options.tile_size)
 
 
 def _losses_fwd(options, *arguments):
@@ -216,7 +208,7 @@ def _losses_bwd(options: _Options, arguments, d_losses):
         None if biases is None else jnp.zeros(biases.shape, jnp.float32),
         jnp.zeros(()),
     )
-    d_x, d_weights, d_biases, d_temperature = _sweep(options, add, carry, x.shape[0])
+    d_x, d_weights, d_biases, d_temperature = sweep(add, carry, x.shape[0], options.tile_size)
     if biases is not None:
         d_biases = d_biases.astype(biases.dtype)
     return d_x, d_weights.astype(weights.dtype), d_biases, d_temperature, None, None, None

