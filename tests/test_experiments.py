@@ -336,7 +336,10 @@ def test_a_problem_has_its_classes_in_order_and_no_example_twice(name):
     assert problem.bags.min() >= 0 and problem.bags.max() <= problem.num_features
 
 
-TINY = dict(dim=16, batch_size=32, num_sampled=64, num_steps=30, seconds=0.0, num_judged=100)
+TINY = dict(
+    dim=16, batch_size=32, num_sampled=64, num_steps=30, seconds=0.0, num_judged=100,
+    class_learning_rate=0.075,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", layers.VARIANTS)

@@ -178,7 +178,9 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
         for row in measured:
             if row["mode"] == "step" and row["variant"] in _PLANNED.values():
                 planned = next(k for k, v in _PLANNED.items() if v == row["variant"])
-                predicted = planner.predict(planned, num_classes, config.dim, config.batch)
+                predicted = planner.predict(
+                    planned, num_classes, config.dim, config.batch, num_sampled=config.num_sampled
+                )
                 row["predicted_bytes"], row["predicted_operations"] = predicted
             rows.append({**row, "environment": place})
         _show_cost(measured, size)
@@ -266,7 +268,10 @@ def _recommend(config: Config, num_classes: int) -> None:
 
 
 def _settings(config: Config) -> quality.Settings:
+    usual = quality.Settings()
     return quality.Settings(
+        # A class moves as far for an example of its own, however many there are in the batch.
+        class_learning_rate=usual.class_learning_rate * config.batch / usual.batch_size,
         dim=config.dim,
         batch_size=config.batch,
         num_sampled=config.num_sampled,

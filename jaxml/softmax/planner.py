@@ -126,7 +126,14 @@ def recommend(
     )
 
 
-def predict(variant: Variant, num_classes: int, dim: int, batch_size: int) -> tuple[int, int]:
+def predict(
+    variant: Variant,
+    num_classes: int,
+    dim: int,
+    batch_size: int,
+    *,
+    num_sampled: int = NUM_SAMPLED,
+) -> tuple[int, int]:
     """Bytes at the peak of a step of gradient descent in float32, and operations of its products.
 
     Args:
@@ -134,6 +141,7 @@ def predict(variant: Variant, num_classes: int, dim: int, batch_size: int) -> tu
         num_classes: C.
         dim: D.
         batch_size: B.
+        num_sampled: S, candidates of the sampled softmax.
 
     Returns:
         `(bytes, operations)`. The table is updated in place, the inputs and their gradient are counted.
@@ -150,7 +158,7 @@ def predict(variant: Variant, num_classes: int, dim: int, batch_size: int) -> tu
         entries = table + 2 * vectors + 2 * block * (batch_size + dim)
         return 4 * entries, 8 * batch_size * table
     if variant == "sampled":
-        rows = batch_size + min(NUM_SAMPLED, num_classes)
+        rows = batch_size + min(num_sampled, num_classes)
         entries = table + vectors + 2 * batch_size * rows + 4 * rows * dim
         return 4 * entries, 6 * batch_size * rows * dim
     small = round(_ADAPTIVE_SHARE * table)
