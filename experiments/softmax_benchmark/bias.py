@@ -53,11 +53,8 @@ def measure(
     rows = []
     for name in samplers:
         for number in num_sampled:
-            if name == "in_batch":
-                number = num_examples
             sampling = layers.samplings(problem.counts, num_examples, number, number)[name]
-            if name == "mixed" and number <= num_examples:
-                continue
+            number = sampling.number
             state = layers.sampler_state(sampling, held, temperature)
             gap = jax.jit(
                 lambda x, w, key, state, sampling=sampling, number=number: softmax.estimate_gap(
@@ -88,6 +85,6 @@ def measure(
                     loss_gap=float(gap.loss_gap),
                 )
             )
-            if name == "in_batch":
+            if name == "in_batch":  # As many as there are examples, and no other number.
                 break
     return rows

@@ -43,14 +43,14 @@ class Sampling(NamedTuple):
 
     Attributes:
         sampler: draws them.
+        number: of candidates, of the batch, or of each example where it has its own.
         unique: whether without replacement.
-        per_example: None where the batch shares `num_sampled` candidates; else how many each has.
         follows: whether the sampler follows the model: its `init` is given the class vectors.
     """
 
     sampler: softmax.Sampler
+    number: int
     unique: bool = True
-    per_example: int | None = None
     follows: bool = False
 
 
@@ -66,23 +66,29 @@ def samplings(
     frequencies = softmax.unigram(np.maximum(counts, 1))
     rest = max(num_sampled - batch_size, 1)
     return {
-        "uniform": Sampling(softmax.uniform(size)),
-        "uniform_independent": Sampling(softmax.uniform(size), unique=False),
-        "log_uniform": Sampling(softmax.log_uniform(size)),
-        "log_uniform_independent": Sampling(softmax.log_uniform(size), unique=False),
-        "unigram": Sampling(frequencies),
-        "in_batch": Sampling(softmax.in_batch(size, frequencies=frequencies)),
+        "uniform": Sampling(softmax.uniform(size), num_sampled),
+        "uniform_independent": Sampling(softmax.uniform(size), num_sampled, unique=False),
+        "log_uniform": Sampling(softmax.log_uniform(size), num_sampled),
+        "log_uniform_independent": Sampling(softmax.log_uniform(size), num_sampled, unique=False),
+        "unigram": Sampling(frequencies, num_sampled),
+        "in_batch": Sampling(softmax.in_batch(size, frequencies=frequencies), batch_size),
         "mixed": Sampling(
             softmax.mixed(
                 [softmax.in_batch(size, frequencies=frequencies), softmax.uniform(size)],
                 [batch_size, rest],
-            )
+            ),
+            batch_size + rest,
         ),
-        "streaming_unigram": Sampling(softmax.streaming_unigram(size)),
+        "streaming_unigram": Sampling(softmax.streaming_unigram(size), num_sampled),
         "quadratic": Sampling(
-            softmax.quadratic_kernel(size, projection_dim=16), False, own, follows=True
+            softmax.quadratic_kernel(size, projection_dim=16), own, unique=False, follows=True
         ),
-        "multi_index": Sampling(softmax.inverted_multi_index(size), False, own, follows=True),
+        "multi_index": Sampling(
+            softmax.inverted_multi_index(size, codebook_size=min(256, size)),
+            own,
+            unique=False,
+            follows=True,
+        ),
     }
 
 
@@ -129,7 +135,7 @@ def layer(
     if num_sampled > size:
         raise ValueError(f"num_sampled must be at most {size}, the classes, got {num_sampled}")
     sampling = samplings(counts, batch_size, num_sampled)[variant]
-    return _sampled(sampling, counts, num_sampled, batch_size, temperature)
+    return _sampled(sampling, counts, temperature)
 
 
 def _means(key: Key, means: Array) -> dict[str, Array]:
@@ -251,14 +257,14 @@ def sampler_state(sampling: Sampling, table: dict[str, Array], temperature: floa
 def _sampled(
     sampling: Sampling,
     counts: NDArray[np.int64],
-    num_sampled: int,
-    batch_size: int,
     temperature: float,
 ) -> Layer:
-    sampler, number = sampling.sampler, sampling.per_example or num_sampled
+    sampler = sampling.sampler
 
     def draw(state: PyTree, inputs: Array, labels: Array, key: Key):
-        drawn = sampler.sample(state, key, labels, number, unique=sampling.unique, inputs=inputs)
+        drawn = sampler.sample(
+            state, key, labels, sampling.number, unique=sampling.unique, inputs=inputs
+        )
         return {"classes": jnp.concatenate([labels, drawn.ids.ravel()])}, drawn
 
     def loss(rows: dict[str, Array], inputs: Array, labels: Array, drawn: PyTree) -> Array:
