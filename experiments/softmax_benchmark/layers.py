@@ -65,6 +65,8 @@ def samplings(
     size = len(counts)
     frequencies = softmax.unigram(np.maximum(counts, 1))
     rest = max(num_sampled - batch_size, 1)
+    # The power that word2vec draws its negatives by (Mikolov et al. 2013).
+    flattened = softmax.unigram(np.maximum(counts, 1) ** 0.75)
     return {
         "uniform": Sampling(softmax.uniform(size), num_sampled),
         "uniform_independent": Sampling(softmax.uniform(size), num_sampled, unique=False),
@@ -74,7 +76,7 @@ def samplings(
         "in_batch": Sampling(softmax.in_batch(size, frequencies=frequencies), batch_size),
         "mixed": Sampling(
             softmax.mixed(
-                [softmax.in_batch(size, frequencies=frequencies), softmax.uniform(size)],
+                [softmax.in_batch(size, frequencies=frequencies), flattened],
                 [batch_size, rest],
             ),
             batch_size + rest,

@@ -38,7 +38,7 @@ class Settings:
     num_sampled: int = 2_048
     temperature: float = 0.05
     learning_rate: float = 0.05
-    class_learning_rate: float = 1.2
+    class_learning_rate: float = 2.4
     num_steps: int = 2_000
     seconds: float = 60.0
     refresh_every: int = 200
