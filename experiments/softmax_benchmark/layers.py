@@ -66,7 +66,7 @@ def samplings(
     frequencies = softmax.unigram(np.maximum(counts, 1))
     rest = max(num_sampled - batch_size, 1)
     # The power that word2vec draws its negatives by (Mikolov et al. 2013).
-    flattened = softmax.unigram(np.maximum(counts, 1) ** 0.75)
+    flattened = softmax.unigram(np.maximum(counts, 1), distortion=0.75)
     return {
         "uniform": Sampling(softmax.uniform(size), num_sampled),
         "uniform_independent": Sampling(softmax.uniform(size), num_sampled, unique=False),
