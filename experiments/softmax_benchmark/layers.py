@@ -22,6 +22,7 @@ class Layer(NamedTuple):
             is one table of all classes it is called "classes".
         sampler_state: `sampler_state(tables) -> state`, of what the candidates are drawn by.
         refresh: whether that state follows the tables and is to be made anew now and then.
+        shared: tables whose rows many examples share, such as clusters; the others' are classes.
         draw: `draw(sampler_state, inputs, labels, key) -> (ids, context)`: the rows for a step.
         observe: `observe(sampler_state, labels, accepted) -> sampler_state`: what is learned of a step.
         loss: `loss(rows, inputs, labels, context) -> float32 [B]`.
@@ -32,6 +33,7 @@ class Layer(NamedTuple):
     init: Callable[[Key, Array], dict[str, Array]]
     sampler_state: Callable[[dict[str, Array]], PyTree]
     refresh: bool
+    shared: tuple[str, ...]
     draw: Callable[[PyTree, Array, Array, Key], tuple[dict[str, Any], PyTree]]
     observe: Callable[[PyTree, Array, Array], PyTree]
     loss: Callable[[dict[str, Array], Array, Array, PyTree], Array]
@@ -174,6 +176,7 @@ def _over_all(variant: str, size: int, temperature: float) -> Layer:
         init=_means,
         sampler_state=_nothing,
         refresh=False,
+        shared=(),
         draw=lambda state, inputs, labels, key: ({"classes": train.Whole()}, ()),
         observe=_unchanged,
         loss=loss,
@@ -240,6 +243,7 @@ def _clustered(
         init=lambda key, means: flat(init(key, means, of.init(key, means.shape[1]))),
         sampler_state=_nothing,
         refresh=False,
+        shared=tuple(n for n in names if n.startswith(("head/", "clusters/")) or "projection" in n),
         draw=lambda state, inputs, labels, key: ({name: train.Whole() for name in names}, ()),
         observe=_unchanged,
         loss=lambda rows, inputs, labels, context: of.loss(
@@ -287,6 +291,7 @@ def _sampled(
         init=_means,
         sampler_state=lambda table: sampler_state(sampling, table, temperature),
         refresh=sampling.follows,
+        shared=(),
         draw=draw,
         observe=lambda state, labels, accepted: sampler.update(
             state, labels, where=jnp.broadcast_to(accepted, labels.shape)

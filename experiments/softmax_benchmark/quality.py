@@ -121,7 +121,8 @@ def training(
     examples. Classes are trained by gradient descent, whose step is linear in the gradient: what a sample
     gets right on average then moves them as the exact gradient would. (Under Adagrad a class that is
     sampled now and then moves less than one that is always there.) Features are trained by row-wise
-    Adagrad.
+    Adagrad, and so are clusters and projections: what every example moves by a step that suits a rare
+    class diverges.
 
     Args:
         problem: the data.
@@ -159,7 +160,8 @@ def training(
     schedules: dict[str, Any] = {
         name: lambda step: tables.sgd(class_learning_rate) for name in held
     }
-    schedules["features"] = lambda step: tables.rowwise_adagrad(learning_rate)
+    for name in ("features", *layer.shared):
+        schedules[name] = lambda step: tables.rowwise_adagrad(learning_rate)
     state = train.create_state(
         run_key,
         tables=held,
