@@ -287,6 +287,21 @@ def test_the_cost_of_every_layer(tmp_path, capsys):
             assert name in printed
 
 
+def test_a_peer_that_does_not_run_is_skipped(monkeypatch):
+    """It may be installed, and yet not go together with the versions of others."""
+
+    def broken(variant, size):
+        raise SyntaxError("invalid syntax")
+
+    monkeypatch.setattr(cost, "error_of", broken)
+    said = []
+    size = cost.Size(50, dim=4, batch_size=3, num_sampled=7)
+    assert cost.measure(size, [], rounds=1, with_peers=["optax"], say=said.append) == []
+    assert said == ["optax: SyntaxError: invalid syntax; skipped"]
+    with pytest.raises(SyntaxError):
+        cost.measure(size, ["full"], rounds=1)
+
+
 def test_what_is_wrong_is_not_timed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         cost.softmax, "one_vs_all_loss", lambda *a, **k: 1.01 * softmax.full_softmax_loss(*a)

@@ -183,9 +183,9 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
                 )
                 row["predicted_bytes"], row["predicted_operations"] = predicted
             rows.append({**row, "environment": place})
+        bench.write_rows(run_dir / "cost.json", rows)
         _show_cost(measured, size)
         _recommend(config, num_classes)
-    bench.write_rows(run_dir / "cost.json", rows)
     for mode in cost.MODES:
         series: dict[str, tuple[list[int], list[list[float]]]] = {}
         for row in (row for row in rows if row["mode"] == mode and row["samples_ms"]):
@@ -267,11 +267,10 @@ def _recommend(config: Config, num_classes: int) -> None:
 # ------------------------------------------------------------------------------------------- quality
 
 
-def _settings(config: Config) -> quality.Settings:
-    usual = quality.Settings()
+def _settings(config: Config, problem: problems.Problem) -> quality.Settings:
     return quality.Settings(
         # A class moves as far for an example of its own, however many there are in the batch.
-        class_learning_rate=usual.class_learning_rate * config.batch / usual.batch_size,
+        class_learning_rate=problem.class_learning_rate * config.batch / 512,
         dim=config.dim,
         batch_size=config.batch,
         num_sampled=config.num_sampled,
@@ -288,7 +287,7 @@ def _quality(config: Config, run_dir: Path) -> list[dict[str, Any]]:
         mine = quality.measure(
             problem,
             variants,
-            _settings(config),
+            _settings(config, problem),
             run_dir / "quality.json",
             max_seconds=config.max_seconds,
         )
@@ -365,7 +364,7 @@ def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
     samplers = _chosen(config, layers.SAMPLERS)
     if not samplers:
         raise ValueError(f"variants must name a sampler, got {config.variants}")
-    settings = dataclasses.asdict(dataclasses.replace(_settings(config), seconds=0.0))
+    settings = dataclasses.asdict(dataclasses.replace(_settings(config, problem), seconds=0.0))
     *_, (_, held) = quality.training(problem, "uniform", **settings)
     numbers = [n for n in (64, 256, 1024) if n <= min(config.num_sampled, problem.num_classes)]
     rows = bias.measure(

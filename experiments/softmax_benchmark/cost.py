@@ -378,7 +378,14 @@ def measure(
         kind = made.params if isinstance(made.params, str) else variant
         if kind == "stored" and tables.storage_dtype(size.dtype) == jnp.dtype(size.dtype):
             kind = "dense"
-        error = error_of(variant, size)
+        try:
+            error = error_of(variant, size)
+        except Exception as problem_:
+            if variant not in peers.JAX:
+                raise
+            # Another's library may be there and yet not run, beside these versions of others.
+            say(f"{variant}: {type(problem_).__name__}: {_one_line(problem_)}; skipped")
+            continue
         for mode in (mode for mode in modes if mode in made.programs):
             row = add_row(variant, mode, error)
             if not error <= TOLERANCE[size.dtype]:
