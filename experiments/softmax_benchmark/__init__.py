@@ -1,8 +1,8 @@
 """Many classes, one device: which output layer, at what cost, and how far from the exact softmax?
 
-    python -m experiments.softmax_benchmark                             cost at 2²⁰ classes, ten minutes
+    python -m experiments.softmax_benchmark                             cost at 2²⁰ classes, minutes
     python -m experiments.softmax_benchmark --num-classes 50000 --dim 64 --batch 256     your own problem
-    python -m experiments.softmax_benchmark --parts cost quality bias   everything: two hours
+    python -m experiments.softmax_benchmark --parts cost quality bias   everything: hours
 
 - **cost** times every layer forward, with gradients, and in a step of training, in turn, after holding it
   against a float64 reference; reads the temporary memory off the compiled program; recommends a layer.

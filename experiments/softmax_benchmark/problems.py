@@ -128,7 +128,8 @@ def _flights(small: int | None) -> Problem:
     )
 
 
-# The best of 1.2, 2.4 and 4.8, and of 0.15, 0.6 and 2.4, where a class occurs sixty times as often.
+# Of 1.2, 2.4 and 4.8, after 500 steps: the loss of 4.8 was 0.2 % lower, its precision a sixteenth. Of 0.15,
+# 0.6 and 2.4 the least loss, where a class occurs many times as often.
 _CLASS_LEARNING_RATE = {"geonames": 2.4, "flights": 0.15}
 
 

@@ -33,12 +33,12 @@ _STEPS_PER_CALL = 10
 class Settings:
     """How the layers are trained and judged: see `training`."""
 
+    class_learning_rate: float
     dim: int = 128
     batch_size: int = 512
     num_sampled: int = 2_048
     temperature: float = 0.05
     learning_rate: float = 0.05
-    class_learning_rate: float = 2.4
     num_steps: int = 2_000
     seconds: float = 60.0
     refresh_every: int = 200

@@ -91,7 +91,8 @@ def test_a_picture_is_small_and_of_its_size(tmp_path, name):
     content = path.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (1200, 800)
-    assert len(content) < 150_000
+    # Nine lines with markers, a legend of nine: the one picture that takes more.
+    assert len(content) < (150_000 if name == "curves" else 100_000)
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 
