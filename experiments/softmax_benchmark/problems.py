@@ -128,8 +128,8 @@ def _flights(small: int | None) -> Problem:
     )
 
 
-# Places: of 1.2, 2.4 and 4.8 the least loss of the exact softmax after 2,000 steps; from 7.2 on samplers become
-# worse. Aircraft: of 0.15, 0.6 and 2.4 the least loss; there a class occurs many times as often.
+# Places: of 1.2, 2.4 and 4.8 the least loss of the exact softmax after 2,000 steps; from 7.2 on samplers
+# become worse. Aircraft: of 0.15, 0.6 and 2.4 the least loss; there a class occurs many times as often.
 _CLASS_LEARNING_RATE = {"geonames": 4.8, "flights": 0.15}
 
 
