@@ -52,6 +52,28 @@ def split_variables(variables: Mapping[str, PyTree]) -> tuple[PyTree, dict[str, 
     return variables.get("params", {}), state
 
 
+def mode_arguments(module: nn.Module) -> Callable[[bool], dict[str, bool]]:
+    """How a module is told whether it is being trained.
+
+    Args:
+        module: any Linen module.
+
+    Returns:
+        `mode(training) -> keyword arguments` under the names that its `__call__` has for it.
+
+    Example:
+        >>> mode_arguments(nn.Dropout(0.5))(True)
+        {'deterministic': False}
+    """
+    known = inspect.signature(type(module).__call__).parameters
+    mode_names = {name: negated for name, negated in _MODE_ARGUMENTS.items() if name in known}
+
+    def mode(training: bool) -> dict[str, bool]:
+        return {name: training != negated for name, negated in mode_names.items()}
+
+    return mode
+
+
 def from_linen(module: nn.Module) -> Model:
     """Any Linen module as a `Model`.
 
@@ -79,11 +101,7 @@ def from_linen(module: nn.Module) -> Model:
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"module must be a flax.linen.Module, got {type(module).__name__}")
-    known = inspect.signature(type(module).__call__).parameters
-    mode_names = {name: negated for name, negated in _MODE_ARGUMENTS.items() if name in known}
-
-    def mode(training: bool) -> dict[str, bool]:
-        return {name: training != negated for name, negated in mode_names.items()}
+    mode = mode_arguments(module)
 
     def init(key: Key, x: PyTree) -> PyTree:
         variables = module.init({"params": key, "dropout": key}, x, **mode(False))
