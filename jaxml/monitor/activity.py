@@ -1,0 +1,177 @@
+"""What is measured of activations and of the gradients at them: for each layer, for each unit, over
+time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxml.models.taps import Layer, Seen
+from jaxml.types import Array, PyTree
+
+__all__ = ["ACTIVITY", "TIMES", "Activity", "activity", "units"]
+
+ACTIVITY = (
+    "gradient_norm",
+    "rms",
+    "spread",
+    "relu",
+    "tanh",
+    "sigmoid",
+    "saturated",
+    "dead",
+    "non_finite",
+)
+"""Columns of `Activity.layers`: norm of the gradient with respect to a layer's output; root mean square of
+that output; its deviation over the batch; the share of entries of which what follows is the output's ReLU,
+tanh or sigmoid; the share that is where tanh or sigmoid are within a hundredth of their bounds; the share
+of units that are exactly 0 on the whole batch; how many entries are not finite."""
+
+TIMES = 32
+"""Points in time at which a recurrent cell's gradients are reported, evenly spread."""
+
+
+class Activity(NamedTuple):
+    """One look at all layers.
+
+    Attributes:
+        layers: float32 [layers, `ACTIVITY`].
+        alive: bool [units of all layers], whether what follows a layer's unit is other than 0 on any
+            example.
+        over_time: float32 [cells, TIMES], log norm of the gradient with respect to the carry after a step.
+        gain: float32 [cells], mean over the steps of the log factor by which a step back in time changes
+            that
+            gradient: ∂E/∂h_t through h_{t+1} alone, against ∂E/∂h_{t+1}. It does not depend on where in
+                time
+            the loss comes in.
+    """
+
+    layers: Array
+    alive: Array
+    over_time: Array
+    gain: Array
+
+
+def units(layers: Sequence[Layer]) -> tuple[int, ...]:
+    """How many units of `Activity.alive` belong to each layer: the last axis of its output."""
+    return tuple(layer.shape[-1] if layer.shape else 0 for layer in layers)
+
+
+def _close(after: Array, expected: Array) -> Array:
+    return jnp.mean(jnp.abs(after - expected) <= 1e-4 * (1 + jnp.abs(expected)))
+
+
+def _of_layer(outputs: Array, after: Array | None, delta: Array) -> tuple[Array, Array]:
+    """Row of a layer, and which of its units are alive."""
+    outputs = outputs.astype(jnp.float32)
+    width = outputs.shape[-1]
+    flat = outputs.reshape(-1, width)
+    finite = jnp.isfinite(flat)
+    largest = jnp.maximum(jnp.max(jnp.where(finite, jnp.abs(flat), 0)), 1e-30)
+    scaled = jnp.where(finite, flat, 0) / largest
+    rms = largest * jnp.sqrt(jnp.mean(jnp.square(scaled)))
+    spread = largest * jnp.sqrt(
+        jnp.mean(jnp.square(scaled - jnp.mean(scaled, axis=0, keepdims=True)))
+    )
+    none = jnp.zeros(())
+    relu = tanh = sigmoid = saturated = none
+    alive = jnp.any(flat != 0, axis=0)
+    if after is not None:
+        after = after.astype(jnp.float32)
+        # Of what was pooled or flattened the units are still the last axis.
+        alive = jnp.any(after.reshape(-1, width) != 0, axis=0)
+        if after.shape == outputs.shape:
+            relu = _close(after, jax.nn.relu(outputs))
+            tanh = _close(after, jnp.tanh(outputs))
+            sigmoid = _close(after, jax.nn.sigmoid(outputs))
+            low = jnp.where(tanh > sigmoid, -1.0, 0.0)
+            near = 0.01 * (1 - low)
+            saturated = jnp.mean((after < low + near) | (after > 1 - near))
+            saturated *= jnp.maximum(tanh, sigmoid) > 0.9
+    row = [_norm(delta), rms, spread, relu, tanh, sigmoid, saturated, jnp.mean(~alive)]
+    return jnp.stack([*row, jnp.sum(~finite).astype(jnp.float32)]), alive
+
+
+def _norm(values: Array) -> Array:
+    values = values.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(values), initial=0.0)
+    scale = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1.0)
+    return scale * jnp.sqrt(jnp.sum(jnp.square(values / scale)))
+
+
+def _over_time(carry: PyTree) -> Array:
+    """Norm of a tree of [T, …], for each T."""
+    leaves = [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in jax.tree.leaves(carry)]
+    return jax.vmap(_norm)(jnp.concatenate(leaves, axis=1))
+
+
+def _log(values: Array) -> Array:
+    """Of norms; what has underflowed counts as the smallest float32."""
+    return jnp.log(jnp.maximum(values, 1e-38))
+
+
+def _of_cell(delta: Mapping[str, PyTree]) -> tuple[Array, Array]:
+    entering, leaving = _over_time(delta["entering"]), _over_time(delta["leaving"])
+    at = jnp.linspace(0, len(leaving) - 1, TIMES).round().astype(jnp.int32)
+    # The first step's carry is a constant: what flows into it flows nowhere.
+    known = (leaving[1:] > 1e-36) & (entering[1:] > 1e-38)
+    gains = jnp.where(known, _log(entering[1:]) - _log(leaving[1:]), 0.0)
+    return _log(leaving)[at], gains.sum() / jnp.maximum(known.sum(), 1)
+
+
+def activity(
+    layers: Sequence[Layer],
+    seen: Mapping[str, Seen],
+    deltas: Mapping[str, PyTree],
+    outputs: Any,
+) -> Activity:
+    """Statistics of one application of a module and of the gradients at its layers.
+
+    What follows a layer is what the next one is given, or the module's output, where its shape is the
+    layer's or is made of as many units.
+
+    Args:
+        layers: as `Listener.layers` gives them; those without a tap are left out.
+        seen: as `Listener.apply` gives it.
+        deltas: gradients with respect to the taps.
+        outputs: of the module.
+
+    Returns:
+        An `Activity`.
+    """
+    tapped = [layer for layer in layers if layer.shape is not None]
+    rows, alive, flows, gains = [], [], [], []
+    for i, layer in enumerate(tapped):
+        came = seen[layer.name].outputs
+        after = None
+        if layer.kind != "cell":
+            follows = [seen[later.name].inputs for later in tapped[i + 1 : i + 2]] or [outputs]
+            after = _follows(came, follows[0])
+            delta = deltas[layer.name]
+        else:
+            flow, gain = _of_cell(deltas[layer.name])
+            flows.append(flow)
+            gains.append(gain)
+            delta = jax.tree.leaves(deltas[layer.name]["leaving"])[-1]
+        row, living = _of_layer(came, after, delta)
+        rows.append(row)
+        alive.append(living)
+    return Activity(
+        layers=jnp.stack(rows) if rows else jnp.zeros((0, len(ACTIVITY))),
+        alive=jnp.concatenate(alive) if alive else jnp.zeros(0, bool),
+        over_time=jnp.stack(flows) if flows else jnp.zeros((0, TIMES)),
+        gain=jnp.stack(gains) if gains else jnp.zeros(0),
+    )
+
+
+def _follows(outputs: Array, after: Any) -> Array | None:
+    if not hasattr(after, "shape") or not jnp.issubdtype(after.dtype, jnp.floating):
+        return None
+    if after.shape == outputs.shape:
+        return after
+    same_batch = after.ndim > 1 and after.shape[0] == outputs.shape[0]
+    # Pooling keeps channels last, flattening as a whole number of positions.
+    if same_batch and outputs.ndim > 2 and after.shape[-1] % outputs.shape[-1] == 0:
+        return after
+    return None

@@ -1,0 +1,646 @@
+"""The decision table: from what was recorded of a run to what went wrong, first, where and why."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml.monitor import curves
+from jaxml.monitor.activity import TIMES, units
+from jaxml.monitor.findings import Finding
+from jaxml.monitor.history import History
+
+__all__ = ["diagnose", "is_suspicious"]
+
+# Of what a constant guess loses, so much is had by looking at the inputs: from here on a model has learned.
+_LEARNED = 0.1
+_LEARNED_WELL = 0.4
+
+# Gradients at the first layer against the last: below, they vanish.
+_VANISHED = 1e-3
+
+# Norms against their running median: above, they explode.
+_EXPLODED = 10.0
+
+
+def is_suspicious(history: History) -> bool:
+    """Whether a run is worth measuring the curvature for: steps clipped or refused, or no fall."""
+    finite = history.losses[np.isfinite(history.losses)]
+    if len(finite) < len(history.losses) or not history.taken.all():
+        return True
+    if (history.coefficient < 1).any():
+        return True
+    tenth = max(1, len(finite) // 10)
+    if np.median(finite[-tenth:]) > 0.7 * np.median(finite[:tenth]):
+        return True
+    found = curves.diagnose_loss_curve(finite)
+    return any(f.symptom in ("loss_divergence", "loss_jump", "loss_oscillation") for f in found)
+
+
+def diagnose(history: History) -> list[Finding]:
+    """Reads findings off a run, causes before what followed from them.
+
+    | | gradients at the layers | loss | zeros |
+    |---|---|---|---|
+    | vanishing over depth | fall geometrically to below 1e-3 towards the input | of a constant guess | no |
+    | tiny initialisation | level, but activations shrink from layer to layer | of a constant guess | no |
+    | converged | as in mid-training | far below a constant guess | no |
+    | learning rate too low | level | falls on where the parameters are moved further the same way | no |
+    | dead units | exactly 0 below a layer | of a constant guess | whole units |
+    | saturated | fall at one layer, whose outputs lie at their bounds | of a constant guess | no |
+    | clipped or held by epsilon | level | stalls | no |
+
+    What a constant guess loses is the loss with the labels of other examples: it needs no scale.
+
+    Args:
+        history: a run.
+
+    Returns:
+        Findings; none for a healthy run.
+    """
+    return _Case(history).findings()
+
+
+class _Case:
+    """One run, and what is asked of it more than once."""
+
+    def __init__(self, history: History) -> None:
+        self.history = h = history
+        after = h.after
+        self.steps = len(h.losses)
+        self.learned = self.signal = 0.0
+        if after is not None and np.isfinite(after.loss) and np.isfinite(after.mismatched_loss):
+            gap = after.mismatched_loss - after.loss
+            self.signal = gap / max(abs(after.mismatched_loss), 1e-300)
+        self.has_learned = self.signal > _LEARNED_WELL
+        bad = h.data.bad_rows
+        self.bad_data = len(bad) > 0
+        self.finite = np.where(np.isfinite(h.losses), h.losses, np.nan)
+        self.curve = curves.diagnose_loss_curve(h.losses, self._validation())
+        self.symptoms = {finding.symptom for finding in self.curve}
+        self.dense = [i for i, layer in enumerate(h.tapped) if layer.kind in ("dense", "cell")]
+        self.learning_rate = self._learning_rate()
+        self.too_long = self._too_long()
+        self.explosions = self._explosions()
+
+    def _validation(self) -> NDArray[np.float64] | None:
+        values = self.history.validation_losses
+        return values if len(values) > 4 else None
+
+    # What is known of the steps
+
+    def _learning_rate(self) -> float:
+        """Of plain gradient descent, where update and gradient are in one ratio in all layers; else NaN."""
+        h = self.history
+        g, u = h.statistic("gradient_norm"), h.statistic("update_norm")
+        at = h.measured & h.taken & (h.coefficient == 1)
+        ratios = np.where((g > 0) & np.isfinite(g), u / np.where(g > 0, g, 1), np.nan)[at]
+        rows = ratios[np.isfinite(ratios).any(1)]
+        if len(rows) < 2:
+            return math.nan
+        with np.errstate(all="ignore"):
+            apart = np.nanmax(rows, 1) / np.nanmin(rows, 1)
+        if np.median(apart) > 1.01:
+            return math.nan
+        return float(np.median(np.nanmax(rows, 1)))
+
+    def _too_long(self) -> float:
+        """Steps against the longest that the curvature allows: above 1, too long; NaN if unknown."""
+        after = self.history.after
+        if after is None or not np.isfinite(self.learning_rate):
+            return math.nan
+        known = [s for s in after.sharpness if np.isfinite(s) and s > 0]
+        return self.learning_rate * max(known) / 2 if known else math.nan
+
+    def _relative_updates(self) -> NDArray[np.float64]:
+        """[measured, layers] updates over parameters; NaN where these are (nearly) zero."""
+        h = self.history
+        p, u = h.statistic("parameter_norm"), h.statistic("update_norm")
+        usable = (p > 1e-8) & np.isfinite(p) & np.isfinite(u)
+        return np.where(usable, u / np.where(usable, p, 1), np.nan)[h.measured & h.taken]
+
+    def _explosions(self) -> NDArray[np.int64]:
+        """Steps whose gradient is finite and far beyond the median of those before."""
+        h = self.history
+        norm = np.where(np.isfinite(h.norm) & (h.norm > 0), h.norm, np.nan)
+        far = []
+        for step in range(1, self.steps):
+            past = norm[max(0, step - 48) : step]
+            past = past[np.isfinite(past)]
+            if len(past) and np.isfinite(norm[step]):
+                if norm[step] > _EXPLODED * np.median(past) and h.coefficient[step] < 1:
+                    far.append(step)
+        return np.array(far, np.int64)
+
+    # The findings
+
+    def findings(self) -> list[Finding]:
+        found = self._of_data()
+        if silent := self._of_silence():
+            return [*found, silent]
+        found += self._of_initialization(found)
+        found += self._of_steps(found)
+        found += self._of_units(found)
+        found += self._of_depth(found)
+        found += self._of_time(found)
+        found += self._of_optimizer(found)
+        found += self._of_curve(found)
+        found += self._of_nothing(found)
+        return found
+
+    def _failed(self) -> bool:
+        return not self.has_learned
+
+    def _of_data(self) -> list[Finding]:
+        data, found = self.history.data, []
+        if self.bad_data:
+            name, row, column = data.bad_cells[0]
+            evidence = {"rows": len(data.bad_rows), "row": row, "column": column, "array": name}
+            found.append(
+                Finding(
+                    "non_finite",
+                    0,
+                    "input",
+                    "error",
+                    evidence,
+                    f"{name}[{row}], column {column}, is not finite",
+                    "drop these rows, or fill them in where they come from",
+                )
+            )
+        trouble = (
+            self._failed()
+            or len(self.explosions) > 2
+            or bool(self.symptoms & {"loss_divergence", "loss_jump", "loss_oscillation"})
+            or not np.isfinite(self.history.losses).all()
+        )
+        if data.unscaled and trouble:
+            evidence = {
+                "input_scale": data.input_scale,
+                "input_spread": data.input_spread,
+                "target_scale": data.target_scale,
+                "column": data.worst_column,
+            }
+            found.append(
+                Finding(
+                    "unscaled_input",
+                    0,
+                    "input",
+                    "error",
+                    evidence,
+                    "inputs or targets are far from the scale that initialisers and learning rates assume",
+                    "bring each column to mean 0 and deviation 1",
+                )
+            )
+        return found
+
+    def _of_silence(self) -> Finding | None:
+        """No gradient at all, from the first step on: what comes out does not depend on the parameters."""
+        h = self.history
+        gradient = h.statistic("gradient_norm")[h.measured]
+        if self._failed() and len(gradient) and not np.any(gradient != 0):
+            return Finding(
+                "no_learnable_signal",
+                0,
+                "output",
+                "error",
+                {"largest_gradient": 0.0},
+                "the loss does not depend on the parameters: a softmax over one unit is always 1",
+                "no activation after the last layer, or one that fits the loss",
+            )
+        return None
+
+    def _of_initialization(self, found: list[Finding]) -> list[Finding]:
+        h, after = self.history, self.history.after
+        if after is not None and after.equal_units and self._failed():
+            name = after.equal_units[0]
+            return [
+                _initial(
+                    name,
+                    {"layers": len(after.equal_units), "kind": "equal"},
+                    "all units of a layer start alike, and stay so",
+                )
+            ]
+        if not len(h.looks) or not self.dense:
+            return []
+        rms = h.look("rms")[0, self.dense]
+        names = [h.tapped[i].name for i in self.dense]
+        entering = max(h.data.input_scale, 1e-30)
+        known = rms > 0
+        if not np.isfinite(rms).all():
+            worst = int(np.argmin(np.isfinite(rms)))
+            return [
+                _initial(
+                    names[worst],
+                    {"kind": "large"},
+                    "activations overflow before the first step",
+                )
+            ]
+        if known.any() and len(rms) > 1:
+            gain = rms / entering
+            grown = np.flatnonzero(gain > 100)
+            if len(grown) and rms[grown[0]] > 30 and self._failed():
+                return [
+                    _initial(
+                        names[int(np.argmax(gain > 10))],
+                        {"kind": "large", "gain": float(gain.max())},
+                        "activations grow from layer to layer: the initial weights are too large",
+                    )
+                ]
+            spread = h.look("spread")[0, self.dense]
+            if self._failed() and len(rms) > 2 and not found:
+                last = self._last_hidden()
+                shrunk = spread[last] / max(spread[0], 1e-30)
+                small = spread[0] / entering
+                delta = h.look("gradient_norm")[0, self.dense]
+                falls = delta[0] < 0.1 * delta[last] if delta[last] > 0 else False
+                born_dead = h.look("dead")[0, self.dense].max() >= 0.5
+                if min(shrunk, small) < 0.02 and falls and not self._squashes() and not born_dead:
+                    return [
+                        _initial(
+                            names[0],
+                            {"kind": "small", "gain": float(min(shrunk, small))},
+                            "activations fade from layer to layer: the initial weights are too small",
+                        )
+                    ]
+        return []
+
+    def _last_hidden(self) -> int:
+        return max(len(self.dense) - 2, 0)
+
+    def _squashes(self) -> bool:
+        """Whether the hidden layers end in sigmoids, whose slope is a quarter at most."""
+        sigmoid = self.history.look("sigmoid")[0, self.dense]
+        return bool(np.mean(sigmoid[:-1] > 0.9) > 0.5) if len(sigmoid) > 1 else False
+
+    def _of_steps(self, found: list[Finding]) -> list[Finding]:
+        h = self.history
+        out: list[Finding] = []
+        unexplained = ~h.taken
+        if self.bad_data:
+            unexplained = np.zeros_like(unexplained)
+        curve = {f.symptom: f for f in self.curve}
+        explosions = self.explosions
+        grows = len(explosions) >= 3
+        data_burst = (
+            curve.get("loss_jump") is not None
+            and curve["loss_jump"].evidence["kind"] == "burst"
+            and len(h.data.outlier_rows) + len(h.data.outlier_targets) > 0
+        )
+        diverges = "loss_divergence" in curve
+        too_long = np.isfinite(self.too_long) and self.too_long > 1.05
+        relative = self._relative_updates()
+        share = 0.0
+        if relative.size:
+            early = relative[: max(2, len(relative) // 4)]
+            early = early[np.isfinite(early).any(1)]
+            share = float(np.median(np.nanmedian(early, 1))) if len(early) else 0.0
+        large = not np.isfinite(self.learning_rate) and share > 0.1
+        rate = 1 / self.too_long * self.learning_rate if too_long else None
+        factor = 0.5 / self.too_long if too_long else min(0.1, 0.01 / share if share else 0.1)
+        evidence: dict[str, Any] = {"learning_rate_factor": float(factor)}
+        if rate is not None:
+            evidence |= {
+                "learning_rate": self.learning_rate,
+                "learning_rate_to_try": float(rate / 2),
+            }
+        unhealthy = self._failed() or diverges or bool(self.symptoms & {"loss_oscillation"})
+        if (too_long or large) and (unhealthy or grows) and not self._from_birth(found):
+            words = (
+                f"learning rate {self.learning_rate:.3g} above 2/λ ≈ {rate:.3g}"
+                if rate is not None
+                else f"a step changes parameters by {share:.0%} of their size"
+            )
+            out.append(
+                Finding(
+                    "learning_rate_too_high",
+                    0,
+                    "all layers",
+                    "error" if self._failed() else "warning",
+                    evidence,
+                    words,
+                    f"multiply the learning rate by {factor:.2g}",
+                )
+            )
+        if grows and not data_burst:
+            step = int(explosions[0])
+            layer, norm, times = self._first_exploding(step)
+            clip = float(np.median(h.norm[:step][np.isfinite(h.norm[:step])]))
+            out.append(
+                Finding(
+                    "exploding_gradient",
+                    step,
+                    layer,
+                    "error" if self._failed() or diverges else "warning",
+                    {**evidence, "norm": norm, "times_its_median": times, "clip_to_try": clip},
+                    out[0].cause if out else "the gradient grows faster than its running median",
+                    f"lower the learning rate, or clip at {clip:.3g}",
+                )
+            )
+        if unexplained.any() and not out:
+            step = int(np.argmax(unexplained))
+            gradient = h.statistic("non_finite")[step]
+            layer = h.layers[int(np.argmax(gradient > 0))] if (gradient > 0).any() else "loss"
+            out.append(
+                Finding(
+                    "non_finite",
+                    step,
+                    layer,
+                    "error" if unexplained.mean() > 0.5 else "warning",
+                    {"steps_refused": int(unexplained.sum())},
+                    "an operation without a finite result: an overflow, log 0, 0 / 0 or a square root at 0",
+                    "lower the learning rate, or guard the operation",
+                )
+            )
+        return out
+
+    def _from_birth(self, found: list[Finding]) -> bool:
+        return any(f.symptom == "poor_initialization" for f in found)
+
+    def _first_exploding(self, step: int) -> tuple[str, float, float]:
+        """The layer whose gradient is furthest from what it was, its norm, and how far."""
+        h = self.history
+        g = h.statistic("gradient_norm")
+        at = np.flatnonzero(h.measured)
+        here = at[np.searchsorted(at, step, side="left").clip(0, len(at) - 1)]
+        before = g[at[at < step]]
+        if not len(before):
+            return h.layers[int(np.argmax(g[here]))], float(h.norm[step]), math.inf
+        usual = np.median(before, axis=0)
+        times = np.where(usual > 0, g[here] / np.where(usual > 0, usual, 1), 0)
+        worst = int(np.argmax(np.where(np.isfinite(times), times, 0)))
+        past = h.norm[max(0, step - 48) : step]
+        past = past[np.isfinite(past)]
+        return h.layers[worst], float(h.norm[step]), float(h.norm[step] / np.median(past))
+
+    def _alive(self) -> list[tuple[str, float, float]]:
+        """For each layer its name, and the shares of units dead at first and, over a window, at last."""
+        h = self.history
+        bounds = np.cumsum((0, *units(h.tapped)))
+        number = len(h.looks)
+        window = max(1, min(10, number // 3))
+        told = []
+        for i, layer in enumerate(h.tapped):
+            alive = h.alive[:, bounds[i] : bounds[i + 1]]
+            first = 1 - alive[0].mean()
+            last = 1 - alive[-window:].any(0).mean()
+            told.append((layer.name, float(first), float(last)))
+        return told
+
+    def _of_units(self, found: list[Finding]) -> list[Finding]:
+        h = self.history
+        if not len(h.looks):
+            return []
+        out = []
+        shares = self._alive()
+        hidden = [
+            (name, a, b)
+            for (name, a, b), layer in zip(shares, h.tapped, strict=True)
+            if layer.kind in ("dense", "normalization")
+        ]
+        dead = [(name, a, b) for name, a, b in hidden if b >= 0.5]
+        killed = [(name, a, b) for name, a, b in dead if b == 1 or self._failed() or b - a > 0.3]
+        if killed and (self._failed() or any(b - a > 0.3 for _, a, b in killed)):
+            name, a, b = max(killed, key=lambda each: each[2])
+            bounds = np.cumsum((0, *units(h.tapped)))
+            i = next(i for i, layer in enumerate(h.tapped) if layer.name == name)
+            per_look = 1 - h.alive[:, bounds[i] : bounds[i + 1]].mean(1)
+            step = int(h.looks[int(np.argmax(per_look >= min(b, 0.5)))])
+            birth = a >= 0.5
+            out.append(
+                Finding(
+                    "dead_relu",
+                    step,
+                    name,
+                    "error" if self._failed() else "warning",
+                    {"dead": b, "dead_at_first": a, "from_birth": birth, "layers": len(killed)},
+                    found[-1].cause
+                    if found and not birth
+                    else "units whose inputs never exceed 0 get no gradient, and stay so",
+                    "leaky ReLU, He initialisation" + ("" if birth else ", a lower learning rate"),
+                )
+            )
+        if self._failed():
+            # A ReLU of huge numbers is a sigmoid of them, too.
+            saturated = np.where(h.look("relu") > 0.9, 0.0, h.look("saturated"))
+            late = np.median(saturated[-max(1, len(saturated) // 3) :], axis=0)
+            for i, layer in enumerate(h.tapped):
+                if late[i] > 0.6:
+                    where = "output" if i == len(h.tapped) - 1 else layer.name
+                    out.append(
+                        Finding(
+                            "saturated_activation",
+                            int(h.looks[int(np.argmax(saturated[:, i] > 0.6))]),
+                            where,
+                            "error",
+                            {"saturated": float(late[i])},
+                            "inputs of the activation lie far beyond its slope",
+                            "scale inputs and targets, smaller initial weights, normalisation",
+                        )
+                    )
+                    break
+        return out
+
+    def _of_depth(self, found: list[Finding]) -> list[Finding]:
+        h = self.history
+        if len(self.dense) < 3 or not len(h.looks) or not self._failed():
+            return []
+        if any(
+            f.symptom
+            in ("dead_relu", "saturated_activation", "poor_initialization", "exploding_gradient")
+            for f in found
+        ):
+            return []
+        delta = h.look("gradient_norm")[:, self.dense]
+        ratio, straight = [], []
+        for row in delta:
+            known = np.isfinite(row) & (row > 0)
+            if known.sum() < 3 or not known[-1]:
+                continue
+            logs = np.log(row[known])
+            place = np.flatnonzero(known)
+            line = np.polyfit(place, logs, 1)
+            explained = 1 - np.var(logs - np.polyval(line, place)) / max(np.var(logs), 1e-300)
+            ratio.append(math.exp(logs[0] - logs.max()))
+            straight.append(explained if line[0] > 0 else 0.0)
+        if len(ratio) < max(1, len(delta) // 2):
+            return []
+        late = slice(len(ratio) // 2, None)
+        if np.median(ratio[late]) < _VANISHED and np.median(straight[late]) > 0.6:
+            first = h.tapped[self.dense[0]].name
+            kinds = {
+                name: float(np.median(h.look(name)[0, self.dense[:-1]]))
+                for name in ("sigmoid", "tanh", "relu")
+            }
+            activation = (
+                max(kinds, key=lambda k: kinds[k]) if max(kinds.values()) > 0.9 else "unknown"
+            )
+            return [
+                Finding(
+                    "vanishing_gradient",
+                    int(h.looks[int(np.argmax(np.array(ratio) < _VANISHED))]),
+                    first,
+                    "error",
+                    {
+                        "ratio": float(np.median(ratio[late])),
+                        "layers": len(self.dense),
+                        "straightness": float(np.median(straight[late])),
+                        "activation": activation,
+                    },
+                    "each layer passes back a fraction of the gradient it gets",
+                    "ReLU with He initialisation, normalisation or residual connections",
+                )
+            ]
+        return []
+
+    def _of_time(self, found: list[Finding]) -> list[Finding]:
+        h = self.history
+        if not h.times or not len(h.looks):
+            return []
+        out = []
+        cells = [layer.name for layer in h.tapped if layer.kind == "cell"]
+        for i, (name, length) in enumerate(zip(cells, h.times, strict=True)):
+            gain = h.gain[len(h.gain) // 2 :, i]
+            transport = float(np.median(gain)) * (length - 1)
+            fall = float(
+                np.median(
+                    h.over_time[len(h.gain) // 2 :, i, 0]
+                    - h.over_time[len(h.gain) // 2 :, i, TIMES - 1]
+                )
+            )
+            if transport < math.log(_VANISHED) and self._failed() and length > 3:
+                out.append(
+                    Finding(
+                        "vanishing_through_time",
+                        int(h.looks[len(h.gain) // 2]),
+                        name,
+                        "error",
+                        {
+                            "factor_a_step": math.exp(float(np.median(gain))),
+                            "steps": length,
+                            "first_against_last": math.exp(max(fall, -80.0)),
+                        },
+                        "the recurrence shrinks the gradient at every step back in time",
+                        "a GRU or LSTM, an orthogonal recurrent matrix, or a penalty that keeps the norm",
+                    )
+                )
+        return out
+
+    def _of_optimizer(self, found: list[Finding]) -> list[Finding]:
+        h, after = self.history, self.history.after
+        out: list[Finding] = []
+        if after is None:
+            return out
+        norms = h.norm[np.isfinite(h.norm)]
+        if np.isfinite(after.clips_at) and len(norms):
+            share = float(np.mean(norms > 2 * after.clips_at))
+            if share > 0.5 and not any(f.symptom in ("exploding_gradient",) for f in found):
+                typical = float(np.median(norms))
+                out.append(
+                    Finding(
+                        "clip_saturation",
+                        int(np.argmax(h.norm > 2 * after.clips_at)),
+                        "all layers",
+                        "error" if self._failed() else "warning",
+                        {
+                            "clipped": share,
+                            "clips_at": after.clips_at,
+                            "median_norm": typical,
+                            "clip_to_try": float(np.percentile(norms, 90)),
+                        },
+                        "more than half of all steps are clipped: the direction alone is left",
+                        "clip at the 90th percentile of the norms, or lower the learning rate",
+                    )
+                )
+        if (
+            np.isfinite(after.epsilon_share)
+            and after.epsilon_share > 0.25
+            and (self._failed() or self._could_go_further() > 0.2)
+        ):
+            out.append(
+                Finding(
+                    "update_floor",
+                    0,
+                    "all layers",
+                    "error" if self._failed() else "warning",
+                    {"epsilon_share": 2 * after.epsilon_share},
+                    "gradients are below the optimizer's epsilon: the update shrinks with them",
+                    "a smaller epsilon, or a larger loss",
+                )
+            )
+        return out
+
+    def _could_go_further(self) -> float:
+        """By how much of itself the loss falls where the parameters are moved ten times as far."""
+        after = self.history.after
+        if after is None or not after.further or not np.isfinite(after.loss):
+            return 0.0
+        best = (
+            min(value for value in after.further.values() if np.isfinite(value))
+            if any(np.isfinite(v) for v in after.further.values())
+            else after.loss
+        )
+        return (after.loss - best) / max(abs(after.loss), 1e-300)
+
+    def _of_curve(self, found: list[Finding]) -> list[Finding]:
+        known = {f.symptom for f in found}
+        out = []
+        for finding in self.curve:
+            symptom = finding.symptom
+            if symptom in known or symptom in ("loss_stuck", "learning_rate_too_low"):
+                continue
+            if symptom == "non_finite" and (known or self.bad_data):
+                continue
+            if symptom == "repetitive_data" and self.history.data.period == 0 and known:
+                continue
+            out.append(finding)
+        return out
+
+    def _of_nothing(self, found: list[Finding]) -> list[Finding]:
+        after = self.history.after
+        if found or after is None:
+            return []
+        known = sorted((k, v) for k, v in after.further.items() if np.isfinite(v))
+        ten = {k: v for k, v in known if k >= 10}
+        # Downhill all the way to ten times as far, and by what counts: much of it, or at all where nothing
+        # is learned.
+        downhill = len(known) > 1 and after.loss > known[0][1] > known[1][1]
+        enough = 0.99 if self._failed() else 0.8
+        unlearned = after.loss > 0.3 * after.mismatched_loss
+        if ten and downhill and unlearned and min(ten.values()) < enough * after.loss:
+            factor = min(ten, key=lambda k: ten[k])
+            return [
+                Finding(
+                    "learning_rate_too_low",
+                    0,
+                    "all layers",
+                    "error" if self._failed() else "warning",
+                    {"learning_rate_factor": factor, "loss_there": ten[factor], "loss": after.loss},
+                    "the loss goes on falling where the parameters are moved "
+                    f"{factor:.0f} times as far",
+                    f"multiply the learning rate by {factor:.0f}, or train for longer",
+                )
+            ]
+        if self.signal < _LEARNED:
+            return [
+                Finding(
+                    "no_learnable_signal",
+                    0,
+                    "input",
+                    "error",
+                    {
+                        "signal": self.signal,
+                        "loss": after.loss,
+                        "loss_of_other_labels": after.mismatched_loss,
+                    },
+                    "gradients are healthy, and yet labels do not follow from the inputs",
+                    "check how labels are joined to inputs; overfit ten trusted examples first",
+                )
+            ]
+        return []
+
+
+def _initial(where: str, evidence: dict[str, Any], cause: str) -> Finding:
+    return Finding(
+        "poor_initialization", 0, where, "error", evidence, cause, "He or Glorot initialisation"
+    )

@@ -1,0 +1,172 @@
+"""What is wrong with the data, before anything is trained on them; NumPy in, NumPy out."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DataReport", "inspect"]
+
+# Values of a column whose mean or deviation is so far from one are off the scale that initialisers assume.
+_FAR = 30.0
+_SPREAD = 300.0
+
+
+class DataReport(NamedTuple):
+    """What was found in a data set.
+
+    Attributes:
+        bad_rows: rows of inputs or targets with a value that is not finite.
+        bad_cells: the first ten of them as (array, row, column), column in the flattened row.
+        input_scale: largest root mean square of a column of the inputs.
+        input_spread: largest over smallest deviation of a column; of columns that vary.
+        worst_column: the column of the largest root mean square.
+        target_scale: root mean square of the targets, where they are numbers and not classes; else 1.
+        outlier_rows: rows with a value more than 50 robust deviations from its column's median.
+        outlier_targets: rows whose target is, where targets are numbers.
+        period: rows repeat with this period, in order; 0 where they do not.
+        distinct: share of rows that are distinct.
+        sorted_by_target: whether the rows come in runs of equal targets.
+    """
+
+    bad_rows: NDArray[np.int64]
+    bad_cells: tuple[tuple[str, int, int], ...]
+    input_scale: float
+    input_spread: float
+    worst_column: int
+    target_scale: float
+    outlier_rows: NDArray[np.int64]
+    outlier_targets: NDArray[np.int64]
+    period: int
+    distinct: float
+    sorted_by_target: bool
+
+    @property
+    def unscaled(self) -> bool:
+        """Whether inputs, or targets, are off the scale that initialisers and learning rates assume."""
+        return self.input_scale > _FAR or self.input_spread > _SPREAD or self.target_scale > _FAR
+
+
+def _flat(values: NDArray[Any]) -> NDArray[Any]:
+    return values.reshape(len(values), -1)
+
+
+def _is_number(values: NDArray[Any]) -> bool:
+    return values.dtype.kind == "f" or values.dtype.name == "bfloat16"
+
+
+def inspect(x: NDArray[Any], y: NDArray[Any]) -> DataReport:
+    """Looks at inputs and targets.
+
+    Args:
+        x: [N, …] inputs.
+        y: [N, …] targets; integers are classes.
+
+    Returns:
+        A `DataReport`.
+
+    Example:
+        >>> report = inspect(np.array([[1.0], [np.nan], [3.0]]), np.arange(3))
+        >>> report.bad_rows.tolist(), report.bad_cells
+        ([1], (('x', 1, 0),))
+    """
+    bad = np.zeros(len(x), bool)
+    cells: list[tuple[str, int, int]] = []
+    for name, values in (("x", x), ("y", y)):
+        if _is_number(values):
+            wrong = ~np.isfinite(_flat(values).astype(np.float64))
+            bad |= wrong.any(1)
+            cells += [(name, int(row), int(column)) for row, column in np.argwhere(wrong)[:10]]
+    good = ~bad
+    scale, spread, worst, outliers = 1.0, 1.0, 0, np.zeros(0, np.int64)
+    if _is_number(x) and good.any():
+        columns = _flat(x)[good].astype(np.float64)
+        rms = np.sqrt(np.square(columns).mean(0))
+        deviation = columns.std(0)
+        varying = deviation > 1e-12 * np.maximum(rms, 1e-300)
+        scale, worst = float(rms.max(initial=0.0)), int(rms.argmax()) if rms.size else 0
+        # Columns on one scale may vary little, as the border of an image does: the spread is that of what
+        # is large.
+        if varying.sum() > 1:
+            high = np.sort(deviation[varying])
+            spread = float(high[-1] / max(np.median(high), 1e-300))
+        outliers = np.flatnonzero(good)[_outliers(columns).any(1)]
+    targets, outlying = 1.0, np.zeros(0, np.int64)
+    if _is_number(y) and good.any():
+        numbers = _flat(y)[good].astype(np.float64)
+        # Of the middle: a few targets in another unit are outliers, not a scale.
+        targets = float(
+            np.sqrt(
+                np.mean(
+                    np.square(
+                        numbers[
+                            np.abs(numbers - np.median(numbers))
+                            <= np.percentile(np.abs(numbers - np.median(numbers)), 95)
+                        ]
+                    )
+                )
+            )
+        )
+        outlying = np.flatnonzero(good)[_outliers(numbers).any(1)]
+    rows = _fingerprints(x, y)
+    _, first = np.unique(rows, return_index=True)
+    return DataReport(
+        bad_rows=np.flatnonzero(bad),
+        bad_cells=tuple(cells[:10]),
+        input_scale=scale,
+        input_spread=spread,
+        worst_column=worst,
+        target_scale=targets,
+        outlier_rows=outliers,
+        outlier_targets=outlying,
+        period=_period(rows, len(first)),
+        distinct=len(first) / max(len(rows), 1),
+        sorted_by_target=_in_runs(y),
+    )
+
+
+def _outliers(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    center = np.median(columns, axis=0)
+    away = np.abs(columns - center)
+    robust = 1.4826 * np.median(away, axis=0)
+    # A column that is mostly one value has no deviation to judge by.
+    usual = np.where(robust > 0, robust, np.inf)
+    return away > 50 * usual
+
+
+def _fingerprints(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.uint64]:
+    """A number for each row; equal rows have equal numbers."""
+    mixed = np.zeros(len(x), np.uint64)
+    generator = np.random.Generator(np.random.PCG64(7))
+    for values in (_flat(x), _flat(y)):
+        words = np.ascontiguousarray(values.astype(np.float64)).view(np.uint64)
+        factors = generator.integers(1, 2**63, words.shape[1], dtype=np.uint64) | np.uint64(1)
+        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+        with np.errstate(over="ignore"):
+            mixed += ((words ^ (words >> np.uint64(31))) * factors).sum(1, dtype=np.uint64)
+    return mixed
+
+
+def _period(rows: NDArray[np.uint64], distinct: int) -> int:
+    """The distance at which nearly all rows come again, at least four times; 0 if there is none."""
+    number = len(rows)
+    if distinct < 2 or distinct * 4 > number:
+        return 0
+    again = np.flatnonzero(rows[1:] == rows[0]) + 1
+    for distance in again[:64]:
+        if distance * 4 > number:
+            break
+        if np.mean(rows[distance:] == rows[:-distance]) > 0.95:
+            return int(distance)
+    return 0
+
+
+def _in_runs(y: NDArray[Any]) -> bool:
+    """Whether equal targets stand together far more than chance would put them."""
+    flat = _flat(y)
+    if len(flat) < 20:
+        return False
+    same = float(np.mean((flat[1:] == flat[:-1]).all(1)))
+    _, counts = np.unique(_fingerprints(flat, flat), return_counts=True)
+    by_chance = float(np.square(counts / len(flat)).sum())
+    return by_chance < 0.9 and same > 0.5 + by_chance / 2 and len(counts) > 1

@@ -1,0 +1,53 @@
+"""What is found in data before anything is trained on them."""
+
+import numpy as np
+
+from jaxml import monitor
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(300, 5)).astype(np.float32)
+Y = RNG.integers(0, 3, 300).astype(np.int32)
+
+
+def test_nothing_is_found_in_what_is_well():
+    report = monitor.inspect(X, Y)
+    assert not len(report.bad_rows) and not report.unscaled and report.period == 0
+    assert not len(report.outlier_rows) and not report.sorted_by_target
+    assert report.distinct == 1
+
+
+def test_cells_that_are_not_finite_are_named():
+    x = X.copy()
+    x[7, 3], x[200, 0] = np.nan, -np.inf
+    report = monitor.inspect(x, Y)
+    assert report.bad_rows.tolist() == [7, 200]
+    assert report.bad_cells == (("x", 7, 3), ("x", 200, 0))
+    report = monitor.inspect(X, np.where(np.arange(300) == 9, np.nan, 1.0))
+    assert report.bad_cells == (("y", 9, 0),)
+
+
+def test_scales():
+    x = X.copy()
+    x[:, 2] *= 1000
+    report = monitor.inspect(x, Y)
+    assert report.unscaled and report.worst_column == 2
+    assert monitor.inspect(X, 1e4 * X[:, 0]).unscaled
+    assert not monitor.inspect(X, 5 * X[:, 0]).unscaled
+
+
+def test_a_few_targets_in_another_unit_are_outliers_and_no_scale():
+    y = X[:, 0].copy()
+    y[10:13] *= 1e4
+    report = monitor.inspect(X, y)
+    assert set(report.outlier_targets) <= {10, 11, 12} and len(report.outlier_targets) > 0
+    assert not report.unscaled
+
+
+def test_repetition_and_order():
+    report = monitor.inspect(np.tile(X[:20], (15, 1)), np.tile(Y[:20], 15))
+    assert report.period == 20 and report.distinct == 20 / 300
+    assert monitor.inspect(X, np.sort(Y)).sorted_by_target
+
+
+def test_integers_and_a_single_row():
+    assert monitor.inspect(np.zeros((1, 3), np.int32), np.zeros(1, np.int32)).distinct == 1
