@@ -1,11 +1,13 @@
 """One step, one loop, and a state that holds everything they change."""
 
+from jaxml.train.fit import Fit, fit
 from jaxml.train.loop import repeat, run, stop_on_signals
 from jaxml.train.state import Report, State, create_state
 from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step
 
 __all__ = [
     "Bags",
+    "Fit",
     "Report",
     "RowSchedule",
     "State",
@@ -13,6 +15,7 @@ __all__ = [
     "Whole",
     "all_finite",
     "create_state",
+    "fit",
     "make_step",
     "repeat",
     "run",

@@ -91,6 +91,7 @@ def make_step(
     row_optimizers: Mapping[str, RowSchedule] | None = None,
     accept: Callable[[Array, PyTree], Array] = all_finite,
     stochastic_rounding: bool = False,
+    verdict: Callable[[PyTree], Array] | None = None,
 ) -> Callable[[State, PyTree], tuple[State, Report]]:
     """Builds `step(state, batch) -> (state, report)`, pure; the caller compiles and donates.
 
@@ -105,6 +106,10 @@ def make_step(
         optimizer: an `optax.GradientTransformation` for `state.params`; None where there are none.
         row_optimizers: for each table a function `step -> RowOptimizer`, so that a schedule counts steps.
         accept: `accept(loss, gradients) -> bool scalar`; `gradients` holds `"params"` and `"rows"`.
+        verdict: None, or `verdict(opt_state) -> bool scalar`, for an optimizer that decides itself what
+            reaches the parameters (`monitor.guard`) and returns an update that changes no bit where it
+            refuses. It is given the loss as `value=`, NaN where `accept` refuses, and keeps its own state
+            either way; what it refuses stays as it was everywhere else.
         stochastic_rounding: round updated bf16 rows at random, without bias, instead of to nearest.
 
     Returns:
@@ -157,11 +162,20 @@ def make_step(
         with jax.named_scope("dense_update"):
             params, opt_state = state.params, state.opt_state
             if optimizer is not None:
-                updates, opt_state = optimizer.update(d_params, state.opt_state, state.params)
+                known = {}
+                if verdict is not None:
+                    known["value"] = jnp.where(accepted, loss, jnp.nan)
+                updates, opt_state = optimizer.update(
+                    d_params, state.opt_state, state.params, **known
+                )
                 params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
-            dense = (params, model_state, opt_state)
-            before = (state.params, state.model_state, state.opt_state)
-            params, model_state, opt_state = trees.select(accepted, dense, before)
+            if verdict is None:
+                dense = (params, model_state, opt_state)
+                before = (state.params, state.model_state, state.opt_state)
+                params, model_state, opt_state = trees.select(accepted, dense, before)
+            else:
+                accepted = verdict(opt_state)
+                model_state = trees.select(accepted, model_state, state.model_state)
 
         with jax.named_scope("row_update"):
             tables, table_states = dict(state.tables), dict(state.table_states)
