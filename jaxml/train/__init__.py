@@ -4,6 +4,7 @@ from jaxml.train.fit import Fit, fit
 from jaxml.train.loop import repeat, run, stop_on_signals
 from jaxml.train.state import Report, State, create_state
 from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step
+from jaxml.train.watch import Watch
 
 __all__ = [
     "Bags",
@@ -12,6 +13,7 @@ __all__ = [
     "RowSchedule",
     "State",
     "Task",
+    "Watch",
     "Whole",
     "all_finite",
     "create_state",

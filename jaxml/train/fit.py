@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,13 @@ from jaxml import models
 from jaxml import monitor as monitoring
 from jaxml.data import batches
 from jaxml.train.aftermath import Aftermath
-from jaxml.train.loop import Step, repeat, run
-from jaxml.train.state import Report, State, create_state
+from jaxml.train.loop import repeat, run
+from jaxml.train.state import State, create_state
 from jaxml.train.step import Task, all_finite, make_step
+from jaxml.train.watch import Watch
 from jaxml.types import Array, Key, PyTree
 
 __all__ = ["Fit", "fit"]
-
-# Examples on which layers are listened to: a fraction of a batch, so that it costs a fraction of a step.
-_LISTENED_TO = 128
 
 # Validation examples at a time.
 _VALIDATED_AT_ONCE = 1024
@@ -53,14 +51,6 @@ class Fit:
     findings: list[monitoring.Finding]
     history: monitoring.History | None
     opt_state: PyTree
-
-
-class _Record(NamedTuple):
-    """Of a step, besides its loss."""
-
-    worst: Array
-    verdict: monitoring.Verdict
-    activity: monitoring.Activity
 
 
 def fit(
@@ -152,12 +142,12 @@ def fit(
         )
         return loss(outputs, y).astype(jnp.float32), outputs, state
 
-    watch = None
+    watch, bare = None, optimizer
     if monitor:
-        watch = _Watch(
-            model, loss, optimizer, variables, x[: min(batch_size, _LISTENED_TO)], every, vanishing
+        watch = Watch(
+            model, loss, optimizer, variables, x[:batch_size], every=every, vanishing=vanishing
         )
-        optimizer = watch.guarded
+        optimizer = watch.optimizer
 
     def task_loss(params, model_state, rows, batch, context, key):
         each, _, state = compute(params, model_state, batch["x"], batch["y"], key, True)
@@ -215,7 +205,7 @@ def fit(
     history, findings = None, []
     if watch is not None and report is not None:
         history = watch.history(joined, report, at, validation, len(x) / batch_size)
-        aftermath = Aftermath(compute, watch.bare, params, model_state, (x, y), seed)
+        aftermath = Aftermath(compute, bare, params, model_state, (x, y), seed)
         after = aftermath.measure(state, monitoring.is_suspicious(history))
         history = dataclasses.replace(history, after=after)
         findings = monitoring.diagnose(history)
@@ -232,104 +222,6 @@ def fit(
         history=history,
         opt_state=state.opt_state,
     )
-
-
-class _Watch:
-    """What a monitored training has beyond an unmonitored one."""
-
-    def __init__(
-        self,
-        model: Any,
-        loss: Callable[[Any, Array], Array],
-        optimizer: optax.GradientTransformation,
-        variables: PyTree,
-        few: NDArray[Any],
-        every: int,
-        vanishing: Literal["ignore", "rescale"],
-    ) -> None:
-        self._loss, self._every = loss, every
-        self._listener = models.listen(model)
-        shape = jax.eval_shape(lambda: jnp.asarray(few))
-        self._layers = self._listener.layers(variables, shape)
-        params, _ = models.split_variables(variables)
-        self._layout = monitoring.layout(
-            params,
-            [layer.parameters for layer in self._layers],
-            {layer.parameters: layer.stacked for layer in self._layers if layer.stacked},
-        )
-        self.bare = optimizer
-        self.guarded = monitoring.guard(
-            optimizer, layout=self._layout, vanishing=vanishing, every=every
-        )
-
-    def _look(self, state: State, batch: PyTree) -> monitoring.Activity:
-        """At the layers, on a part of the batch."""
-        x, y = batch["x"][:_LISTENED_TO], batch["y"][:_LISTENED_TO]
-        held = {"params": state.params, **state.model_state}
-
-        def of_taps(taps: PyTree):
-            outputs, _, seen = self._listener.apply(held, taps, x, key=state.key, training=True)
-            return jnp.mean(self._loss(outputs, y).astype(jnp.float32)), (outputs, seen)
-
-        deltas, (outputs, seen) = jax.grad(of_taps, has_aux=True)(self._listener.taps(held, x))
-        return monitoring.activity(self._layers, seen, deltas, outputs)
-
-    def step(self, step: Step) -> Step:
-        """The step, with a record of what was seen in its report."""
-
-        def watched(state: State, batch: PyTree) -> tuple[State, Report]:
-            after, report = step(state, batch)
-            nothing = jax.eval_shape(self._look, state, batch)
-            seen = jax.lax.cond(
-                state.step % self._every == 0,
-                lambda: self._look(state, batch),
-                lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nothing),
-            )
-            verdict = monitoring.verdict(after.opt_state)
-            record: Any = _Record(report.metrics["worst"], verdict, seen)
-            return after, dataclasses.replace(report, metrics={"record": record})
-
-        return watched
-
-    def history(
-        self,
-        reports: Any,
-        data: monitoring.DataReport,
-        validation_steps: NDArray[np.int64],
-        validation_losses: NDArray[np.float64],
-        steps_per_epoch: float,
-    ) -> monitoring.History:
-        """All that was recorded."""
-        record = reports.metrics["record"]
-        numbers = jax.tree.map(
-            lambda leaf: leaf if leaf.dtype == bool else leaf.astype(np.float64), record
-        )
-        steps = np.arange(len(reports.loss))
-        looks = steps % self._every == 0
-        cells = [layer for layer in self._layers if layer.kind == "cell"]
-        return monitoring.History(
-            losses=reports.loss.astype(np.float64),
-            worst=numbers.worst,
-            taken=record.verdict.taken,
-            coefficient=numbers.verdict.coefficient,
-            norm=numbers.verdict.norm,
-            bound=numbers.verdict.bound,
-            layers=self._layout.names,
-            statistics=numbers.verdict.statistics,
-            measured=looks | ~record.verdict.taken,
-            tapped=tuple(layer for layer in self._layers if layer.shape is not None),
-            looks=steps[looks],
-            activity=numbers.activity.layers[looks],
-            alive=record.activity.alive[looks],
-            over_time=numbers.activity.over_time[looks],
-            gain=numbers.activity.gain[looks],
-            times=tuple(cell.shape[0] for cell in cells if cell.shape),
-            validation_steps=validation_steps,
-            validation_losses=validation_losses,
-            data=data,
-            after=None,
-            steps_per_epoch=steps_per_epoch,
-        )
 
 
 def _arrays(name: str, data: tuple[Any, Any]) -> tuple[NDArray[Any], NDArray[Any]]:

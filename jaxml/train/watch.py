@@ -1,0 +1,141 @@
+"""What a monitored step records, and what becomes of the records."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from jaxml import models
+from jaxml import monitor as monitoring
+from jaxml.train.loop import Step
+from jaxml.train.state import Report, State
+from jaxml.types import Array, PyTree
+
+__all__ = ["Watch"]
+
+# Examples on which layers are listened to: a fraction of a batch, so that it costs a fraction of a step.
+_LISTENED_TO = 128
+
+
+class _Record(NamedTuple):
+    """Of a step, besides its loss."""
+
+    worst: Array
+    verdict: monitoring.Verdict
+    activity: monitoring.Activity
+
+
+class Watch:
+    """What a monitored training has beyond an unmonitored one.
+
+    Args:
+        model: a Linen module.
+        loss: `loss(outputs, labels) -> ` loss of each example.
+        optimizer: any optax transformation.
+        variables: of the model, initialised.
+        few: the inputs of a batch.
+        every: steps between two looks at the layers.
+        vanishing: as in `monitor.guard`.
+
+    Attributes:
+        optimizer: the same, guarded.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Callable[[Any, Array], Array],
+        optimizer: optax.GradientTransformation,
+        variables: PyTree,
+        few: NDArray[Any],
+        *,
+        every: int = 10,
+        vanishing: Literal["ignore", "rescale"] = "ignore",
+    ) -> None:
+        self._loss, self._every = loss, every
+        self._listener = models.listen(model)
+        shape = jax.eval_shape(lambda: jnp.asarray(few[:_LISTENED_TO]))
+        self._layers = self._listener.layers(variables, shape)
+        params, _ = models.split_variables(variables)
+        self._layout = monitoring.layout(
+            params,
+            [layer.parameters for layer in self._layers],
+            {layer.parameters: layer.stacked for layer in self._layers if layer.stacked},
+        )
+        self.optimizer = monitoring.guard(
+            optimizer, layout=self._layout, vanishing=vanishing, every=every
+        )
+
+    def _look(self, state: State, batch: PyTree) -> monitoring.Activity:
+        """At the layers, on a part of the batch."""
+        x, y = batch["x"][:_LISTENED_TO], batch["y"][:_LISTENED_TO]
+        held = {"params": state.params, **state.model_state}
+
+        def of_taps(taps: PyTree):
+            outputs, _, seen = self._listener.apply(held, taps, x, key=state.key, training=True)
+            return jnp.mean(self._loss(outputs, y).astype(jnp.float32)), (outputs, seen)
+
+        deltas, (outputs, seen) = jax.grad(of_taps, has_aux=True)(self._listener.taps(held, x))
+        return monitoring.activity(self._layers, seen, deltas, outputs)
+
+    def step(self, step: Step) -> Step:
+        """The step, with a record of what was seen in its report."""
+
+        def watched(state: State, batch: PyTree) -> tuple[State, Report]:
+            after, report = step(state, batch)
+            nothing = jax.eval_shape(self._look, state, batch)
+            seen = jax.lax.cond(
+                state.step % self._every == 0,
+                lambda: self._look(state, batch),
+                lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nothing),
+            )
+            verdict = monitoring.verdict(after.opt_state)
+            record: Any = _Record(report.metrics["worst"], verdict, seen)
+            return after, dataclasses.replace(report, metrics={"record": record})
+
+        return watched
+
+    def history(
+        self,
+        reports: Any,
+        data: monitoring.DataReport,
+        validation_steps: NDArray[np.int64],
+        validation_losses: NDArray[np.float64],
+        steps_per_epoch: float,
+    ) -> monitoring.History:
+        """All that was recorded."""
+        record = reports.metrics["record"]
+        numbers = jax.tree.map(
+            lambda leaf: leaf if leaf.dtype == bool else leaf.astype(np.float64), record
+        )
+        steps = np.arange(len(reports.loss))
+        looks = steps % self._every == 0
+        cells = [layer for layer in self._layers if layer.kind == "cell"]
+        return monitoring.History(
+            losses=reports.loss.astype(np.float64),
+            worst=numbers.worst,
+            taken=record.verdict.taken,
+            coefficient=numbers.verdict.coefficient,
+            norm=numbers.verdict.norm,
+            bound=numbers.verdict.bound,
+            layers=self._layout.names,
+            statistics=numbers.verdict.statistics,
+            measured=looks | ~record.verdict.taken,
+            tapped=tuple(layer for layer in self._layers if layer.shape is not None),
+            looks=steps[looks],
+            activity=numbers.activity.layers[looks],
+            alive=record.activity.alive[looks],
+            over_time=numbers.activity.over_time[looks],
+            gain=numbers.activity.gain[looks],
+            times=tuple(cell.shape[0] for cell in cells if cell.shape),
+            validation_steps=validation_steps,
+            validation_losses=validation_losses,
+            data=data,
+            after=None,
+            steps_per_epoch=steps_per_epoch,
+        )
