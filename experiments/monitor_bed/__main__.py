@@ -1,6 +1,7 @@
 """The command line: `python -m experiments.monitor_bed --help`."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import pickle
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax.experimental.compilation_cache import compilation_cache
 
 from experiments.monitor_bed.programs import PROGRAMS, Program, Run
 from jaxml import bench, models, monitor, reports, train
@@ -102,11 +105,20 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"error: unknown program {unknown[0]!r}", file=sys.stderr)
         return 2
-    # Other seeds of a program are the same program.
+    with _cached():
+        return _run(config)
+
+
+@contextlib.contextmanager
+def _cached() -> Iterator[None]:
+    """Other seeds of a program are the same program: compiled once."""
     with tempfile.TemporaryDirectory() as cache:
         jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        return _run(config)
+        try:
+            yield
+        finally:
+            jax.config.update("jax_compilation_cache_dir", None)
+            compilation_cache.reset_cache()
 
 
 def _run(config: Config) -> int:

@@ -80,7 +80,8 @@ class _Case:
         self.curve = curves.diagnose_loss_curve(h.losses, self._validation())
         self.symptoms = {finding.symptom for finding in self.curve}
         self.dense = [i for i, layer in enumerate(h.tapped) if layer.kind in ("dense", "cell")]
-        self.learning_rate = self._learning_rate()
+        self.rate_steps, self.rates = self._learning_rates()
+        self.learning_rate = float(self.rates.max()) if len(self.rates) else math.nan
         self.too_long = self._too_long()
         self.explosions = self._explosions()
 
@@ -90,20 +91,28 @@ class _Case:
 
     # What is known of the steps
 
-    def _learning_rate(self) -> float:
-        """Of plain gradient descent, where update and gradient are in one ratio in all layers; else NaN."""
+    def _learning_rates(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps and rates of plain gradient descent: update and gradient in one ratio in all layers."""
         h = self.history
         g, u = h.statistic("gradient_norm"), h.statistic("update_norm")
-        at = h.measured & h.taken & (h.coefficient == 1)
+        at = np.flatnonzero(h.measured & h.taken & (h.coefficient == 1))
         ratios = np.where((g > 0) & np.isfinite(g), u / np.where(g > 0, g, 1), np.nan)[at]
-        rows = ratios[np.isfinite(ratios).any(1)]
-        if len(rows) < 2:
-            return math.nan
-        with np.errstate(all="ignore"):
-            apart = np.nanmax(rows, 1) / np.nanmin(rows, 1)
-        if np.median(apart) > 1.01:
-            return math.nan
-        return float(np.median(np.nanmax(rows, 1)))
+        known = np.isfinite(ratios).any(1)
+        at, ratios = at[known], ratios[known]
+        none = np.zeros(0, np.int64), np.zeros(0)
+        if len(ratios) < 2:
+            return none
+        rates = np.nanmax(ratios, 1)
+        several = np.isfinite(ratios).sum(1) > 1
+        if several.any():
+            apart = rates[several] / np.nanmin(ratios[several], 1)
+            is_plain = np.median(apart) < 1.01
+        else:
+            # One layer is in one ratio with itself: it must then be the same from look to look.
+            is_plain = np.median(np.abs(np.diff(np.log(rates)))) < 0.01
+        if not is_plain:
+            return none
+        return at, rates
 
     def _too_long(self) -> float:
         """Steps against the longest that the curvature allows: above 1, too long; NaN if unknown."""
@@ -112,6 +121,11 @@ class _Case:
             return math.nan
         known = [s for s in after.sharpness if np.isfinite(s) and s > 0]
         return self.learning_rate * max(known) / 2 if known else math.nan
+
+    def _first_too_long(self) -> int:
+        """The first step that is known to be longer than the curvature allows."""
+        above = self.rates * self.too_long > 1.05 * self.learning_rate
+        return int(self.rate_steps[int(np.argmax(above))])
 
     def _relative_updates(self) -> NDArray[np.float64]:
         """[measured, layers] updates over parameters; NaN where these are (nearly) zero."""
@@ -314,7 +328,7 @@ class _Case:
             out.append(
                 Finding(
                     "learning_rate_too_high",
-                    0,
+                    self._first_too_long() if too_long else 0,
                     "all layers",
                     "error" if self._failed() else "warning",
                     evidence,
@@ -604,7 +618,10 @@ class _Case:
         ten = {k: v for k, v in known if k >= 10}
         # Downhill all the way to ten times as far, and by what counts: much of it, or at all where nothing
         # is learned.
+        # Where nothing is learned, three times as far is far enough.
         downhill = len(known) > 1 and after.loss > known[0][1] > known[1][1]
+        if self._failed() and known and known[0][1] < 0.99 * after.loss:
+            downhill, ten = True, dict(known)
         enough = 0.99 if self._failed() else 0.8
         unlearned = after.loss > 0.3 * after.mismatched_loss
         if ten and downhill and unlearned and min(ten.values()) < enough * after.loss:

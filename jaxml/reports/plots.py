@@ -286,6 +286,111 @@ def curves(
     _write(figure, path)
 
 
+def training(
+    path: str | os.PathLike,
+    losses: Sequence[float],
+    *,
+    flow: Mapping[str, Sequence[float]],
+    looks: Sequence[int],
+    clipped: Sequence[bool],
+    refused: Sequence[bool],
+    findings: Sequence[tuple[int, str]] = (),
+    validation: tuple[Any, Any] | None = None,
+    title: str,
+) -> None:
+    """A watched training: its loss with findings marked, the gradient flow, and what was made of each step.
+
+    Args:
+        path: the PNG to write.
+        losses: `[S]`, one a step; not all of them need be finite.
+        flow: for each layer, from the input on, the norm of the gradient at each look; 0 is drawn as
+            nothing.
+        looks: steps of the looks.
+        clipped: `[S]`, whether the gradient was scaled down.
+        refused: `[S]`, whether the step was refused.
+        findings: step and name of each finding.
+        validation: steps and losses on held-out data.
+        title: the heading.
+
+    Raises:
+        ValueError: if nothing is finite, or lengths differ.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "training.png")
+    ...     training(picture, [2.0, 1.0], flow={"in": [1.0], "out": [2.0]}, looks=[0],
+    ...              clipped=[False, False], refused=[False, False], title="A run")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    values = np.asarray(losses, float)
+    steps = np.arange(len(values))
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("losses must hold a finite one, got none")
+    norms = np.array([np.asarray(row, float) for row in flow.values()])
+    if norms.ndim != 2 or norms.shape[1] != len(looks):
+        raise ValueError(f"flow must have {len(looks)} norms a layer, got shape {norms.shape}")
+    if len(clipped) != len(values) or len(refused) != len(values):
+        raise ValueError(f"clipped and refused must have {len(values)} entries, as losses")
+    figure, top = _figure(title)
+    figure.clear()
+    figure.suptitle(textwrap.fill(title, 80), fontsize=16)
+    top, line, below = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1, 4))
+    shown = np.where(finite, values, np.nan)
+    top.plot(steps, shown, color=_COLORS[0], linewidth=1.2, label="training loss")
+    course = shown[finite]
+    if validation is not None and len(validation[0]):
+        held_steps, held = _pair("validation", validation)
+        top.plot(held_steps, held, color=_COLORS[3], linewidth=1.8, label="validation loss")
+        course = np.concatenate([course, held[np.isfinite(held)]])
+    _scale(top.yaxis, course)
+    at_step: dict[int, list[str]] = {}
+    for step, name in findings:
+        at_step.setdefault(step, []).append(name.replace("_", " "))
+    for i, (step, names) in enumerate(sorted(at_step.items())):
+        top.axvline(step, color=_COLORS[6], linestyle=":", linewidth=1.2)
+        # To the right of its line, and one below the other, so that neighbours can be read.
+        right = step > 0.7 * len(values)
+        top.annotate(
+            f"step {step:,}: {', '.join(names)}",
+            (step, 0.96 - 0.09 * (i % 6)),
+            xycoords=("data", "axes fraction"),
+            xytext=(-6 if right else 6, 0),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="top",
+            fontsize=12,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        )
+    top.set_ylabel("loss", fontsize=14)
+    top.legend(loc="lower left", fontsize=11, frameon=False)
+    rows = (("taken", ~(np.asarray(clipped) | np.asarray(refused)), 2), ("clipped", clipped, 1),
+            ("refused", refused, 3))  # fmt: skip
+    for height, (_, chosen, color) in enumerate(rows):
+        some = steps[np.asarray(chosen, bool)]
+        line.scatter(some, np.full(len(some), height), marker="|", s=60, color=_COLORS[color])
+    line.set_yticks(range(3), [name for name, _, _ in rows], fontsize=11)
+    line.set_ylim(-0.6, 2.6)
+    with np.errstate(divide="ignore"):
+        logs = np.where(norms > 0, np.log10(np.where(norms > 0, norms, 1.0)), np.nan)
+    logs[~np.isfinite(norms)] = np.nan
+    width = np.diff(looks, append=len(values)) if len(looks) else np.ones(0)
+    edges = np.append(np.asarray(looks, float), looks[-1] + width[-1])
+    mesh = below.pcolormesh(edges, np.arange(len(norms) + 1), logs, cmap="viridis")
+    below.set_facecolor("#eeeeee")
+    few = max(1, len(norms) // 16)
+    below.set_yticks(np.arange(0, len(norms), few) + 0.5, list(flow)[::few], fontsize=11)
+    below.set_ylabel("layers, input below", fontsize=12)
+    below.set_xlabel("step", fontsize=14)
+    figure.colorbar(mesh, ax=below, label="log10 of the gradient's norm", pad=0.01)
+    for axes in (top, line, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    top.set_xlim(0, max(len(values), 2))
+    _write(figure, path)
+
+
 def _figure(title: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

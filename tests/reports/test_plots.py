@@ -205,3 +205,34 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(OSError):
         PICTURES["one step"](tmp_path / "picture.png")
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+
+
+WATCHED = {
+    "losses": [3.0, 2.0, float("nan"), 1.0],
+    "flow": {"hidden_0": [1e-6, 0.0], "hidden_1": [1e-3, 1.0]},
+    "looks": [0, 2],
+    "clipped": [False, True, False, False],
+    "refused": [False, False, True, False],
+    "findings": [(0, "vanishing_gradient"), (2, "non_finite"), (2, "dead_relu")],
+    "validation": ([0, 4], [3.0, 1.5]),
+}
+
+
+def test_a_watched_training_is_drawn(tmp_path):
+    picture = tmp_path / "training.png"
+    plots.training(picture, **WATCHED, title="A run")
+    assert picture.read_bytes()[1:4] == b"PNG" and picture.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"losses": [float("nan")] * 4}, "losses"),
+        ({"flow": {"a": [1.0]}}, "flow"),
+        ({"clipped": [True]}, "clipped"),
+    ],
+)
+def test_a_watched_training_that_does_not_fit_is_refused(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        plots.training(tmp_path / "training.png", **{**WATCHED, **wrong}, title="A run")
+    assert not list(tmp_path.iterdir())
