@@ -93,6 +93,12 @@ def samplings(
             unique=False,
             follows=True,
         ),
+        "multi_index_512": Sampling(
+            softmax.inverted_multi_index(size, codebook_size=min(512, size)),
+            own,
+            unique=False,
+            follows=True,
+        ),
     }
 
 

@@ -308,7 +308,11 @@ class _Case:
         if relative.size:
             early = relative[: max(2, len(relative) // 4)]
             early = early[np.isfinite(early).any(1)]
-            share = float(np.median(np.nanmedian(early, 1))) if len(early) else 0.0
+            sizes = np.nanmedian(early, 1) if len(early) else np.zeros(1)
+            share = float(np.median(sizes))
+            # One step that throws the initial parameters away is enough, if nothing is learned after it.
+            if self._failed() and sizes.max() > 1:
+                share = float(sizes.max())
         large = not np.isfinite(self.learning_rate) and share > 0.1
         rate = 1 / self.too_long * self.learning_rate if too_long else None
         factor = 0.5 / self.too_long if too_long else min(0.1, 0.01 / share if share else 0.1)
@@ -432,6 +436,19 @@ class _Case:
                     if found and not birth
                     else "units whose inputs never exceed 0 get no gradient, and stay so",
                     "leaky ReLU, He initialisation" + ("" if birth else ", a lower learning rate"),
+                )
+            )
+        last = h.tapped[-1]
+        if not out and self._failed() and h.look("relu")[-1, -1] > 0.9 and hidden[-1][2] > 0:
+            out.append(
+                Finding(
+                    "dead_relu",
+                    int(h.looks[0]),
+                    "output",
+                    "error",
+                    {"dead": hidden[-1][2], "dead_at_first": hidden[-1][1], "from_birth": True},
+                    f"outputs of `{last.name}` end in a ReLU: what is 0 for all examples stays so",
+                    "no activation after the last layer",
                 )
             )
         if self._failed():

@@ -150,6 +150,8 @@ def remedy(finding: Finding | Sequence[Finding]) -> Remedy:
         if finding.where == "input":
             return Remedy(data="drop_non_finite")
         return Remedy(learning_rate_factor=slower, clip=clip, rewind=True)
+    if symptom == "dead_relu" and finding.where == "output":
+        return Remedy(output_activation="none")
     if symptom == "dead_relu":
         return Remedy(
             learning_rate_factor=slower if not evidence.get("from_birth") else None,
