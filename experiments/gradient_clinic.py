@@ -5,9 +5,8 @@
 
 A patient is a configuration that fails. It is trained and watched; `monitor.remedy` of what is found is
 applied to the configuration, as data; it is trained anew, up to three times, until nothing is found. What
-counts is the
-outcome: the share of what a constant guess loses that the model saves, on its training data, before and
-    after.
+counts is the outcome: the share of what a constant guess loses that the model saves, on its training data,
+before and after.
 """
 
 import dataclasses

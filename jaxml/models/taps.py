@@ -4,8 +4,8 @@ A layer is a module that owns parameters. While a module is applied, its layers'
 goes in and what comes out is kept, and a zero is added to what comes out, so that the gradient with
 respect to that zero is the gradient with respect to the activation. Recurrent cells are tapped once a
 step, on the carry: the carry that enters a step has the gradient that flows back through time alone, the
-    carry that leaves it, out
-of which the output is made, has all of it. A tap on the output would see the direct term only.
+carry that leaves it, out of which the output is made, has all of it. A tap on the output would see the
+direct term only.
 
 What runs inside of a lifted transformation that keeps its own account of variables (`nn.scan`) is passed
 over, except in `nn.RNN`, whose account is extended for the time of the call.

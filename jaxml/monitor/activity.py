@@ -41,10 +41,8 @@ class Activity(NamedTuple):
             example.
         over_time: float32 [cells, TIMES], log norm of the gradient with respect to the carry after a step.
         gain: float32 [cells], mean over the steps of the log factor by which a step back in time changes
-            that
-            gradient: ∂E/∂h_t through h_{t+1} alone, against ∂E/∂h_{t+1}. It does not depend on where in
-                time
-            the loss comes in.
+            that gradient: ∂E/∂h_t through h_{t+1} alone, against ∂E/∂h_{t+1}. It does not depend on where
+            in time the loss comes in.
     """
 
     layers: Array

@@ -29,12 +29,10 @@ def diagnose_loss_curve(
     | `loss_oscillation` | the smoothed curve swings, or the raw one alternates, by much of its level |
     | `loss_stuck` | it never falls |
     | `learning_rate_too_low` | it falls in a straight line, by little, to the end |
-    | `overfitting` | the validation loss rises from its lowest point while the training loss goes on
-    falling |
+    | `overfitting` | the validation loss rises from its lowest point while the training falls |
 
     Swings are judged on the smoothed curve: the differences of raw mini-batch losses change sign at two
-        steps of three
-    in every healthy run.
+    steps of three in every healthy run.
 
     Args:
         losses: [S], one a step or an epoch, of any length.

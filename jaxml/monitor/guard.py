@@ -129,18 +129,16 @@ def guard(
     it is scaled down to that; σ is 1.4826 / √2 of the median deviation of the differences between one log
     norm and the next, so that a trend is no deviation. What is clipped does not enter the window, nor what
     is zero or not finite: a burst neither masks the next one nor drags the median along. When
-        `RELEASE_AFTER` more steps were beyond the bound
-    than within, the window takes all norms as they were: a lasting shift is no explosion, unless the loss
-        is known
-    (`value=`) and ten times its own running median.
+    `RELEASE_AFTER` more steps were beyond the bound than within, the window takes all norms as they were: a
+    lasting shift is no explosion, unless the loss is known (`value=`) and ten times its own running
+    median.
 
     *Vanishing* (`"rescale"`): where the gradients of the layers fall geometrically towards the input, below
     1e-3 of the largest, each layer's update is scaled up to the relative size of the largest, until they
     no longer do (above 1e-2).
 
     All of it are values in the state: it works in `scan`, under `vmap` for each member by itself, and with
-        donated
-    buffers. On a step that is neither clipped nor skipped the gradient is multiplied by exactly 1.
+    donated buffers. On a step that is neither clipped nor skipped the gradient is multiplied by exactly 1.
 
     Args:
         optimizer: any optax transformation.
@@ -361,8 +359,7 @@ def _gains(
     """Factors for the updates of the layers, and whether they are other than 1; [layers], bool scalar.
 
     The profile: log norms of the layers' gradients against their place, a line fitted to them. Layers
-        without
-    a gradient are no part of it.
+    without a gradient are no part of it.
     """
     norms = probes.join(gradient_norms, where)
     moved = probes.join(update_norms, where)
