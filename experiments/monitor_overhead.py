@@ -3,8 +3,8 @@
     python -m experiments.monitor_overhead                 one-million-parameter MLP, Adam, batch 512
     python -m experiments.monitor_overhead --rounds 40
 
-The same training, in one process and in turn: bare, guarded with all norms at every tenth or every step, and
-with the layers listened to at every tenth step besides. Each round times a compiled run of some steps
+The same training, in one process and in turn: bare, guarded with all norms at every tenth or every step,
+and with the layers listened to at every tenth step besides. Each round times a compiled run of some steps
 of every variant; its ratio is to the bare one of the same round.
 """
 

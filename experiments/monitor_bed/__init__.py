@@ -5,6 +5,6 @@
     python -m experiments.monitor_bed --curves               loss curves alone
 
 Each program is trained twice from the same seed: without a monitor, which decides by its outcome whether
-the run is a sick one, and with one, which says what it found. What an architecture promises is no label: the
-same deep ReLU network dies in one seed and learns in the next.
+the run is a sick one, and with one, which says what it found. What an architecture promises is no label:
+the same deep ReLU network dies in one seed and learns in the next.
 """

@@ -2,7 +2,8 @@
 
 *Seen*: `layout` and `layer_statistics` of gradients, parameters and updates; `activity` of the layers and
 of the gradients at them. *Acted on*: `guard`, around any optax optimizer. *Decided*: `diagnose` reads
-findings off a `History`, `diagnose_loss_curve` off a curve alone, `remedy` says what to change.
+findings off a `History`, `signs` off one that goes on, `diagnose_loss_curve` off a curve alone; `remedy`
+says what to change.
 """
 
 from jaxml.monitor.activity import ACTIVITY, TIMES, Activity, activity, units
@@ -12,7 +13,9 @@ from jaxml.monitor.findings import SYMPTOMS, Finding, Remedy, remedy
 from jaxml.monitor.guard import GuardState, Verdict, guard, verdict
 from jaxml.monitor.history import After, History
 from jaxml.monitor.inputs import DataReport, inspect
+from jaxml.monitor.preserve import preserving_penalty
 from jaxml.monitor.probes import STATISTICS, Layout, layer_norms, layer_statistics, layout
+from jaxml.monitor.signs import signs
 
 __all__ = [
     "ACTIVITY",
@@ -37,7 +40,9 @@ __all__ = [
     "layer_norms",
     "layer_statistics",
     "layout",
+    "preserving_penalty",
     "remedy",
+    "signs",
     "units",
     "verdict",
 ]

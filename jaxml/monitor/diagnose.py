@@ -10,6 +10,7 @@ from jaxml.monitor import curves
 from jaxml.monitor.activity import TIMES, units
 from jaxml.monitor.findings import Finding
 from jaxml.monitor.history import History
+from jaxml.monitor.signs import dead_shares, explosions, first_exploding, first_non_finite
 
 __all__ = ["diagnose", "is_suspicious"]
 
@@ -20,8 +21,8 @@ _LEARNED_WELL = 0.4
 # Gradients at the first layer against the last: below, they vanish.
 _VANISHED = 1e-3
 
-# Norms against their running median: above, they explode.
-_EXPLODED = 10.0
+# Dead units of a layer that are a finding although the model has learned.
+_MOST = 0.75
 
 
 def is_suspicious(history: History) -> bool:
@@ -83,7 +84,7 @@ class _Case:
         self.rate_steps, self.rates = self._learning_rates()
         self.learning_rate = float(self.rates.max()) if len(self.rates) else math.nan
         self.too_long = self._too_long()
-        self.explosions = self._explosions()
+        self.explosions = explosions(history)
 
     def _validation(self) -> NDArray[np.float64] | None:
         values = self.history.validation_losses
@@ -133,19 +134,6 @@ class _Case:
         p, u = h.statistic("parameter_norm"), h.statistic("update_norm")
         usable = (p > 1e-8) & np.isfinite(p) & np.isfinite(u)
         return np.where(usable, u / np.where(usable, p, 1), np.nan)[h.measured & h.taken]
-
-    def _explosions(self) -> NDArray[np.int64]:
-        """Steps whose gradient is finite and far beyond the median of those before."""
-        h = self.history
-        norm = np.where(np.isfinite(h.norm) & (h.norm > 0), h.norm, np.nan)
-        far = []
-        for step in range(1, self.steps):
-            past = norm[max(0, step - 48) : step]
-            past = past[np.isfinite(past)]
-            if len(past) and np.isfinite(norm[step]):
-                if norm[step] > _EXPLODED * np.median(past) and h.coefficient[step] < 1:
-                    far.append(step)
-        return np.array(far, np.int64)
 
     # The findings
 
@@ -294,8 +282,7 @@ class _Case:
         if self.bad_data:
             unexplained = np.zeros_like(unexplained)
         curve = {f.symptom: f for f in self.curve}
-        explosions = self.explosions
-        grows = len(explosions) >= 3
+        grows = len(self.explosions) >= 3
         data_burst = (
             curve.get("loss_jump") is not None
             and curve["loss_jump"].evidence["kind"] == "burst"
@@ -341,8 +328,8 @@ class _Case:
                 )
             )
         if grows and not data_burst:
-            step = int(explosions[0])
-            layer, norm, times = self._first_exploding(step)
+            step = int(self.explosions[0])
+            layer, norm, times = first_exploding(h, step)
             clip = float(np.median(h.norm[:step][np.isfinite(h.norm[:step])]))
             out.append(
                 Finding(
@@ -355,18 +342,20 @@ class _Case:
                     f"lower the learning rate, or clip at {clip:.3g}",
                 )
             )
-        if unexplained.any() and not out:
-            step = int(np.argmax(unexplained))
-            gradient = h.statistic("non_finite")[step]
-            layer = h.layers[int(np.argmax(gradient > 0))] if (gradient > 0).any() else "loss"
+        refused = float(unexplained.mean())
+        if refused > 0 and (not out or refused > 0.5):
+            step, layer = first_non_finite(h)
             out.append(
                 Finding(
                     "non_finite",
                     step,
                     layer,
-                    "error" if unexplained.mean() > 0.5 else "warning",
+                    "error" if refused > 0.5 else "warning",
                     {"steps_refused": int(unexplained.sum())},
-                    "an operation without a finite result: an overflow, log 0, 0 / 0 or a square root at 0",
+                    out[0].cause
+                    if out
+                    else "an operation without a finite result: an overflow, log 0, 0 / 0 or a square root "
+                    "at 0",
                     "lower the learning rate, or guard the operation",
                 )
             )
@@ -375,48 +364,19 @@ class _Case:
     def _from_birth(self, found: list[Finding]) -> bool:
         return any(f.symptom == "poor_initialization" for f in found)
 
-    def _first_exploding(self, step: int) -> tuple[str, float, float]:
-        """The layer whose gradient is furthest from what it was, its norm, and how far."""
-        h = self.history
-        g = h.statistic("gradient_norm")
-        at = np.flatnonzero(h.measured)
-        here = at[np.searchsorted(at, step, side="left").clip(0, len(at) - 1)]
-        before = g[at[at < step]]
-        if not len(before):
-            return h.layers[int(np.argmax(g[here]))], float(h.norm[step]), math.inf
-        usual = np.median(before, axis=0)
-        times = np.where(usual > 0, g[here] / np.where(usual > 0, usual, 1), 0)
-        worst = int(np.argmax(np.where(np.isfinite(times), times, 0)))
-        past = h.norm[max(0, step - 48) : step]
-        past = past[np.isfinite(past)]
-        return h.layers[worst], float(h.norm[step]), float(h.norm[step] / np.median(past))
-
-    def _alive(self) -> list[tuple[str, float, float]]:
-        """For each layer its name, and the shares of units dead at first and, over a window, at last."""
-        h = self.history
-        bounds = np.cumsum((0, *units(h.tapped)))
-        number = len(h.looks)
-        window = max(1, min(10, number // 3))
-        told = []
-        for i, layer in enumerate(h.tapped):
-            alive = h.alive[:, bounds[i] : bounds[i + 1]]
-            first = 1 - alive[0].mean()
-            last = 1 - alive[-window:].any(0).mean()
-            told.append((layer.name, float(first), float(last)))
-        return told
-
     def _of_units(self, found: list[Finding]) -> list[Finding]:
         h = self.history
         if not len(h.looks):
             return []
         out = []
-        shares = self._alive()
+        shares = dead_shares(h)
         hidden = [
             (name, a, b)
             for (name, a, b), layer in zip(shares, h.tapped, strict=True)
             if layer.kind in ("dense", "normalization")
         ]
-        dead = [(name, a, b) for name, a, b in hidden if b >= 0.5]
+        least = 0.5 if self._failed() else _MOST
+        dead = [(name, a, b) for name, a, b in hidden if b >= least]
         killed = [(name, a, b) for name, a, b in dead if b == 1 or self._failed() or b - a > 0.3]
         if killed and (self._failed() or any(b - a > 0.3 for _, a, b in killed)):
             name, a, b = max(killed, key=lambda each: each[2])
@@ -431,7 +391,13 @@ class _Case:
                     step,
                     name,
                     "error" if self._failed() else "warning",
-                    {"dead": b, "dead_at_first": a, "from_birth": birth, "layers": len(killed)},
+                    {
+                        "dead": b,
+                        "dead_at_first": a,
+                        "units": int(bounds[i + 1] - bounds[i]),
+                        "from_birth": birth,
+                        "layers": len(killed),
+                    },
                     found[-1].cause
                     if found and not birth
                     else "units whose inputs never exceed 0 get no gradient, and stay so",
@@ -563,6 +529,19 @@ class _Case:
         if after is None:
             return out
         norms = h.norm[np.isfinite(h.norm)]
+        guarded = float(np.mean((h.coefficient < 1) & h.taken))
+        if guarded > 0.5:
+            out.append(
+                Finding(
+                    "clip_saturation",
+                    int(np.argmax(h.coefficient < 1)),
+                    "all layers",
+                    "error" if self._failed() else "warning",
+                    {"clipped": guarded, "clips_at": float(np.median(h.bound)), "by": "guard"},
+                    "more than half of all steps were scaled down to the guard's bound",
+                    "a lower learning rate",
+                )
+            )
         if np.isfinite(after.clips_at) and len(norms):
             share = float(np.mean(norms > 2 * after.clips_at))
             if share > 0.5 and not any(f.symptom in ("exploding_gradient",) for f in found):

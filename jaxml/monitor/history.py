@@ -29,7 +29,8 @@ class After:
         clips_at: the norm from which on the optimizer makes no more of a gradient, to a factor of 2; NaN
             where it does not clip.
         epsilon_share: how much smaller an update of an adaptive optimizer becomes when gradient and
-            moments are halved together: 0 where epsilon plays no part, ½ where it is all; NaN for other optimizers.
+            moments are halved together: 0 where epsilon plays no part, ½ where it is all; NaN for other
+            optimizers.
         equal_units: names of layers whose units all start with the same weights.
         output_constant: whether the outputs are the same for all examples, at the end.
     """

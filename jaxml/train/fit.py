@@ -68,6 +68,7 @@ def fit(
     shuffle: bool = True,
     every: int = 10,
     vanishing: Literal["ignore", "rescale"] = "ignore",
+    preserve: float = 0.0,
     say: Callable[[str], Any] | None = None,
 ) -> Fit:
     """Trains a model, keeps bad updates out of it, and says what went wrong.
@@ -92,7 +93,10 @@ def fit(
         shuffle: whether every epoch comes in an order of its own; else the rows' own.
         every: steps between two looks at the layers.
         vanishing: as in `monitor.guard`.
-        say: is told each finding, as a line.
+        preserve: weight of `monitor.preserving_penalty`, for recurrent models whose gradient vanishes on
+            its way back through time; it is no part of the loss that is reported.
+        say: is told each finding, as a line: what is definite while the training goes on
+            (`monitor.signs`, each symptom once), and in the end what it all means.
 
     Returns:
         A `Fit`.
@@ -114,17 +118,19 @@ def fit(
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size), ("every", every)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if preserve < 0:
+        raise ValueError(f"preserve must be at least 0, got {preserve}")
     if on_bad_data not in ("report", "drop", "raise"):
         raise ValueError(f"on_bad_data must be 'report', 'drop' or 'raise', got {on_bad_data!r}")
-    report = monitoring.inspect(x, y) if monitor or on_bad_data != "report" else None
-    if report is not None and len(report.bad_rows) and on_bad_data != "report":
+    inspected = monitoring.inspect(x, y) if monitor or on_bad_data != "report" else None
+    if inspected is not None and len(inspected.bad_rows) and on_bad_data != "report":
         if on_bad_data == "raise":
-            name, row, column = report.bad_cells[0]
+            name, row, column = inspected.bad_cells[0]
             raise ValueError(
                 f"data must be finite: {name}[{row}], column {column}, is not, nor are "
-                f"{len(report.bad_rows) - 1} other rows"
+                f"{len(inspected.bad_rows) - 1} other rows"
             )
-        keep = np.setdiff1d(np.arange(len(x)), report.bad_rows)
+        keep = np.setdiff1d(np.arange(len(x)), inspected.bad_rows)
         x, y = x[keep], y[keep]
         if not len(x):
             raise ValueError("data must hold a finite row, got none")
@@ -142,6 +148,7 @@ def fit(
         )
         return loss(outputs, y).astype(jnp.float32), outputs, state
 
+    penalty = monitoring.preserving_penalty(model, loss) if preserve else None
     watch, bare = None, optimizer
     if monitor:
         watch = Watch(
@@ -152,9 +159,12 @@ def fit(
     def task_loss(params, model_state, rows, batch, context, key):
         each, _, state = compute(params, model_state, batch["x"], batch["y"], key, True)
         mean = jnp.mean(each)
-        metrics = {}
+        metrics = {"loss": mean}
         if monitor:
             metrics["worst"] = jnp.max(each) / jnp.where(mean > 0, mean, 1.0)
+        if penalty is not None:
+            held = {"params": params, **model_state}
+            mean += preserve * penalty(held, batch["x"], batch["y"], key=key)
         return mean, (state, metrics)
 
     step = make_step(
@@ -181,11 +191,18 @@ def fit(
     program = repeat(watch.step(step) if watch else step)
     reports: list[Any] = []
     validated: list[tuple[int, float]] = []
+    said: set[str] = set()
 
     def on_reports(state: State, report: Any) -> None:
         reports.append(report)
         if validate is not None:
             validated.append((int(state.step), validate(state.params, state.model_state)))
+        if say is not None and watch is not None and inspected is not None:
+            past = watch.history(_joined(reports), inspected, len(x) / batch_size)
+            for sign in monitoring.signs(past):
+                if sign.symptom not in said:
+                    said.add(sign.symptom)
+                    say(f"so far: {sign}")
 
     if validate is not None:
         validated.append((0, validate(params, model_state)))
@@ -198,13 +215,13 @@ def fit(
         steps_per_call=max(1, min(50, math.ceil(num_steps / 40))),
         on_reports=on_reports,
     )
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
-    curve = joined.loss.astype(np.float64)
+    joined = _joined(reports)
+    curve = joined.metrics["loss"].astype(np.float64)
     at = np.array([step for step, _ in validated], np.int64)
     validation = np.array([value for _, value in validated], np.float64)
     history, findings = None, []
-    if watch is not None and report is not None:
-        history = watch.history(joined, report, at, validation, len(x) / batch_size)
+    if watch is not None and inspected is not None:
+        history = watch.history(joined, inspected, len(x) / batch_size, at, validation)
         aftermath = Aftermath(compute, bare, params, model_state, (x, y), seed)
         after = aftermath.measure(state, monitoring.is_suspicious(history))
         history = dataclasses.replace(history, after=after)
@@ -222,6 +239,10 @@ def fit(
         history=history,
         opt_state=state.opt_state,
     )
+
+
+def _joined(reports: list[Any]) -> Any:
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
 
 
 def _arrays(name: str, data: tuple[Any, Any]) -> tuple[NDArray[Any], NDArray[Any]]:

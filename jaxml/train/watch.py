@@ -96,7 +96,7 @@ class Watch:
             )
             verdict = monitoring.verdict(after.opt_state)
             record: Any = _Record(report.metrics["worst"], verdict, seen)
-            return after, dataclasses.replace(report, metrics={"record": record})
+            return after, dataclasses.replace(report, metrics={**report.metrics, "record": record})
 
         return watched
 
@@ -104,11 +104,19 @@ class Watch:
         self,
         reports: Any,
         data: monitoring.DataReport,
-        validation_steps: NDArray[np.int64],
-        validation_losses: NDArray[np.float64],
         steps_per_epoch: float,
+        validation_steps: NDArray[np.int64] | None = None,
+        validation_losses: NDArray[np.float64] | None = None,
     ) -> monitoring.History:
-        """All that was recorded."""
+        """All that was recorded.
+
+        Args:
+            reports: of all steps until now, joined: arrays [S, …].
+            data: what was found in the data.
+            steps_per_epoch: batches in an epoch.
+            validation_steps: [V] steps taken before each validation; None for none.
+            validation_losses: [V].
+        """
         record = reports.metrics["record"]
         numbers = jax.tree.map(
             lambda leaf: leaf if leaf.dtype == bool else leaf.astype(np.float64), record
@@ -117,7 +125,7 @@ class Watch:
         looks = steps % self._every == 0
         cells = [layer for layer in self._layers if layer.kind == "cell"]
         return monitoring.History(
-            losses=reports.loss.astype(np.float64),
+            losses=reports.metrics["loss"].astype(np.float64),
             worst=numbers.worst,
             taken=record.verdict.taken,
             coefficient=numbers.verdict.coefficient,
@@ -133,8 +141,10 @@ class Watch:
             over_time=numbers.activity.over_time[looks],
             gain=numbers.activity.gain[looks],
             times=tuple(cell.shape[0] for cell in cells if cell.shape),
-            validation_steps=validation_steps,
-            validation_losses=validation_losses,
+            validation_steps=np.zeros(0, np.int64)
+            if validation_steps is None
+            else validation_steps,
+            validation_losses=np.zeros(0) if validation_losses is None else validation_losses,
             data=data,
             after=None,
             steps_per_epoch=steps_per_epoch,
