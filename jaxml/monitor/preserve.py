@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -22,9 +21,7 @@ def _flat(carry: PyTree) -> Array:
     return jnp.concatenate(leaves, axis=-1).astype(jnp.float32)[1:]
 
 
-def preserving_penalty(
-    module: nn.Module, loss: Callable[[Any, Array], Array]
-) -> Callable[..., Array]:
+def preserving_penalty(module: Any, loss: Callable[[Any, Array], Array]) -> Callable[..., Array]:
     """How far the norm of the gradient is from being kept by a step back in time.
 
     For every step t, example and recurrent cell
@@ -44,6 +41,7 @@ def preserving_penalty(
         `penalty(variables, x, y, *, key=None) -> float32 scalar`; 0 where the module has no cells.
 
     Example:
+        >>> import flax.linen as nn
         >>> class Last(nn.Module):
         ...     @nn.compact
         ...     def __call__(self, x):
