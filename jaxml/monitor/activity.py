@@ -22,11 +22,15 @@ ACTIVITY = (
     "saturated",
     "dead",
     "non_finite",
+    "example_gradient",
+    "mean_gradient",
 )
 """Columns of `Activity.layers`: norm of the gradient with respect to a layer's output; root mean square of
 that output; its deviation over the batch; the share of entries of which what follows is the output's ReLU,
 tanh or sigmoid; the share that is where tanh or sigmoid are within a hundredth of their bounds; the share
-of units that are exactly 0 on the whole batch; how many entries are not finite."""
+of units that are exactly 0 on the whole batch; how many entries are not finite; for a dense layer of
+vectors the root mean square over the examples of the norm of the gradient with respect to its kernel, and
+the norm of their mean (Goodfellow, 2015: both out of inputs and output gradients), else 0."""
 
 TIMES = 32
 """Points in time at which a recurrent cell's gradients are reported, evenly spread."""
@@ -60,7 +64,9 @@ def _close(after: Array, expected: Array) -> Array:
     return jnp.mean(jnp.abs(after - expected) <= 1e-4 * (1 + jnp.abs(expected)))
 
 
-def _of_layer(outputs: Array, after: Array | None, delta: Array) -> tuple[Array, Array]:
+def _of_layer(
+    outputs: Array, after: Array | None, delta: Array, inputs: Array | None
+) -> tuple[Array, Array]:
     """Row of a layer, and which of its units are alive."""
     outputs = outputs.astype(jnp.float32)
     width = outputs.shape[-1]
@@ -88,7 +94,19 @@ def _of_layer(outputs: Array, after: Array | None, delta: Array) -> tuple[Array,
             saturated = jnp.mean((after < low + near) | (after > 1 - near))
             saturated *= jnp.maximum(tanh, sigmoid) > 0.9
     row = [_norm(delta), rms, spread, relu, tanh, sigmoid, saturated, jnp.mean(~alive)]
-    return jnp.stack([*row, jnp.sum(~finite).astype(jnp.float32)]), alive
+    row.append(jnp.sum(~finite).astype(jnp.float32))
+    return jnp.stack([*row, *_of_kernel(inputs, delta)]), alive
+
+
+def _of_kernel(inputs: Array | None, delta: Array) -> tuple[Array, Array]:
+    """Root mean square of the examples' gradients of a kernel, and the norm of their mean."""
+    if inputs is None or inputs.ndim != 2 or delta.ndim != 2 or len(inputs) != len(delta):
+        return jnp.zeros(()), jnp.zeros(())
+    entering, each = inputs.astype(jnp.float32), len(delta) * delta.astype(jnp.float32)
+    squares = jnp.sum(jnp.square(entering), axis=1) * jnp.sum(jnp.square(each), axis=1)
+    # The norm of a product from the Gram matrices of its factors: [B, B] instead of the kernel's size.
+    together = jnp.sum((entering @ entering.T) * (each @ each.T)) / len(delta) ** 2
+    return jnp.sqrt(jnp.mean(squares)), jnp.sqrt(jnp.maximum(together, 0.0))
 
 
 def _norm(values: Array) -> Array:
@@ -118,11 +136,25 @@ def _of_cell(delta: Mapping[str, PyTree]) -> tuple[Array, Array]:
     return _log(leaving)[at], gains.sum() / jnp.maximum(known.sum(), 1)
 
 
+def _of_inputs(d_inputs: Array) -> tuple[Array, Array]:
+    norms = _over_time(jnp.moveaxis(d_inputs, 1, 0))
+    at = jnp.linspace(0, len(norms) - 1, TIMES).round().astype(jnp.int32)
+    known = norms > 1e-36
+    logs = jnp.where(known, _log(norms), 0.0)
+    # The slope of a line through what has not underflowed.
+    time = jnp.arange(len(norms), dtype=jnp.float32)
+    number = jnp.maximum(known.sum(), 1)
+    away = jnp.where(known, time - jnp.where(known, time, 0).sum() / number, 0.0)
+    slope = jnp.sum(away * logs) / jnp.maximum(jnp.sum(jnp.square(away)), 1e-12)
+    return _log(norms)[at], -slope
+
+
 def activity(
     layers: Sequence[Layer],
     seen: Mapping[str, Seen],
     deltas: Mapping[str, PyTree],
     outputs: Any,
+    d_inputs: Array | None = None,
 ) -> Activity:
     """Statistics of one application of a module and of the gradients at its layers.
 
@@ -134,6 +166,8 @@ def activity(
         seen: as `Listener.apply` gives it.
         deltas: gradients with respect to the taps.
         outputs: of the module.
+        d_inputs: [B, T, …] gradients with respect to the inputs, to stand in for those at a carry where no
+            cell is tapped: a step's own input sees what later steps make of it.
 
     Returns:
         An `Activity`.
@@ -152,9 +186,14 @@ def activity(
             flows.append(flow)
             gains.append(gain)
             delta = jax.tree.leaves(deltas[layer.name]["leaving"])[-1]
-        row, living = _of_layer(came, after, delta)
+        inputs = seen[layer.name].inputs if layer.kind == "dense" else None
+        row, living = _of_layer(came, after, delta, inputs)
         rows.append(row)
         alive.append(living)
+    if not flows and d_inputs is not None:
+        flow, gain = _of_inputs(d_inputs)
+        flows.append(flow)
+        gains.append(gain)
     return Activity(
         layers=jnp.stack(rows) if rows else jnp.zeros((0, len(ACTIVITY))),
         alive=jnp.concatenate(alive) if alive else jnp.zeros(0, bool),

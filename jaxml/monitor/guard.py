@@ -1,6 +1,7 @@
 """What may reach the parameters: any optax optimizer, wrapped."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -39,6 +40,8 @@ class Verdict(NamedTuple):
         norm: float32 scalar, of the whole gradient, before clipping; infinite where it is not finite.
         bound: float32 scalar, what the norm was held against; infinite before there is a first norm.
         statistics: float32 [layers, `probes.STATISTICS`] of the last step that was measured.
+        moment_ratio: float32 scalar, √mean(g²/v) there: the gradient against the second moments that an
+            adaptive optimizer had of it before; 0 where it has none.
     """
 
     taken: Array
@@ -50,6 +53,7 @@ class Verdict(NamedTuple):
     norm: Array
     bound: Array
     statistics: Array
+    moment_ratio: Array
 
 
 class GuardState(NamedTuple):
@@ -206,6 +210,7 @@ def guard(
                 norm=zeros(),
                 bound=jnp.full((), jnp.inf, jnp.float32),
                 statistics=zeros(len(names), len(probes.STATISTICS)),
+                moment_ratio=zeros(),
             ),
         )
 
@@ -218,6 +223,7 @@ def guard(
         **extra: Any,
     ) -> tuple[PyTree, GuardState]:
         leaves, structure = jax.tree.flatten(gradients)
+        held = gradients if params is None else params
         where = place(gradients)
         by_layer = probes.leaf_norms(gradients, where.stacked)
         norms = jnp.stack([_norm(each) for each in by_layer]) if leaves else jnp.zeros(0)
@@ -278,6 +284,11 @@ def guard(
             jnp.where(release, raw_filled, filled),
         )
 
+        due = (state.steps % every == 0) | ~finite
+        if leaves:
+            of_parameters, leaves = _before(
+                due, lambda: probes.leaf_norms(held, where.stacked), by_layer, leaves
+            )
         clipped = [leaf * coefficients[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
         updates, after = inner.update(
             jax.tree.unflatten(structure, clipped), state.inner, params, **extra
@@ -285,8 +296,8 @@ def guard(
         moved = probes.leaf_norms(updates, where.stacked)
         finite &= _norm(jnp.concatenate(moved)) < jnp.inf if leaves else True
 
-        rescaled = state.verdict.rescaled
-        if vanishing == "rescale" and params is not None:
+        rescaled, rescales = state.verdict.rescaled, vanishing == "rescale" and params is not None
+        if rescales:
             gains, rescaled = _gains(by_layer, moved, params, where, rescaled, finite)
             updates = _scale_layers(updates, gains, where)
 
@@ -294,13 +305,25 @@ def guard(
         after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state.inner)
 
         def measure() -> Array:
-            held = gradients if params is None else params
-            return probes.layer_statistics(gradients, held, updates, where, gradient_norms=by_layer)
+            # What is refused moves by nothing; what is rescaled is gone over again.
+            norms = None if rescales else [jnp.where(finite, norm, 0.0) for norm in moved]
+            return probes.layer_statistics(
+                gradients,
+                held,
+                updates,
+                where,
+                gradient_norms=by_layer,
+                parameter_norms=of_parameters,
+                update_norms=norms,
+            )
 
-        statistics = state.verdict.statistics
+        statistics, ratio = state.verdict.statistics, state.verdict.moment_ratio
         if leaves:
-            due = (state.steps % every == 0) | ~finite
-            statistics = jax.lax.cond(due, measure, lambda: statistics)
+            statistics, ratio = jax.lax.cond(
+                due | ~finite,
+                lambda: (measure(), _moment_ratio(gradients, state.inner)),
+                lambda: (statistics, ratio),
+            )
         smallest = jnp.min(coefficients, initial=1.0)
         seen_before = jnp.minimum(state.steps, 99).astype(jnp.float32)
         share = state.verdict.clipped_share
@@ -325,10 +348,40 @@ def guard(
                 norm=whole,
                 bound=jnp.exp(bound[-1]),
                 statistics=statistics,
+                moment_ratio=ratio,
             ),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _before(
+    due: Array, norms: Callable[[], list[Array]], like: list[Array], leaves: list[Array]
+) -> tuple[list[Array], list[Array]]:
+    """Norms where they are due, else zeros; and the leaves, which now come after them.
+
+    What is updated in place must not be read afterwards: else the compiler keeps a copy of it, at every
+    step.
+    """
+    nothing = [jnp.zeros_like(norm) for norm in like]
+    return jax.lax.optimization_barrier((jax.lax.cond(due, norms, lambda: nothing), leaves))
+
+
+def _moment_ratio(gradients: PyTree, inner: PyTree) -> Array:
+    """√mean(g²/v), where the state within holds second moments of such gradients; else 0."""
+    is_moments = lambda node: hasattr(node, "_fields") and "nu" in node._fields  # noqa: E731
+    structure: Any = jax.tree.structure(gradients)
+    for node in jax.tree.leaves(inner, is_leaf=is_moments):
+        if is_moments(node) and jax.tree.structure(node.nu) == structure:
+            pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(node.nu), strict=True)
+            sums, counts = [], []
+            for gradient, moment in pairs:
+                known = moment > 1e-30
+                ratio = jnp.square(gradient.astype(jnp.float32)) / jnp.where(known, moment, 1.0)
+                sums.append(jnp.sum(jnp.where(known, ratio, 0.0)))
+                counts.append(jnp.sum(jnp.where(known, 1.0, 0.0)))
+            return jnp.sqrt(sum(sums, jnp.zeros(())) / jnp.maximum(sum(counts), 1.0))
+    return jnp.zeros(())
 
 
 def _enter(ring: Array, filled: Array, values: Array, enters: Array) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """What was recorded of a run, as NumPy arrays: what findings are read off."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class After:
     Attributes:
         loss: mean loss, as at evaluation.
         mismatched_loss: the same with the labels of other examples: what is had without looking at inputs.
+        constant_loss: the same with one answer for all examples, the median of the model's own.
         first_loss: `loss` at the initial parameters.
         first_mismatched_loss: `mismatched_loss` there.
         further: factor → loss where the parameters are moved so many times as far from where they began.
@@ -37,6 +39,7 @@ class After:
 
     loss: float
     mismatched_loss: float
+    constant_loss: float
     first_loss: float
     first_mismatched_loss: float
     further: dict[float, float]
@@ -73,6 +76,11 @@ class History:
         data: what was found in the data.
         after: what was measured at the end.
         steps_per_epoch: batches in an epoch.
+        shuffled: whether each epoch had an order of its own.
+        moment_ratio: [S] √mean(g²/v), the gradient against the second moments an adaptive optimizer had of
+            it before, as of the last measurement; it rises some steps before a loss spike. 0 for others.
+        by_input: whether `over_time` and `gain` are of the inputs at each step, as no cell could be tapped.
+        listened: examples of a look.
     """
 
     losses: NDArray[np.float64]
@@ -96,6 +104,10 @@ class History:
     data: DataReport
     after: After | None
     steps_per_epoch: float
+    shuffled: bool
+    moment_ratio: NDArray[np.float64]
+    by_input: bool
+    listened: int
 
     def statistic(self, name: str) -> NDArray[Any]:
         """[S, layers]: one of `probes.STATISTICS`."""
@@ -104,3 +116,23 @@ class History:
     def look(self, name: str) -> NDArray[Any]:
         """[P, layers]: one of `activity.ACTIVITY`."""
         return self.activity[:, :, ACTIVITY.index(name)]
+
+    def noise_scale(self) -> float:
+        """Examples in a batch at which noise and gradient are equally large; NaN where it is not known.
+
+        tr(Σ) / ‖G‖² over the layers of which each example's gradient is known (McCandlish et al., 2018),
+        the mean over the later half of the looks: much below it a larger batch makes a better step, much
+        above it hardly.
+        """
+        late = slice(len(self.looks) // 2, None)
+        of_examples = self.look("example_gradient")[late]
+        of_all = self.look("mean_gradient")[late]
+        known = (of_examples > 0).all(0) & np.isfinite(of_examples).all(0) & (self.listened > 1)
+        if not known.any():
+            return math.nan
+        each = float(np.square(of_examples[:, known]).sum(1).mean())
+        mean = float(np.square(of_all[:, known]).sum(1).mean())
+        # The mean gradient of n examples has a part of the noise in it.
+        noise = (each - mean) / (1 - 1 / self.listened)
+        signal = mean - noise / self.listened
+        return noise / signal if signal > 0 else math.inf

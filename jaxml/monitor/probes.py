@@ -188,15 +188,17 @@ def layer_norms(tree: PyTree, layout: Layout) -> Array:
 def _counts(leaf: Array, stacked: bool) -> Array:
     axes = _axes(leaf, stacked)
     magnitudes = jnp.abs(_real(leaf))
-    finite = jnp.isfinite(magnitudes)
-    largest = jnp.max(jnp.where(finite, magnitudes, jnp.inf), axis=axes, initial=0)
-    return jnp.stack(
-        [
-            jnp.atleast_1d(largest),
-            jnp.atleast_1d(jnp.sum(~finite, axis=axes).astype(jnp.float32)),
-            jnp.atleast_1d(jnp.sum(magnitudes == 0, axis=axes).astype(jnp.float32)),
-        ]
+
+    def count(which: Array) -> Array:
+        return jnp.atleast_1d(jnp.sum(jnp.where(which, 1.0, 0.0), axis=axes))
+
+    largest = jnp.atleast_1d(jnp.max(magnitudes, axis=axes, initial=0))
+    # A maximum is NaN, or infinite, exactly where an entry is: only then is there something to count.
+    odd = ~jnp.isfinite(largest)
+    non_finite = jax.lax.cond(
+        odd.any(), lambda: count(~jnp.isfinite(magnitudes)), lambda: jnp.zeros_like(largest)
     )
+    return jnp.stack([jnp.where(odd, jnp.inf, largest), non_finite, count(magnitudes == 0)])
 
 
 def layer_statistics(
@@ -206,6 +208,8 @@ def layer_statistics(
     layout: Layout,
     *,
     gradient_norms: Sequence[Array] | None = None,
+    parameter_norms: Sequence[Array] | None = None,
+    update_norms: Sequence[Array] | None = None,
 ) -> Array:
     """Everything that is measured of a step, a row a layer.
 
@@ -215,6 +219,8 @@ def layer_statistics(
         updates: as `params`, what is added to them.
         layout: which leaf belongs to which layer.
         gradient_norms: `leaf_norms` of the gradients where they are known.
+        parameter_norms: `leaf_norms` of the parameters where they are known; `params` is then not read.
+        update_norms: `leaf_norms` of the updates where they are known; `updates` is then not read.
 
     Returns:
         float32 `[layers, len(STATISTICS)]`. Norms of entries of 1e20 and 1e-30 are right; where a gradient
@@ -222,6 +228,10 @@ def layer_statistics(
     """
     if gradient_norms is None:
         gradient_norms = leaf_norms(gradients, layout.stacked)
+    if parameter_norms is None:
+        parameter_norms = leaf_norms(params, layout.stacked)
+    if update_norms is None:
+        update_norms = leaf_norms(updates, layout.stacked)
     counts = [
         _counts(leaf, apart)
         for leaf, apart in zip(jax.tree.leaves(gradients), layout.stacked, strict=True)
@@ -232,8 +242,8 @@ def layer_statistics(
     return jnp.stack(
         [
             join(gradient_norms, layout),
-            layer_norms(params, layout),
-            layer_norms(updates, layout),
+            join(parameter_norms, layout),
+            join(update_norms, layout),
             none.at[rows].max(largest),
             none.at[rows].add(non_finite),
             none.at[rows].add(zeros),

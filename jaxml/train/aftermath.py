@@ -33,6 +33,7 @@ class Aftermath:
     def __init__(
         self,
         compute: Callable[..., Any],
+        loss: Callable[[Any, Array], Array],
         optimizer: Any,
         params: PyTree,
         model_state: PyTree,
@@ -55,7 +56,7 @@ class Aftermath:
         @jax.jit
         def losses(
             params: PyTree, model_state: PyTree, x: Array, y: Array, others: Array
-        ) -> tuple[Array, Array, Array]:
+        ) -> tuple[Array, Array, Array, Array]:
             each, outputs, _ = compute(params, model_state, x, y, None, False)
             of_others = jax.lax.map(
                 lambda other: jnp.mean(compute(params, model_state, x, other, None, False)[0]),
@@ -63,15 +64,21 @@ class Aftermath:
             )
             leaves = jax.tree.leaves(outputs)
             varies = jnp.stack([jnp.max(jnp.ptp(leaf, axis=0)) for leaf in leaves]).max()
-            return jnp.mean(each), jnp.mean(of_others), varies
+            # One answer for all: each output's median over the examples.
+            middle = jax.tree.map(
+                lambda leaf: jnp.broadcast_to(jnp.median(leaf, axis=0, keepdims=True), leaf.shape),
+                outputs,
+            )
+            constant = jnp.mean(loss(middle, y).astype(jnp.float32))
+            return jnp.mean(each), jnp.mean(of_others), constant, varies
 
         self._compiled = losses
 
-    def _losses(self, params: PyTree, model_state: PyTree) -> tuple[float, float, float]:
-        """Mean loss, the same with the labels of others, and how far the outputs are apart."""
+    def _losses(self, params: PyTree, model_state: PyTree) -> tuple[float, float, float, float]:
+        """Mean loss, with the labels of others, of one answer for all; how far the outputs are apart."""
         found = self._compiled(params, model_state, self._x, self._y, self._others)
-        loss, mismatched, varies = map(float, found)
-        return loss, mismatched, varies
+        loss, mismatched, constant, varies = map(float, found)
+        return loss, mismatched, constant, varies
 
     def measure(self, state: State, curved: bool) -> monitor.After:
         """All of it.
@@ -82,11 +89,11 @@ class Aftermath:
         """
         params, model_state = self._first
         if not len(self._x):
-            loss = mismatched = first = first_mismatched = varies = np.nan
+            loss = mismatched = first = first_mismatched = constant = varies = np.nan
             further = {}
         else:
-            first, first_mismatched, _ = self._losses(params, model_state)
-            loss, mismatched, varies = self._losses(state.params, state.model_state)
+            first, first_mismatched, *_ = self._losses(params, model_state)
+            loss, mismatched, constant, varies = self._losses(state.params, state.model_state)
             further = {
                 factor: self._losses(self._moved(state, factor), state.model_state)[0]
                 for factor in _FURTHER
@@ -101,6 +108,7 @@ class Aftermath:
         return monitor.After(
             loss=loss,
             mismatched_loss=mismatched,
+            constant_loss=constant,
             first_loss=first,
             first_mismatched_loss=first_mismatched,
             further=further,

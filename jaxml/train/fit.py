@@ -221,8 +221,8 @@ def fit(
     validation = np.array([value for _, value in validated], np.float64)
     history, findings = None, []
     if watch is not None and inspected is not None:
-        history = watch.history(joined, inspected, len(x) / batch_size, at, validation)
-        aftermath = Aftermath(compute, bare, params, model_state, (x, y), seed)
+        history = watch.history(joined, inspected, len(x) / batch_size, at, validation, shuffle)
+        aftermath = Aftermath(compute, loss, bare, params, model_state, (x, y), seed)
         after = aftermath.measure(state, monitoring.is_suspicious(history))
         history = dataclasses.replace(history, after=after)
         findings = monitoring.diagnose(history)

@@ -19,7 +19,7 @@ from jaxml.types import Array, PyTree
 __all__ = ["Watch"]
 
 # Examples on which layers are listened to: a fraction of a batch, so that it costs a fraction of a step.
-_LISTENED_TO = 128
+_LISTENED_TO = 64
 
 
 class _Record(NamedTuple):
@@ -61,6 +61,12 @@ class Watch:
         self._listener = models.listen(model)
         shape = jax.eval_shape(lambda: jnp.asarray(few[:_LISTENED_TO]))
         self._layers = self._listener.layers(variables, shape)
+        has_cells = any(layer.kind == "cell" for layer in self._layers)
+        # Of a sequence in no cell's hands the inputs at each step stand in for the carry.
+        self._by_input = (
+            not has_cells and shape.ndim == 3 and jnp.issubdtype(shape.dtype, jnp.floating)
+        )
+        self._listened, self._length = shape.shape[0], shape.shape[1] if shape.ndim > 1 else 0
         params, _ = models.split_variables(variables)
         self._layout = monitoring.layout(
             params,
@@ -76,24 +82,31 @@ class Watch:
         x, y = batch["x"][:_LISTENED_TO], batch["y"][:_LISTENED_TO]
         held = {"params": state.params, **state.model_state}
 
-        def of_taps(taps: PyTree):
-            outputs, _, seen = self._listener.apply(held, taps, x, key=state.key, training=True)
+        def of_taps(taps: PyTree, inputs: PyTree):
+            outputs, _, seen = self._listener.apply(
+                held, taps, inputs, key=state.key, training=True
+            )
             return jnp.mean(self._loss(outputs, y).astype(jnp.float32)), (outputs, seen)
 
-        deltas, (outputs, seen) = jax.grad(of_taps, has_aux=True)(self._listener.taps(held, x))
-        return monitoring.activity(self._layers, seen, deltas, outputs)
+        wanted = (0, 1) if self._by_input else (0,)
+        gradients, (outputs, seen) = jax.grad(of_taps, wanted, has_aux=True)(
+            self._listener.taps(held, x), x
+        )
+        return monitoring.activity(self._layers, seen, gradients[0], outputs, *gradients[1:])
 
     def step(self, step: Step) -> Step:
         """The step, with a record of what was seen in its report."""
 
         def watched(state: State, batch: PyTree) -> tuple[State, Report]:
-            after, report = step(state, batch)
             nothing = jax.eval_shape(self._look, state, batch)
             seen = jax.lax.cond(
                 state.step % self._every == 0,
                 lambda: self._look(state, batch),
                 lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nothing),
             )
+            # First looked at, then updated in place: the other way round the compiler would keep a copy.
+            seen, batch = jax.lax.optimization_barrier((seen, batch))
+            after, report = step(state, batch)
             verdict = monitoring.verdict(after.opt_state)
             record: Any = _Record(report.metrics["worst"], verdict, seen)
             return after, dataclasses.replace(report, metrics={**report.metrics, "record": record})
@@ -107,6 +120,7 @@ class Watch:
         steps_per_epoch: float,
         validation_steps: NDArray[np.int64] | None = None,
         validation_losses: NDArray[np.float64] | None = None,
+        shuffled: bool = True,
     ) -> monitoring.History:
         """All that was recorded.
 
@@ -116,6 +130,7 @@ class Watch:
             steps_per_epoch: batches in an epoch.
             validation_steps: [V] steps taken before each validation; None for none.
             validation_losses: [V].
+            shuffled: whether each epoch has an order of its own.
         """
         record = reports.metrics["record"]
         numbers = jax.tree.map(
@@ -140,7 +155,9 @@ class Watch:
             alive=record.activity.alive[looks],
             over_time=numbers.activity.over_time[looks],
             gain=numbers.activity.gain[looks],
-            times=tuple(cell.shape[0] for cell in cells if cell.shape),
+            times=(self._length,)
+            if self._by_input
+            else tuple(cell.shape[0] for cell in cells if cell.shape),
             validation_steps=np.zeros(0, np.int64)
             if validation_steps is None
             else validation_steps,
@@ -148,4 +165,8 @@ class Watch:
             data=data,
             after=None,
             steps_per_epoch=steps_per_epoch,
+            shuffled=shuffled,
+            moment_ratio=numbers.verdict.moment_ratio,
+            by_input=self._by_input,
+            listened=self._listened,
         )
