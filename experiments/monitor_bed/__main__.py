@@ -1,6 +1,5 @@
 """The command line: `python -m experiments.monitor_bed --help`."""
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -19,6 +18,7 @@ import numpy as np
 import tyro
 from jax.experimental.compilation_cache import compilation_cache
 
+from experiments.monitor_bed import curves, report
 from experiments.monitor_bed.programs import PROGRAMS, Program, Run
 from jaxml import bench, models, monitor, reports, train
 
@@ -31,6 +31,10 @@ class Config:
     """Which; none named are all."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Each program is run so often."""
+    curves: int = 0
+    """No programs, but so many random loss curves of each kind."""
+    early: bool = False
+    """Train sick runs anew for a tenth, a quarter and a half of their steps: when is it found?"""
     verbose: bool = False
     """Print every finding."""
     keep: Path | None = None
@@ -38,65 +42,66 @@ class Config:
     again: bool = False
     """Diagnose what was kept, train nothing."""
     json: Path | None = None
-    """Where to write the rows."""
+    """Where to write what was counted."""
 
 
-def outcome(run: Run, fitted: train.Fit) -> float:
-    """The score of a trained model on its data."""
+def outcome(run: Run, fitted: train.Fit) -> tuple[float, float]:
+    """The score of a trained model on its data, and its mean loss there."""
     model = models.from_linen(run.model)
     x, y = run.data
     variables = {"params": fitted.params, **fitted.model_state}
     keep = np.isfinite(np.asarray(x, np.float64).reshape(len(x), -1)).all(1)
     outputs = np.asarray(model.apply(variables, jnp.asarray(x[keep]))[0])
-    return run.score(outputs, y[keep])
+    loss = float(jnp.mean(run.loss(jnp.asarray(outputs), jnp.asarray(y[keep]))))
+    return run.score(outputs, y[keep]), loss
 
 
-def measure(program: Program, seed: int) -> dict[str, Any]:
-    """One seed of one program: without the monitor, then with it."""
-    run = program.make(seed)
-    settings: dict[str, Any] = dict(
-        num_steps=run.num_steps,
+def _settings(run: Run, seed: int, num_steps: int) -> dict[str, Any]:
+    return dict(
+        num_steps=num_steps,
         batch_size=run.batch_size,
         key=jax.random.key(seed),
         validation_data=run.validation_data,
         shuffle=run.shuffle,
     )
+
+
+def measure(program: Program, seed: int) -> dict[str, Any]:
+    """One seed of one program: without the monitor, then with it."""
+    run = program.make(seed)
     given = (run.model, run.loss, run.optimizer, run.data)
+    settings = _settings(run, seed, run.num_steps)
     plain = train.fit(*given, monitor=False, **settings)
     started = time.perf_counter()
     watched = train.fit(*given, **settings)
     seconds = time.perf_counter() - started
+    score, loss = outcome(run, plain)
+    score_watched, loss_watched = outcome(run, watched)
     return {
         "program": program.name,
         "seed": seed,
-        "score": outcome(run, plain),
-        "score_watched": outcome(run, watched),
+        "steps": run.num_steps,
+        "score": score,
+        "loss": loss,
+        "score_watched": score_watched,
+        "loss_watched": loss_watched,
         "history": watched.history,
         "findings": watched.findings,
         "seconds": seconds,
     }
 
 
-def label(program: Program, score: float) -> str:
-    """`sick`, `healthy`, or `unclear` between the two."""
-    if score >= program.good:
-        return "healthy"
-    return "sick" if score <= program.bad else "unclear"
-
-
-def judge(program: Program, row: dict[str, Any]) -> dict[str, Any]:
-    """What was found against what there is."""
-    found = {finding.symptom for finding in row["findings"]}
-    state = label(program, row["score"])
-    if state == "sick" and not program.symptoms:
-        state = "unclear"
-    wrong = found - program.symptoms - program.also if state == "sick" else found
-    return {
-        "label": state,
-        "hit": bool(found & program.symptoms),
-        "wrong": sorted(wrong) if state != "unclear" else [],
-        "found": sorted(found),
-    }
+def found_early(program: Program, seed: int) -> int | None:
+    """The fewest steps, of a tenth, a quarter and a half of all, after which the fault is found."""
+    run = program.make(seed)
+    for share in (0.1, 0.25, 0.5):
+        steps = max(1, round(share * run.num_steps))
+        fitted = train.fit(
+            run.model, run.loss, run.optimizer, run.data, **_settings(run, seed, steps)
+        )
+        if {finding.symptom for finding in fitted.findings} & set(program.symptoms):
+            return steps
+    return None
 
 
 def main(arguments: list[str]) -> int:
@@ -105,6 +110,10 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"error: unknown program {unknown[0]!r}", file=sys.stderr)
         return 2
+    # Numbers that are not finite are what this is about.
+    warnings.filterwarnings("ignore", category=RuntimeWarning)
+    if config.curves:
+        return _curves(config)
     with _cached():
         return _run(config)
 
@@ -121,23 +130,27 @@ def _cached() -> Iterator[None]:
             compilation_cache.reset_cache()
 
 
+def _row(config: Config, program: Program, seed: int) -> dict[str, Any]:
+    kept = None if config.keep is None else config.keep / f"{program.name}-{seed}.pkl"
+    if config.again and kept is not None and kept.exists():
+        row = pickle.loads(kept.read_bytes())
+        row["findings"] = monitor.diagnose(row["history"])
+    else:
+        row = measure(program, seed)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_bytes(pickle.dumps(row))
+    row |= report.judge(program, row["score"], row["findings"])
+    if config.early and row["label"] == "sick" and row["hit"]:
+        row["early"] = found_early(program, seed)
+    return row
+
+
 def _run(config: Config) -> int:
-    # Numbers that are not finite are what this is about.
-    warnings.filterwarnings("ignore", category=RuntimeWarning)
     rows = []
     for name in config.programs or tuple(PROGRAMS):
-        program = PROGRAMS[name]
         for seed in config.seeds:
-            kept = None if config.keep is None else config.keep / f"{name}-{seed}.pkl"
-            if config.again and kept is not None and kept.exists():
-                row = pickle.loads(kept.read_bytes())
-                row["findings"] = monitor.diagnose(row["history"])
-            else:
-                row = measure(program, seed)
-                if kept is not None:
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    kept.write_bytes(pickle.dumps(row))
-            row |= judge(program, row)
+            row = _row(config, PROGRAMS[name], seed)
             rows.append(row)
             mark = "" if row["label"] == "unclear" else "ok"
             if row["label"] == "sick" and not row["hit"]:
@@ -153,38 +166,35 @@ def _run(config: Config) -> int:
                 for finding in row["findings"]:
                     print("   ", finding)
                 print("   ", row["history"].after)
-    _summary(rows)
-    if config.json is not None:
-        place = bench.environment()
-        config.json.write_text(
-            json.dumps(
-                [
-                    {k: v for k, v in row.items() if k not in ("history", "findings")} | place
-                    for row in rows
-                ],
-                indent=1,
-            )
-        )
+    _write(config, {"summary": report.summary(rows), "runs": report.without_histories(rows)})
     return 0
 
 
-def _summary(rows: list[dict[str, Any]]) -> None:
-    sick = [row for row in rows if row["label"] == "sick"]
-    healthy = [row for row in rows if row["label"] == "healthy"]
-    table: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
-    for row in sick:
-        table["sick, recognised"][0] += row["hit"]
-        table["sick, recognised"][1] += 1
-        table["findings that are right"][0] += len(row["found"]) - len(row["wrong"])
-        table["findings that are right"][1] += len(row["found"])
-    for row in healthy:
-        table["healthy, false alarm"][0] += bool(row["wrong"])
-        table["healthy, false alarm"][1] += 1
+def _curves(config: Config) -> int:
+    rows = curves.measure(config.curves)
     reports.table(
-        "the monitor against measured outcomes",
-        ["", "runs", "of", "share"],
-        [[name, a, b, a / b] for name, (a, b) in table.items()],
+        "loss curves alone",
+        ["kind", "curves", "recognised", "nothing wrong said", "said"],
+        [
+            [
+                row["family"],
+                row["curves"],
+                row["recognised"],
+                row["nothing_wrong_said"],
+                ", ".join(f"{name} {times}" for name, times in row["said"].items()) or None,
+            ]
+            for row in rows
+        ],
     )
+    _write(config, {"curves": rows})
+    return 0
+
+
+def _write(config: Config, content: dict[str, Any]) -> None:
+    if config.json is not None:
+        config.json.write_text(
+            json.dumps({"environment": bench.environment(), **content}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

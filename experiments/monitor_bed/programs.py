@@ -47,7 +47,8 @@ class Program:
     Attributes:
         name: of the program.
         make: seed → `Run`.
-        symptoms: one of these is to be found where the outcome is bad; none of it for a healthy program.
+        symptoms: one of these is to be found where the outcome is bad, the fault's own name first; none for
+            a healthy program.
         also: symptoms that are there besides.
         good: a score from which on the outcome is a good one.
         bad: a score up to which it is a bad one; what lies between is not judged.
@@ -56,8 +57,8 @@ class Program:
 
     name: str
     make: Callable[[int], Run]
-    symptoms: frozenset[str] = frozenset()
-    also: frozenset[str] = frozenset()
+    symptoms: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     good: float = 0.0
     bad: float = 0.0
     source: str = "jaxml"
@@ -84,8 +85,9 @@ def program(
         PROGRAMS[make.__name__] = Program(
             make.__name__,
             make,
-            frozenset(symptoms.split()),
-            frozenset(also.split()),
+            tuple(symptoms.split()),
+            # Where gradients explode the guard may clip most steps, and says so.
+            (*also.split(), *(["clip_saturation"] if _BLOWN & set(symptoms.split()) else [])),
             good,
             bad,
             source,
@@ -551,6 +553,7 @@ def dead_by_rate(seed: int) -> Run:
 
 @program(
     "dead_relu no_learnable_signal poor_initialization",
+    also="exploding_gradient",
     good=0.8,
     bad=0.45,
     source="AutoTrainer, Improper_Activation_case",
@@ -838,8 +841,10 @@ def equal_start(seed: int) -> Run:
     bad=1.5,
 )
 def oscillate_logistic(seed: int) -> Run:
-    """Far beyond the edge of stability; a softmax cannot diverge."""
+    """Far beyond the edge of stability, on labels of which some are wrong; a softmax cannot diverge."""
     x, y = scikit.wine()
+    noise = _noise(seed)
+    y = np.where(noise.uniform(size=len(y)) < 0.15, noise.integers(0, 3, len(y)), y)
     return Run(
         nn.Dense(3), cross_entropy, optax.sgd(30.0), (scikit.scaled(x), y), 300, 16, accuracy
     )

@@ -24,13 +24,15 @@ ACTIVITY = (
     "non_finite",
     "example_gradient",
     "mean_gradient",
+    "zero",
 )
 """Columns of `Activity.layers`: norm of the gradient with respect to a layer's output; root mean square of
 that output; its deviation over the batch; the share of entries of which what follows is the output's ReLU,
 tanh or sigmoid; the share that is where tanh or sigmoid are within a hundredth of their bounds; the share
 of units that are exactly 0 on the whole batch; how many entries are not finite; for a dense layer of
 vectors the root mean square over the examples of the norm of the gradient with respect to its kernel, and
-the norm of their mean (Goodfellow, 2015: both out of inputs and output gradients), else 0."""
+the norm of their mean (Goodfellow, 2015: both out of inputs and output gradients), else 0; the share of
+entries that are exactly 0 after what follows, half of them in a healthy ReLU layer."""
 
 TIMES = 32
 """Points in time at which a recurrent cell's gradients are reported, evenly spread."""
@@ -80,11 +82,11 @@ def _of_layer(
     )
     none = jnp.zeros(())
     relu = tanh = sigmoid = saturated = none
-    alive = jnp.any(flat != 0, axis=0)
+    left = flat
     if after is not None:
         after = after.astype(jnp.float32)
         # Of what was pooled or flattened the units are still the last axis.
-        alive = jnp.any(after.reshape(-1, width) != 0, axis=0)
+        left = after.reshape(-1, width)
         if after.shape == outputs.shape:
             relu = _close(after, jax.nn.relu(outputs))
             tanh = _close(after, jnp.tanh(outputs))
@@ -93,9 +95,10 @@ def _of_layer(
             near = 0.01 * (1 - low)
             saturated = jnp.mean((after < low + near) | (after > 1 - near))
             saturated *= jnp.maximum(tanh, sigmoid) > 0.9
+    alive = jnp.any(left != 0, axis=0)
     row = [_norm(delta), rms, spread, relu, tanh, sigmoid, saturated, jnp.mean(~alive)]
     row.append(jnp.sum(~finite).astype(jnp.float32))
-    return jnp.stack([*row, *_of_kernel(inputs, delta)]), alive
+    return jnp.stack([*row, *_of_kernel(inputs, delta), jnp.mean(left == 0)]), alive
 
 
 def _of_kernel(inputs: Array | None, delta: Array) -> tuple[Array, Array]:

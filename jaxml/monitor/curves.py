@@ -60,9 +60,11 @@ def diagnose_loss_curve(
     first = next((f.step for f in found if f.evidence.get("to_the_end")), len(curve))
     shape = _shape(curve[:first])
     if shape is not None:
-        diverged = _divergence(shape)
-        # A pattern that comes again may be full of jumps.
-        seen = diverged or _repetition(shape) or _jumps(shape) or _oscillation(shape)
+        repeated = _repetition(shape)
+        # A pattern that comes again may end high, and be full of jumps.
+        seen = ([] if repeated and not _grows(shape, repeated[0]) else _divergence(shape)) or (
+            repeated or _jumps(shape) or _oscillation(shape, curve[:first])
+        )
         found += seen or ([] if found else _slow(shape))
     if validation is not None and not any(f.symptom == "loss_divergence" for f in found):
         found += _overfitting(curve, validation)
@@ -342,7 +344,15 @@ def _repetition(shape: _Shape) -> list[Finding]:
     ]
 
 
-def _oscillation(shape: _Shape) -> list[Finding]:
+def _grows(shape: _Shape, repeated: Finding) -> bool:
+    """Whether a curve that repeats itself is higher by half each time, at last, than it was at best."""
+    period = repeated.evidence["period"]
+    cycles = (shape.steps - shape.steps[0]) // period
+    levels = [float(np.median(shape.raw[cycles == i])) for i in range(int(cycles[-1]))]
+    return len(levels) > 1 and levels[-1] - min(levels) > 0.5 * abs(min(levels))
+
+
+def _oscillation(shape: _Shape, curve: NDArray[np.float64]) -> list[Finding]:
     _, begin = _detrended(shape)
     # In logarithms a swing is one by a share of the level; far below where the curve began shares mean
     # nothing.
@@ -352,12 +362,15 @@ def _oscillation(shape: _Shape) -> list[Finding]:
     if number < _FEWEST:
         return []
 
-    def detrended(share: float) -> NDArray[np.float64]:
-        offset = share * fallen + max(-floor, 0.0) + 1e-12 * float(np.ptp(shape.raw)) + 1e-300
-        logs = np.log(shape.raw[begin:] + offset)
-        return logs - np.polyval(np.polyfit(np.arange(number), logs, 2), np.arange(number))
+    def detrended(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+        offset = share * fallen + max(-floor, 0.0) + 1e-12 * float(np.ptp(values)) + 1e-300
+        logs, steps = np.log(values + offset), np.linspace(-1, 1, len(values))
+        return logs - np.polyval(np.polyfit(steps, logs, 2), steps)
 
-    rest = detrended(0.05)
+    # Steps are as they came here: a mean of two would hide what alternates.
+    each = curve[np.isfinite(curve) & (np.arange(len(curve)) >= shape.steps[begin])]
+    floor = min(floor, float(np.min(each)))
+    rest = detrended(each, 0.05)
     evidence: dict[str, Any] = {}
     # Alternation: the raw curve goes up and down at nearly every step, by much of its level.
     steps = np.diff(rest)
@@ -368,7 +381,7 @@ def _oscillation(shape: _Shape) -> list[Finding]:
         evidence = {"turns": turns, "swing": swing}
     # Slow swings count against all that the loss has fallen: mini-batches swing a small loss by its own
     # size.
-    rest = detrended(0.25)
+    rest = detrended(shape.raw[begin:], 0.25)
     noise = _noise(rest)
     width = max(3, number // 60) | 1
     smooth = _smoothed(rest, width) if number > 3 * width else rest
@@ -441,7 +454,8 @@ def _slow(shape: _Shape) -> list[Finding]:
         ]
     moved = (float(np.max(shape.smooth[: max(3, number // 10)])) - lowest) / level
     noise = shape.noise / level
-    still = 0.03 + 4 * noise / math.sqrt(shape.width)
+    # Extremes of some eighty smoothed points are five of their deviations apart.
+    still = 0.03 + 6 * noise / math.sqrt(shape.width)
     if moved < still and abs(fallen) < still and not (start - end > 6 * error and falling):
         return [
             Finding(
@@ -476,7 +490,12 @@ def _overfitting(losses: NDArray[np.float64], validation: NDArray[np.float64]) -
     range_ = max(float(values[0]) - low, abs(low), 1e-300)
     rising = end - low > max(0.1 * range_, 4 * noise, 0.05 * abs(low))
     tail = smooth[best:]
-    going = len(tail) > 3 and float(np.mean(np.diff(tail) > 0)) > 0.55
+    # A rise that goes on, or one to a level that stays.
+    late = values[best:][-max(3, len(tail) // 3) :]
+    going = len(tail) > 3 and (
+        float(np.mean(np.diff(tail) > 0)) > 0.55
+        or (len(tail) > 8 and float(np.mean(late > low + 0.5 * (end - low))) > 0.9)
+    )
     if not (rising and going and trained < there - 0.02 * abs(there) and trained < end):
         return []
     return [

@@ -76,6 +76,9 @@ class _Case:
             blind = after.mismatched_loss
             if np.isfinite(after.constant_loss):
                 blind = min(blind, after.constant_loss)
+            # Who ends far above where he began has learned nothing, however far apart his answers are.
+            if after.loss > 1.5 * abs(after.first_loss):
+                blind = min(blind, after.first_loss)
             self.signal = (blind - after.loss) / max(abs(blind), 1e-300)
         self.has_learned = self.signal > _LEARNED_WELL
         bad = h.data.bad_rows
@@ -145,6 +148,7 @@ class _Case:
         if silent := self._of_silence():
             return [*found, silent]
         found += self._of_initialization(found)
+        found += self._of_output()
         found += self._of_steps(found)
         found += self._of_units(found)
         found += self._of_depth(found)
@@ -152,7 +156,7 @@ class _Case:
         found += self._of_optimizer(found)
         found += self._of_curve(found)
         found += self._of_nothing(found)
-        return found
+        return _chained(found)
 
     def _failed(self) -> bool:
         return not self.has_learned
@@ -327,7 +331,8 @@ class _Case:
                 "learning_rate_to_try": float(rate / 2),
             }
         unhealthy = self._failed() or diverges or bool(self.symptoms & {"loss_oscillation"})
-        if (too_long or large) and (unhealthy or grows) and not self._from_birth(found):
+        explained = self._from_birth(found) or self._in_order()
+        if (too_long or large) and (unhealthy or grows) and not explained:
             words = (
                 f"learning rate {self.learning_rate:.3g} above 2/λ ≈ {rate:.3g}"
                 if rate is not None
@@ -385,6 +390,27 @@ class _Case:
     def _from_birth(self, found: list[Finding]) -> bool:
         return any(f.symptom == "poor_initialization" for f in found)
 
+    def _of_output(self) -> list[Finding]:
+        """Outputs that end in a ReLU: an example that comes out 0 has no gradient to leave it by."""
+        h = self.history
+        if not len(h.looks) or not self._failed() or not h.tapped:
+            return []
+        name, first, last = dead_shares(h)[-1]
+        # All outputs may be positive, and are then their own ReLU: only zeros tell.
+        if h.look("relu")[-1, -1] <= 0.9 or not (last > 0 or h.look("zero")[:, -1].max() > 0.2):
+            return []
+        return [
+            Finding(
+                "dead_relu",
+                int(h.looks[0]),
+                "output",
+                "error",
+                {"dead": last, "dead_at_first": first, "zeros": float(h.look("zero")[-1, -1])},
+                f"outputs of `{name}` end in a ReLU: what is 0 stays so",
+                "no activation after the last layer",
+            )
+        ]
+
     def _of_units(self, found: list[Finding]) -> list[Finding]:
         h = self.history
         if not len(h.looks):
@@ -405,6 +431,7 @@ class _Case:
             i = next(i for i, layer in enumerate(h.tapped) if layer.name == name)
             per_look = 1 - h.alive[:, bounds[i] : bounds[i + 1]].mean(1)
             step = int(h.looks[int(np.argmax(per_look >= min(b, 0.5)))])
+            reached = int(h.looks[int(np.argmax(per_look >= min(b, per_look.max())))])
             birth = a >= 0.5
             out.append(
                 Finding(
@@ -416,6 +443,7 @@ class _Case:
                         "dead": b,
                         "dead_at_first": a,
                         "units": int(bounds[i + 1] - bounds[i]),
+                        "by_step": reached,
                         "from_birth": birth,
                         "layers": len(killed),
                     },
@@ -423,19 +451,6 @@ class _Case:
                     if found and not birth
                     else "units whose inputs never exceed 0 get no gradient, and stay so",
                     "leaky ReLU, He initialisation" + ("" if birth else ", a lower learning rate"),
-                )
-            )
-        last = h.tapped[-1]
-        if not out and self._failed() and h.look("relu")[-1, -1] > 0.9 and hidden[-1][2] > 0:
-            out.append(
-                Finding(
-                    "dead_relu",
-                    int(h.looks[0]),
-                    "output",
-                    "error",
-                    {"dead": hidden[-1][2], "dead_at_first": hidden[-1][1], "from_birth": True},
-                    f"outputs of `{last.name}` end in a ReLU: what is 0 for all examples stays so",
-                    "no activation after the last layer",
                 )
             )
         if self._failed():
@@ -483,8 +498,12 @@ class _Case:
             straight.append(explained if line[0] > 0 else 0.0)
         if len(ratio) < max(1, len(delta) // 2):
             return []
-        late = slice(len(ratio) // 2, None)
-        if np.median(ratio[late]) < _VANISHED and np.median(straight[late]) > 0.6:
+        # Through one half of the run: a network that flattens late has lost the time until then.
+        middle = len(ratio) // 2
+        for part in (slice(middle, None), slice(0, max(middle, 1))):
+            small, straightness = np.median(ratio[part]), np.median(straight[part])
+            if small >= _VANISHED or straightness <= 0.6:
+                continue
             first = h.tapped[self.dense[0]].name
             kinds = {
                 name: float(np.median(h.look(name)[0, self.dense[:-1]]))
@@ -500,9 +519,9 @@ class _Case:
                     first,
                     "error",
                     {
-                        "ratio": float(np.median(ratio[late])),
+                        "ratio": float(small),
                         "layers": len(self.dense),
-                        "straightness": float(np.median(straight[late])),
+                        "straightness": float(straightness),
                         "activation": activation,
                     },
                     "each layer passes back a fraction of the gradient it gets",
@@ -623,6 +642,9 @@ class _Case:
             symptom = finding.symptom
             if symptom in known or symptom in ("loss_stuck", "learning_rate_too_low"):
                 continue
+            # Of what is learned in turns the loss goes up and down.
+            if self._in_order() and symptom not in ("overfitting", "non_finite"):
+                continue
             if symptom == "non_finite" and (known or self.bad_data):
                 continue
             if symptom == "repetitive_data" and self.history.data.period == 0 and known:
@@ -675,6 +697,28 @@ class _Case:
                 )
             ]
         return []
+
+
+def _chained(found: list[Finding]) -> list[Finding]:
+    """Findings, of which the one that began it tells what units died of it."""
+    killed = next((f for f in found if f.symptom == "dead_relu" and "by_step" in f.evidence), None)
+    if killed is None or killed.evidence["from_birth"]:
+        return found
+    began = [
+        i
+        for i, finding in enumerate(found)
+        if finding.symptom in ("exploding_gradient", "learning_rate_too_high", "non_finite")
+        and finding.where != "input"
+        and finding.step <= killed.step
+    ]
+    if not began:
+        return found
+    share, units = killed.evidence["dead"], killed.evidence["units"]
+    many = f"all {units}" if share == 1 else f"{share:.0%} of the {units}"
+    told = f"by step {killed.evidence['by_step']:,} {many} units of `{killed.where}` are dead"
+    out = list(found)
+    out[began[-1]] = out[began[-1]]._replace(cause=f"{out[began[-1]].cause} · {told}")
+    return out
 
 
 def _initial(where: str, evidence: dict[str, Any], cause: str) -> Finding:

@@ -61,7 +61,7 @@ def test_what_a_fit_holds(healthy):
     assert watched.validation_curve[-1] < 0.5 * watched.validation_curve[0]
     history = watched.history
     assert history.layers == ("hidden_0", "hidden_1", "output")
-    assert history.statistics.shape == (300, 3, 6) and history.activity.shape == (30, 3, 11)
+    assert history.statistics.shape == (300, 3, 6) and history.activity.shape == (30, 3, 12)
     assert 1 < history.noise_scale() < 1e5 and (history.moment_ratio[20:] > 0).all()
     assert history.alive.shape == (30, 66)
     assert len(plain.validation_curve) == 0
