@@ -2,6 +2,7 @@
 
 from jaxml.train.fit import Fit, fit
 from jaxml.train.loop import repeat, run, stop_on_signals
+from jaxml.train.rewind import Rewound, rewindable, rewinding, rewound, unwound
 from jaxml.train.state import Report, State, create_state
 from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step
 from jaxml.train.watch import Watch
@@ -10,6 +11,7 @@ __all__ = [
     "Bags",
     "Fit",
     "Report",
+    "Rewound",
     "RowSchedule",
     "State",
     "Task",
@@ -20,6 +22,10 @@ __all__ = [
     "fit",
     "make_step",
     "repeat",
+    "rewindable",
+    "rewinding",
+    "rewound",
     "run",
     "stop_on_signals",
+    "unwound",
 ]

@@ -16,6 +16,7 @@ from jaxml import monitor as monitoring
 from jaxml.data import batches
 from jaxml.train.aftermath import Aftermath
 from jaxml.train.loop import repeat, run
+from jaxml.train.rewind import rewindable, rewinding, rewound, unwound
 from jaxml.train.state import State, create_state
 from jaxml.train.step import Task, all_finite, make_step
 from jaxml.train.watch import Watch
@@ -41,6 +42,7 @@ class Fit:
             monitor.
         history: all that was recorded; None without monitor.
         opt_state: of the optimizer; of the guard around it where there is a monitor.
+        rewinds: how often the training went back to a snapshot.
     """
 
     params: PyTree
@@ -51,6 +53,7 @@ class Fit:
     findings: list[monitoring.Finding]
     history: monitoring.History | None
     opt_state: PyTree
+    rewinds: int = 0
 
 
 def fit(
@@ -69,6 +72,7 @@ def fit(
     every: int = 10,
     vanishing: Literal["ignore", "rescale"] = "ignore",
     preserve: float = 0.0,
+    rewind: int = 0,
     say: Callable[[str], Any] | None = None,
 ) -> Fit:
     """Trains a model, keeps bad updates out of it, and says what went wrong.
@@ -95,6 +99,8 @@ def fit(
         vanishing: as in `monitor.guard`.
         preserve: weight of `monitor.preserving_penalty`, for recurrent models whose gradient vanishes on
             its way back through time; it is no part of the loss that is reported.
+        rewind: steps between two snapshots that the training goes back to when all that was learned is
+            lost, to go on in shorter steps (`rewinding`); 0 for none.
         say: is told each finding, as a line: what is definite while the training goes on
             (`monitor.signs`, each symptom once), and in the end what it all means.
 
@@ -118,6 +124,8 @@ def fit(
     for name, value in (("num_steps", num_steps), ("batch_size", batch_size), ("every", every)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if rewind < 0:
+        raise ValueError(f"rewind must be at least 0, got {rewind}")
     if preserve < 0:
         raise ValueError(f"preserve must be at least 0, got {preserve}")
     if on_bad_data not in ("report", "drop", "raise"):
@@ -188,7 +196,10 @@ def fit(
     validate = None
     if held_out is not None:
         validate = _validation(compute, held_out)
-    program = repeat(watch.step(step) if watch else step)
+    step = watch.step(step) if watch else step
+    if rewind:
+        step, state = rewinding(step, every=rewind), rewindable(state)
+    program = repeat(step)
     reports: list[Any] = []
     validated: list[tuple[int, float]] = []
     said: set[str] = set()
@@ -215,6 +226,9 @@ def fit(
         steps_per_call=max(1, min(50, math.ceil(num_steps / 40))),
         on_reports=on_reports,
     )
+    rewinds = 0
+    if rewind:
+        rewinds, state = int(rewound(state).times), unwound(state)
     joined = _joined(reports)
     curve = joined.metrics["loss"].astype(np.float64)
     at = np.array([step for step, _ in validated], np.int64)
@@ -238,6 +252,7 @@ def fit(
         findings=findings,
         history=history,
         opt_state=state.opt_state,
+        rewinds=rewinds,
     )
 
 
