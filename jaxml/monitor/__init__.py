@@ -9,12 +9,13 @@ says what to change.
 from jaxml.monitor.activity import ACTIVITY, TIMES, Activity, activity, units
 from jaxml.monitor.curves import diagnose_loss_curve
 from jaxml.monitor.diagnose import diagnose, is_suspicious
-from jaxml.monitor.findings import SYMPTOMS, Finding, Remedy, remedy
+from jaxml.monitor.findings import SYMPTOMS, Finding
 from jaxml.monitor.guard import GuardState, Verdict, guard, verdict
 from jaxml.monitor.history import After, History
 from jaxml.monitor.inputs import DataReport, inspect
 from jaxml.monitor.preserve import preserving_penalty
 from jaxml.monitor.probes import STATISTICS, Layout, layer_norms, layer_statistics, layout
+from jaxml.monitor.remedies import Remedy, remedy
 from jaxml.monitor.signs import signs
 
 __all__ = [
