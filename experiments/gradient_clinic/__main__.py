@@ -59,7 +59,7 @@ def treat(name: str, seed: int, rounds: int) -> dict[str, Any]:
         # Who saves most of it needs no help.
         "sick": first < 0.75,
         # At least a third of what was still lost.
-        "helped": 1 - last < 2 / 3 * (1 - first),
+        "helped": 1 - last < 2 / 3 * (1 - max(first, 0.0)),
     }
 
 

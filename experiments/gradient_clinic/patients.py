@@ -85,7 +85,7 @@ PATIENTS: dict[str, Recipe] = {
     "dead": Recipe(data="circles", widths=(5,) * 15, initializer="he_uniform", optimizer="adam",
                    learning_rate=1e-3, batch_size=128, num_steps=1650),
     "dead_by_rate": Recipe(learning_rate=5.0),
-    "dead_output": Recipe(output_activation="relu", widths=(50,) * 4, learning_rate=1.0),
+    "dead_output": Recipe(output_activation="relu", widths=(50,) * 4, learning_rate=0.7),
     "too_fast": Recipe(learning_rate=30.0, activation="tanh"),
     "too_fast_adam": Recipe(optimizer="adam", learning_rate=0.5),
     "too_slow": Recipe(learning_rate=1e-4),
@@ -95,8 +95,8 @@ PATIENTS: dict[str, Recipe] = {
     "clipped": Recipe(clip=1e-3),
     "floored": Recipe(optimizer="adam", learning_rate=1e-3, epsilon=1e-2, loss_factor=1e-4),
     "forgetful": dataclasses.replace(_RECURRENT, recurrent_scale=0.5),
-    "exploding_memory": dataclasses.replace(_RECURRENT, optimizer="sgd", learning_rate=0.05,
-                                            activation="relu", recurrent_scale=1.6),
+    "exploding_memory": dataclasses.replace(_RECURRENT, activation="relu",
+                                            recurrent_scale=1.6),
     "not_finite": Recipe(data="digits_with_nan", optimizer="adam", learning_rate=1e-3),
     "sorted": Recipe(data="digits_sorted", learning_rate=0.3, batch_size=16, shuffle=False,
                      num_steps=1000),
@@ -160,9 +160,12 @@ def problem(recipe: Recipe, seed: int) -> Problem:
 def _without_outliers(recipe: Recipe, x: NDArray[Any], y: NDArray[Any]) -> Arrays:
     if not recipe.drop_outliers:
         return x, y
-    seen = monitor.inspect(x, y)
-    keep = np.setdiff1d(np.arange(len(x)), np.union1d(seen.outlier_rows, seen.outlier_targets))
-    return x[keep], y[keep]
+    # The largest hide the others.
+    for _ in range(5):
+        seen = monitor.inspect(x, y)
+        keep = np.setdiff1d(np.arange(len(x)), np.union1d(seen.outlier_rows, seen.outlier_targets))
+        x, y = x[keep], y[keep]
+    return x, y
 
 
 def _labelled(

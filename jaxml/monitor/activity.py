@@ -24,7 +24,7 @@ ACTIVITY = (
     "non_finite",
     "example_gradient",
     "mean_gradient",
-    "zero",
+    "cut",
 )
 """Columns of `Activity.layers`: norm of the gradient with respect to a layer's output; root mean square of
 that output; its deviation over the batch; the share of entries of which what follows is the output's ReLU,
@@ -32,7 +32,7 @@ tanh or sigmoid; the share that is where tanh or sigmoid are within a hundredth 
 of units that are exactly 0 on the whole batch; how many entries are not finite; for a dense layer of
 vectors the root mean square over the examples of the norm of the gradient with respect to its kernel, and
 the norm of their mean (Goodfellow, 2015: both out of inputs and output gradients), else 0; the share of
-entries that are exactly 0 after what follows, half of them in a healthy ReLU layer."""
+entries that what follows sets to 0, half of them in a healthy ReLU layer."""
 
 TIMES = 32
 """Points in time at which a recurrent cell's gradients are reported, evenly spread."""
@@ -81,13 +81,14 @@ def _of_layer(
         jnp.mean(jnp.square(scaled - jnp.mean(scaled, axis=0, keepdims=True)))
     )
     none = jnp.zeros(())
-    relu = tanh = sigmoid = saturated = none
+    relu = tanh = sigmoid = saturated = cut = none
     left = flat
     if after is not None:
         after = after.astype(jnp.float32)
         # Of what was pooled or flattened the units are still the last axis.
         left = after.reshape(-1, width)
         if after.shape == outputs.shape:
+            cut = jnp.mean((after == 0) & (outputs != 0))
             relu = _close(after, jax.nn.relu(outputs))
             tanh = _close(after, jnp.tanh(outputs))
             sigmoid = _close(after, jax.nn.sigmoid(outputs))
@@ -98,7 +99,7 @@ def _of_layer(
     alive = jnp.any(left != 0, axis=0)
     row = [_norm(delta), rms, spread, relu, tanh, sigmoid, saturated, jnp.mean(~alive)]
     row.append(jnp.sum(~finite).astype(jnp.float32))
-    return jnp.stack([*row, *_of_kernel(inputs, delta), jnp.mean(left == 0)]), alive
+    return jnp.stack([*row, *_of_kernel(inputs, delta), cut]), alive
 
 
 def _of_kernel(inputs: Array | None, delta: Array) -> tuple[Array, Array]:

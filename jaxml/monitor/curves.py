@@ -196,9 +196,13 @@ def _divergence(shape: _Shape) -> list[Finding]:
     # Over many steps: no single stretch of three windows makes up most of the rise, unless it goes on
     # after it.
     stretch = min(3 * shape.width, len(rise) - 1)
-    steepest = float(np.max(rise[stretch:] - rise[:-stretch])) if stretch < len(rise) else risen
-    tail = rise[len(rise) // 2 :]
-    going_on = tail[-1] > tail[0] + max(4 * noise, 0.1 * risen)
+    steps = rise[stretch:] - rise[:-stretch]
+    at, steepest = int(np.argmax(steps)), float(np.max(steps))
+    after = rise[at + stretch :]
+    # At a level that was jumped to, the noise is another than before.
+    there = _noise(shape.raw[-len(after) :]) / math.sqrt(shape.width) if len(after) > 3 else 0.0
+    going_on = float(rise[at] - low) > max(8 * noise, 0.05 * risen)
+    going_on |= bool(after[-1] > after[0] + max(4 * noise, 4 * there, 0.1 * risen))
     if steepest > 0.7 * risen and not going_on:
         return []
     return [

@@ -304,11 +304,7 @@ class _Case:
         # Now and then an odd batch, in a run that learns all the same, is what clipping is for.
         few = max(3, 0.02 * self.steps) if self.has_learned else 3
         grows = len(self.explosions) >= few and not self._in_order()
-        data_burst = (
-            curve.get("loss_jump") is not None
-            and curve["loss_jump"].evidence["kind"] == "burst"
-            and len(h.data.outlier_rows) + len(h.data.outlier_targets) > 0
-        )
+        data_burst = "loss_jump" in curve and self._outliers() > 0
         diverges = "loss_divergence" in curve
         too_long = np.isfinite(self.too_long) and self.too_long > 1.05
         relative = self._relative_updates()
@@ -383,6 +379,10 @@ class _Case:
             )
         return out
 
+    def _outliers(self) -> int:
+        data = self.history.data
+        return len(np.union1d(data.outlier_rows, data.outlier_targets))
+
     def _in_order(self) -> bool:
         """Whether examples come class by class, epoch after epoch."""
         return not self.history.shuffled and self.history.data.sorted_by_target
@@ -396,8 +396,9 @@ class _Case:
         if not len(h.looks) or not self._failed() or not h.tapped:
             return []
         name, first, last = dead_shares(h)[-1]
-        # All outputs may be positive, and are then their own ReLU: only zeros tell.
-        if h.look("relu")[-1, -1] <= 0.9 or not (last > 0 or h.look("zero")[:, -1].max() > 0.2):
+        # All outputs may be positive, and are then their own ReLU: what is cut off tells.
+        cut = h.look("cut")[:, -1]
+        if h.look("relu")[-1, -1] <= 0.9 or not cut.max() > 0.2:
             return []
         return [
             Finding(
@@ -405,7 +406,7 @@ class _Case:
                 int(h.looks[0]),
                 "output",
                 "error",
-                {"dead": last, "dead_at_first": first, "zeros": float(h.look("zero")[-1, -1])},
+                {"dead": last, "dead_at_first": first, "cut": float(cut[-1])},
                 f"outputs of `{name}` end in a ReLU: what is 0 stays so",
                 "no activation after the last layer",
             )
@@ -413,7 +414,8 @@ class _Case:
 
     def _of_units(self, found: list[Finding]) -> list[Finding]:
         h = self.history
-        if not len(h.looks):
+        # What is shown a class at a time says nothing of units that wait for another.
+        if not len(h.looks) or self._in_order():
             return []
         out = []
         shares = dead_shares(h)
@@ -647,10 +649,27 @@ class _Case:
                 continue
             if symptom == "non_finite" and (known or self.bad_data):
                 continue
+            if symptom == "loss_jump":
+                finding = self._told_apart(finding)
             if symptom == "repetitive_data" and self.history.data.period == 0 and known:
                 continue
             out.append(finding)
         return out
+
+    def _told_apart(self, jump: Finding) -> Finding:
+        """A jump, which is the data's where that holds outliers, and the optimizer's where it does not."""
+        outliers = self._outliers()
+        evidence = {**jump.evidence, "outliers": outliers}
+        if outliers:
+            cause = f"{outliers} examples lie far outside of the others"
+            return jump._replace(
+                evidence=evidence, cause=cause, remedy="drop them, or clip the loss"
+            )
+        cause = (
+            "no example lies outside of the others: a step, or a learning rate, was far too large"
+        )
+        remedy = "a lower learning rate, or clip the gradient"
+        return jump._replace(evidence=evidence, cause=cause, remedy=remedy)
 
     def _of_nothing(self, found: list[Finding]) -> list[Finding]:
         after = self.history.after

@@ -78,6 +78,7 @@ def remedy(finding: Finding | Sequence[Finding], *, tried: Sequence[Remedy] = ()
         raise ValueError(f"symptom must be among {SYMPTOMS}, got {finding.symptom!r}")
     evidence, symptom, where = finding.evidence, finding.symptom, finding.where
     slower = float(evidence.get("learning_rate_factor", 0.1))
+    gently = float(evidence.get("learning_rate_factor", 0.3))
     rate = evidence.get("learning_rate_to_try")
     clip = evidence.get("clip_to_try")
     normalization = _next("normalization", ("layer", "batch"), tried)
@@ -118,12 +119,12 @@ def remedy(finding: Finding | Sequence[Finding], *, tried: Sequence[Remedy] = ()
             )
         case "poor_initialization":
             return Remedy(initializer="he_normal", normalization=normalization)
-        case "loss_jump" if evidence.get("kind") == "burst":
+        case "loss_jump" if evidence.get("outliers", evidence.get("kind") == "burst"):
             return Remedy(data="drop_outliers", clip=clip)
         case "loss_jump":
-            return Remedy(learning_rate_factor=slower, clip=clip, rewind=True)
+            return Remedy(learning_rate_factor=gently, clip=clip, rewind=True)
         case "loss_oscillation":
-            return Remedy(learning_rate_factor=slower)
+            return Remedy(learning_rate_factor=gently)
         case "loss_stuck":
             return Remedy(learning_rate_factor=10.0, initializer="he_normal")
         case "repetitive_data":
@@ -131,7 +132,9 @@ def remedy(finding: Finding | Sequence[Finding], *, tried: Sequence[Remedy] = ()
         case "overfitting":
             return Remedy(regularization="increase", rewind=True)
         case "learning_rate_too_low":
-            return Remedy(learning_rate_factor=float(evidence.get("learning_rate_factor", 10.0)))
+            # Along the old way the loss turns up long before the best rate is reached.
+            faster = max(10.0, float(evidence.get("learning_rate_factor", 10.0)))
+            return Remedy(learning_rate_factor=faster)
         case "unscaled_input":
             return Remedy(scale_inputs=True)
         case "no_learnable_signal" if where == "output":
