@@ -201,7 +201,9 @@ def _divergence(shape: _Shape) -> list[Finding]:
     after = rise[at + stretch :]
     # At a level that was jumped to, the noise is another than before.
     there = _noise(shape.raw[-len(after) :]) / math.sqrt(shape.width) if len(after) > 3 else 0.0
-    going_on = float(rise[at] - low) > max(8 * noise, 0.05 * risen)
+    # What rose before is much of what rose, or far more than the loss had ever been.
+    before = float(rise[at]) - low
+    going_on = before > 8 * noise and before > min(0.05 * risen, 3 * max(abs(low), start - low))
     going_on |= bool(after[-1] > after[0] + max(4 * noise, 4 * there, 0.1 * risen))
     if steepest > 0.7 * risen and not going_on:
         return []

@@ -18,6 +18,9 @@ __all__ = ["diagnose", "is_suspicious"]
 _LEARNED = 0.1
 _LEARNED_WELL = 0.3
 
+# Standard deviations beyond chance at which what was learned holds for examples that were left out.
+_HOLDS = 4.0
+
 # Gradients at the first layer against the last: below, they vanish.
 _VANISHED = 1e-3
 
@@ -70,7 +73,7 @@ class _Case:
         self.history = h = history
         after = h.after
         self.steps = len(h.losses)
-        self.learned = self.signal = 0.0
+        self.signal, enough = 0.0, _LEARNED_WELL
         if after is not None and np.isfinite(after.loss) and np.isfinite(after.mismatched_loss):
             # What is had without looking at the inputs: the better of two ways.
             blind = after.mismatched_loss
@@ -79,8 +82,14 @@ class _Case:
             # Who ends far above where he began has learned nothing, however far apart his answers are.
             if after.loss > 1.5 * abs(after.first_loss):
                 blind = min(blind, after.first_loss)
-            self.signal = (blind - after.loss) / max(abs(blind), 1e-300)
-        self.has_learned = self.signal > _LEARNED_WELL
+            self.signal = (blind - self._reached()) / max(abs(blind), 1e-300)
+            if after.loss == after.mismatched_loss and after.loss < after.first_loss:
+                # The loss does not look at the labels: what it has fallen by is learned.
+                self.signal = (after.first_loss - after.loss) / max(abs(after.first_loss), 1e-300)
+            # Where losses are negative their level is one of units.
+            if blind < 0 or after.loss < 0:
+                enough = _LEARNED
+        self.has_learned = self.signal > enough
         bad = h.data.bad_rows
         self.bad_data = len(bad) > 0
         self.finite = np.where(np.isfinite(h.losses), h.losses, np.nan)
@@ -91,6 +100,17 @@ class _Case:
         self.learning_rate = float(self.rates.max()) if len(self.rates) else math.nan
         self.too_long = self._too_long()
         self.explosions = explosions(history)
+
+    def _reached(self) -> float:
+        """The loss in the end: on all examples, or on those that came last where these are a stream."""
+        h = self.history
+        assert h.after is not None
+        if h.shuffled or h.data.sorted_by_target:
+            return h.after.loss
+        last = h.losses[-max(1, self.steps // 10) :]
+        return (
+            min(h.after.loss, float(np.median(last))) if np.isfinite(last).all() else h.after.loss
+        )
 
     def _validation(self) -> NDArray[np.float64] | None:
         values = self.history.validation_losses
@@ -244,6 +264,14 @@ class _Case:
             ]
         if not len(h.looks) or not self.dense:
             return []
+        if self._failed() and (name := self._still_zero()):
+            return [
+                _initial(
+                    name,
+                    {"kind": "zero"},
+                    "weights that start at zero, before and behind a layer, get no gradient",
+                )
+            ]
         rms = h.look("rms")[0, self.dense]
         names = [h.tapped[i].name for i in self.dense]
         entering = max(h.data.input_scale, 1e-30)
@@ -276,7 +304,9 @@ class _Case:
                 delta = h.look("gradient_norm")[0, self.dense]
                 falls = delta[0] < 0.1 * delta[last] if delta[last] > 0 else False
                 born_dead = h.look("dead")[0, self.dense].max() >= 0.5
-                if min(shrunk, small) < 0.02 and falls and not self._squashes() and not born_dead:
+                # Where activations keep their size and only differ less and less, the layers squash.
+                faint = rms[last] < 0.1 * max(rms[0], min(entering, 1.0))
+                if min(shrunk, small) < 0.02 and falls and faint and not born_dead:
                     return [
                         _initial(
                             names[0],
@@ -289,10 +319,16 @@ class _Case:
     def _last_hidden(self) -> int:
         return max(len(self.dense) - 2, 0)
 
-    def _squashes(self) -> bool:
-        """Whether the hidden layers end in sigmoids, whose slope is a quarter at most."""
-        sigmoid = self.history.look("sigmoid")[0, self.dense]
-        return bool(np.mean(sigmoid[:-1] > 0.9) > 0.5) if len(sigmoid) > 1 else False
+    def _still_zero(self) -> str:
+        """A hidden layer whose kernel is zero from the first step to the last, or nothing."""
+        held = self.history.statistic("parameter_norm")[self.history.measured]
+        if not len(held):
+            return ""
+        hidden = {self.history.tapped[i].name for i in self.dense[:-1]}
+        for i, name in enumerate(self.history.layers):
+            if name in hidden and held[0, i] == 0 and held[-1, i] == 0:
+                return name
+        return ""
 
     def _of_steps(self, found: list[Finding]) -> list[Finding]:
         h = self.history
@@ -417,6 +453,9 @@ class _Case:
         # What is shown a class at a time says nothing of units that wait for another.
         if not len(h.looks) or self._in_order():
             return []
+        # Behind weights of zero everything is zero.
+        if any(f.evidence.get("kind") == "zero" for f in found):
+            return []
         out = []
         shares = dead_shares(h)
         hidden = [
@@ -455,7 +494,8 @@ class _Case:
                     "leaky ReLU, He initialisation" + ("" if birth else ", a lower learning rate"),
                 )
             )
-        if self._failed():
+        blown = any(f.symptom in ("exploding_gradient", "learning_rate_too_high") for f in found)
+        if self._failed() and not blown:
             # A ReLU of huge numbers is a sigmoid of them, too.
             saturated = np.where(h.look("relu") > 0.9, 0.0, h.look("saturated"))
             late = np.median(saturated[-max(1, len(saturated) // 3) :], axis=0)
@@ -610,7 +650,7 @@ class _Case:
         if (
             np.isfinite(after.epsilon_share)
             and after.epsilon_share > 0.25
-            and (self._failed() or self._could_go_further() > 0.2)
+            and (self._failed() or (self._could_go_further() > 0.2 and self._is_unlearned()))
         ):
             out.append(
                 Finding(
@@ -624,6 +664,11 @@ class _Case:
                 )
             )
         return out
+
+    def _is_unlearned(self) -> bool:
+        """Whether much of the loss is left."""
+        after = self.history.after
+        return after is not None and after.loss > 0.3 * after.mismatched_loss
 
     def _could_go_further(self) -> float:
         """By how much of itself the loss falls where the parameters are moved ten times as far."""
@@ -684,8 +729,7 @@ class _Case:
         if self._failed() and known and known[0][1] < 0.99 * after.loss:
             downhill, ten = True, dict(known)
         enough = 0.99 if self._failed() else 0.8
-        unlearned = after.loss > 0.3 * after.mismatched_loss
-        if ten and downhill and unlearned and min(ten.values()) < enough * after.loss:
+        if ten and downhill and self._is_unlearned() and min(ten.values()) < enough * after.loss:
             factor = min(ten, key=lambda k: ten[k])
             return [
                 Finding(
@@ -699,7 +743,9 @@ class _Case:
                     f"multiply the learning rate by {factor:.0f}, or train for longer",
                 )
             ]
-        if self.signal < _LEARNED:
+        # Little of the loss may be all that can be known: what holds for examples that were left out is
+        # learned.
+        if self.signal < _LEARNED and not after.held_out > _HOLDS:
             return [
                 Finding(
                     "no_learnable_signal",
@@ -710,6 +756,7 @@ class _Case:
                         "signal": self.signal,
                         "loss": after.loss,
                         "loss_of_other_labels": after.mismatched_loss,
+                        "held_out": after.held_out,
                     },
                     "gradients are healthy, and yet labels do not follow from the inputs",
                     "check how labels are joined to inputs; overfit ten trusted examples first",

@@ -35,6 +35,9 @@ class After:
             optimizers.
         equal_units: names of layers whose units all start with the same weights.
         output_constant: whether the outputs are the same for all examples, at the end.
+        held_out: how much less a model trained on one half of the data loses on the other half with the
+            right labels than with those of others, in standard deviations of the latter; NaN where it was
+            not wanted.
     """
 
     loss: float
@@ -48,6 +51,7 @@ class After:
     epsilon_share: float
     equal_units: tuple[str, ...]
     output_constant: bool
+    held_out: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)

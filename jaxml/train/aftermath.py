@@ -24,6 +24,9 @@ _CURVED, _PRODUCTS = 256, 12
 _EXPONENTS = np.arange(-60, 21, dtype=np.float64)
 _TRUSTED = 12
 
+# Examples that are foretold by a model trained without them, and how often with labels of others.
+_HELD_OUT, _SHIFTS = 4096, 32
+
 _FURTHER = (3.0, 10.0, 30.0, 100.0)
 
 
@@ -119,6 +122,33 @@ class Aftermath:
             output_constant=bool(varies == 0),
         )
 
+    def held_out(
+        self, params: PyTree, model_state: PyTree, data: tuple[NDArray[Any], NDArray[Any]]
+    ) -> float:
+        """How far beyond chance labels are foretold, in deviations of the loss with others' labels.
+
+        Args:
+            params: trained without these examples.
+            model_state: likewise.
+            data: `(x, y)`.
+        """
+        x, y = (jnp.asarray(values[:_HELD_OUT]) for values in data)
+        shifts = np.unique(np.linspace(1, len(x) - 1, _SHIFTS).round().astype(np.int32))
+
+        @jax.jit
+        def losses(params: PyTree, model_state: PyTree, x: Array, y: Array, by: Array) -> Array:
+            def mean(shift: Array) -> Array:
+                labels = jnp.roll(y, shift, axis=0)
+                return jnp.mean(self._compute(params, model_state, x, labels, None, False)[0])
+
+            return jax.lax.map(mean, by)
+
+        found = np.asarray(
+            losses(params, model_state, x, y, jnp.asarray([0, *shifts], jnp.int32)), np.float64
+        )
+        spread = found[1:].std()
+        return float((found[1:].mean() - found[0]) / spread) if spread > 0 else 0.0
+
     def _moved(self, state: State, factor: float) -> PyTree:
         return jax.tree.map(
             lambda first, last: first + factor * (last - first), self._first[0], state.params
@@ -209,7 +239,7 @@ def _scale_moments(state: PyTree, factor: float) -> PyTree:
     def scale(node: Any) -> Any:
         if not _is_moments(node):
             return node
-        by = {"mu": factor, "nu": factor**2}
+        by = {"mu": factor, "nu": factor**2, "nu_max": factor**2}
         return node._replace(
             **{
                 name: jax.tree.map(lambda leaf, by=by[name]: by * leaf, getattr(node, name))
