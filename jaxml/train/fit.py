@@ -241,24 +241,24 @@ def fit(
         history = dataclasses.replace(history, after=after)
         findings = monitoring.diagnose(history)
         if any(f.symptom == "no_learnable_signal" and f.where == "input" for f in findings):
-            # An accusation of the data, to be sure of: does what is learned of one half hold for the other?
+            # An accusation of the data, to be sure of: does what one half teaches hold for the other?
             half, rest = np.array_split(np.random.default_rng(seed).permutation(len(x)), 2)
-            if len(half) > 1 < len(rest):
+            if len(rest) > 1:
+                half.sort()
                 again = fit(
                     model,
                     loss,
                     bare,
-                    (x[np.sort(half)], y[np.sort(half)]),
+                    (x[half], y[half]),
                     num_steps=num_steps,
                     batch_size=batch_size,
                     key=key,
                     monitor=False,
                     shuffle=shuffle,
                 )
-                held_out = aftermath.held_out(again.params, again.model_state, (x[rest], y[rest]))
-                history = dataclasses.replace(
-                    history, after=dataclasses.replace(after, held_out=held_out)
-                )
+                beyond = aftermath.held_out(again.params, again.model_state, (x[rest], y[rest]))
+                after = dataclasses.replace(after, held_out=beyond)
+                history = dataclasses.replace(history, after=after)
                 findings = monitoring.diagnose(history)
         if say is not None:
             for finding in findings:
