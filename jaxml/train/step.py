@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxml import monitor, trees
 from jaxml import tables as row_tables
-from jaxml import trees
 from jaxml.train.state import Report, State
 from jaxml.types import Array, PyTree
 
@@ -92,6 +92,7 @@ def make_step(
     accept: Callable[[Array, PyTree], Array] = all_finite,
     stochastic_rounding: bool = False,
     verdict: Callable[[PyTree], Array] | None = None,
+    probe_tables: bool = False,
 ) -> Callable[[State, PyTree], tuple[State, Report]]:
     """Builds `step(state, batch) -> (state, report)`, pure; the caller compiles and donates.
 
@@ -110,6 +111,9 @@ def make_step(
             reaches the parameters (`monitor.guard`) and returns an update that changes no bit where it
             refuses. It is given the loss as `value=`, NaN where `accept` refuses, and keeps its own state
             either way; what it refuses stays as it was everywhere else.
+        probe_tables: whether the report has `monitor.STATISTICS` of each table's rows of this batch, as
+            `metrics["tables"]`, float32 [tables, statistics] in the order of their names: duplicates
+            summed, at a cost that does not grow with the table.
         stochastic_rounding: round updated bf16 rows at random, without bias, instead of to nearest.
 
     Returns:
@@ -179,7 +183,14 @@ def make_step(
 
         with jax.named_scope("row_update"):
             tables, table_states = dict(state.tables), dict(state.table_states)
+            probed = []
             for number, name in enumerate(sorted(ids)):
+                probe, ready = None, accepted
+                if probe_tables:
+                    probe = _begin_probe(tables[name], ids[name], d_rows[name])
+                    # Never false, and says to the compiler what is read before the update in place: else
+                    # it would copy the table.
+                    ready &= ~(jnp.sum(jnp.square(probe[2])) < 0)
                 rounding = jax.random.fold_in(rounding_key, number) if stochastic_rounding else None
                 tables[name], table_states[name] = _update_rows(
                     row_optimizers[name](state.step),
@@ -187,9 +198,13 @@ def make_step(
                     d_rows[name],
                     table_states[name],
                     tables[name],
-                    accepted,
+                    ready,
                     rounding,
                 )
+                if probe is not None:
+                    probed.append(_end_probe(tables[name], *probe))
+            if probed:
+                metrics = {**metrics, "tables": jnp.stack(probed)}
 
         after = State(
             params=params,
@@ -213,6 +228,32 @@ def _look_up(table: Array, ids: Array | Bags | Whole) -> Array:
     if isinstance(ids, Bags):
         return row_tables.gather_bags(table, ids.ids)
     return row_tables.gather_rows(table, ids)
+
+
+def _begin_probe(
+    table: Array, ids: Array | Bags | Whole, values: Array
+) -> tuple[Array | None, Array, Array]:
+    """Ids, gradients and rows before an update, duplicates summed."""
+    if isinstance(ids, Whole):
+        return None, values, _look_up(table, ids)
+    flat = ids.ids.reshape(-1, ids.ids.shape[-1]) if isinstance(ids, Bags) else ids.reshape(-1)
+    gradient = row_tables.coalesce(
+        row_tables.RowGradient(flat, values.reshape(-1, *table.shape[1:]))
+    )
+    return gradient.ids, gradient.values, row_tables.gather_rows(table, gradient.ids)
+
+
+def _end_probe(table: Array, ids: Array | None, gradient: Array, before: Array) -> Array:
+    after = row_tables.gather_rows(table, ids) if ids is not None else _look_up(table, Whole())
+    layout = monitor.layout({"rows": before})
+    found = monitor.layer_statistics(
+        {"rows": gradient}, {"rows": before}, {"rows": after - before}, layout
+    )[0]
+    if ids is None:
+        return found
+    # Slots that no row has taken hold zeros that are none.
+    empty = jnp.sum((ids < 0) | (ids >= len(table))) * (gradient.size // len(gradient))
+    return found.at[monitor.STATISTICS.index("zeros")].add(-empty.astype(jnp.float32))
 
 
 def _update_rows(
