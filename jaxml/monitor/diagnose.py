@@ -83,7 +83,8 @@ class _Case:
             if after.loss > 1.5 * abs(after.first_loss):
                 blind = min(blind, after.first_loss)
             self.signal = (blind - self._reached()) / max(abs(blind), 1e-300)
-            if after.loss == after.mismatched_loss and after.loss < after.first_loss:
+            same = after.loss == after.mismatched_loss and not after.output_constant
+            if same and after.loss < after.first_loss:
                 # The loss does not look at the labels: what it has fallen by is learned.
                 self.signal = (after.first_loss - after.loss) / max(abs(after.first_loss), 1e-300)
             # Where losses are negative their level is one of units.
