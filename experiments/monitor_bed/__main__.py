@@ -192,9 +192,19 @@ def _curves(config: Config) -> int:
 
 def _write(config: Config, content: dict[str, Any]) -> None:
     if config.json is not None:
-        config.json.write_text(
-            json.dumps({"environment": bench.environment(), **content}, indent=1) + "\n"
-        )
+        known = {"environment": bench.environment(), **content}
+        config.json.write_text(json.dumps(_plain(known), indent=1) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: it knows no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value
 
 
 if __name__ == "__main__":

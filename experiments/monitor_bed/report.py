@@ -121,7 +121,7 @@ def _acting(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 key: statistics.median(row[key] for row in of)
                 for key in ("score", "score_watched", "loss", "loss_watched")
             },
-            "first_seen": statistics.median(seen)
+            "first_seen": float(statistics.median(seen))
             if (seen := [row["step"] for row in of if row["step"] is not None])
             else None,
         }
