@@ -358,7 +358,9 @@ class _Case:
         rate = 1 / self.too_long * self.learning_rate if too_long else None
         factor = 0.5 / self.too_long if too_long else min(0.1, 0.01 / share if share else 0.1)
         evidence: dict[str, Any] = {"learning_rate_factor": float(factor)}
-        if rate is not None:
+        # Of a schedule, and with momentum, the rate of a step is not the one that was set: a factor then.
+        is_set = len(self.rates) > 0 and self.rates.max() < 1.05 * np.median(self.rates)
+        if rate is not None and is_set:
             evidence |= {
                 "learning_rate": self.learning_rate,
                 "learning_rate_to_try": float(rate / 2),

@@ -86,7 +86,8 @@ def fit(
         model: any Linen module, called as `model(x)`, with `training`, `train`, `deterministic` or
             `use_running_average` where it has one.
         loss: `loss(outputs, labels) -> ` loss of each example, any shape; the mean is trained on.
-        optimizer: any optax transformation.
+        optimizer: any optax transformation that needs no more than gradients, parameters and the loss
+            (`value`); a line search is none.
         data: `(x, y)`, arrays `[N, …]`.
         num_steps: steps to take.
         batch_size: examples in a step.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxml import monitor, trees
 from jaxml import tables as row_tables
@@ -166,11 +167,9 @@ def make_step(
         with jax.named_scope("dense_update"):
             params, opt_state = state.params, state.opt_state
             if optimizer is not None:
-                known = {}
-                if verdict is not None:
-                    known["value"] = jnp.where(accepted, loss, jnp.nan)
-                updates, opt_state = optimizer.update(
-                    d_params, state.opt_state, state.params, **known
+                value = loss if verdict is None else jnp.where(accepted, loss, jnp.nan)
+                updates, opt_state = optax.with_extra_args_support(optimizer).update(
+                    d_params, state.opt_state, state.params, value=value
                 )
                 params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
             if verdict is None:

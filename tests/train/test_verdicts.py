@@ -206,3 +206,21 @@ def test_a_watched_step_lowers_for_accelerators(platform):
     assert exported.platforms == (platform,)
     # No call back to the host.
     assert "callback" not in exported.mlir_module()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_an_optimizer_that_wants_the_loss(watched):
+    x = NOISE.normal(size=(200, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int32)
+    optimizer = optax.chain(optax.sgd(0.3), optax.contrib.reduce_on_plateau())
+    fitted = fit(nn.Dense(2), optimizer, (x, y), num_steps=50, monitor=watched)
+    assert fitted.loss_curve[-1] < 0.5 * fitted.loss_curve[0]
+
+
+def test_with_momentum_a_factor_is_advised_and_no_rate():
+    x = NOISE.normal(size=(600, 8)).astype(np.float32)
+    y = x @ NOISE.normal(size=8).astype(np.float32)
+    sick = fit(nn.Dense(1), optax.sgd(2.0, momentum=0.9), (x, y), squared)
+    finding = next(f for f in sick.findings if "learning_rate_factor" in f.evidence)
+    changed = monitor.remedy(finding)
+    assert changed.learning_rate is None and changed.learning_rate_factor < 0.5
