@@ -367,12 +367,16 @@ def _before(
     return jax.lax.optimization_barrier((jax.lax.cond(due, norms, lambda: nothing), leaves))
 
 
+def holds_moments(node: Any) -> bool:
+    """Whether a node of an optimizer's state is the one that holds its second moments, as `nu`."""
+    return hasattr(node, "_fields") and "nu" in node._fields
+
+
 def _moment_ratio(gradients: PyTree, inner: PyTree) -> Array:
     """√mean(g²/v), where the state within holds second moments of such gradients; else 0."""
-    is_moments = lambda node: hasattr(node, "_fields") and "nu" in node._fields  # noqa: E731
     structure: Any = jax.tree.structure(gradients)
-    for node in jax.tree.leaves(inner, is_leaf=is_moments):
-        if is_moments(node) and jax.tree.structure(node.nu) == structure:
+    for node in jax.tree.leaves(inner, is_leaf=holds_moments):
+        if holds_moments(node) and jax.tree.structure(node.nu) == structure:
             pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(node.nu), strict=True)
             sums, counts = [], []
             for gradient, moment in pairs:

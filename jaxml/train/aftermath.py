@@ -225,19 +225,17 @@ class Aftermath:
         return float(clips_at), float(shrunk) if _moments(inner) else np.nan
 
 
-def _is_moments(node: Any) -> bool:
-    return hasattr(node, "_fields") and "nu" in node._fields
-
-
 def _moments(state: PyTree) -> list[Any]:
-    return [n for n in jax.tree.leaves(state, is_leaf=_is_moments) if _is_moments(n)]
+    return [
+        n for n in jax.tree.leaves(state, is_leaf=monitor.holds_moments) if monitor.holds_moments(n)
+    ]
 
 
 def _scale_moments(state: PyTree, factor: float) -> PyTree:
     """A state as it would be had all gradients been scaled by this: of second moments the square."""
 
     def scale(node: Any) -> Any:
-        if not _is_moments(node):
+        if not monitor.holds_moments(node):
             return node
         by = {"mu": factor, "nu": factor**2, "nu_max": factor**2}
         return node._replace(
@@ -248,7 +246,7 @@ def _scale_moments(state: PyTree, factor: float) -> PyTree:
             }
         )
 
-    return jax.tree.map(scale, state, is_leaf=_is_moments)
+    return jax.tree.map(scale, state, is_leaf=monitor.holds_moments)
 
 
 def _equal_units(params: PyTree) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The one step: everything that trains goes through it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -229,16 +230,18 @@ def _look_up(table: Array, ids: Array | Bags | Whole) -> Array:
     return row_tables.gather_rows(table, ids)
 
 
+def _row_gradient(table: Array, ids: Array | Bags, values: Array) -> row_tables.RowGradient:
+    flat = ids.ids.reshape(-1, ids.ids.shape[-1]) if isinstance(ids, Bags) else ids.reshape(-1)
+    return row_tables.RowGradient(flat, values.reshape(-1, *table.shape[1:]))
+
+
 def _begin_probe(
     table: Array, ids: Array | Bags | Whole, values: Array
 ) -> tuple[Array | None, Array, Array]:
     """Ids, gradients and rows before an update, duplicates summed."""
     if isinstance(ids, Whole):
         return None, values, _look_up(table, ids)
-    flat = ids.ids.reshape(-1, ids.ids.shape[-1]) if isinstance(ids, Bags) else ids.reshape(-1)
-    gradient = row_tables.coalesce(
-        row_tables.RowGradient(flat, values.reshape(-1, *table.shape[1:]))
-    )
+    gradient = row_tables.coalesce(_row_gradient(table, ids, values))
     return gradient.ids, gradient.values, row_tables.gather_rows(table, gradient.ids)
 
 
@@ -270,8 +273,7 @@ def _update_rows(
         rows, moved = optimizer.rule(rows, slots, values)
         after = (row_tables.to_storage(rows, table.dtype, key=key), moved)
         return trees.select(accepted, after, (table, slots))
-    flat = ids.ids.reshape(-1, ids.ids.shape[-1]) if isinstance(ids, Bags) else ids.reshape(-1)
-    values = values.reshape(-1, *table.shape[1:])
+    gradient = _row_gradient(table, ids, values)
     # Refused, it is the gradient of rows that do not exist.
-    gradient = row_tables.RowGradient(jnp.where(accepted, flat, -1), values)
+    gradient = dataclasses.replace(gradient, ids=jnp.where(accepted, gradient.ids, -1))
     return optimizer.update(gradient, slots, table, key=key)
