@@ -10,6 +10,7 @@ ten of overflow has none, and neither has what is computed from it. Interval ari
 IEEE numbers, whose basic operations are monotone after rounding as well.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -215,9 +216,7 @@ def _literal(value: Any) -> Value:
 _Found = dict[Any, Any]
 
 
-def _run(
-    jaxpr: Any, consts: Sequence[Any], values: Sequence[Value], found: _Found
-) -> list[Value]:
+def _run(jaxpr: Any, consts: Sequence[Any], values: Sequence[Value], found: _Found) -> list[Value]:
     held: dict[Any, Value] = dict(zip(jaxpr.constvars, map(_literal, consts), strict=True))
     held.update(zip(jaxpr.invars, values, strict=True))
 
@@ -249,7 +248,8 @@ def _equation(equation: Any, given: list[Value], found: _Found) -> list[Value]:
     if exact is not None and all(out.aval.shape == () for out in outputs):
         # A number that follows from numbers: read, not bounded.
         return [
-            known(exact()[i])._replace(exact=lambda i=i: exact()[i]) for i in range(len(outputs))
+            known(exact()[i])._replace(exact=functools.partial(_item, exact, i))
+            for i in range(len(outputs))
         ]
     if len(outputs) != 1:
         return [UNKNOWN] * len(outputs)
@@ -302,6 +302,10 @@ def _rule(equation: Any, given: list[Value]) -> tuple[Any, Any] | None:
         return None
     whole = finite(given)
     return jnp.where(whole, low, -jnp.inf), jnp.where(whole, high, jnp.inf)
+
+
+def _item(results: Callable[[], Sequence[Any]], number: int) -> Any:
+    return results()[number]
 
 
 def _exactly(equation: Any, given: list[Value]) -> Callable[[], Sequence[Any]] | None:

@@ -339,7 +339,11 @@ def guard(
                 lambda: (counts, ratio),
             )
         # Never false; a barrier would not do.
-        finite &= ~(jnp.sum(jnp.concatenate(held_norms)) + jnp.sum(counts) + ratio < 0) if leaves else True
+        finite &= (
+            ~(jnp.sum(jnp.concatenate(held_norms)) + jnp.sum(counts) + ratio < 0)
+            if leaves
+            else True
+        )
 
         def clip() -> PyTree:
             clipped = [leaf * coefficients[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
@@ -379,7 +383,8 @@ def guard(
                 reached = jnp.where(fine, reached, state.extents)
             return _Moved(land(updates, hold), after, reached, moved, fine, rescaled)
 
-        proven, extents = False, state.extents
+        proven: Array | bool = False
+        extents = state.extents
         branches = branch and isinstance(finite, jax.core.Tracer) and bool(leaves)
         if branches and vanishing == "ignore":
             reach = 1.01 * jnp.max(coefficients * norms)
@@ -396,7 +401,9 @@ def guard(
             ]
         landed = params
         if not in_place:
-            shapes = jax.eval_shape(lambda: inner.update(gradients, state.inner, params, **extra)[0])
+            shapes = jax.eval_shape(
+                lambda: inner.update(gradients, state.inner, params, **extra)[0]
+            )
             landed = jax.tree.map(lambda leaf: -jnp.zeros(leaf.shape, leaf.dtype), shapes)
         moved = _Moved(
             landed, state.inner, state.extents, nothing, jnp.zeros((), bool), old.rescaled
@@ -530,6 +537,10 @@ def _extents(inner: PyTree, params: PyTree) -> Array:
     return _hulls(values, slots)
 
 
+def _itself(leaf: Array) -> Array:
+    return leaf
+
+
 def _foresee(
     inner: optax.GradientTransformationExtraArgs,
     gradients: PyTree,
@@ -541,7 +552,7 @@ def _foresee(
 ) -> tuple[Array | bool, Array]:
     """Whether the update must be finite, False if it can never be told; and the extents after it."""
     values = [
-        bounds.Value(-largest, largest, lambda leaf=leaf: leaf)
+        bounds.Value(-largest, largest, functools.partial(_itself, leaf))
         for leaf in jax.tree.leaves(gradients)
     ]
     slots = _slots(state, gradients)
