@@ -331,6 +331,15 @@ def decoupled_weight_decay(decay, mask=None) -> optax.GradientTransformation:
     return optax.add_decayed_weights(decay, mask=parameter_mask(mask))
 
 
+def _floats(x: Any) -> Array:
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else checks.float32("x", x)
+
+
+def _wide(x: Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
 def soft_threshold(x, threshold) -> Array:
     """Shrinks towards 0, and to exactly 0 what is no further from it than the threshold.
 
@@ -352,9 +361,10 @@ def soft_threshold(x, threshold) -> Array:
     >>> soft_threshold(jnp.array([-3.0, 0.5, 2.0]), 1.0) + 0.0
     Array([-2.,  0.,  1.], dtype=float32)
     """
-    x = jnp.asarray(x)
-    distance = jnp.abs(x.astype(jnp.float32)) - checks.scalar("threshold", threshold)
-    return (jnp.sign(x) * jnp.maximum(distance, 0.0)).astype(x.dtype)
+    x = _floats(x)
+    wide = x.astype(_wide(x))
+    distance = jnp.abs(wide) - checks.scalar("threshold", threshold)
+    return (jnp.sign(wide) * jnp.maximum(distance, 0.0)).astype(x.dtype)
 
 
 def group_soft_threshold(x, threshold, axis: int | tuple[int, ...] = -1) -> Array:
@@ -380,13 +390,13 @@ def group_soft_threshold(x, threshold, axis: int | tuple[int, ...] = -1) -> Arra
     Array([[1.5, 2. ],
            [0. , 0. ]], dtype=float32)
     """
-    x = jnp.asarray(x)
+    x = _floats(x)
     threshold = checks.scalar("threshold", threshold)
     groups, within = _groups("x", x.astype(jnp.float32), axis)
     norms = _group_norms(groups)
     shares = jnp.maximum(1 - threshold / jnp.where(norms > 0, norms, 1.0), 0.0)
     outer = [1 if a in within else size for a, size in enumerate(x.shape)]
-    return (x * shares.reshape(outer)).astype(x.dtype)
+    return (x.astype(_wide(x)) * shares.reshape(outer)).astype(x.dtype)
 
 
 class ProximalState(NamedTuple):
@@ -419,9 +429,9 @@ def _proximal(
         threshold = rate * weight
 
         def step(change: Array, param: Array) -> Array:
-            # In float32, where what becomes 0 is the parameter's exact negative, its bits kept.
-            before = param.astype(jnp.float32)
-            after = shrink(before + change.astype(jnp.float32), threshold)
+            # No narrower than the parameter: the update of what becomes 0 is then its exact negative.
+            before = param.astype(_wide(param))
+            after = shrink(before + change.astype(before.dtype), threshold)
             return (after - before).astype(jnp.promote_types(change.dtype, param.dtype))
 
         updates = jax.tree.map(step, updates, params)

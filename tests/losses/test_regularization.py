@@ -27,20 +27,32 @@ each = pytest.mark.parametrize("name", PENALTIES)
 
 def test_values_are_numpys():
     kernels = losses.kernels_only
-    assert losses.l1(PARAMS, 0.5, kernels) == 0.5 * (3 + 4 + 1 + 2 + 1)
-    assert losses.l2(PARAMS, 0.5, kernels) == 0.5 * (9 + 16 + 1 + 4 + 1)
-    assert losses.elastic_net(PARAMS, 0.5, 2.0, kernels) == 0.5 * 11 + 2 * 31
-    assert losses.group(PARAMS, 0.5, mask=kernels) == 0.5 * (5 + 0 + 1 + 2 + 1)
-    into = np.sqrt(10) + 4 + np.sqrt(5)
-    np.testing.assert_allclose(losses.group(PARAMS, 1.0, 0, kernels), into, rtol=1e-6)
-    np.testing.assert_allclose(
-        losses.group(PARAMS, 1.0, (0, 1), kernels), np.sqrt(26) + np.sqrt(5), rtol=1e-6
-    )
-    assert losses.l1(PARAMS) == 11 + 2 + 5 and losses.l1({}) == 0
     image = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
-    np.testing.assert_allclose(
-        losses.group({"w": image}, 1.0, (0, -2)), np.sqrt((image**2).sum((0, 2))).sum(), rtol=1e-5
-    )
+    found = jax.jit(
+        lambda: [
+            losses.l1(PARAMS, 0.5, kernels),
+            losses.l2(PARAMS, 0.5, kernels),
+            losses.elastic_net(PARAMS, 0.5, 2.0, kernels),
+            losses.group(PARAMS, 0.5, mask=kernels),
+            losses.group(PARAMS, 1.0, 0, kernels),
+            losses.group(PARAMS, 1.0, (0, 1), kernels),
+            losses.group({"w": image}, 1.0, (0, -2)),
+            losses.l1(PARAMS),
+            losses.l1({}),
+        ]
+    )()
+    wanted = [
+        0.5 * (3 + 4 + 1 + 2 + 1),
+        0.5 * (9 + 16 + 1 + 4 + 1),
+        0.5 * 11 + 2 * 31,
+        0.5 * (5 + 0 + 1 + 2 + 1),
+        np.sqrt(10) + 4 + np.sqrt(5),
+        np.sqrt(26) + np.sqrt(5),
+        np.sqrt((image**2).sum((0, 2))).sum(),
+        11 + 2 + 5,
+        0,
+    ]
+    np.testing.assert_allclose(found, wanted, rtol=2e-6)
 
 
 @each
@@ -142,8 +154,9 @@ def test_what_does_not_fit_is_refused(call, message):
 
 
 def test_group_norms_neither_overflow_nor_underflow():
+    run = jax.jit(jax.value_and_grad(losses.group))
     for size in (1e-30, 1e30):
-        value, gradient = jax.value_and_grad(losses.group)({"w": size * jnp.array([[3.0, 4.0]])})
+        value, gradient = run({"w": size * jnp.array([[3.0, 4.0]])})
         np.testing.assert_allclose(value, 5 * size, rtol=1e-6)
         np.testing.assert_allclose(gradient["w"], [[0.6, 0.8]], rtol=1e-6)
 
@@ -177,7 +190,8 @@ def test_thresholds():
     shrunk = losses.group_soft_threshold(blocks, threshold, (0, -1))
     np.testing.assert_allclose(shrunk, wanted, rtol=1e-5)
     assert sorted((np.asarray(shrunk) == 0).all((0, 2)).tolist()) == [False, False, True, True]
-    assert (np.asarray(losses.group_soft_threshold(np.zeros((2, 2)), 0.0)) == 0).all()
+    assert (np.asarray(losses.group_soft_threshold(np.zeros((3, 4, 2)), 0.0, (0, -1))) == 0).all()
+    assert losses.soft_threshold(np.array([3, -1]), 0.5).tolist() == [2.5, -0.5]
 
 
 X = scikit.scaled(scikit.diabetes()[0])

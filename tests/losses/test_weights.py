@@ -103,16 +103,24 @@ def test_class_weights_pick_by_label():
 def test_weighted_losses_are_products():
     z, y = np.random.default_rng(0).normal(size=(6, 3)), np.arange(6) % 3
     weights = np.array([1.0, 2.0, 0.0])
-    plain = losses.softmax_cross_entropy(z, y)
     weighted = losses.weighted(losses.softmax_cross_entropy, weights)
-    for labels in (y, np.eye(3)[y]):
-        np.testing.assert_allclose(weighted(z, labels), weights[y] * plain, rtol=1e-6)
     many = np.array([[1, 1, 0], [0, 0, 1]])
-    multi = losses.weighted(losses.one_vs_all, weights)(z[:2], many)
-    np.testing.assert_allclose(multi, [3, 0] * np.asarray(losses.one_vs_all(z[:2], many)), 1e-6)
+    plain, by_label, by_share, multi, weighted_multi = jax.jit(
+        lambda: (
+            losses.softmax_cross_entropy(z, y),
+            weighted(z, y),
+            weighted(z, np.eye(3)[y]),
+            losses.one_vs_all(z[:2], many),
+            losses.weighted(losses.one_vs_all, weights)(z[:2], many),
+        )
+    )()
+    np.testing.assert_allclose(by_label, weights[y] * plain, rtol=1e-6)
+    np.testing.assert_allclose(by_share, weights[y] * plain, rtol=1e-6)
+    np.testing.assert_allclose(weighted_multi, [3, 0] * np.asarray(multi), rtol=1e-6)
     binary = losses.weighted(losses.log_loss, [1.0, 3.0])
     for labels in ([0, 1], [0.0, 1.0], [False, True]):
-        np.testing.assert_allclose(binary(np.zeros(2), np.array(labels)), np.log(2) * np.r_[1, 3])
+        (value,) = jax.jit(lambda labels=labels: [binary(np.zeros(2), np.array(labels))])()
+        np.testing.assert_allclose(value, np.log(2) * np.r_[1, 3], rtol=1e-6)
     np.testing.assert_allclose(binary(np.zeros(1), np.array([0.5])), 2 * np.log(2), rtol=1e-6)
     kept = np.array([True, False])
     masked = binary(np.array([0.0, np.nan]), np.array([1, 9]), where=kept)
