@@ -170,7 +170,7 @@ def fit(
     """
     x, y = inputs.pair("data", data)
     held_out = inputs.held_out_pair(validation_data, (x, y))
-    _check_numbers(num_steps, every, validate_every, patience, held_out is not None)
+    check_numbers(num_steps, every, validate_every, patience, held_out is not None)
     if rewind < 0:
         raise ValueError(f"rewind must be at least 0, got {rewind}")
     if not preserve >= 0:
@@ -241,7 +241,7 @@ def fit(
                     said.add(sign.symptom)
                     say(f"so far: {sign}")
 
-    order = inputs.examples(len(x), batch, shuffle and mode != "full", seed)
+    order = inputs.examples(len(x), batch, shuffle and batch_size is not None, seed)
 
     def next_batches(position: int, count: int) -> PyTree:
         if mode == "full":
@@ -274,9 +274,7 @@ def fit(
     whole = joined(reports)
     if stopped_at >= 0:
         whole = jax.tree.map(lambda leaf: leaf[:stopped_at], whole)
-    at, validation = validations(
-        whole.metrics.get("validation"), course.first_validation, between
-    )
+    at, validation = validations(whole.metrics.get("validation"), course.first_validation, between)
     history, findings = None, []
     if watch is not None and inspected is not None:
         history = watch.history(whole, inspected, len(x) / batch, at, validation, shuffle)
@@ -329,7 +327,7 @@ def fit(
     )
 
 
-def _check_numbers(
+def check_numbers(
     num_steps: int,
     every: int,
     validate_every: int | None,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from jaxml import models
+from jaxml import models, trees
 from jaxml import monitor as monitoring
 from jaxml.train.rewind import rewindable, rewinding
 from jaxml.train.state import Report, State, create_state
@@ -270,6 +271,22 @@ class Recipe:
             step = rewinding(step, every=self._rewind)
         return step(state, batch)
 
+    def activation_bytes(self, params: PyTree, model_state: PyTree, batch: PyTree, key: Key) -> int:
+        """Bytes that the forward pass leaves for the backward pass, as their shapes tell."""
+
+        def kept(params: PyTree, model_state: PyTree, x: Array, y: Array, key: Key) -> Any:
+            part = lambda params: self._part(params, model_state, x, y, key)  # noqa: E731
+            return jax.vjp(part, params, has_aux=True)[1]
+
+        parts = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                (leaf.shape[0] // self._accumulate, *leaf.shape[1:]), leaf.dtype
+            ),
+            batch,
+        )
+        found = jax.eval_shape(kept, params, model_state, parts["x"], parts["y"], key)
+        return trees.num_bytes(found)
+
     def validate(self, params: PyTree, model_state: PyTree, held_out: PyTree) -> Array:
         """Mean loss on validation data, float32 scalar."""
         (x, y), (rest_x, rest_y) = held_out
@@ -340,7 +357,7 @@ def _no_cotangent(leaf: Array) -> Any:
 
 
 def population_axes(course: Course) -> Course:
-    """Which leaves of a population's course have the member as leading axis: 0, or None for the others.
+    """Which leaves of a population's course have the member as leading axis: 0, or −1 for the others.
 
     What counts the steps is common to all: a `lax.cond` on it stays a branch under `vmap`.
     """
@@ -350,26 +367,25 @@ def population_axes(course: Course) -> Course:
 
     def of(node: Any) -> Any:
         members = jax.tree.map(lambda _: 0, node)
-        return members._replace(steps=None) if guarded(node) else members
+        return members._replace(steps=-1) if guarded(node) else members
 
     members = jax.tree.map(lambda _: 0, course)
     state = dataclasses.replace(
         members.state,
         opt_state=jax.tree.map(of, course.state.opt_state, is_leaf=guarded),
-        step=None,
-        position=None,
+        step=-1,
+        position=-1,
     )
     return dataclasses.replace(members, state=state)
 
 
 def _keep(stopped: Array, before: Any, after: Any, axes: Any) -> Any:
     """`before` in a member that has stopped, but for what is common to all."""
-    axes = jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)
     old, structure = jax.tree.flatten(before)
     new = jax.tree.leaves(after)
     kept = [
-        b if axis is None else jnp.where(stopped, a, b)
-        for axis, a, b in zip(axes, old, new, strict=True)
+        b if axis < 0 else jnp.where(stopped, a, b)
+        for axis, a, b in zip(jax.tree.leaves(axes), old, new, strict=True)
     ]
     return jax.tree.unflatten(structure, kept)
 
@@ -412,14 +428,17 @@ class Program:
         self.compile_seconds = 0.0
         self._jitted = jax.jit(self._many, donate_argnums=0)
         self._compiled: Any = None
+        self._lock = threading.Lock()
 
     def __call__(
         self, course: Course, batches: PyTree, count: Array, data: Data
     ) -> tuple[Course, Report]:
-        if self._compiled is None:
-            started = time.perf_counter()
-            self._compiled = self._jitted.lower(course, batches, count, data).compile()
-            self.compile_seconds = time.perf_counter() - started
+        # Chunks of a population, which call it from several threads, wait for one compilation.
+        with self._lock:
+            if self._compiled is None:
+                started = time.perf_counter()
+                self._compiled = self._jitted.lower(course, batches, count, data).compile()
+                self.compile_seconds = time.perf_counter() - started
         return self._compiled(course, batches, count, data)
 
     # One member
@@ -446,9 +465,7 @@ class Program:
             state = _keep(stopped, course.state, state, axes.state)
         return dataclasses.replace(course, state=state), report
 
-    def _validated(
-        self, course: Course, held_out: PyTree, step: Array
-    ) -> tuple[Course, Array]:
+    def _validated(self, course: Course, held_out: PyTree, step: Array) -> tuple[Course, Array]:
         """A validation, and what follows from it."""
         state = course.state
         value = self._recipe.validate(state.params, state.model_state, held_out)
@@ -487,8 +504,9 @@ class Program:
         validated: Any = self._validated
         if self._members is not None:
             given = None if self._shared else 0
-            advance = jax.vmap(advance, in_axes=(0, axes, given, None), out_axes=(axes, 0))
-            validated = jax.vmap(validated, in_axes=(axes, None, None), out_axes=(axes, 0))
+            along = jax.tree.map(lambda axis: None if axis < 0 else axis, axes)
+            advance = jax.vmap(advance, in_axes=(0, along, given, None), out_axes=(along, 0))
+            validated = jax.vmap(validated, in_axes=(along, None, None), out_axes=(along, 0))
 
         def step(i: Array, carry: tuple[Course, Report]) -> tuple[Course, Report]:
             course, reports = carry
@@ -528,7 +546,13 @@ class Program:
             )
             # The one before the first step is kept in the course.
             place = jnp.where(now & ~before_first, end - 1, steps)
-            return end, jnp.zeros((), bool), course, reports, values.at[place].set(value, mode="drop")
+            return (
+                end,
+                jnp.zeros((), bool),
+                course,
+                reports,
+                values.at[place].set(value, mode="drop"),
+            )
 
         values = jnp.full(blank.loss.shape, jnp.nan, jnp.float32)
         begins = (start == 0) & (count > 0)

@@ -74,6 +74,11 @@ class Meter:
         self._first: tuple[float, int] | None = None
         self._printed = -_INTERVAL
 
+    @property
+    def listens(self) -> bool:
+        """Whether anyone is told."""
+        return self._tell is not None
+
     def steps(
         self,
         count: int,
