@@ -2,13 +2,14 @@
 
 from jaxml.train.fit import Fit, fit
 from jaxml.train.loop import repeat, run, stop_on_signals
+from jaxml.train.members import Member, Sweep
 from jaxml.train.program import Course, Stopping
 from jaxml.train.progress import Progress
 from jaxml.train.rewind import Rewound, rewindable, rewinding, rewound, unwound
 from jaxml.train.spaces import choice, grid, log_uniform, random_space, uniform
 from jaxml.train.state import Report, State, create_state
 from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step
-from jaxml.train.sweep import Member, Sweep, successive_halving, sweep
+from jaxml.train.sweep import successive_halving, sweep
 from jaxml.train.watch import Watch
 
 __all__ = [

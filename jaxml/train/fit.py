@@ -219,7 +219,7 @@ def fit(
     said: set[str] = set()
     watch, stopped_at = recipe.watch, -1
 
-    def on_reports(course: Any, report: Report) -> None:
+    def on_reports(course: Any, report: Any) -> None:
         nonlocal stopped_at
         before = stopped_at
         if course.stopping is not None:
@@ -258,8 +258,8 @@ def fit(
     started = time.perf_counter()
     if stopped_at < 0:
         course = run(
-            lambda course, batches, count: program(course, batches, count, given),  # type: ignore
-            course,  # type: ignore[arg-type]
+            lambda course, batches, count: program(course, batches, count, given),
+            course,
             next_batches,
             num_steps=num_steps,
             steps_per_call=longest,

@@ -66,16 +66,16 @@ def repeat(step: Step) -> Program:
 
 
 def run(
-    program: Program,
-    state: State,
+    program: Callable[[Any, PyTree, Array], tuple[Any, Report]],
+    state: Any,
     batches: Callable[[int, int], PyTree],
     *,
     num_steps: int,
     steps_per_call: int = 50,
     seconds_per_call: float | None = None,
-    on_reports: Callable[[State, Report], Any] = lambda state, reports: None,
+    on_reports: Callable[[Any, Report], Any] = lambda state, reports: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> State:
+) -> Any:
     """Trains until `state.step` is `num_steps`; everything that trains goes through here.
 
     While the device works on one call, the host makes the batches of the next; it reads the reports
@@ -83,7 +83,8 @@ def run(
 
     Args:
         program: as `repeat` compiles it.
-        state: where to start; consumed (its buffers are donated).
+        state: where to start, a `State` or what has its `step` and `position`; consumed (its buffers are
+            donated).
         batches: `batches(position, count) -> pytree` of arrays `[count, …]`: the batches number
             `position` to `position + count - 1`, a pure function of their number.
         num_steps: the step count at which to stop.

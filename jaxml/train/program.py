@@ -1,4 +1,4 @@
-"""A training as pure functions and one compiled program: what `fit` runs as it is and `sweep` under `vmap`."""
+"""A training as pure functions and one compiled program: `fit` runs it as it is, `sweep` under `vmap`."""
 
 import dataclasses
 import functools
@@ -223,7 +223,7 @@ class Recipe:
         key: Key,
     ) -> tuple[Array, tuple[PyTree, Array, Array]]:
         """Objective of a batch or a part of one; the model's state, mean loss and largest loss."""
-        compute = functools.partial(self.compute, training=True)
+        compute: Any = functools.partial(self.compute, training=True)
         if self._remat:
             compute = jax.checkpoint(compute)
         each, _, state = compute(params, model_state, x, y, key)

@@ -124,12 +124,13 @@ class Study:
         few = x[: min(self.batch(each.batch_size) for each in settings)]
         variables = self._variables[self.settings[0].seed]
         self.recipe = Recipe(model, loss, optimizer, variables, few, **options)
-        self._start = jax.jit(
-            jax.vmap(lambda *given: self.recipe.start(*given, self._patience is not None))
-        )
-        self._start_one = jax.jit(
-            lambda *given: self.recipe.start(*given, self._patience is not None)
-        )
+
+        def start(hyperparameters: PyTree, params: PyTree, model_state: PyTree, key: Key) -> Course:
+            return self.recipe.start(
+                hyperparameters, params, model_state, key, patience is not None
+            )
+
+        self._start, self._start_one = jax.jit(jax.vmap(start)), jax.jit(start)
         self._resident = None if stream else jax.device_put((x, y))
         self._held_out = None if held_out is None else held_out_blocks(*held_out)
         self._programs: dict[Any, Program] = {}
@@ -254,7 +255,8 @@ class Study:
             courses: where they are, of those that are no more at their start; all at the same step.
             until: the step.
             meter: is told.
-            on_chunk, resume: as `sweep` takes them.
+            on_chunk: as `sweep` takes it.
+            resume: as `sweep` takes it.
 
         Returns:
             For each member where it is now and what its steps since reported [steps], in NumPy arrays.
@@ -331,7 +333,7 @@ class Study:
             course, reports = found[0], list(found[1])
         stopped = self._stopped(course, len(filled))
 
-        def on_reports(course: Any, report: Report) -> None:
+        def on_reports(course: Any, report: Any) -> None:
             nonlocal stopped
             before, stopped = stopped, self._stopped(course, len(filled))
             reports.append(report)
@@ -358,8 +360,8 @@ class Study:
         longest = min(_STEPS_PER_CALL, until, max(1, _BYTES_PER_CALL // max(per_step, 1)))
         if (stopped < 0).any():
             course = run(
-                lambda course, batches, count: program(course, batches, count, given),  # type: ignore
-                course,  # type: ignore[arg-type]
+                lambda course, batches, count: program(course, batches, count, given),
+                course,
                 self._batches(filled, batch, mode, shared),
                 num_steps=until,
                 steps_per_call=longest,
