@@ -31,93 +31,88 @@ _FURTHER = (3.0, 10.0, 30.0, 100.0)
 
 
 class Aftermath:
-    """Measures a trained model against its untrained self."""
+    """Measures trained models against their untrained selves; all models of a shape by one program.
+
+    Args:
+        compute: `compute(params, model_state, x, y, key, training) -> (loss of each example, outputs, …)`.
+        loss: `loss(outputs, labels) -> ` loss of each example.
+        optimizer: `optimizer(hyperparameters) -> ` an optax transformation.
+        data: `(x, y)`, what was trained on.
+    """
 
     def __init__(
         self,
         compute: Callable[..., Any],
         loss: Callable[[Any, Array], Array],
-        optimizer: Any,
-        params: PyTree,
-        model_state: PyTree,
+        optimizer: Callable[[Any], Any],
         data: tuple[NDArray[Any], NDArray[Any]],
-        seed: int,
     ) -> None:
-        x, y = data
+        x, y = self._data = data
         finite = np.isfinite(x.reshape(len(x), -1).astype(np.float64)).all(1)
         finite &= np.isfinite(y.reshape(len(y), -1).astype(np.float64)).all(1)
-        chosen = np.flatnonzero(finite)
-        order = np.random.Generator(np.random.PCG64(seed)).permutation(chosen)[:_SAMPLE]
-        self._x, self._y = jnp.asarray(x[order]), jnp.asarray(y[order])
-        # Other examples' labels, several times over: a constant is as good on these as on their own.
-        turns = [max(1, len(order) * part // 8) for part in (1, 3, 5, 7)]
-        self._others = jnp.stack([jnp.roll(self._y, turn, axis=0) for turn in turns])
-        self._compute, self._optimizer = compute, optimizer
-        self._first = params, model_state
-
+        self._usable = np.flatnonzero(finite)
+        self._compute, self._loss, self._optimizer = compute, loss, optimizer
         # Data are arguments, not constants: another run of the same shapes is the same program.
-        @jax.jit
-        def losses(
-            params: PyTree, model_state: PyTree, x: Array, y: Array, others: Array
-        ) -> tuple[Array, Array, Array, Array]:
-            each, outputs, _ = compute(params, model_state, x, y, None, False)
-            of_others = jax.lax.map(
-                lambda other: jnp.mean(compute(params, model_state, x, other, None, False)[0]),
-                others,
-            )
-            leaves = jax.tree.leaves(outputs)
-            varies = jnp.stack([jnp.max(jnp.ptp(leaf, axis=0)) for leaf in leaves]).max()
-            # One answer for all: each output's median over the examples.
-            middle = jax.tree.map(
-                lambda leaf: jnp.broadcast_to(jnp.median(leaf, axis=0, keepdims=True), leaf.shape),
-                outputs,
-            )
-            constant = jnp.mean(loss(middle, y).astype(jnp.float32))
-            return jnp.mean(each), jnp.mean(of_others), constant, varies
+        self._losses = jax.jit(self._losses_of)
+        self._curvature = jax.jit(self._curvature_of)
+        self._limits = jax.jit(self._limits_of)
+        self._shifted = jax.jit(self._shifted_of)
 
-        self._compiled = losses
-
-    def _losses(self, params: PyTree, model_state: PyTree) -> tuple[float, float, float, float]:
-        """Mean loss, with the labels of others, of one answer for all; how far the outputs are apart."""
-        found = self._compiled(params, model_state, self._x, self._y, self._others)
-        loss, mismatched, constant, varies = map(float, found)
-        return loss, mismatched, constant, varies
-
-    def measure(self, state: State, curved: bool) -> monitor.After:
+    def measure(
+        self,
+        first: tuple[PyTree, PyTree],
+        state: State,
+        *,
+        seed: int,
+        curved: bool,
+        hyperparameters: Any = None,
+    ) -> monitor.After:
         """All of it.
 
         Args:
+            first: parameters and model state before the first step.
             state: after the last step.
+            seed: of the choice of examples.
             curved: whether to measure curvature, too.
+            hyperparameters: of the optimizer.
         """
-        params, model_state = self._first
-        if not len(self._x):
-            loss = mismatched = first = first_mismatched = constant = varies = np.nan
-            further = {}
-        else:
-            first, first_mismatched, *_ = self._losses(params, model_state)
-            loss, mismatched, constant, varies = self._losses(state.params, state.model_state)
-            further = {
-                factor: self._losses(self._moved(state, factor), state.model_state)[0]
-                for factor in _FURTHER
-            }
-        sharpness = (np.nan, np.nan)
-        if curved and len(self._x):
-            sharpness = (
-                self._sharpness(params, model_state),
-                self._sharpness(state.params, state.model_state),
-            )
-        clips_at, epsilon = self._of_optimizer(state) if len(self._x) else (np.nan, np.nan)
+        params, model_state = first
+        further = {}
+        loss = mismatched = before = before_mismatched = constant = varies = np.nan
+        sharpness, limits = (np.nan, np.nan), (np.nan, np.nan)
+        if len(self._usable):
+            generator = np.random.Generator(np.random.PCG64(seed))
+            order = generator.permutation(self._usable)[:_SAMPLE]
+            x, y = (jnp.asarray(values[order]) for values in self._data)
+            # Other examples' labels, several times over: a constant is as good on these as on their own.
+            turns = [max(1, len(order) * part // 8) for part in (1, 3, 5, 7)]
+            others = jnp.stack([jnp.roll(y, turn, axis=0) for turn in turns])
+
+            def losses(params: PyTree, model_state: PyTree) -> list[float]:
+                return [*map(float, self._losses(params, model_state, x, y, others))]
+
+            before, before_mismatched, *_ = losses(params, model_state)
+            loss, mismatched, constant, varies = losses(state.params, state.model_state)
+            for factor in _FURTHER:
+                moved = jax.tree.map(lambda a, b, f=factor: a + f * (b - a), params, state.params)
+                further[factor] = losses(moved, state.model_state)[0]
+            if curved:
+                few = x[:_CURVED], y[:_CURVED]
+                sharpness = (
+                    float(self._curvature(params, model_state, *few)),
+                    float(self._curvature(state.params, state.model_state, *few)),
+                )
+            limits = self._of_optimizer(state, x, y, hyperparameters)
         return monitor.After(
             loss=loss,
             mismatched_loss=mismatched,
             constant_loss=constant,
-            first_loss=first,
-            first_mismatched_loss=first_mismatched,
+            first_loss=before,
+            first_mismatched_loss=before_mismatched,
             further=further,
             sharpness=sharpness,
-            clips_at=clips_at,
-            epsilon_share=epsilon,
+            clips_at=limits[0],
+            epsilon_share=limits[1],
             equal_units=_equal_units(params),
             output_constant=bool(varies == 0),
         )
@@ -134,91 +129,102 @@ class Aftermath:
         """
         x, y = (jnp.asarray(values[:_HELD_OUT]) for values in data)
         shifts = np.unique(np.linspace(1, len(x) - 1, _SHIFTS).round().astype(np.int32))
-
-        @jax.jit
-        def losses(params: PyTree, model_state: PyTree, x: Array, y: Array, by: Array) -> Array:
-            def mean(shift: Array) -> Array:
-                labels = jnp.roll(y, shift, axis=0)
-                return jnp.mean(self._compute(params, model_state, x, labels, None, False)[0])
-
-            return jax.lax.map(mean, by)
-
-        found = np.asarray(
-            losses(params, model_state, x, y, jnp.asarray([0, *shifts], jnp.int32)), np.float64
-        )
+        by = jnp.asarray([0, *shifts], jnp.int32)
+        found = np.asarray(self._shifted(params, model_state, x, y, by), np.float64)
         spread = found[1:].std()
         return float((found[1:].mean() - found[0]) / spread) if spread > 0 else 0.0
 
-    def _moved(self, state: State, factor: float) -> PyTree:
-        return jax.tree.map(
-            lambda first, last: first + factor * (last - first), self._first[0], state.params
+    # What is compiled
+
+    def _mean(self, params: PyTree, model_state: PyTree, x: Array, y: Array) -> Array:
+        return jnp.mean(self._compute(params, model_state, x, y, None, False)[0])
+
+    def _losses_of(
+        self, params: PyTree, model_state: PyTree, x: Array, y: Array, others: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Mean loss, with the labels of others, of one answer for all; how far the outputs are apart."""
+        each, outputs, _ = self._compute(params, model_state, x, y, None, False)
+        of_others = jax.lax.map(lambda other: self._mean(params, model_state, x, other), others)
+        leaves = jax.tree.leaves(outputs)
+        varies = jnp.stack([jnp.max(jnp.ptp(leaf, axis=0)) for leaf in leaves]).max()
+        # One answer for all: each output's median over the examples.
+        middle = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(jnp.median(leaf, axis=0, keepdims=True), leaf.shape),
+            outputs,
+        )
+        constant = jnp.mean(self._loss(middle, y).astype(jnp.float32))
+        return jnp.mean(each), jnp.mean(of_others), constant, varies
+
+    def _shifted_of(
+        self, params: PyTree, model_state: PyTree, x: Array, y: Array, by: Array
+    ) -> Array:
+        """Mean loss with labels moved on by so many examples."""
+        return jax.lax.map(
+            lambda shift: self._mean(params, model_state, x, jnp.roll(y, shift, axis=0)), by
         )
 
-    def _sharpness(self, params: PyTree, model_state: PyTree) -> float:
+    def _curvature_of(self, params: PyTree, model_state: PyTree, x: Array, y: Array) -> Array:
         """The largest |eigenvalue| of the Hessian, by power iteration."""
-        x, y = self._x[:_CURVED], self._y[:_CURVED]
-
-        @jax.jit
-        def iterate(
-            params: PyTree, model_state: PyTree, direction: PyTree, x: Array, y: Array
-        ) -> Array:
-            def mean(params: PyTree) -> Array:
-                return jnp.mean(self._compute(params, model_state, x, y, None, False)[0])
-
-            def product(carry: tuple[PyTree, Array], _: None):
-                direction = carry[0]
-                curved = jax.jvp(jax.grad(mean), (params,), (direction,))[1]
-                norm = trees.global_norm(curved)
-                safe = jnp.where(norm > 0, norm, 1.0)
-                return (jax.tree.map(lambda leaf: leaf / safe, curved), norm), None
-
-            start = trees.global_norm(direction)
-            direction = jax.tree.map(lambda leaf: leaf / start, direction)
-            return jax.lax.scan(product, (direction, jnp.zeros(())), None, _PRODUCTS)[0][1]
-
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(jax.random.key(0), len(leaves))
-        direction = [
-            jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
-        ]
-        start = jax.tree.unflatten(structure, direction)
-        return float(iterate(params, model_state, start, x, y))
+        start = jax.tree.unflatten(
+            structure,
+            [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)],
+        )
+        gradient = jax.grad(lambda params: self._mean(params, model_state, x, y))
 
-    def _of_optimizer(self, state: State) -> tuple[float, float]:
+        def product(carry: tuple[PyTree, Array], _: None):
+            direction = carry[0]
+            curved = jax.jvp(gradient, (params,), (direction,))[1]
+            norm = trees.global_norm(curved)
+            safe = jnp.where(norm > 0, norm, 1.0)
+            return (jax.tree.map(lambda leaf: leaf / safe, curved), norm), None
+
+        length = trees.global_norm(start)
+        start = jax.tree.map(lambda leaf: leaf / length, start)
+        return jax.lax.scan(product, (start, jnp.zeros(())), None, _PRODUCTS)[0][1]
+
+    def _limits_of(
+        self,
+        hyperparameters: Any,
+        params: PyTree,
+        model_state: PyTree,
+        inner: PyTree,
+        x: Array,
+        y: Array,
+    ) -> tuple[Array, Array]:
+        """Whether twice the gradient makes another update, at each norm; what epsilon takes."""
+        update = optax.with_extra_args_support(self._optimizer(hyperparameters)).update
+        gradients = jax.grad(lambda params: self._mean(params, model_state, x, y))(params)
+        norm = trees.global_norm(gradients)
+        direction = jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-30), gradients)
+
+        def move(length: Array, inner: PyTree) -> PyTree:
+            scaled = jax.tree.map(lambda leaf: length * leaf, direction)
+            return update(scaled, inner, params, value=jnp.float32(0))[0]
+
+        def changes(exponent: Array) -> Array:
+            near, far = (move(2.0 ** (exponent + i), inner) for i in (0.0, 1.0))
+            away = trees.global_norm(jax.tree.map(jnp.subtract, near, far))
+            return away > 1e-4 * trees.global_norm(far)
+
+        changed = jax.lax.map(changes, jnp.asarray(_EXPONENTS, jnp.float32))
+        whole, smaller = (
+            trees.global_norm(move(factor * norm, _scale_moments(inner, factor)))
+            for factor in (1.0, 0.5)
+        )
+        return changed, jnp.where(whole > 0, 1 - smaller / whole, jnp.nan)
+
+    def _of_optimizer(
+        self, state: State, x: Array, y: Array, hyperparameters: Any
+    ) -> tuple[float, float]:
         """From which norm on the optimizer clips, and what epsilon takes: see `monitor.After`."""
         inner = state.opt_state.inner
-        update = optax.with_extra_args_support(self._optimizer).update
-
-        @jax.jit
-        def measure(params: PyTree, model_state: PyTree, inner: PyTree, x: Array, y: Array):
-            def mean(params: PyTree) -> Array:
-                return jnp.mean(self._compute(params, model_state, x, y, None, False)[0])
-
-            gradients = jax.grad(mean)(params)
-            norm = trees.global_norm(gradients)
-            direction = jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-30), gradients)
-
-            def move(length: Array, inner: PyTree) -> PyTree:
-                scaled = jax.tree.map(lambda leaf: length * leaf, direction)
-                return update(scaled, inner, params, value=jnp.float32(0))[0]
-
-            def changes(exponent: Array) -> Array:
-                """Whether twice the gradient makes another update."""
-                near, far = (move(2.0 ** (exponent + i), inner) for i in (0.0, 1.0))
-                away = trees.global_norm(jax.tree.map(jnp.subtract, near, far))
-                return away > 1e-4 * trees.global_norm(far)
-
-            changed = jax.lax.map(changes, jnp.asarray(_EXPONENTS, jnp.float32))
-            whole, smaller = (
-                trees.global_norm(move(factor * norm, _scale_moments(inner, factor)))
-                for factor in (1.0, 0.5)
-            )
-            return changed, jnp.where(whole > 0, 1 - smaller / whole, jnp.nan)
-
-        changed, shrunk = measure(state.params, state.model_state, inner, self._x, self._y)
-        changed = np.asarray(changed)
+        changed, shrunk = self._limits(
+            hyperparameters, state.params, state.model_state, inner, x, y
+        )
         # It clips where from some norm on nothing changes, and below something does.
-        last = np.flatnonzero(changed)
+        last = np.flatnonzero(np.asarray(changed))
         clips_at = np.nan
         if len(last) and last[-1] + 1 < len(changed) - _TRUSTED:
             clips_at = 2.0 ** _EXPONENTS[last[-1] + 1]

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -13,19 +14,25 @@ from numpy.typing import NDArray
 
 from jaxml import models
 from jaxml import monitor as monitoring
-from jaxml.data import batches
+from jaxml.train import inputs
 from jaxml.train.aftermath import Aftermath
-from jaxml.train.loop import repeat, run
-from jaxml.train.rewind import rewindable, rewinding, rewound, unwound
-from jaxml.train.state import State, create_state
-from jaxml.train.step import Task, all_finite, make_step
-from jaxml.train.watch import Watch
+from jaxml.train.loop import run
+from jaxml.train.program import Course, Data, Program, Recipe, held_out_blocks
+from jaxml.train.progress import Meter, Progress
+from jaxml.train.rewind import rewound, unwound
+from jaxml.train.state import Report
 from jaxml.types import Array, Key, PyTree
 
 __all__ = ["Fit", "fit"]
 
-# Validation examples at a time.
-_VALIDATED_AT_ONCE = 1024
+# Steps and bytes of batches in one call of the compiled program, at most; seconds that it is to take, so
+# that progress is seen and a signal heard.
+_STEPS_PER_CALL = 1024
+_BYTES_PER_CALL = 64 * 2**20
+_SECONDS_PER_CALL = 0.5
+
+# Share of the device's memory that data may take; larger ones are streamed.
+_RESIDENT = 0.4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +40,22 @@ class Fit:
     """What came of a training.
 
     Attributes:
-        params: the trained parameters.
-        model_state: the model's other collections (batch statistics).
-        loss_curve: float64 [num_steps], the mean loss of each step's batch, before its update.
+        params: the trained parameters: the last ones, or with early stopping those of the lowest validation
+            loss.
+        model_state: the model's other collections (batch statistics), of the same moment.
+        loss_curve: float64 [S], the mean loss of each step's batch, before its update; S is `num_steps`, or
+            what was taken before an early stop.
         validation_curve: float64 [V], mean loss on the validation data; empty without them.
         validation_steps: int64 [V], steps taken before each of these.
         findings: what went wrong, in the order of cause and effect; empty for a healthy run or without
             monitor.
         history: all that was recorded; None without monitor.
-        opt_state: of the optimizer; of the guard around it where there is a monitor.
+        opt_state: of the optimizer after the last step; of the guard around it where there is a monitor.
         rewinds: how often the training went back to a snapshot.
+        stopped_at: steps after which it stopped early; None if it did not.
+        best_step: steps taken before the lowest validation loss, of which `params` are with early stopping;
+            None without validation data.
+        seconds: wall time by `"compile"` and `"run"`, of the training alone.
     """
 
     params: PyTree
@@ -54,6 +67,9 @@ class Fit:
     history: monitoring.History | None
     opt_state: PyTree
     rewinds: int = 0
+    stopped_at: int | None = None
+    best_step: int | None = None
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def fit(
@@ -63,9 +79,11 @@ def fit(
     data: tuple[Any, Any],
     *,
     num_steps: int,
-    batch_size: int,
+    batch_size: int | None,
     key: Key,
     validation_data: tuple[Any, Any] | None = None,
+    validate_every: int | None = None,
+    patience: int | None = None,
     monitor: bool = True,
     on_bad_data: Literal["report", "drop", "raise"] = "report",
     shuffle: bool = True,
@@ -73,7 +91,13 @@ def fit(
     vanishing: Literal["ignore", "rescale"] = "ignore",
     preserve: float = 0.0,
     rewind: int = 0,
+    accumulate: int = 1,
+    remat: bool = False,
+    stream: bool | None = None,
     say: Callable[[str], Any] | None = None,
+    progress: Callable[[Progress], Any] | bool | None = None,
+    on_chunk: Callable[[Course, Report], Any] | None = None,
+    resume: Callable[[Course], tuple[Course, Sequence[Report]] | None] | None = None,
 ) -> Fit:
     """Trains a model, keeps bad updates out of it, and says what went wrong.
 
@@ -81,6 +105,9 @@ def fit(
     finite leaves the whole state as it was, and an exploding gradient is scaled down. Norms are measured
     in the optimizer's pass; every so many steps the layers are listened to on a part of the batch. What it
     means is decided when the training is over. Without a monitor none of it is compiled in.
+
+    The training is one compiled program over data that lie on the device: steps inside, validations around
+    them, early stopping included. The host sends which examples come next and reads the reports.
 
     Args:
         model: any Linen module, called as `model(x)`, with `training`, `train`, `deterministic` or
@@ -90,9 +117,14 @@ def fit(
             (`value`); a line search is none.
         data: `(x, y)`, arrays `[N, …]`.
         num_steps: steps to take.
-        batch_size: examples in a step.
+        batch_size: examples in a step, 1 … N: 1 is stochastic gradient descent, None all of them (full
+            batch, in their own order).
         key: typed key of initialisation, dropout and order.
         validation_data: `(x, y)` to follow the loss on.
+        validate_every: steps between two validations; None for a fortieth of the training, at most 50.
+            There is one before the first step and one after the last, too.
+        patience: validations in a row without a new minimum after which to stop; `params` are then those
+            of the minimum. None for never: `params` are the last.
         monitor: whether to watch.
         on_bad_data: what to do with rows that hold NaN or infinity: say so and go on, drop them, or refuse.
         shuffle: whether every epoch comes in an order of its own; else the rows' own.
@@ -102,15 +134,30 @@ def fit(
             its way back through time; it is no part of the loss that is reported.
         rewind: steps between two snapshots that the training goes back to when all that was learned is
             lost, to go on in shorter steps (`rewinding`); 0 for none.
+        accumulate: equal parts of a batch that are gone through one after the other, so that activations
+            of one part at a time are held; the gradient is that of the whole batch up to rounding, but for
+            models that look at the batch as a whole (batch normalisation sees each part by itself).
+        remat: compute activations again in the backward pass instead of keeping them: less memory, about
+            a third more work.
+        stream: whether batches are gathered on the host and sent, instead of all data lying on the device;
+            None decides by their size. Both give the same numbers.
         say: is told each finding, as a line: what is definite while the training goes on
             (`monitor.signs`, each symptom once), and in the end what it all means.
+        progress: is told how far the training is, a few times a second; True for lines on standard error.
+        on_chunk: `on_chunk(course, report)` after each call of the program, with all that it takes to go
+            on, and what the steps of this call reported (NumPy arrays `[steps]`). The course must be read
+            before it returns: the next call consumes its buffers.
+        resume: `resume(course)` is given the training at its start and returns what it was at a later
+            call, as (course, all reports until then), to go on from there; None to begin. The result is
+            the same bit for bit as without the interruption (CPU; same device count).
 
     Returns:
         A `Fit`.
 
     Raises:
-        ValueError: if `x` and `y` differ in length or are empty, an argument is out of range, or a row is
-            not finite and `on_bad_data` is "raise": the message names row and column.
+        ValueError: if `x` and `y` differ in length or are empty, an argument is out of range, the batch is
+            larger than the data, the optimizer's learning rate is a constant ≤ 0, or a row is not finite
+            and `on_bad_data` is "raise": the message names row and column.
 
     Example:
         >>> import flax.linen as nn
@@ -121,124 +168,123 @@ def fit(
         >>> float(fitted.loss_curve[-1]) < 1e-3, fitted.findings
         (True, [])
     """
-    x, y = _arrays("data", data)
-    for name, value in (("num_steps", num_steps), ("batch_size", batch_size), ("every", every)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    x, y = inputs.pair("data", data)
+    held_out = inputs.held_out_pair(validation_data, (x, y))
+    check_numbers(num_steps, every, validate_every, patience, held_out is not None)
     if rewind < 0:
         raise ValueError(f"rewind must be at least 0, got {rewind}")
-    if preserve < 0:
+    if not preserve >= 0:
         raise ValueError(f"preserve must be at least 0, got {preserve}")
-    if on_bad_data not in ("report", "drop", "raise"):
-        raise ValueError(f"on_bad_data must be 'report', 'drop' or 'raise', got {on_bad_data!r}")
-    inspected = monitoring.inspect(x, y) if monitor or on_bad_data != "report" else None
-    if inspected is not None and len(inspected.bad_rows) and on_bad_data != "report":
-        if on_bad_data == "raise":
-            name, row, column = inspected.bad_cells[0]
-            raise ValueError(
-                f"data must be finite: {name}[{row}], column {column}, is not, nor are "
-                f"{len(inspected.bad_rows) - 1} other rows"
-            )
-        keep = np.setdiff1d(np.arange(len(x)), inspected.bad_rows)
-        x, y = x[keep], y[keep]
-        if not len(x):
-            raise ValueError("data must hold a finite row, got none")
-    held_out = None if validation_data is None else _arrays("validation_data", validation_data)
+    meter = Meter(progress, num_steps)
+    (x, y), inspected = inputs.clean((x, y), on_bad_data, inspect=monitor)
+    batch = inputs.check_batch(batch_size, len(x), accumulate)
 
     functional = models.from_linen(model)
     init_key, run_key, order_key = jax.random.split(key, 3)
     seed = int(jax.random.bits(order_key, dtype=jnp.uint32))
     variables = jax.jit(functional.init)(init_key, jnp.asarray(x[: min(len(x), 2)]))
     params, model_state = models.split_variables(variables)
-
-    def compute(params: PyTree, model_state: PyTree, x: Array, y: Array, key: Key, training: bool):
-        outputs, state = functional.apply(
-            {"params": params, **model_state}, x, key=key, training=training
-        )
-        return loss(outputs, y).astype(jnp.float32), outputs, state
-
-    penalty = monitoring.preserving_penalty(model, loss) if preserve else None
-    watch, bare = None, optimizer
-    if monitor:
-        watch = Watch(
-            model, loss, optimizer, variables, x[:batch_size], every=every, vanishing=vanishing
-        )
-        optimizer = watch.optimizer
-
-    def task_loss(params, model_state, rows, batch, context, key):
-        each, _, state = compute(params, model_state, batch["x"], batch["y"], key, True)
-        mean = jnp.mean(each)
-        metrics = {"loss": mean}
-        if monitor:
-            metrics["worst"] = jnp.max(each) / jnp.where(mean > 0, mean, 1.0)
-        if penalty is not None:
-            held = {"params": params, **model_state}
-            mean += preserve * penalty(held, batch["x"], batch["y"], key=key)
-        return mean, (state, metrics)
-
-    step = make_step(
-        Task(task_loss),
-        optimizer=optimizer,
-        # Without a monitor nothing stands between a step and the parameters.
-        accept=all_finite if watch else (lambda loss, gradients: jnp.ones((), bool)),
-        verdict=(lambda state: monitoring.verdict(state).taken) if watch else None,
+    inputs.check_updates(lambda _: optimizer, None, params, num_steps)
+    recipe = Recipe(
+        model,
+        loss,
+        lambda _: optimizer,
+        variables,
+        x[:batch],
+        monitor=monitor,
+        every=every,
+        vanishing=vanishing,
+        preserve=preserve,
+        rewind=rewind,
+        accumulate=accumulate,
+        remat=remat,
     )
-
-    def order(position: int) -> NDArray[np.int64]:
-        if shuffle:
-            return batches.batch_indices(len(x), batch_size, position, seed)
-        return np.arange(position * batch_size, (position + 1) * batch_size) % len(x)
-
-    def next_batches(position: int, count: int) -> PyTree:
-        chosen = np.stack([order(at) for at in range(position, position + count)])
-        return {"x": x[chosen], "y": y[chosen]}
-
-    state = create_state(run_key, params=params, model_state=model_state, optimizer=optimizer)
-    validate = None
-    if held_out is not None:
-        validate = _validation(compute, held_out)
-    step = watch.step(step) if watch else step
-    if rewind:
-        step, state = rewinding(step, every=rewind), rewindable(state)
-    program = repeat(step)
-    reports: list[Any] = []
-    validated: list[tuple[int, float]] = []
+    between = validate_every or default_validate_every(num_steps)
+    resident = not streams(stream, (x, y))
+    mode: Any = "stream" if not resident else "full" if batch_size is None else "indices"
+    given = Data(
+        hyperparameters={},
+        training=jax.device_put((x, y)) if resident else None,
+        held_out=None if held_out is None else held_out_blocks(*held_out),
+        num_steps=jnp.int32(num_steps),
+    )
+    program = Program(recipe, given, validate_every=between, patience=patience, mode=mode)
+    # A copy: the run consumes its state.
+    course = jax.tree.map(
+        jnp.copy, recipe.start({}, params, model_state, run_key, patience is not None)
+    )
+    reports: list[Report] = []
+    if resume is not None and (found := resume(course)) is not None:
+        course, reports = found[0], list(found[1])
     said: set[str] = set()
+    watch, stopped_at = recipe.watch, -1
 
-    def on_reports(state: State, report: Any) -> None:
+    def on_reports(course: Any, report: Any) -> None:
+        nonlocal stopped_at
+        before = stopped_at
+        if course.stopping is not None:
+            stopped_at = int(course.stopping.stopped_at)
         reports.append(report)
-        if validate is not None:
-            validated.append((int(state.step), validate(state.params, state.model_state)))
+        over = int(course.step) >= num_steps or stopped_at >= 0
+        meter.steps(
+            len(report.loss) if before < 0 else 0,
+            report.metrics["loss"][-1:],
+            report.metrics.get("validation"),
+            ended=int(over),
+        )
+        if on_chunk is not None:
+            on_chunk(course, report)
         if say is not None and watch is not None and inspected is not None:
-            past = watch.history(_joined(reports), inspected, len(x) / batch_size)
+            past = watch.history(joined(reports), inspected, len(x) / batch)
             for sign in monitoring.signs(past):
                 if sign.symptom not in said:
                     said.add(sign.symptom)
                     say(f"so far: {sign}")
 
-    if validate is not None:
-        validated.append((0, validate(params, model_state)))
-    # A copy: the run consumes its state.
-    state = run(
-        program,
-        jax.tree.map(jnp.copy, state),
-        next_batches,
-        num_steps=num_steps,
-        steps_per_call=max(1, min(50, math.ceil(num_steps / 40))),
-        on_reports=on_reports,
-    )
-    rewinds = 0
+    order = inputs.examples(len(x), batch, shuffle and batch_size is not None, seed)
+
+    def next_batches(position: int, count: int) -> PyTree:
+        if mode == "full":
+            return np.zeros((count, 0), np.int32)
+        chosen = order(position, count)
+        return {"x": x[chosen], "y": y[chosen]} if mode == "stream" else chosen
+
+    if course.stopping is not None:
+        stopped_at = int(course.stopping.stopped_at)
+    size = batch * ((x.nbytes + y.nbytes) // len(x) if mode == "stream" else 4)
+    longest = min(_STEPS_PER_CALL, num_steps, max(1, _BYTES_PER_CALL // max(size, 1)))
+    if say is not None:
+        longest = min(longest, default_validate_every(num_steps))
+    started = time.perf_counter()
+    if stopped_at < 0:
+        course = run(
+            lambda course, batches, count: program(course, batches, count, given),
+            course,
+            next_batches,
+            num_steps=num_steps,
+            steps_per_call=longest,
+            seconds_per_call=None if say is not None else _SECONDS_PER_CALL,
+            on_reports=on_reports,
+            should_stop=lambda: stopped_at >= 0,
+        )
+    took = time.perf_counter() - started
+    state, rewinds = course.state, 0
     if rewind:
         rewinds, state = int(rewound(state).times), unwound(state)
-    joined = _joined(reports)
-    curve = joined.metrics["loss"].astype(np.float64)
-    at = np.array([step for step, _ in validated], np.int64)
-    validation = np.array([value for _, value in validated], np.float64)
+    whole = joined(reports)
+    if stopped_at >= 0:
+        whole = jax.tree.map(lambda leaf: leaf[:stopped_at], whole)
+    at, validation = validations(whole.metrics.get("validation"), course.first_validation, between)
     history, findings = None, []
     if watch is not None and inspected is not None:
-        history = watch.history(joined, inspected, len(x) / batch_size, at, validation, shuffle)
-        aftermath = Aftermath(compute, loss, bare, params, model_state, (x, y), seed)
-        after = aftermath.measure(state, monitoring.is_suspicious(history))
+        history = watch.history(whole, inspected, len(x) / batch, at, validation, shuffle)
+        aftermath = Aftermath(recipe.compute, loss, recipe.bare, (x, y))
+        after = aftermath.measure(
+            (params, model_state),
+            state,
+            seed=seed,
+            curved=monitoring.is_suspicious(history),
+        )
         history = dataclasses.replace(history, after=after)
         findings = monitoring.diagnose(history)
         if any(f.symptom == "no_learnable_signal" and f.where == "input" for f in findings):
@@ -249,10 +295,10 @@ def fit(
                 again = fit(
                     model,
                     loss,
-                    bare,
+                    optimizer,
                     (x[half], y[half]),
                     num_steps=num_steps,
-                    batch_size=batch_size,
+                    batch_size=min(batch, len(half)),
                     key=key,
                     monitor=False,
                     shuffle=shuffle,
@@ -264,57 +310,77 @@ def fit(
         if say is not None:
             for finding in findings:
                 say(str(finding))
+    best = course.stopping
     return Fit(
-        params=state.params,
-        model_state=state.model_state,
-        loss_curve=curve,
+        params=state.params if best is None else best.params,
+        model_state=state.model_state if best is None else best.model_state,
+        loss_curve=whole.metrics["loss"].astype(np.float64),
         validation_curve=validation,
         validation_steps=at,
         findings=findings,
         history=history,
         opt_state=state.opt_state,
         rewinds=rewinds,
+        stopped_at=None if stopped_at < 0 else stopped_at,
+        best_step=best_step(at, validation),
+        seconds={"compile": program.compile_seconds, "run": took - program.compile_seconds},
     )
 
 
-def _joined(reports: list[Any]) -> Any:
+def check_numbers(
+    num_steps: int,
+    every: int,
+    validate_every: int | None,
+    patience: int | None,
+    validates: bool,
+) -> None:
+    for name, value in (
+        ("num_steps", num_steps),
+        ("every", every),
+        ("validate_every", validate_every),
+        ("patience", patience),
+    ):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if patience is not None and not validates:
+        raise ValueError(f"patience needs validation_data to stop by, got {patience} and None")
+
+
+def default_validate_every(num_steps: int) -> int:
+    """Steps between two validations where none are asked for."""
+    return max(1, min(50, math.ceil(num_steps / 40)))
+
+
+def streams(stream: bool | None, data: tuple[NDArray[Any], NDArray[Any]]) -> bool:
+    """Whether data are sent batch by batch: as is wanted, or if they are too large for the device."""
+    if stream is not None:
+        return stream
+    return sum(values.nbytes for values in data) > _RESIDENT * inputs.device_memory()
+
+
+def joined(reports: Sequence[Report]) -> Any:
+    """Reports of successive calls as one."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
 
 
-def _arrays(name: str, data: tuple[Any, Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    try:
-        x, y = data
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a pair (x, y)") from None
-    x, y = (_narrow(np.asarray(values)) for values in (x, y))
-    if not x.ndim or not y.ndim or len(x) != len(y) or not len(x):
-        raise ValueError(
-            f"{name} must be arrays of equally many rows, got shapes {x.shape} and {y.shape}"
-        )
-    return x, y
+def validations(
+    losses: Any, first: Any, every: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Steps taken before each validation, and the losses there, which may be NaN.
+
+    Args:
+        losses: [S, …] after each step, where there is a validation; or None.
+        first: […] before the first step.
+        every: steps between two.
+    """
+    if losses is None:
+        return np.zeros(0, np.int64), np.zeros(0)
+    taken = len(losses)
+    at = np.unique(np.append(np.arange(0, taken + 1, every), taken))
+    found = np.concatenate([np.asarray(first)[None], losses[at[1:] - 1]])
+    return at, found.astype(np.float64)
 
 
-def _narrow(values: NDArray[Any]) -> NDArray[Any]:
-    """As JAX would have it: 32 bits."""
-    if values.dtype.kind in "OSUMm":
-        raise ValueError(f"data must hold numbers, got {values.dtype}")
-    return values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
-
-
-def _validation(
-    compute: Callable[..., Any], data: tuple[NDArray[Any], NDArray[Any]]
-) -> Callable[[PyTree, PyTree], float]:
-    x, y = data
-    parts = [
-        (jnp.asarray(x[at : at + _VALIDATED_AT_ONCE]), jnp.asarray(y[at : at + _VALIDATED_AT_ONCE]))
-        for at in range(0, len(x), _VALIDATED_AT_ONCE)
-    ]
-    total = jax.jit(
-        lambda params, state, x, y: jnp.mean(compute(params, state, x, y, None, False)[0])
-    )
-
-    def validate(params: PyTree, model_state: PyTree) -> float:
-        sums = [float(total(params, model_state, x, y)) * len(y) for x, y in parts]
-        return sum(sums) / len(data[1])
-
-    return validate
+def best_step(at: NDArray[np.int64], losses: NDArray[np.float64]) -> int | None:
+    """Steps before the first lowest loss; None if there is none."""
+    return int(at[np.nanargmin(losses)]) if np.isfinite(losses).any() else None

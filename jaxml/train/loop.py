@@ -3,18 +3,23 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxml.train.state import Report, State
 from jaxml.types import Array, PyTree
 
 Step = Callable[[State, PyTree], tuple[State, Report]]
 Program = Callable[[State, PyTree, Array], tuple[State, Report]]
+
+# Steps of the first call, where calls are to take a certain time.
+_FIRST_CALL = 16
 
 
 def repeat(step: Step) -> Program:
@@ -61,15 +66,16 @@ def repeat(step: Step) -> Program:
 
 
 def run(
-    program: Program,
-    state: State,
+    program: Callable[[Any, PyTree, Array], tuple[Any, Report]],
+    state: Any,
     batches: Callable[[int, int], PyTree],
     *,
     num_steps: int,
     steps_per_call: int = 50,
-    on_reports: Callable[[State, Report], Any] = lambda state, reports: None,
+    seconds_per_call: float | None = None,
+    on_reports: Callable[[Any, Report], Any] = lambda state, reports: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> State:
+) -> Any:
     """Trains until `state.step` is `num_steps`; everything that trains goes through here.
 
     While the device works on one call, the host makes the batches of the next; it reads the reports
@@ -77,11 +83,14 @@ def run(
 
     Args:
         program: as `repeat` compiles it.
-        state: where to start; consumed (its buffers are donated).
+        state: where to start, a `State` or what has its `step` and `position`; consumed (its buffers are
+            donated).
         batches: `batches(position, count) -> pytree` of arrays `[count, …]`: the batches number
             `position` to `position + count - 1`, a pure function of their number.
         num_steps: the step count at which to stop.
         steps_per_call: steps in one compiled call; the host sees reports this often.
+        seconds_per_call: begin with calls of a few steps and lengthen them, up to `steps_per_call`, until
+            they take about so long; None for `steps_per_call` from the first. It changes no bit.
         on_reports: called after each call with the state and a `Report` of NumPy arrays `[count]`.
             It must not keep the state: the next call consumes it.
         should_stop: asked after each call; True ends the training early.
@@ -96,16 +105,29 @@ def run(
         raise ValueError(f"steps_per_call must be at least 1, got {steps_per_call}")
     done, position = int(state.step), int(state.position)
     ahead = batches(position, steps_per_call) if done < num_steps else None
+    length = steps_per_call if seconds_per_call is None else min(_FIRST_CALL, steps_per_call)
     while done < num_steps:
-        count = min(steps_per_call, num_steps - done)
+        count = min(length, num_steps - done)
+        started = time.perf_counter()
         state, reports = program(state, ahead, jnp.int32(count))
         done, position = done + count, position + count
         if done < num_steps:
             ahead = batches(position, steps_per_call)
-        on_reports(state, jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], reports))
+        seen = jax.tree.map(lambda leaf, n=count: _head(leaf, n), reports)
+        if seconds_per_call is not None:
+            # At most eightfold: the first call may have been slow for reasons of its own.
+            wanted = count * seconds_per_call / max(time.perf_counter() - started, 1e-6)
+            length = int(min(max(wanted, 1), 8 * length, steps_per_call))
+        on_reports(state, seen)
         if should_stop():
             break
     return state
+
+
+def _head(leaf: Any, count: int) -> NDArray[Any]:
+    values = np.asarray(leaf)
+    # A copy where much is left out, which a view would keep in memory.
+    return values if count == len(values) else values[:count].copy()
 
 
 @contextlib.contextmanager

@@ -73,8 +73,13 @@ class Watch:
             [layer.parameters for layer in self._layers],
             {layer.parameters: layer.stacked for layer in self._layers if layer.stacked},
         )
-        self.optimizer = monitoring.guard(
-            optimizer, layout=self._layout, vanishing=vanishing, every=every
+        self._vanishing: Literal["ignore", "rescale"] = vanishing
+        self.optimizer = self.guard(optimizer)
+
+    def guard(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        """Another optimizer, guarded as `optimizer` is: each member of a sweep has its own."""
+        return monitoring.guard(
+            optimizer, layout=self._layout, vanishing=self._vanishing, every=self._every
         )
 
     def _look(self, state: State, batch: PyTree) -> monitoring.Activity:

@@ -158,7 +158,7 @@ def test_rows_in_their_own_order():
         return labels.astype(jnp.float32) + 0 * outputs[:, 0]
 
     fitted = fit(
-        nn.Dense(1), optax.sgd(0.0), (X[:100], np.arange(100.0)), first_label, shuffle=False,
+        nn.Dense(1), optax.sgd(0.1), (X[:100], np.arange(100.0)), first_label, shuffle=False,
         num_steps=12, batch_size=10, monitor=False,
     )  # fmt: skip
     np.testing.assert_allclose(fitted.loss_curve, [4.5 + 10 * (i % 10) for i in range(12)])
