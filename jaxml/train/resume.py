@@ -1,7 +1,7 @@
 """Runs that go on where they were killed: when to save, what to keep, and what to take up again.
 
-A directory holds the checkpoints of `jaxml.train.checkpoint` and beside them, in pieces that are written once
-and never again, what the steps reported:
+A directory holds the checkpoints of `jaxml.train.checkpoint` and beside them, in pieces that are written
+once and never again, what the steps reported:
 
     .lock                                  held by the process that writes here
     step_000001200/                        the newest checkpoints, and the best
