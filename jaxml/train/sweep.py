@@ -105,7 +105,7 @@ def sweep(
             what is no finite number, and if not even one member fits: the message states what it needs.
 
     Example:
-        >>> import flax.linen as nn, jax.numpy as jnp
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
         >>> x = np.linspace(-1, 1, 64)[:, None]
         >>> squared = lambda outputs, labels: jnp.square(outputs - labels)
         >>> swept = sweep(nn.Dense(1), squared, lambda h: optax.sgd(h["learning_rate"]), (x, 2 * x),
@@ -198,7 +198,7 @@ def successive_halving(
             than steps allow.
 
     Example:
-        >>> import flax.linen as nn, jax.numpy as jnp
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
         >>> x = np.linspace(-1, 1, 64)[:, None]
         >>> squared = lambda outputs, labels: jnp.square(outputs - labels)
         >>> halved = successive_halving(
