@@ -5,6 +5,7 @@ from jaxml.train.loop import repeat, run, stop_on_signals
 from jaxml.train.members import Member, Sweep
 from jaxml.train.program import Course, Stopping
 from jaxml.train.progress import Progress
+from jaxml.train.resume import Checkpoints
 from jaxml.train.rewind import Rewound, rewindable, rewinding, rewound, unwound
 from jaxml.train.spaces import choice, grid, log_uniform, random_space, uniform
 from jaxml.train.state import Report, State, create_state
@@ -14,6 +15,7 @@ from jaxml.train.watch import Watch
 
 __all__ = [
     "Bags",
+    "Checkpoints",
     "Course",
     "Fit",
     "Member",

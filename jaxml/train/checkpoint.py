@@ -37,7 +37,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from jaxml.types import PyTree
 
@@ -320,8 +319,11 @@ def _rebuild(target: Any, stored: Any, described: Mapping[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _orbax() -> Iterator[None]:
+def _orbax() -> Iterator[Any]:
     """Orbax as it is used here: no compression, no copy, no log, no thread that stays."""
+    # Here, so that who trains without saving does not wait for it.
+    from orbax.checkpoint import v1 as ocp
+
     context = ocp.Context()
     # Trained weights do not compress: zstd made a save four times slower to gain a tenth.
     context.array.saving.use_compression = False
@@ -336,7 +338,7 @@ def _orbax() -> Iterator[None]:
     threads = set(threading.enumerate())
     try:
         with context:
-            yield
+            yield ocp
     finally:
         # After an error Orbax leaves threads at work in a folder that is about to be removed. The
         # limit is for a thread that someone else happens to have started meanwhile.
@@ -352,7 +354,7 @@ def _write_arrays(path: Path, leaves: Mapping[str, Any]) -> None:
         if _stored_size(leaf)
     }
     if arrays:
-        with _orbax():
+        with _orbax() as ocp:
             ocp.save(path, arrays)
 
 
@@ -373,7 +375,7 @@ def _read_arrays(path: Path, leaves: Mapping[str, Any]) -> dict[str, Any]:
     wanted = {name: abstract(leaf) for name, leaf in leaves.items() if _stored_size(leaf)}
     if not wanted:
         return {}
-    with _orbax():
+    with _orbax() as ocp:
         return ocp.load(path, wanted)
 
 

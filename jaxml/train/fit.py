@@ -19,6 +19,7 @@ from jaxml.train.aftermath import Aftermath
 from jaxml.train.loop import run
 from jaxml.train.program import Course, Data, Program, Recipe, held_out_blocks
 from jaxml.train.progress import Meter, Progress
+from jaxml.train.resume import Checkpoints
 from jaxml.train.rewind import rewound, unwound
 from jaxml.train.state import Report
 from jaxml.types import Array, Key, PyTree
@@ -97,7 +98,7 @@ def fit(
     say: Callable[[str], Any] | None = None,
     progress: Callable[[Progress], Any] | bool | None = None,
     on_chunk: Callable[[Course, Report], Any] | None = None,
-    resume: Callable[[Course], tuple[Course, Sequence[Report]] | None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fit:
     """Trains a model, keeps bad updates out of it, and says what went wrong.
 
@@ -147,9 +148,9 @@ def fit(
         on_chunk: `on_chunk(course, report)` after each call of the program, with all that it takes to go
             on, and what the steps of this call reported (NumPy arrays `[steps]`). The course must be read
             before it returns: the next call consumes its buffers.
-        resume: `resume(course)` is given the training at its start and returns what it was at a later
-            call, as (course, all reports until then), to go on from there; None to begin. The result is
-            the same bit for bit as without the interruption (CPU; same device count).
+        checkpoints: an entered `Checkpoints`: the training is saved there as it goes on, and goes on from
+            what is there. The result is the same bit for bit as without the interruption (CPU; same device
+            count), parameters and history.
 
     Returns:
         A `Fit`.
@@ -214,8 +215,33 @@ def fit(
         jnp.copy, recipe.start({}, params, model_state, run_key, patience is not None)
     )
     reports: list[Report] = []
-    if resume is not None and (found := resume(course)) is not None:
-        course, reports = found[0], list(found[1])
+    order = inputs.examples(len(x), batch, shuffle and batch_size is not None, seed)
+
+    def next_batches(position: int, count: int) -> PyTree:
+        if mode == "full":
+            return np.zeros((count, 0), np.int32)
+        chosen = order(position, count)
+        return {"x": x[chosen], "y": y[chosen]} if mode == "stream" else chosen
+
+    if checkpoints is not None:
+        what = inputs.identity(
+            (x, y),
+            held_out,
+            key,
+            batch_size=batch_size,
+            validate_every=between,
+            patience=patience,
+            monitor=monitor,
+            every=every,
+        )
+        shapes = program.reports(course, next_batches(0, 1), given)
+        if (found := checkpoints.resume(course, shapes, identity=what)) is not None:
+            course, reports = found
+        if int(course.step) > num_steps:
+            raise ValueError(
+                f"num_steps must be at least the {int(course.step)} that are in {checkpoints.directory}, "
+                f"got {num_steps}"
+            )
     said: set[str] = set()
     watch, stopped_at = recipe.watch, -1
 
@@ -232,6 +258,8 @@ def fit(
             report.metrics.get("validation"),
             ended=int(over),
         )
+        if checkpoints is not None:
+            checkpoints.save(int(course.step), course, report)
         if on_chunk is not None:
             on_chunk(course, report)
         if say is not None and watch is not None and inspected is not None:
@@ -241,20 +269,14 @@ def fit(
                     said.add(sign.symptom)
                     say(f"so far: {sign}")
 
-    order = inputs.examples(len(x), batch, shuffle and batch_size is not None, seed)
-
-    def next_batches(position: int, count: int) -> PyTree:
-        if mode == "full":
-            return np.zeros((count, 0), np.int32)
-        chosen = order(position, count)
-        return {"x": x[chosen], "y": y[chosen]} if mode == "stream" else chosen
-
     if course.stopping is not None:
         stopped_at = int(course.stopping.stopped_at)
     size = batch * ((x.nbytes + y.nbytes) // len(x) if mode == "stream" else 4)
     longest = min(_STEPS_PER_CALL, num_steps, max(1, _BYTES_PER_CALL // max(size, 1)))
     if say is not None:
         longest = min(longest, default_validate_every(num_steps))
+    if checkpoints is not None:
+        longest = min(longest, checkpoints.every)
     started = time.perf_counter()
     if stopped_at < 0:
         course = run(
@@ -267,6 +289,8 @@ def fit(
             on_reports=on_reports,
             should_stop=lambda: stopped_at >= 0,
         )
+    if checkpoints is not None:
+        checkpoints.finish(int(course.step), course)
     took = time.perf_counter() - started
     state, rewinds = course.state, 0
     if rewind:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import zlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from jaxml import monitor as monitoring
 from jaxml.data import batches
 from jaxml.types import Array, PyTree
 
-__all__ = ["check_batch", "check_updates", "clean", "device_memory", "examples", "pair"]
+__all__ = ["check_batch", "check_updates", "clean", "device_memory", "examples", "identity", "pair"]
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
 
@@ -135,6 +136,26 @@ def examples(num: int, batch_size: int, shuffle: bool, seed: int) -> Callable[[i
         return found.astype(np.int32)
 
     return indices
+
+
+def identity(data: Arrays, held_out: Arrays | None, key: PyTree, **settings: Any) -> dict[str, Any]:
+    """What a training is, as far as that can be told: what goes on from a checkpoint must be the same."""
+
+    def checksum(arrays: Arrays | None) -> list[Any] | None:
+        if arrays is None:
+            return None
+        return [
+            [str(each.dtype), list(each.shape), zlib.crc32(np.ascontiguousarray(each).data)]
+            for each in arrays
+        ]
+
+    words = np.asarray(jax.random.key_data(key)).tolist()
+    return {
+        "data": checksum(data),
+        "validation data": checksum(held_out),
+        "key": words,
+        **settings,
+    }
 
 
 def device_memory() -> int:

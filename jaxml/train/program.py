@@ -447,6 +447,10 @@ class Program:
                 self.compile_seconds = time.perf_counter() - started
         return self._compiled(course, batches, count, data)
 
+    def reports(self, course: Course, batches: PyTree, data: Data) -> Report:
+        """Shapes and dtypes of what a call reports, `[steps, …]`."""
+        return jax.eval_shape(self._many, course, batches, jnp.int32(1), data)[1]
+
     # One member
 
     def _batch(self, training: PyTree, given: PyTree) -> PyTree:

@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -91,6 +92,8 @@ class Checkpoints:
         self._writer: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
         self._parts: dict[str, _Part] = {}
+        # Parts are trained by several threads.
+        self._turn = threading.Lock()
 
     def __enter__(self) -> "Checkpoints":
         try:
@@ -117,8 +120,17 @@ class Checkpoints:
                 os.close(self._lock)
             self._writer = self._lock = None
 
+    @property
+    def every(self) -> int:
+        """Steps between two saves."""
+        return self._every
+
     def resume(
-        self, like: PyTree, report: PyTree, part: str = ""
+        self,
+        like: PyTree,
+        report: PyTree,
+        part: str = "",
+        identity: Mapping[str, Any] | None = None,
     ) -> tuple[PyTree, list[Any]] | None:
         """Where to go on: the newest state that is whole, and what all steps before it reported.
 
@@ -129,6 +141,7 @@ class Checkpoints:
             like: a state of the same structure, shapes and dtypes; its values are not read.
             report: likewise what steps report, arrays or shapes `[steps, …]` for any number of steps.
             part: of a training that is saved in several parts (a sweep's chunks) the name of this one.
+            identity: what else says what is trained on what.
 
         Returns:
             The state and the reports, one for each save; None if there is no checkpoint.
@@ -136,7 +149,9 @@ class Checkpoints:
         Raises:
             CheckpointError: if checkpoints are there and none can be used, or they are another training's.
         """
-        return self._part(part).resume(like, report)
+        held = self._part(part)
+        held.identity |= json.loads(json.dumps(dict(identity or {})))
+        return held.resume(like, report)
 
     def save(self, step: int, state: PyTree, reports: PyTree, part: str = "") -> None:
         """To be called after each call of a program; saves where `every` steps have gone by.
@@ -149,15 +164,17 @@ class Checkpoints:
             part: as in `resume`.
         """
         held = self._part(part)
-        held.reports.append(jax.tree.map(np.asarray, reports))
-        if step - held.saved >= self._every:
-            self._save(held, step, state)
+        with self._turn:
+            held.reports.append(jax.tree.map(np.asarray, reports))
+            if step - held.saved >= self._every:
+                self._save(held, step, state)
 
     def finish(self, step: int, state: PyTree, part: str = "") -> None:
         """Saves the end of a training, if it has not been saved."""
         held = self._part(part)
-        if step > held.saved:
-            self._save(held, step, state)
+        with self._turn:
+            if step > held.saved:
+                self._save(held, step, state)
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk."""
@@ -168,11 +185,11 @@ class Checkpoints:
     def _part(self, name: str) -> "_Part":
         if self._lock is None or self._writer is None:
             raise ValueError("checkpoints must be entered: `with Checkpoints(...) as kept`")
-        if name not in self._parts:
-            self._parts[name] = _Part(
-                self.directory / name, self._keep, self._keep_best, self._identity
-            )
-        return self._parts[name]
+        with self._turn:
+            if name not in self._parts:
+                home = self.directory / name
+                self._parts[name] = _Part(home, self._keep, self._keep_best, self._identity)
+            return self._parts[name]
 
     def _save(self, part: "_Part", step: int, state: PyTree) -> None:
         self.wait()
@@ -188,7 +205,7 @@ class _Part:
 
     def __init__(self, home: Path, keep: int, keep_best: bool, identity: dict[str, Any]) -> None:
         self._home, self._keep, self._keep_best = home, keep, keep_best
-        self._identity = identity
+        self.identity = dict(identity)
         self.reports: list[Any] = []
         self.saved = 0
         self._best: tuple[float, int] | None = None
@@ -216,11 +233,11 @@ class _Part:
         return None
 
     def _check_identity(self, found: dict[str, Any]) -> None:
-        for name in sorted(found.keys() | self._identity.keys()):
-            if found.get(name) != self._identity.get(name):
+        for name in sorted(found.keys() | self.identity.keys()):
+            if found.get(name) != self.identity.get(name):
                 raise _AnotherTraining(
                     f"{self._home}: holds another training: its {name} is {found.get(name)!r}, "
-                    f"this one's {self._identity.get(name)!r}"
+                    f"this one's {self.identity.get(name)!r}"
                 )
 
     def write(self, first: int, step: int, state: PyTree, reports: list[Any]) -> None:
@@ -237,7 +254,7 @@ class _Part:
                 f"{self._home}: cannot be written: {error.strerror or error}; the last checkpoint "
                 f"is that of step {first}"
             ) from error
-        metadata: dict[str, Any] = {"identity": self._identity}
+        metadata: dict[str, Any] = {"identity": self.identity}
         if self._best is not None:
             metadata["best"] = list(self._best)
         protected = {self._best[1]} if self._best is not None and self._keep_best else set()

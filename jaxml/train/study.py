@@ -19,6 +19,7 @@ from jaxml.train import inputs
 from jaxml.train.loop import run
 from jaxml.train.program import Course, Data, Program, Recipe, held_out_blocks, population_axes
 from jaxml.train.progress import Meter
+from jaxml.train.resume import Checkpoints
 from jaxml.train.state import Report
 from jaxml.types import Array, Key, PyTree
 
@@ -35,7 +36,6 @@ _BYTES_PER_CALL = 64 * 2**20
 _SECONDS_PER_CALL = 1.0
 
 OnChunk = Callable[[int, Course, Report], Any]
-Resume = Callable[[int, Course], tuple[Course, Sequence[Report]] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +132,7 @@ class Study:
 
         self._start, self._start_one = jax.jit(jax.vmap(start)), jax.jit(start)
         self._resident = None if stream else jax.device_put((x, y))
+        self._held_out_pair = held_out
         self._held_out = None if held_out is None else held_out_blocks(*held_out)
         self._programs: dict[Any, Program] = {}
         self._lock = threading.Lock()
@@ -246,7 +247,7 @@ class Study:
         until: int,
         meter: Meter,
         on_chunk: OnChunk | None = None,
-        resume: Resume | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> dict[int, tuple[Course, Report]]:
         """Trains members until a step.
 
@@ -256,7 +257,7 @@ class Study:
             until: the step.
             meter: is told.
             on_chunk: as `sweep` takes it.
-            resume: as `sweep` takes it.
+            checkpoints: as `sweep` takes it.
 
         Returns:
             For each member where it is now and what its steps since reported [steps], in NumPy arrays.
@@ -275,7 +276,7 @@ class Study:
             # Filled up to the common width with what is trained anyway and then left out.
             filled = part + [part[-1]] * (width - len(part))
             return self._train_chunk(
-                number, part, filled, shared, courses, until, meter, on_chunk, resume
+                number, part, filled, shared, courses, until, meter, on_chunk, checkpoints
             )
 
         # One core does little more with a chunk's small operations than two: each takes a chunk.
@@ -300,7 +301,7 @@ class Study:
         until: int,
         meter: Meter,
         on_chunk: OnChunk | None,
-        resume: Resume | None,
+        checkpoints: Checkpoints | None,
     ) -> dict[int, tuple[Course, Report]]:
         alone = len(filled) == 1
         batch_size = self.settings[part[0]].batch_size
@@ -329,8 +330,14 @@ class Study:
                 )
             program = self._programs[shape]
         reports: list[Report] = []
-        if resume is not None and (found := resume(number, course)) is not None:
-            course, reports = found[0], list(found[1])
+        batch = self.batch(batch_size)
+        next_batches = self._batches(filled, batch, mode, shared)
+        folder = f"chunk_{number:03d}"
+        if checkpoints is not None:
+            shapes = program.reports(course, next_batches(0, 1), given)
+            what = self._identity(filled)
+            if (found := checkpoints.resume(course, shapes, folder, what)) is not None:
+                course, reports = found
         stopped = self._stopped(course, len(filled))
 
         def on_reports(course: Any, report: Any) -> None:
@@ -349,26 +356,31 @@ class Study:
                     ended=has_stopped + (gone_on - has_stopped if over else 0),
                     skipped=has_stopped * (until - int(course.step)),
                 )
+            if checkpoints is not None:
+                checkpoints.save(int(course.step), course, report, folder)
             if on_chunk is not None:
                 with self._lock:
                     on_chunk(number, course, report)
 
-        batch = self.batch(batch_size)
         x, y = self.data
         row = (x.nbytes + y.nbytes) // len(x) if self._stream else 4
         per_step = batch * row * (1 if shared else len(filled))
         longest = min(_STEPS_PER_CALL, until, max(1, _BYTES_PER_CALL // max(per_step, 1)))
+        if checkpoints is not None:
+            longest = min(longest, checkpoints.every)
         if (stopped < 0).any():
             course = run(
                 lambda course, batches, count: program(course, batches, count, given),
                 course,
-                self._batches(filled, batch, mode, shared),
+                next_batches,
                 num_steps=until,
                 steps_per_call=longest,
                 seconds_per_call=_SECONDS_PER_CALL,
                 on_reports=on_reports,
                 should_stop=lambda: bool((stopped >= 0).all()),
             )
+        if checkpoints is not None:
+            checkpoints.finish(int(course.step), course, folder)
         course = jax.tree.map(_to_host, course)
         if alone:
             return {part[0]: (course, _joined(reports))}
@@ -381,6 +393,20 @@ class Study:
             )
             for i, member in enumerate(part)
         }
+
+    def _identity(self, members: list[int]) -> dict[str, Any]:
+        """What a chunk is, for its checkpoints."""
+        given = self._given
+        return inputs.identity(
+            self.data,
+            self._held_out_pair,
+            given["key"],
+            members=[dataclasses.asdict(self.settings[i]) for i in members],
+            validate_every=self.validate_every,
+            patience=self._patience,
+            monitor=given["monitor"],
+            every=given["every"],
+        )
 
     def _begin(self, members: list[int], courses: Mapping[int, Course]) -> Course:
         """A chunk's course, in buffers of its own."""

@@ -13,9 +13,10 @@ from jaxml.train.fit import check_numbers, default_validate_every, joined, strea
 from jaxml.train.members import Metric, Sweep, fitted, swept, values
 from jaxml.train.program import Course
 from jaxml.train.progress import Meter, Progress
+from jaxml.train.resume import Checkpoints
 from jaxml.train.spaces import grid
 from jaxml.train.state import Report
-from jaxml.train.study import OnChunk, Resume, Setting, Study
+from jaxml.train.study import OnChunk, Setting, Study
 from jaxml.types import Array, Key, PyTree
 
 __all__ = ["successive_halving", "sweep"]
@@ -52,7 +53,7 @@ def sweep(
     chunk: int | None = None,
     progress: Callable[[Progress], Any] | bool | None = None,
     on_chunk: OnChunk | None = None,
-    resume: Resume | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Sweep:
     """Trains a model once for each combination of hyperparameters and seed, many at once.
 
@@ -95,7 +96,7 @@ def sweep(
         progress: as in `fit`, over all members.
         on_chunk: `on_chunk(number, course, report)` after each call of the program, as in `fit`, with the
             number of the chunk; chunks come in a fixed order and may be trained side by side.
-        resume: `resume(number, course) -> (course, reports)` or None, as in `fit`, for each chunk.
+        checkpoints: as in `fit`; each chunk is saved in a folder of its own.
 
     Returns:
         A `Sweep`.
@@ -141,7 +142,7 @@ def sweep(
     )
     everyone = range(len(study.settings))
     meter = Meter(progress, num_steps * len(everyone), len(everyone))
-    found = study.train(everyone, {}, num_steps, meter, on_chunk, resume)
+    found = study.train(everyone, {}, num_steps, meter, on_chunk, checkpoints)
     return swept(study, found, inspected, explain)
 
 
