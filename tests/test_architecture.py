@@ -14,6 +14,7 @@ ARROWS = {
     "trees": set(),
     "data": set(),
     "features": set(),
+    "metrics": set(),
     "softmax": set(),
     "tables": set(),
     "models": set(),
