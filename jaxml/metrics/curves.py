@@ -250,10 +250,11 @@ def roc_curve(
     ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0], [inf, 0.8, 0.5, 0.4, 0.1])
     """
     counts = threshold_counts(labels, scores, weights=weights, mask=mask)
-    if drop_intermediate and len(counts.thresholds) > 2:
-        bend = np.diff(counts.false_positives, 2) != 0
-        bend |= np.diff(counts.true_positives, 2) != 0
-        keep = np.concatenate([[True], bend, [True]])
+    if drop_intermediate and len(counts.thresholds) > 3:
+        # Like scikit-learn, before the point of +inf is put in front: the highest score always stays.
+        bend = np.diff(counts.false_positives[1:], 2) != 0
+        bend |= np.diff(counts.true_positives[1:], 2) != 0
+        keep = np.concatenate([[True, True], bend, [True]])
         counts = ThresholdCounts(*(part[keep] for part in counts))
     return roc(np, counts)
 

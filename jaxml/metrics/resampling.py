@@ -21,7 +21,7 @@ METHODS = ("percentile", "bca")
 _RARE = 100
 # Leave-out groups of the jackknife that measures how skewed the estimate is.
 _GROUPS = 200
-# Resamples of one device program at a time, and how many numbers they may take.
+# Resamples of one device program at a time.
 _AT_ONCE = 16
 # P(count ≤ c) of a Poisson variable of mean 1; beyond 12 there is less than 1e-10.
 _POISSON = np.cumsum(np.exp(-1.0) / special.factorial(np.arange(13))).astype(np.float32)
@@ -97,18 +97,28 @@ def evaluate(metric: Metric | Callable[..., Any], rows: Data) -> float:
     """The metric of all rows, a number."""
     if isinstance(metric, Metric):
         padded = _padded(rows)
-        value: Any = _values(metric)(padded, padded.weights[None])[0]  # type: ignore[index]
+        value = metric.compute(metric.update(metric.empty(), *padded))
     else:
         value = metric(rows.labels, rows.scores, weights=rows.weights, mask=rows.mask)
-    if np.ndim(value) != 0:
-        raise ValueError(f"metric must give one number, got shape {np.shape(value)}")
-    return float(value)
+    return float(_number(value))
+
+
+def _number(value: Any) -> Any:
+    """The value, or ValueError unless it is one number."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
+    if shapes != [()]:
+        raise ValueError(f"metric must give one number, got shapes {shapes}")
+    return jax.tree.leaves(value)[0]
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
 
 
 def _padded(rows: Data) -> Data:
     """Filled up to a power of two, so that slices of many sizes share few programs."""
     n = len(rows.labels)
-    size = 1 << max(n - 1, 0).bit_length()
+    size = _power_of_two(n)
     w = np.ones(n, np.float32) if rows.weights is None else rows.weights.astype(np.float32)
 
     def pad(part: NDArray) -> NDArray:
@@ -120,20 +130,17 @@ def _padded(rows: Data) -> Data:
 
 @functools.lru_cache(maxsize=32)
 def _values(metric: Metric) -> Callable[[Data, ArrayLike], Array]:
-    """A compiled program: [B] values of rows for weights [B, n]."""
+    """A compiled program: [B] values for copies [B, n] of the rows."""
 
     @jax.jit
-    def values(rows: Data, weights: Array) -> Array:
-        def one(w: Array) -> Array:
+    def values(rows: Data, copies: Array) -> Array:
+        def one(copies: Array) -> Array:
+            assert rows.weights is not None  # _padded has put them there
+            w = copies * rows.weights
             state = metric.update(metric.empty(), rows.labels, rows.scores, w, rows.mask)
-            value = metric.compute(state)
-            if jnp.shape(value) != ():
-                raise ValueError(
-                    f"metric must give one number, got {jax.tree.map(jnp.shape, value)}"
-                )
-            return value
+            return _number(metric.compute(state))
 
-        return jax.vmap(one)(weights)
+        return jax.vmap(one)(copies)
 
     return values
 
@@ -238,78 +245,86 @@ def interval(
     stratify: bool | None,
 ) -> Interval:
     """`bootstrap` of rows that were checked."""
-    value = evaluate(metric, rows)
     n = len(rows.labels)
     if not n:
         nothing = float("nan")
+        value = evaluate(metric, rows)
         return Interval(value, nothing, nothing, nothing, np.full(num_samples, np.nan))
     if stratify is None:
         stratify = _rare_class(rows.labels)
     draw = _draws(rows.labels, stratify)
-    of_weights = _evaluator(metric, rows)
-    at_once = min(_AT_ONCE, num_samples)
-    # Whole batches of keys, so that the last one needs no program of its own.
-    keys = jax.random.split(key, -(-num_samples // at_once) * at_once)
+    of_copies = _evaluator(metric, rows)
+    # Whole batches of keys, so that the last one needs no program of its own; nor does the value itself.
+    keys = jax.random.split(key, -(-num_samples // _AT_ONCE) * _AT_ONCE)
+    value = float(of_copies(np.ones((1, n), np.float32))[0])
     samples = np.concatenate(
-        [of_weights(draw(keys[i : i + at_once])) for i in range(0, len(keys), at_once)]
+        [of_copies(draw(keys[i : i + _AT_ONCE])) for i in range(0, len(keys), _AT_ONCE)]
     )[:num_samples]
     defined = samples[~np.isnan(samples)]
     if len(defined) * 2 < num_samples or len(defined) < 2:
         return Interval(value, float("nan"), float("nan"), float("nan"), samples)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     if method == "bca" and not np.isnan(value):
-        tails = _corrected(tails, value, defined, _left_out(of_weights, n, at_once))
+        tails = _corrected(tails, value, defined, _left_out(of_copies, n))
     low, high = np.quantile(defined, tails)
     return Interval(value, float(low), float(high), float(defined.std(ddof=1)), samples)
 
 
 def _draws(labels: NDArray, stratify: bool) -> Callable[[Key], Array]:
+    """Copies [B, n'] of the rows and of what fills them up to a power of two."""
     n = len(labels)
+    size = _power_of_two(n)
     if not stratify:
-        return lambda keys: _poisson(keys, 1 << max(n - 1, 0).bit_length())[:, :n]
+        return lambda keys: _poisson(keys, size)
     if labels.ndim != 1:
         raise ValueError(f"stratify needs labels of one axis, got shape {labels.shape}")
     _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     starts = np.cumsum(sizes) - sizes
     order = np.argsort(group, kind="stable")
-    sorted_group = group[order]
-    arrays = [v.astype(np.int32) for v in (order, starts[sorted_group], sizes[sorted_group])]
+    # What fills up draws itself.
+    filling = np.arange(n, size)
+    parts = (
+        (order, filling),
+        (starts[group[order]], filling),
+        (sizes[group[order]], np.ones_like(filling)),
+    )
+    arrays = [jnp.asarray(np.concatenate(part).astype(np.int32)) for part in parts]
     return lambda keys: _stratified(keys, *arrays)
 
 
 def _evaluator(
     metric: Metric | Callable[..., Any], rows: Data
-) -> Callable[[Array], NDArray[np.float64]]:
-    """Values [B] for copies [B, n] of the rows."""
+) -> Callable[[Any], NDArray[np.float64]]:
+    """Values [B] for copies [B, n or more] of the rows; B at most `_AT_ONCE`."""
     n = len(rows.labels)
     if isinstance(metric, Metric):
         padded = jax.tree.map(jnp.asarray, _padded(rows))
         program = _values(metric)
 
-        def mergeable(copies: Array) -> NDArray[np.float64]:
-            w = jnp.pad(copies, ((0, 0), (0, padded.weights.shape[0] - n))) * padded.weights[None]
-            return np.asarray(program(padded, w), np.float64)
+        def mergeable(copies: Any) -> NDArray[np.float64]:
+            size = padded.weights.shape[0]
+            given = np.asarray(copies)
+            full = np.zeros((_AT_ONCE, size), np.float32)
+            full[: len(given), : given.shape[1]] = given
+            return np.asarray(program(padded, full), np.float64)[: len(given)]
 
         return mergeable
 
-    def one_call(copies: Array) -> NDArray[np.float64]:
-        each = np.asarray(copies, np.float64)
+    def one_call(copies: Any) -> NDArray[np.float64]:
+        each = np.asarray(copies, np.float64)[:, :n]
         w = each if rows.weights is None else each * rows.weights
-        return np.array(
-            [metric(rows.labels, rows.scores, weights=one, mask=rows.mask) for one in w], np.float64
-        )
+        of = functools.partial(metric, rows.labels, rows.scores, mask=rows.mask)
+        return np.array([_number(of(weights=one)) for one in w], np.float64)
 
     return one_call
 
 
-def _left_out(of_weights: Callable[[Array], NDArray], n: int, at_once: int) -> NDArray[np.float64]:
+def _left_out(of_copies: Callable[[Any], NDArray], n: int) -> NDArray[np.float64]:
     """Values without each of at most 200 groups of rows."""
     groups = min(n, _GROUPS)
-    group = np.arange(n) % groups
-    whole = -(-groups // at_once) * at_once
-    without = (group != np.arange(whole)[:, None]).astype(np.float32)
-    parts = [of_weights(jnp.asarray(without[i : i + at_once])) for i in range(0, whole, at_once)]
-    values = np.concatenate(parts)[:groups]
+    without = (np.arange(n) % groups != np.arange(groups)[:, None]).astype(np.float32)
+    parts = [of_copies(without[i : i + _AT_ONCE]) for i in range(0, groups, _AT_ONCE)]
+    values = np.concatenate(parts)
     return values[~np.isnan(values)]
 
 

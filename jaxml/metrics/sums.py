@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxml.types import Array
 
-_STEPS = 32
+_STEPS = 128
 
 
 class Sums(NamedTuple):

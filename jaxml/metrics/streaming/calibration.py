@@ -192,7 +192,7 @@ def reliability_diagram(
     Args:
         num_bins: K, at least 1.
         binning: "equal_width", exact; or "equal_mass", whose edges are those nearest to the quantiles of
-            10,500 (thresholds evenly spaced in logit).
+            42,000 (thresholds evenly spaced in logit).
         from_logits: whether the scores are logits.
 
     Returns:

@@ -1,6 +1,5 @@
 """Streaming counts of right and wrong decisions; exact, like the one-call forms."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jaxml.metrics.confusion import ConfusionCounts
 from jaxml.metrics.metric import Metric
 from jaxml.metrics.streaming.gathered import (
     Rows,
+    derived,
     gathered,
     histogram,
     made_once,
@@ -22,18 +22,6 @@ from jaxml.metrics.streaming.gathered import (
 )
 from jaxml.metrics.sums import Sums
 from jaxml.types import Array
-
-
-def _at_threshold(threshold: Any, finish: Callable[[ConfusionCounts], Any]) -> Metric:
-    def totals(labels: Any, scores: Any, weights: Any, mask: Any) -> tuple[tuple[Sums, ...], Array]:
-        rows = read(labels, scores, weights, mask, lambda y, s: not_binary(y) | jnp.isnan(s))
-        true, said = rows.labels == 1, rows.scores >= threshold
-        cells = (true & said, ~true & said, true & ~said, ~true & ~said)
-        return tuple(total(rows, cell) for cell in cells), rows.refused
-
-    return gathered(
-        ((),) * 4, totals, lambda *cells: finish(ConfusionCounts(*(c.value() for c in cells)))
-    )
 
 
 @made_once
@@ -53,7 +41,14 @@ def confusion_counts(threshold: float = 0.5) -> Metric:
     >>> [int(count) for count in metric.compute(state)]
     [2, 0, 0, 1]
     """
-    return _at_threshold(threshold, lambda counts: counts)
+
+    def totals(labels: Any, scores: Any, weights: Any, mask: Any) -> tuple[tuple[Sums, ...], Array]:
+        rows = read(labels, scores, weights, mask, lambda y, s: not_binary(y) | jnp.isnan(s))
+        true, said = rows.labels == 1, rows.scores >= threshold
+        cells = jnp.stack([true & said, ~true & said, true & ~said, ~true & ~said])
+        return (total(rows, cells),), rows.refused
+
+    return gathered(((4,),), totals, lambda cells: ConfusionCounts(*cells.value()))
 
 
 @made_once
@@ -144,7 +139,25 @@ def top_k_accuracy(k: int) -> Metric:
     return gathered(((), ()), totals, lambda count, hits: ratio(hits.value(), count.value()))
 
 
-def _classes(num_classes: int, finish: Callable[[Array], Any]) -> Metric:
+@made_once
+def confusion_matrix(num_classes: int) -> Metric:
+    """Counts of examples by class (row) and decision (column), as `metrics.confusion_matrix`.
+
+    Args:
+        num_classes: C.
+
+    Returns:
+        Metric of labels [...] and decisions [...] or scores [..., C]; its value is float32 [C, C].
+
+    Raises:
+        ValueError: for no class.
+
+    >>> import jax.numpy as jnp
+    >>> metric = confusion_matrix(2)
+    >>> state = metric.update(metric.empty(), jnp.array([0, 1, 1]), jnp.array([0, 0, 1]))
+    >>> metric.compute(state).tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
     size = checks.integer("num_classes", num_classes, 1)
 
     def totals(labels: Any, scores: Any, weights: Any, mask: Any) -> tuple[tuple[Sums, ...], Array]:
@@ -167,31 +180,7 @@ def _classes(num_classes: int, finish: Callable[[Array], Any]) -> Metric:
         at = rows.labels.astype(jnp.int32) * size + said.astype(jnp.int32)
         return (histogram(rows, at, size * size),), rows.refused
 
-    return gathered(
-        ((size * size,),), totals, lambda cells: finish(cells.value().reshape(size, size))
-    )
-
-
-@made_once
-def confusion_matrix(num_classes: int) -> Metric:
-    """Counts of examples by class (row) and decision (column), as `metrics.confusion_matrix`.
-
-    Args:
-        num_classes: C.
-
-    Returns:
-        Metric of labels [...] and decisions [...] or scores [..., C]; its value is float32 [C, C].
-
-    Raises:
-        ValueError: for no class.
-
-    >>> import jax.numpy as jnp
-    >>> metric = confusion_matrix(2)
-    >>> state = metric.update(metric.empty(), jnp.array([0, 1, 1]), jnp.array([0, 0, 1]))
-    >>> metric.compute(state).tolist()
-    [[1.0, 0.0], [1.0, 1.0]]
-    """
-    return _classes(num_classes, lambda matrix: matrix)
+    return gathered(((size * size,),), totals, lambda cells: cells.value().reshape(size, size))
 
 
 def _rate(
@@ -205,13 +194,14 @@ def _rate(
     checks.choice("average", average, exact.AVERAGES)
     if average == "binary":
         undefined = float("nan") if zero_division is None else float(zero_division)
-        return _at_threshold(
-            threshold, lambda counts: ratio(*exact.parts(of, counts, beta), undefined)
+        return derived(
+            confusion_counts(threshold),
+            lambda counts: ratio(*exact.parts(of, counts, beta), undefined),
         )
     if num_classes is None:
         raise ValueError(f"num_classes must be given for average={average!r}, got None")
-    return _classes(
-        num_classes,
+    return derived(
+        confusion_matrix(num_classes),
         lambda matrix: exact.averaged(jnp, of, matrix, beta, average, zero_division),
     )
 

@@ -14,7 +14,7 @@ from jaxml.types import Array
 
 P = ParamSpec("P")
 
-_CHUNK = 4096  # of so many, the upper 12 bits of float32 add up exactly
+_CHUNK = 1 << 14  # of so many, the upper 10 bits of float32 add up exactly
 
 
 class Gathered(NamedTuple):
@@ -142,19 +142,21 @@ def not_a_probability(scores: Array, from_logits: bool) -> Array:
 
 
 def total(rows: Rows, values: Array | Sums | None = None) -> Sums:
-    """Weighted sum over rows of [n] float32 or booleans; of ones without values."""
+    """Weighted sum over rows of [..., n] float32 or booleans; of ones without values."""
     if values is None:
         values = rows.keep
     if isinstance(values, jax.Array) and values.dtype == jnp.bool_:
-        values = values & rows.keep
+        values = values & jnp.broadcast_to(rows.keep, values.shape)
         if rows.weights is None:
-            return sums.of_integers(values.sum(dtype=jnp.int32))
-        return sums.total(jnp.where(values, rows.weights, 0.0))
+            return sums.of_integers(values.sum(-1, dtype=jnp.int32))
+        return sums.total(jnp.where(values, jnp.broadcast_to(rows.weights, values.shape), 0.0))
     pair = values if isinstance(values, Sums) else Sums(values, jnp.zeros_like(values))
-    pair = Sums(*(jnp.where(rows.keep, part, 0.0) for part in pair))
+    keep = jnp.broadcast_to(rows.keep, pair.high.shape)
+    pair = Sums(*(jnp.where(keep, part, 0.0) for part in pair))
     if rows.weights is not None:
-        exact = sums.product(rows.weights, pair.high)
-        pair = Sums(exact.high, exact.low + rows.weights * pair.low)
+        w = jnp.broadcast_to(rows.weights, pair.high.shape)
+        exact = sums.product(w, pair.high)
+        pair = Sums(exact.high, exact.low + w * pair.low)
     return sums.total(pair)
 
 
@@ -168,7 +170,7 @@ def histogram(rows: Rows, at: Array, size: int, values: Array | None = None) -> 
         values: [n] float32, what is summed; None: ones.
 
     Returns:
-        Sums [size]. Counts without weights are exact; others are added in chunks of 4,096, upper and lower
+        Sums [size]. Counts without weights are exact; others are added in chunks of 16,384, upper and lower
         bits of each apart, so that a million equal weights do not drift.
     """
     at = jnp.where(rows.keep, at, 0)
@@ -179,7 +181,7 @@ def histogram(rows: Rows, at: Array, size: int, values: Array | None = None) -> 
     x = jnp.where(rows.keep, x if rows.weights is None else x * rows.weights, 0.0)
 
     def add_up(at: Array, x: Array) -> Sums:
-        scaled = x * 4097.0
+        scaled = x * (_CHUNK + 1.0)
         upper = scaled - (scaled - x)
         upper = jnp.where(jnp.isfinite(upper), upper, x)
         parts = jnp.stack([upper, x - upper], -1)
@@ -230,6 +232,11 @@ def gathered(
 
     # Outside of `jit`, a hundred small operations would each be compiled and dispatched by itself.
     return Metric(empty, jax.jit(update), jax.jit(merge), jax.jit(compute))
+
+
+def derived(base: Metric, finish: Callable[[Any], Any]) -> Metric:
+    """Another value of the same state: nothing is compiled twice but what is made of it."""
+    return base._replace(compute=jax.jit(lambda state: finish(base.compute(state))))
 
 
 def made_once(factory: Callable[P, Metric]) -> Callable[P, Metric]:

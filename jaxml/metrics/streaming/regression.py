@@ -119,11 +119,20 @@ def _explained(centred: bool) -> Metric:
         rows = _read(labels, scores, weights, mask)
         zero = jnp.zeros_like(rows.scores)
         error = sums.minus(Sums(rows.labels, zero), Sums(rows.scores, zero))
-        moments = (rows.labels, sums.product(rows.labels, rows.labels))
-        errors = (error, sums.times(error, error))
-        return tuple(total(rows, v) for v in (None, *moments, *errors)), rows.refused
+        terms = (
+            Sums(jnp.ones_like(zero), zero),
+            Sums(rows.labels, zero),
+            sums.product(rows.labels, rows.labels),
+            error,
+            sums.times(error, error),
+        )
+        stacked = Sums(*(jnp.stack(parts) for parts in zip(*terms, strict=True)))
+        return (total(rows, stacked),), rows.refused
 
-    def finish(count: Sums, y: Sums, y_square: Sums, error: Sums, error_square: Sums) -> Array:
+    def finish(moments: Sums) -> Array:
+        count, y, y_square, error, error_square = (
+            Sums(moments.high[i], moments.low[i]) for i in range(5)
+        )
         some = count.value() > 0
         count = Sums(jnp.where(some, count.high, 1.0), count.low)
         # n Var = Σ y² − (Σ y)² / n loses all 24 bits of a float32 when the mean is 4,000 deviations; of 48
@@ -136,7 +145,7 @@ def _explained(centred: bool) -> Metric:
         varied = some & (spread.value() > y_square.value() * 2.0**-44)
         return jnp.where(varied, 1 - ratio(left.value(), spread.value()), jnp.nan)
 
-    return gathered(((),) * 5, totals, finish)
+    return gathered(((5,),), totals, finish)
 
 
 @made_once
