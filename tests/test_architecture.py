@@ -19,7 +19,7 @@ ARROWS = {
     "tables": set(),
     "models": set(),
     "monitor": {"models.taps"},
-    "train": {"data.batches", "softmax", "tables", "models", "monitor"},
+    "train": {"data.batches", "softmax", "tables", "metrics", "models", "monitor"},
     "reports": set(),
     "bench": set(),
 }
