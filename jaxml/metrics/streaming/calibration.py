@@ -14,6 +14,7 @@ from jaxml.metrics.metric import Metric
 from jaxml.metrics.streaming.curves import bins, lower_ends
 from jaxml.metrics.streaming.gathered import (
     Rows,
+    derived,
     gathered,
     histogram,
     made_once,
@@ -137,35 +138,6 @@ def prediction_bias(*, from_logits: bool = False) -> Metric:
     return _mean(values, from_logits, columns=False)
 
 
-def _diagram(
-    num_bins: int, binning: str, from_logits: bool, finish: Callable[[ReliabilityDiagram], Any]
-) -> Metric:
-    size = checks.integer("num_bins", num_bins, 1)
-    checks.choice("binning", binning, exact.BINNINGS)
-    edges = np.linspace(0, 1, size + 1).astype(np.float32)
-    fine = binning == "equal_mass"
-    width = len(lower_ends(False)) if fine else size
-
-    def totals(labels: Any, scores: Any, weights: Any, mask: Any) -> tuple[tuple[Sums, ...], Array]:
-        rows = _read(labels, scores, weights, mask, from_logits)
-        p = _probabilities(rows.scores, from_logits)
-        truth = rows.labels
-        if p.ndim == 2:
-            truth, p = p.argmax(-1) == truth, p.max(-1)
-        at = bins(p, False) if fine else jnp.searchsorted(jnp.asarray(edges[1:-1]), p)
-        truth = truth.astype(jnp.float32)
-        parts = (histogram(rows, at, width, values) for values in (None, p, truth))
-        return tuple(parts), rows.refused
-
-    def of_sums(weight: Sums, score: Sums, positive: Sums) -> Any:
-        if not fine:
-            means = (part.value() for part in (score, positive, weight))
-            return finish(exact.diagram(jnp, jnp.asarray(edges), *means))
-        return finish(_merged(size, weight, score, positive))
-
-    return gathered(((width,),) * 3, totals, of_sums)
-
-
 def _merged(size: int, weight: Sums, score: Sums, positive: Sums) -> ReliabilityDiagram:
     """Neighbouring fine bins merged into `size` of about the same weight."""
     reached = sums.running(weight).value()
@@ -208,7 +180,30 @@ def reliability_diagram(
     >>> metric.compute(state).fraction_positive.tolist()
     [0.5, 1.0]
     """
-    return _diagram(num_bins, binning, from_logits, lambda seen: seen)
+    size = checks.integer("num_bins", num_bins, 1)
+    checks.choice("binning", binning, exact.BINNINGS)
+    edges = np.linspace(0, 1, size + 1).astype(np.float32)
+    fine = binning == "equal_mass"
+    width = len(lower_ends(False)) if fine else size
+
+    def totals(labels: Any, scores: Any, weights: Any, mask: Any) -> tuple[tuple[Sums, ...], Array]:
+        rows = _read(labels, scores, weights, mask, from_logits)
+        p = _probabilities(rows.scores, from_logits)
+        truth = rows.labels
+        if p.ndim == 2:
+            truth, p = p.argmax(-1) == truth, p.max(-1)
+        at = bins(p, False) if fine else jnp.searchsorted(jnp.asarray(edges[1:-1]), p)
+        truth = truth.astype(jnp.float32)
+        parts = (histogram(rows, at, width, values) for values in (None, p, truth))
+        return tuple(parts), rows.refused
+
+    def of_sums(weight: Sums, score: Sums, positive: Sums) -> Any:
+        if not fine:
+            means = (part.value() for part in (score, positive, weight))
+            return exact.diagram(jnp, jnp.asarray(edges), *means)
+        return _merged(size, weight, score, positive)
+
+    return gathered(((width,),) * 3, totals, of_sums)
 
 
 @made_once
@@ -239,4 +234,5 @@ def calibration_error(
     0.25
     """
     checks.choice("norm", norm, exact.NORMS)
-    return _diagram(num_bins, binning, from_logits, lambda seen: exact.gap(jnp, seen, norm))
+    diagram = reliability_diagram(num_bins, binning=binning, from_logits=from_logits)
+    return derived(diagram, lambda seen: exact.gap(jnp, seen, norm))

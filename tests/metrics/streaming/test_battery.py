@@ -177,12 +177,12 @@ def test_it_is_the_one_call_form_however_it_is_gathered(name):
     assert np.isnan(leaves(metric.compute(broken))).all()
 
 
-SOME = ["roc_auc", "ndcg"]
+SOME = ["roc_auc", "accuracy"]
 
 
 @pytest.mark.parametrize("name", SOME)
 def test_vmap_and_scan(name):
-    metric, _, make, _ = TABLE[name]
+    metric, exact, make, _ = TABLE[name]
     data = [jnp.asarray(np.stack(part)) for part in zip(*batches(make()), strict=True)]
     each = jax.vmap(lambda y, s: metric.compute(metric.update(metric.empty(), y, s)))(*data)
     loop = [metric.compute(metric.update(metric.empty(), y, s)) for y, s in zip(*data, strict=True)]
@@ -192,9 +192,8 @@ def test_vmap_and_scan(name):
             lambda state, batch: (metric.update(state, *batch), None), metric.empty(), data
         )[0]
     )(data)
-    flat = [part.reshape(-1, *part.shape[2:]) for part in data]
-    whole = metric.compute(metric.update(metric.empty(), *flat))
-    np.testing.assert_allclose(metric.compute(scanned), whole, atol=1e-6)
+    flat = [np.reshape(part, (-1, *part.shape[2:])) for part in data]
+    np.testing.assert_allclose(metric.compute(scanned), exact(*flat), atol=2e-6)
 
 
 def test_shapes_are_checked_when_traced():
