@@ -67,7 +67,7 @@ KINDS = ["calibrated", "crowded near 0", "crowded near 1", "within one percent",
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_auc_of_a_rare_class(kind):
-    """Over five draws each the largest error seen is 0.0022, of scores that are all within a few percent."""
+    """Largest error seen in five draws each: 0.0022, of scores all within a few percent."""
     for rate in (0.001, 0.2):
         labels, scores = problem(kind, rate)
         wanted = sk.roc_auc_score(labels, scores)
