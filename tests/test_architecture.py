@@ -15,11 +15,12 @@ ARROWS = {
     "data": set(),
     "features": set(),
     "losses": set(),
+    "metrics": set(),
     "softmax": set(),
     "tables": set(),
     "models": set(),
     "monitor": {"models.taps"},
-    "train": {"data.batches", "losses", "softmax", "tables", "models", "monitor"},
+    "train": {"data.batches", "losses", "softmax", "tables", "metrics", "models", "monitor"},
     "reports": set(),
     "bench": set(),
 }

@@ -67,6 +67,26 @@ PICTURES = {
         ylabel="minutes at arrival",
         title="Lines",
     ),
+    "trade-off": lambda path: plots.trade_off(
+        path,
+        [np.inf, *np.linspace(0.999, 0.0001, 300)],
+        precision=[np.nan, *np.linspace(1, 0.1, 300)],
+        recall=np.linspace(0, 1, 301) ** 0.3,
+        false_positive_rate=np.linspace(0, 1, 301) ** 2,
+        base_rate=0.1,
+        chosen={"cost 1 : 5": 0.17, "precision of 0.9": 0.9, "best F1": 0.4},
+        reliability=([0.1, 0.5, np.nan, 0.9], [0.2, 0.4, np.nan, 0.8], [500, 60, 0, 20]),
+        title="Recurrence of tumours: what a threshold buys",
+    ),
+    "trade-off of logits": lambda path: plots.trade_off(
+        path,
+        [np.inf, 2.0, -3.5],
+        precision=[np.nan, 1.0, 0.5],
+        recall=[0.0, 0.5, 1.0],
+        false_positive_rate=[0.0, 0.0, 1.0],
+        base_rate=0.5,
+        title="Logits",
+    ),
     "log scaling": lambda path: plots.scaling(
         path,
         {"ours": ([1e4, 1e8], [[3], [3.1, 3.2]]), "theirs": ([1e4, 1e6], [[4, 5], [111, 120]])},
@@ -99,8 +119,8 @@ def test_a_picture_is_small_and_of_its_size(tmp_path, name):
     content = path.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (1200, 800)
-    # Nine lines with markers, a legend of nine: the one picture that takes more.
-    assert len(content) < (150_000 if name == "curves" else 100_000)
+    # Nine lines with markers and a legend of nine, or four panels: these take more.
+    assert len(content) < (150_000 if name in ("curves", "trade-off") else 100_000)
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 

@@ -1,0 +1,94 @@
+"""Metrics gathered batch by batch: each makes a `Metric(empty, update, merge, compute)`.
+
+A name here is the mergeable form of the same name in `jaxml.metrics`, which takes all data at once:
+
+    metric = streaming.roc_auc()
+    state = metric.empty()
+    for labels, scores, mask in batches:  # under jit, scan or vmap as well
+        state = metric.update(state, labels, scores, mask=mask)
+    metric.compute(metric.merge(state, state_of_another_host))
+
+Weights and masks have the shape of the labels. What a mask takes out does not count, whatever it holds, NaN
+included; what is out of place and not masked makes the result NaN. Exact but for float32 rounding, if the
+docstring says nothing else: ROC and PR areas, equal-mass bins and the median are binned.
+"""
+
+from jaxml.metrics.streaming.calibration import (
+    brier,
+    calibration_error,
+    log_loss,
+    prediction_bias,
+    reliability_diagram,
+)
+from jaxml.metrics.streaming.confusion import (
+    accuracy,
+    confusion_counts,
+    confusion_matrix,
+    f_beta,
+    false_positive_rate,
+    precision,
+    recall,
+    top_k_accuracy,
+)
+from jaxml.metrics.streaming.curves import (
+    BoundedAuc,
+    average_precision,
+    precision_recall_curve,
+    roc_auc,
+    roc_auc_with_bound,
+    roc_curve,
+    threshold_counts,
+)
+from jaxml.metrics.streaming.gathered import Gathered
+from jaxml.metrics.streaming.ranking import (
+    hit_rate,
+    mean_reciprocal_rank,
+    ndcg,
+    precision_at_k,
+    recall_at_k,
+)
+from jaxml.metrics.streaming.regression import (
+    explained_variance,
+    huber,
+    mean_absolute_error,
+    mean_squared_error,
+    median_absolute_error,
+    r2,
+    root_mean_squared_error,
+)
+
+__all__ = [
+    "BoundedAuc",
+    "Gathered",
+    "accuracy",
+    "average_precision",
+    "brier",
+    "calibration_error",
+    "confusion_counts",
+    "confusion_matrix",
+    "explained_variance",
+    "f_beta",
+    "false_positive_rate",
+    "hit_rate",
+    "huber",
+    "log_loss",
+    "mean_absolute_error",
+    "mean_reciprocal_rank",
+    "mean_squared_error",
+    "median_absolute_error",
+    "ndcg",
+    "precision",
+    "precision_at_k",
+    "precision_recall_curve",
+    "prediction_bias",
+    "r2",
+    "recall",
+    "recall_at_k",
+    "reliability_diagram",
+    "roc_auc",
+    "roc_auc_with_bound",
+    "roc_curve",
+    "root_mean_squared_error",
+    "threshold_counts",
+    "top_k_accuracy",
+]

@@ -1,0 +1,77 @@
+"""By slice: the same as the metric of the slice alone."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxml import metrics
+from jaxml.metrics import streaming
+
+rng = np.random.default_rng(0)
+N = 600
+LABELS, SCORES = rng.integers(0, 2, N), rng.random(N)
+AIRPORT = rng.choice(["EWR", "JFK", "LGA"], N, p=[0.6, 0.35, 0.05])
+
+
+@pytest.mark.parametrize("metric", [metrics.roc_auc, streaming.roc_auc()])
+def test_each_slice_is_itself(metric):
+    found = metrics.by_slice(metric, AIRPORT, LABELS, SCORES)
+    assert list(found) == ["EWR", "JFK", "LGA"]
+    for name, part in found.items():
+        rows = AIRPORT == name
+        wanted = metrics.roc_auc(LABELS[rows], SCORES[rows])
+        assert part.value == pytest.approx(wanted, abs=1e-3)
+        assert part.num_examples == rows.sum()
+        assert part.small == (rows.sum() < 100)
+
+
+def test_columns_by_name_and_masks_and_missing_values():
+    month = rng.choice([1.0, 2.0, np.nan], N)
+    mask = rng.random(N) < 0.5
+    labels = np.where(mask, LABELS, -7)
+    columns = {
+        "airport": AIRPORT,
+        "month": month,
+        "plane": np.array(["N1", None] * (N // 2), object),
+    }
+    found = metrics.by_slice(metrics.accuracy, columns, labels, SCORES, mask=mask)
+    assert list(found)[3:] == [
+        ("month", 1.0),
+        ("month", 2.0),
+        ("month", None),
+        ("plane", "N1"),
+        ("plane", None),
+    ]
+    rows = mask & np.isnan(month)
+    assert found["month", None].num_examples == rows.sum()
+    assert found["month", None].value == metrics.accuracy(LABELS[rows], SCORES[rows])
+
+
+def test_too_few_of_one_class_is_small():
+    labels = np.zeros(N, int)
+    labels[:9] = 1
+    assert metrics.by_slice(metrics.roc_auc, np.zeros(N, int), labels, SCORES)[0].small
+    found = metrics.by_slice(metrics.roc_auc, np.zeros(N, int), labels, SCORES, min_class_count=9)
+    assert not found[0].small
+
+
+def test_an_interval_depends_on_its_own_slice_and_key_alone(key):
+    options = {"key": key, "num_samples": 30}
+    of = streaming.accuracy()
+    airport = np.resize(["EWR", "JFK", "LGA"], N)  # of one size: one compiled program
+    found = metrics.by_slice(of, airport, LABELS, SCORES, **options)
+    rows = airport != "EWR"
+    fewer = metrics.by_slice(of, airport[rows], LABELS[rows], SCORES[rows], **options)
+    for name in fewer:
+        np.testing.assert_array_equal(found[name].interval.samples, fewer[name].interval.samples)
+        assert fewer[name].interval.low <= fewer[name].value <= fewer[name].interval.high
+    other = metrics.by_slice(of, airport, LABELS, SCORES, key=jax.random.key(1), num_samples=30)
+    assert other["EWR"].interval.low != found["EWR"].interval.low
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match=r"slices must have 600 rows"):
+        metrics.by_slice(metrics.accuracy, AIRPORT[1:], LABELS, SCORES)
+    with pytest.raises(ValueError, match=r"slices\['a'\] must have 600 rows"):
+        metrics.by_slice(metrics.accuracy, {"a": AIRPORT[1:]}, LABELS, SCORES)
+    assert metrics.by_slice(metrics.accuracy, [], [], []) == {}
