@@ -23,6 +23,8 @@ _TEXT, _INTEGER, _FRACTION, _NEGATIVE = (np.uint64(salt << 32) for salt in (1, 2
 _MISSING = np.uint64(0x5851F42D4C957F2D)
 
 
+# Integers are meant to wrap around; of scalars NumPy would warn.
+@np.errstate(over="ignore")
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's finaliser: every bit of the result depends on every bit of x.
 
@@ -40,6 +42,7 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+@np.errstate(over="ignore")
 def hash_texts(texts: Sequence[str]) -> NDArray[np.uint64]:
     """The hash of each text.
 
@@ -63,6 +66,7 @@ def hash_texts(texts: Sequence[str]) -> NDArray[np.uint64]:
     return mix(sums + lengths.astype(np.uint64) * MULTIPLIER + _TEXT)
 
 
+@np.errstate(over="ignore")
 def hash_numbers(values: NDArray) -> NDArray[np.uint64]:
     """The hash of each number; equal numbers have equal hashes.
 
@@ -84,6 +88,7 @@ def hash_numbers(values: NDArray) -> NDArray[np.uint64]:
     return mix(mix(values.astype(np.uint64)) + salt)
 
 
+@np.errstate(over="ignore")
 def combine(hashes: Sequence[NDArray[np.uint64]], seed: int) -> NDArray[np.uint64]:
     """One hash of several, in their order: h ← mix(h · M + hₖ), from mix(seed).
 
@@ -97,7 +102,7 @@ def combine(hashes: Sequence[NDArray[np.uint64]], seed: int) -> NDArray[np.uint6
     Returns:
         uint64 of that shape.
     """
-    combined = np.broadcast_to(mix(np.array([seed], np.uint64)), hashes[0].shape)
+    combined = np.full(hashes[0].shape, mix(np.array(seed, np.uint64)))
     for each in hashes:
         combined = mix(combined * MULTIPLIER + each)
     return combined

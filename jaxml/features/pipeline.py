@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxml.features import binning, categories, crosses, missing, scaling
 from jaxml.features.columns import MAX_DISTINCT, Column, Counts, read
-from jaxml.features.transform import Output, Pair, State, Transform, split
+from jaxml.features.transform import Output, Pair, State, Transform, opaque, split
 from jaxml.types import Array
 
 __all__ = ["FeaturePipeline", "Gathered", "Spec"]
@@ -298,7 +298,7 @@ class FeaturePipeline:
             for transform, each in zip(chain.transforms[chain.num_host :], own[name], strict=True):
                 if transform.name != "one_hot" and not isinstance(values, Pair):
                     values = Pair(values.astype(jnp.float32), None)  # ids are numbers here
-                values = transform.core(jnp, each, values)
+                values = transform.core(jnp, opaque(each), values)
             features[name] = values.value if isinstance(values, Pair) else values
         return features
 
@@ -450,7 +450,7 @@ class FeaturePipeline:
         """Writes the fitted pipeline as JSON; the file is there whole or not at all."""
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=1)
+        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
         try:
             temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
             os.replace(temporary, target)

@@ -242,5 +242,6 @@ def _after(x: NDArray[np.float64], transforms: tuple[Transform, ...], num_bins: 
     made = np.asarray(fitted({"values": x})["values"])
     if made.dtype.kind == "i":
         counts = np.bincount(made)
-        return Histogram(np.arange(len(counts) + 1) - 0.5, counts.astype(np.int64))
+        edges = np.arange(len(counts) + 1, dtype=np.float64) - 0.5
+        return Histogram(edges, counts.astype(np.int64))
     return _histogram(made.astype(np.float64), num_bins)

@@ -467,35 +467,36 @@ def interpolated_buckets(num_buckets: int = 100) -> Transform:
         levels = (shares[first] + shares[first + repeats - 1]) / 2
         center = float(edges[len(edges) // 2])
         high, low = halves(center)
-        near = (edges - center).astype(np.float32)
+        widths = np.diff(edges)
+        scale = float(np.median(widths)) * num_buckets / 2 if len(widths) else 0.0
+        scale = min(float(edges[-1] - edges[0]), scale)
+        fine = is_fine(max(abs(edges[0]), abs(edges[-1])), scale) & np.bool_(scale > 0)
+        if fine:
+            near = (edges - center).astype(np.float32)
+        else:  # Values come rounded, and so must the edges: the least value is at the first.
+            low, near = np.zeros_like(low), edges.astype(np.float32) - high
         keep = np.append(True, near[1:] > near[:-1])  # edges that float32 takes for one
         near, levels = near[keep], levels[keep]
         if len(near) == 1:
             levels = np.full(1, 0.5)
         else:
             levels[0], levels[-1] = 0.0, 1.0
-        widths = np.diff(near.astype(np.float64))
         with np.errstate(over="ignore"):
-            slopes = (np.diff(levels) / widths).astype(np.float32)
+            slopes = (np.diff(levels) / np.diff(near.astype(np.float64))).astype(np.float32)
         slopes = np.minimum(slopes, np.float32(_LARGEST))
-        span = float(near[-1] - near[0])
-        middle = float(np.median(widths)) if len(widths) else 0.0
-        fine = is_fine(max(abs(edges[0]), abs(edges[-1])), min(span, middle * num_buckets / 2))
-        return Interpolated(
-            high, low, near, levels.astype(np.float32), slopes, fine & np.bool_(span > 0)
-        )
+        return Interpolated(high, low, near, levels.astype(np.float32), slopes, fine)
 
     def core(xp: Any, state: Interpolated, pair: Pair) -> Any:
         distance = minus(pair, state.center, state.center_low)
         unknown = xp.isnan(distance)
         if state.edges.shape[0] == 1:
             return xp.where(unknown, distance, state.levels[0])
-        last = state.edges.shape[0] - 2
-        inside = xp.clip(distance, state.edges[0], state.edges[-1])
-        inside = xp.where(unknown, state.edges[0], inside)
-        at = xp.clip(xp.searchsorted(state.edges, inside, side="right") - 1, 0, last)
-        beyond = sealed(xp, (inside - state.edges[at]) * state.slopes[at])
-        y = xp.minimum(state.levels[at] + beyond, state.levels[at + 1])
+        edges, levels, slopes = map(xp.asarray, (state.edges, state.levels, state.slopes))
+        inside = xp.clip(distance, edges[0], edges[-1])
+        inside = xp.where(unknown, edges[0], inside)
+        at = xp.clip(xp.searchsorted(edges, inside, side="right") - 1, 0, edges.shape[0] - 2)
+        y = levels[at] + sealed(xp, (inside - edges[at]) * slopes[at])
+        y = xp.minimum(y, levels[at + 1])
         return xp.where(unknown, distance, y)
 
     return numeric(

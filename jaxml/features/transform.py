@@ -3,7 +3,8 @@
 Arithmetic on numbers is float32 and takes the same bits whether a value comes alone or in a batch,
 eagerly, under `jit` or under `vmap`. Two things see to that. Divisions are multiplications by a
 reciprocal that is part of the state, since a compiler may or may not turn a division by a constant
-into one. And a product is `sealed` before anything is added to it: LLVM contracts a multiplication
+into one. States are `opaque`: XLA makes (x − a) − b into x − (a + b) where it sees that a and b are
+constants. And a product is `sealed` before anything is added to it: LLVM contracts a multiplication
 and an addition to one fused operation, with one rounding instead of two, where it sees both, which
 it does under `jit` and does not eagerly.
 
@@ -158,21 +159,27 @@ def minus(pair: Pair, high: Any, low: Any) -> Any:
 
 
 def sealed(xp: Any, product: Any) -> Any:
-    """The product itself, with −0 as 0, in a form that no addition is fused into."""
-    return product + np.float32(0) if xp is np else _sealed(product)
+    """The product itself, in a form that no addition is fused into."""
+    return product if xp is np else _sealed(product)
 
 
 @jax.custom_jvp
 def _sealed(product: Array) -> Array:
-    bits = jax.lax.bitcast_convert_type(product, jnp.int32)
-    bits = jnp.where(bits == jnp.int32(-(2**31)), 0, bits)
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+    # Neither an optimization barrier nor a reduction to the same precision stops LLVM, nor does a
+    # select of another zero for −0, which an addition cannot tell. This changes nothing either, but
+    # takes knowing that no number is below the least.
+    least = np.float32(np.finfo(np.float32).min)
+    return jnp.where(product < least, product, jnp.maximum(product, least))
 
 
 @_sealed.defjvp
 def _sealed_jvp(primals, tangents):
-    # Bits have no derivative; the identity has.
     return _sealed(primals[0]), tangents[0]
+
+
+def opaque(state: State) -> State:
+    """A state as values that a compiler knows nothing about, though they be constants."""
+    return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, state))
 
 
 def on_device(pair: Pair) -> Pair:
@@ -200,7 +207,7 @@ def numeric(
 
     def apply(state: State, values: Any) -> Array:
         pair = on_device(split(values, getattr(state, "fine", False)))
-        result = core(jnp, state, pair)
+        result = core(jnp, opaque(state), pair)
         return result.value if isinstance(result, Pair) else result
 
     return make(name, options, finish, apply, core, output, gives=gives, stage=stage)
