@@ -6,6 +6,7 @@ transforms is fitted in one pass, since what the second transform will see is th
 multiset under the first.
 """
 
+import collections
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -235,10 +236,11 @@ class Counts(NamedTuple):
         base = Counts.empty(self.max_distinct)._replace(missing=missing)
         chosen = column.values[present].ravel()
         if column.is_text:
-            texts: dict[str, int] = {}
-            repeats = [1] * len(chosen) if often is None else often.tolist()
-            for text, repeat in zip(chosen.tolist(), repeats, strict=True):
-                texts[text] = texts.get(text, 0) + repeat
+            texts: dict[str, int] = dict(collections.Counter(chosen.tolist()))
+            if often is not None:
+                texts = {}
+                for text, repeat in zip(chosen.tolist(), often.tolist(), strict=True):
+                    texts[text] = texts.get(text, 0) + repeat
             return self.merge(base._replace(texts=texts), name)
         if often is None:
             distinct, counts = np.unique(chosen, return_counts=True)

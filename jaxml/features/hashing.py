@@ -82,7 +82,7 @@ def hash_numbers(values: NDArray) -> NDArray[np.uint64]:
     if values.dtype.kind == "f":
         whole = (values == np.floor(values)) & (np.abs(values) < 2.0**63)
         integers = hash_numbers(np.where(whole, values, 0).astype(np.int64))
-        bits = np.ascontiguousarray(values).view(np.uint64)
+        bits = np.ascontiguousarray(values).view(np.uint64).reshape(values.shape)
         return np.where(whole, integers, mix(mix(bits + _FRACTION)))
     salt = np.where(values < 0, _NEGATIVE, _INTEGER)
     return mix(mix(values.astype(np.uint64)) + salt)

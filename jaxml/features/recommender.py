@@ -70,12 +70,12 @@ def recommend(values: ArrayLike, *, num_bins: int = 40) -> Recommendation:
     In this order, the first that holds, with m the median and s = (q₇₅ − q₂₅) / 1.349:
 
     1. constant: one value.
-    2. categorical: two values, or integers of which there are few (at most 50, and each is met five
-       times on average): their order may mean nothing.
-    3. clusters: a kernel density has a valley below 0.6 of both summits beside it, by more than four
+    2. categorical: two values, or integers of which there are few (at most 50, each is met four times
+       on average, and not more than a quarter of them just once): their order may mean nothing.
+    3. clusters: a kernel density has a valley below 0.6 of both summits beside it, by more than 3.8
        standard errors, and at least one value in twelve lies on either side.
     4. power law: no value is negative, the skew of the quantiles, (q₉₅ + q₀₅ − 2m) / (q₉₅ − q₀₅), is
-       above 0.25 + 1/√n, and the logarithm takes a quarter off it.
+       above 0.3 + 1/√n, and the logarithm takes a quarter off it.
     5. outliers: values further than (5 + 10/√n) s from m, and the greatest part near.
     6. uniform: excess kurtosis below −0.7 (a uniform column's is −1.2, a normal one's 0).
     7. normal: what is left, one summit with short tails.
@@ -134,7 +134,9 @@ def _shape(x: NDArray[np.float64]) -> tuple[Shape, dict[str, float], str]:
     if distinct == 1:
         return "constant", {"distinct": 1}, f"all {n:,} values are {x[0]:g}"
     whole = bool((x == np.floor(x)).all())
-    if (distinct == 2 and n > 2) or (whole and distinct <= min(50, n / 5)):
+    ends = np.append(np.flatnonzero(np.diff(x)), n - 1)
+    once = np.count_nonzero(np.diff(ends, prepend=-1) == 1) / distinct  # a long tail has many
+    if (distinct == 2 and n > 2) or (whole and distinct <= min(50, n / 4) and once <= 0.25):
         words = f"{distinct} distinct {'integers' if whole else 'values'} in {n:,} rows"
         return "categorical", {"distinct": distinct}, f"{words}, whose order may mean nothing"
 
@@ -143,7 +145,7 @@ def _shape(x: NDArray[np.float64]) -> tuple[Shape, dict[str, float], str]:
     fence = 5 + 10 / np.sqrt(n)
     far = np.abs(x - median) > fence * scale
     share = float(far.mean())
-    summits = _summits(x[~far], n)
+    summits = max((_summits(x[~far], n, factor) for factor in (0.9, 0.45)), key=len)
     if len(summits) > 1:
         told = ", ".join(f"{each:.4g}" for each in summits[:6])
         return (
@@ -153,7 +155,7 @@ def _shape(x: NDArray[np.float64]) -> tuple[Shape, dict[str, float], str]:
         )
     skew = _skew(q05, median, q95)
     evidence = {"skew": skew, "far": share}
-    if x[0] >= 0 and skew > 0.25 + 1 / np.sqrt(n):
+    if x[0] >= 0 and skew > 0.3 + 1 / np.sqrt(n):
         shift = 0.0 if x[0] > 0 else 1.0
         log_skew = _skew(*np.log(np.array([q05, median, q95]) + shift))
         if abs(log_skew) < 0.75 * skew:
@@ -183,15 +185,16 @@ def _skew(low: float, middle: float, high: float) -> float:
     return float((high + low - 2 * middle) / (high - low)) if high > low else 0.0
 
 
-def _summits(x: NDArray[np.float64], n: int) -> list[float]:
+def _summits(x: NDArray[np.float64], n: int, factor: float) -> list[float]:
     """Where the density has summits that are surely several; sorted values without outliers."""
     if len(x) < 20 or x[0] == x[-1]:
         return []
     q25, q75 = np.quantile(x, [0.25, 0.75])
     spread = min(float(x.std()), (q75 - q25) / _SIGMA or float(x.std()))
     gaps = np.diff(np.unique(x))
-    # Half of Silverman's rule, which is for one normal summit; not below the grain of the values.
-    width = max(0.45 * spread * len(x) ** -0.2, 2 * float(np.median(gaps)), (x[-1] - x[0]) / 400)
+    # Silverman's rule (0.9), which is for one normal summit, or half of it, which sees narrower ones;
+    # not below the grain of the values.
+    width = max(factor * spread * len(x) ** -0.2, 2 * float(np.median(gaps)), (x[-1] - x[0]) / 400)
     grid = np.arange(x[0], x[-1] + width / 4, width / 4)
     below = np.searchsorted(x, grid)
     density = np.convolve(
@@ -217,7 +220,7 @@ def _summits(x: NDArray[np.float64], n: int) -> list[float]:
             valley = low + int(np.argmin(density[low : high + 1]))
             top, bottom = min(near(peak), near(other)), near(valley)
             side = below[valley] if peak < valley else len(x) - below[valley]
-            deep = bottom < 0.6 * top and top - bottom > 4 * np.sqrt(top + bottom)
+            deep = bottom < 0.6 * top and top - bottom > 3.8 * np.sqrt(top + bottom)
             apart &= bool(deep and min(side, len(x) - side) >= n / 12)
         if apart:
             kept.append(peak)
