@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxml.features.columns import Counts, numbers
 from jaxml.features.scaling import quantile
-from jaxml.features.transform import Output, Pair, Transform, make, split
+from jaxml.features.transform import Output, Transform, make, run, split
 
 __all__ = ["bucketize", "quantile_buckets", "uniform_buckets"]
 
@@ -60,7 +60,11 @@ def _buckets(
     reads: bool = True,
 ) -> Transform:
     def apply(state: Buckets, values: Any) -> Any:
-        return _bucket_ids(jnp if isinstance(values, jax.Array | Pair) else np, state, values)
+        return (
+            run(_bucket_ids, state, values)
+            if isinstance(values, jax.Array)
+            else _bucket_ids(np, state, values)
+        )
 
     def output(state: Buckets) -> Output:
         return Output(len(state.boundaries) + 2)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from jaxml.features import hashing
 from jaxml.features.columns import Column, Counts, read
-from jaxml.features.transform import Output, Transform, make
+from jaxml.features.transform import Output, Transform, make, run
 
 __all__ = ["hash_buckets", "hashes", "one_hot", "vocabulary"]
 
@@ -297,7 +297,7 @@ def one_hot(depth: int | None = None) -> Transform:
 
     def apply(state: OneHot, values: Any) -> Any:
         ids = values if isinstance(values, jax.Array) else jnp.asarray(as_ids(values))
-        return core(jnp, state, ids)
+        return run(core, state, ids)
 
     return make(
         "one_hot",

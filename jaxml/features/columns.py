@@ -41,8 +41,8 @@ class Column(NamedTuple):
 def read(values: ArrayLike, name: str = "values") -> Column:
     """Values of any usual kind as a `Column`.
 
-    Missing are NaN, None, NaT and the empty text. Booleans are read as 0 and 1, times (datetime64) as
-    seconds since 1970 and durations as seconds, bytes as UTF-8.
+    Missing are NaN, None, NaT, the empty text and what is masked (`numpy.ma`). Booleans are read as 0
+    and 1, times (datetime64) as seconds since 1970 and durations as seconds, bytes as UTF-8.
 
     Args:
         values: an array, a list or a scalar; of any shape, of numbers, text, times, or objects that
@@ -62,6 +62,9 @@ def read(values: ArrayLike, name: str = "values") -> Column:
     """
     if isinstance(values, Column):
         return values
+    if isinstance(values, np.ma.MaskedArray):
+        plain = read(values.data, name)
+        return Column(plain.values, plain.missing | np.ma.getmaskarray(values))
     array = _as_array(values)
     kind = array.dtype.kind
     if kind in "bi":

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxml.features.columns import Column, Counts, read
 from jaxml.features.scaling import moments, quantile
-from jaxml.features.transform import Output, Pair, Transform, halves, make, on_device, split
+from jaxml.features.transform import Output, Pair, Transform, halves, make, on_device, run, split
 
 __all__ = ["imputation", "missing_indicator"]
 
@@ -40,7 +40,7 @@ def missing_indicator() -> Transform:
 
     def apply(state: tuple[()], values: Any) -> Any:
         if isinstance(values, jax.Array):
-            return core(jnp, state, split(values, False))
+            return run(core, state, split(values, False))
         return jnp.asarray(core(np, state, values))
 
     def output(state: tuple[()]) -> Output:
@@ -135,7 +135,7 @@ def imputation(strategy: Strategy = "median", value: float | str | None = None) 
 
     def apply(state: Fill, values: Any) -> Any:
         if isinstance(values, jax.Array):
-            return core(jnp, state, split(values, False)).value
+            return run(core, state, split(values, False))
         filled = core(np, state, values)
         return filled.values if filled.is_text else on_device(split(filled, False)).value
 

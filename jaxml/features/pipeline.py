@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -135,6 +136,7 @@ class FeaturePipeline:
         for name in self._chains:
             self._check_no_circle(name, ())
         self._state = None if state is None else {name: tuple(state[name]) for name in features}
+        self._program: Callable[..., dict[str, Any]] | None = None  # compiled once a shape
 
     def __repr__(self) -> str:
         told = ", ".join(
@@ -206,7 +208,7 @@ class FeaturePipeline:
     def with_state(self, state: Mapping[str, Sequence[State]]) -> "FeaturePipeline":
         """The same features with another state."""
         made = object.__new__(FeaturePipeline)
-        made._chains = self._chains
+        made._chains, made._program = self._chains, None
         made._state = {name: tuple(state[name]) for name in self._chains}
         return made
 
@@ -272,7 +274,9 @@ class FeaturePipeline:
                 encoded[name] = np.stack([pair.high, pair.low], -1) if both else pair.high
         return encoded
 
-    def apply(self, encoded: Mapping[str, Any], state: Mapping[str, Sequence[State]] | None = None):
+    def apply(
+        self, encoded: Mapping[str, Any], state: Mapping[str, Sequence[State]] | None = None
+    ) -> dict[str, Any]:
         """The device's stage: pure, for `jit`, `vmap` and `grad`.
 
         Args:
@@ -287,11 +291,20 @@ class FeaturePipeline:
         Raises:
             ValueError: a feature is missing.
         """
-        own = self.device_state if state is None else state
-        features = {}
-        for name, chain in self._chains.items():
+        for name in self._chains:
             if name not in encoded:
                 raise ValueError(f"encoded has no feature {name!r}, wanted {list(self._chains)}")
+        own = self.device_state if state is None else {name: state[name] for name in self._chains}
+        if self._program is None:
+            self._program = jax.jit(self._apply)
+        made = self._program({name: encoded[name] for name in self._chains}, own)
+        return {name: made[name] for name in self._chains}  # jit sorts
+
+    def _apply(
+        self, encoded: Mapping[str, Any], own: Mapping[str, Sequence[State]]
+    ) -> dict[str, Any]:
+        features = {}
+        for name, chain in self._chains.items():
             values: Any = jnp.asarray(encoded[name])
             if self._is_fine(name):
                 values = Pair(values[..., 0], values[..., 1])

@@ -94,7 +94,7 @@ def recommend(values: ArrayLike, *, num_bins: int = 40) -> Recommendation:
         >>> rng = np.random.default_rng(0)
         >>> found = recommend(rng.lognormal(3, 1, 1000))
         >>> found.kind, found.transforms
-        ('power_law', (log_scaling(shift=None), z_score()))
+        ('power_law', (log_scaling(), z_score()))
     """
     if num_bins < 1:
         raise ValueError(f"num_bins is {num_bins}, wanted at least 1")

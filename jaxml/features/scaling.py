@@ -70,6 +70,8 @@ def quantile(values: NDArray[np.float64], counts: NDArray[np.int64], q: Any) -> 
     """
     ends = np.cumsum(counts)
     position = np.asarray(q, np.float64) * (ends[-1] - 1)
+    # 0.7 · 500 is 350 and not a hair beyond, where the next value begins.
+    position = np.where(np.abs(position - np.rint(position)) < 1e-9, np.rint(position), position)
     below = np.floor(position)
     first = values[np.searchsorted(ends, below, side="right")]
     second = values[np.searchsorted(ends, np.minimum(below + 1, ends[-1] - 1), side="right")]
@@ -420,8 +422,8 @@ class Interpolated(NamedTuple):
         center: float32, the middle edge.
         center_low: float32, what float32 leaves of it.
         edges: float32 [K ≥ 2], distances of the edges from it, rising; [1] for a constant column.
-        levels: float32 [K], the share of the values below each, from 0 to 1.
-        slopes: float32 [K − 1], of the levels over the edges.
+        levels: float32 [K, 3], the share of the values below an edge, on it, and beyond it; from 0 to 1.
+        slopes: float32 [K], of the levels between an edge and the next, 0 after the last.
         fine: bool, whether values are to come in two halves.
     """
 
@@ -438,8 +440,9 @@ def interpolated_buckets(num_buckets: int = 100) -> Transform:
 
         y = levelᵢ + (levelᵢ₊₁ − levelᵢ) (x − edgeᵢ) / (edgeᵢ₊₁ − edgeᵢ)
 
-    Edges are the quantiles 0, 1/n, …, 1. A value that takes several of them has their mean level, as
-    in scikit-learn's `QuantileTransformer`; the least value has level 0, the greatest 1.
+    Edges are the quantiles 0, 1/n, …, 1. A value that takes several of them has their mean level, and
+    what comes after it starts from their last, as in scikit-learn's `QuantileTransformer`; the least
+    value has level 0, the greatest 1.
 
     Args:
         num_buckets: n ≥ 1.
@@ -464,7 +467,7 @@ def interpolated_buckets(num_buckets: int = 100) -> Transform:
         shares = np.linspace(0, 1, num_buckets + 1)
         all_edges = quantile(values, often, shares)
         edges, first, repeats = np.unique(all_edges, return_index=True, return_counts=True)
-        levels = (shares[first] + shares[first + repeats - 1]) / 2
+        below, beyond = shares[first], shares[first + repeats - 1]
         center = float(edges[len(edges) // 2])
         high, low = halves(center)
         widths = np.diff(edges)
@@ -476,13 +479,12 @@ def interpolated_buckets(num_buckets: int = 100) -> Transform:
         else:  # Values come rounded, and so must the edges: the least value is at the first.
             low, near = np.zeros_like(low), edges.astype(np.float32) - high
         keep = np.append(True, near[1:] > near[:-1])  # edges that float32 takes for one
-        near, levels = near[keep], levels[keep]
-        if len(near) == 1:
-            levels = np.full(1, 0.5)
-        else:
-            levels[0], levels[-1] = 0.0, 1.0
+        near, below, beyond = near[keep], below[keep], beyond[keep]
+        levels = np.stack([below, (below + beyond) / 2, beyond], axis=-1)
+        levels[0, 1], levels[-1, 1] = (0.0, 1.0) if len(near) > 1 else (0.5, 0.5)
+        rises = below[1:] - beyond[:-1]
         with np.errstate(over="ignore"):
-            slopes = (np.diff(levels) / np.diff(near.astype(np.float64))).astype(np.float32)
+            slopes = np.append(rises / np.diff(near.astype(np.float64)), 0).astype(np.float32)
         slopes = np.minimum(slopes, np.float32(_LARGEST))
         return Interpolated(high, low, near, levels.astype(np.float32), slopes, fine)
 
@@ -490,13 +492,15 @@ def interpolated_buckets(num_buckets: int = 100) -> Transform:
         distance = minus(pair, state.center, state.center_low)
         unknown = xp.isnan(distance)
         if state.edges.shape[0] == 1:
-            return xp.where(unknown, distance, state.levels[0])
+            return xp.where(unknown, distance, np.float32(0.5))
         edges, levels, slopes = map(xp.asarray, (state.edges, state.levels, state.slopes))
         inside = xp.clip(distance, edges[0], edges[-1])
         inside = xp.where(unknown, edges[0], inside)
-        at = xp.clip(xp.searchsorted(edges, inside, side="right") - 1, 0, edges.shape[0] - 2)
-        y = levels[at] + sealed(xp, (inside - edges[at]) * slopes[at])
-        y = xp.minimum(y, levels[at + 1])
+        at = xp.searchsorted(edges, inside, side="right") - 1
+        following = xp.minimum(at + 1, edges.shape[0] - 1)
+        y = levels[at, 2] + sealed(xp, (inside - edges[at]) * slopes[at])
+        y = xp.minimum(y, levels[following, 0])
+        y = xp.where(inside == edges[at], levels[at, 1], y)
         return xp.where(unknown, distance, y)
 
     return numeric(

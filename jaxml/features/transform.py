@@ -12,6 +12,7 @@ Where float32 does not resolve a column (seconds since 1970 are 128 apart), a nu
 `Pair`: what float32 makes of it, and what that leaves over.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -90,7 +91,9 @@ class Transform(NamedTuple):
     reads: bool
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+        told = ", ".join(
+            f"{key}={value!r}" for key, value in self.options.items() if value is not None
+        )
         return f"{self.name}({told})"
 
 
@@ -187,6 +190,13 @@ def on_device(pair: Pair) -> Pair:
     return Pair(jnp.asarray(pair.high), None if pair.low is None else jnp.asarray(pair.low))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def run(core: Callable[[Any, State, Any], Any], state: State, values: Any) -> Array:
+    """A core on a device, as one program: eager calls compile once a shape, not once an operation."""
+    made = core(jnp, opaque(state), values)
+    return made.value if isinstance(made, Pair) else made
+
+
 def check_rows(counts: Counts) -> None:
     """An empty column is an error for every transform."""
     if not counts.total:
@@ -206,9 +216,7 @@ def numeric(
     """A transform of numbers to numbers. Its state has a leaf `fine`, or is never fine."""
 
     def apply(state: State, values: Any) -> Array:
-        pair = on_device(split(values, getattr(state, "fine", False)))
-        result = core(jnp, opaque(state), pair)
-        return result.value if isinstance(result, Pair) else result
+        return run(core, state, on_device(split(values, getattr(state, "fine", False))))
 
     return make(name, options, finish, apply, core, output, gives=gives, stage=stage)
 
