@@ -137,7 +137,9 @@ def quantile_buckets(num_buckets: int) -> Transform:
         values, often = counts.numbers()
         inner = np.linspace(0, 1, num_buckets + 1)[1:-1]
         edges = np.unique(quantile(values, often, inner))
-        return Buckets(edges[edges > values[0]])
+        # Two edges between the same two values part nothing, nor does one before them all.
+        right = np.searchsorted(values, edges)
+        return Buckets(edges[(right > 0) & (np.diff(right, prepend=0) > 0)])
 
     return _buckets("quantile_buckets", {"num_buckets": num_buckets}, finish)
 

@@ -120,7 +120,7 @@ def imputation(strategy: Strategy = "median", value: float | str | None = None) 
         column = read(values)
         texts = np.asarray(state.value).dtype.kind == "U"
         if texts != column.is_text and not column.missing.all():
-            first = column.values[~column.missing].ravel()[0]
+            first = column.values[~column.missing].tolist()[0]
             raise ValueError(
                 f"values holds {first!r}, wanted {'text' if texts else 'numbers'} as in fitting"
             )

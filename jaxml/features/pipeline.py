@@ -202,7 +202,7 @@ class FeaturePipeline:
             try:
                 state[name] = _fit_chain(chain, counts)
             except ValueError as error:
-                raise ValueError(f"feature {name!r} of column {chain.column!r}: {error}") from error
+                raise ValueError(_told(name, chain, error)) from error
         return self.with_state(state)
 
     def with_state(self, state: Mapping[str, Sequence[State]]) -> "FeaturePipeline":
@@ -244,8 +244,7 @@ class FeaturePipeline:
                 try:
                     done[name] = run(name, chain, states)
                 except ValueError as error:
-                    told = f"feature {name!r} of column {chain.column!r}: {error}"
-                    raise ValueError(told) from error
+                    raise ValueError(_told(name, chain, error)) from error
             return done[name]
 
         def run(name: str, chain: _Chain, states: Sequence[State]) -> Any:
@@ -255,7 +254,7 @@ class FeaturePipeline:
                     named = {part: component(name, part) for part in chain.parts or ()}
                     values = transform.apply(own, named)
                 else:
-                    values = _on_host(transform, own, values)
+                    values = apply_on_host(transform, own, values)
             return values
 
         def component(name: str, part: str) -> Any:
@@ -269,7 +268,10 @@ class FeaturePipeline:
             elif _takes_ids(chain):
                 encoded[name] = categories.as_ids(values)
             else:
-                pair = split(values, self._is_fine(name))
+                try:
+                    pair = split(values, self._is_fine(name))
+                except ValueError as error:
+                    raise ValueError(_told(name, chain, error)) from error
                 both = pair.low is not None
                 encoded[name] = np.stack([pair.high, pair.low], -1) if both else pair.high
         return encoded
@@ -528,6 +530,10 @@ class FeaturePipeline:
         return [str(i) for i in range(width)]
 
 
+def _told(name: str, chain: _Chain, error: ValueError) -> str:
+    return f"feature {name!r} of column {chain.column!r}: {error}"
+
+
 class _Table:
     """Columns of one length, each read once."""
 
@@ -589,8 +595,17 @@ def _takes_ids(chain: _Chain) -> bool:
     return bool(rest and rest[0].name == "one_hot")
 
 
-def _on_host(transform: Transform, state: State, values: Any) -> Any:
-    """A transform of a column in NumPy."""
+def apply_on_host(transform: Transform, state: State, values: Any) -> Any:
+    """A transform of a column in NumPy, without a compiler.
+
+    Args:
+        transform: any but a cross.
+        state: its own.
+        values: a column, or what the transform before made of it.
+
+    Returns:
+        ids, numbers or a `Column`.
+    """
     if transform.stage != "device":
         return transform.core(np, state, values)
     if transform.name == "one_hot":
@@ -616,7 +631,7 @@ def _image(transform: Transform, state: State, counts: Counts) -> Counts:
         image = image._replace(missing=counts.total)
     else:
         column, weights = counts.as_column()
-        image = image.update(_on_host(transform, state, column), weights)
+        image = image.update(apply_on_host(transform, state, column), weights)
     if transform.gives == "id":
         # Every id that can come, also those that did not.
         width = min(transform.output(state).width, MAX_DISTINCT)

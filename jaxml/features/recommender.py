@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxml.features.binning import quantile_buckets
 from jaxml.features.categories import one_hot, vocabulary
 from jaxml.features.columns import numbers
-from jaxml.features.pipeline import FeaturePipeline
+from jaxml.features.pipeline import FeaturePipeline, apply_on_host
 from jaxml.features.scaling import clipping, linear_scaling, log_scaling, z_score
 from jaxml.features.transform import Transform
 
@@ -241,8 +241,12 @@ def _after(x: NDArray[np.float64], transforms: tuple[Transform, ...], num_bins: 
     if not transforms:
         return Histogram(np.array([-0.5, 0.5]), np.array([0]))
     chain: Any = transforms[:-1] if transforms[-1].name == "one_hot" else transforms
-    fitted = FeaturePipeline({"values": chain}).fit({"values": x})
-    made = np.asarray(fitted({"values": x})["values"])
+    made: Any = x
+    for transform, state in zip(
+        chain, FeaturePipeline({"x": chain}).fit({"x": x}).state["x"], strict=True
+    ):
+        made = apply_on_host(transform, state, made)
+    made = np.asarray(made)
     if made.dtype.kind == "i":
         counts = np.bincount(made)
         edges = np.arange(len(counts) + 1, dtype=np.float64) - 0.5

@@ -76,10 +76,11 @@ def quantile(values: NDArray[np.float64], counts: NDArray[np.int64], q: Any) -> 
     first = values[np.searchsorted(ends, below, side="right")]
     second = values[np.searchsorted(ends, np.minimum(below + 1, ends[-1] - 1), side="right")]
     share = position - below
-    # From the nearer end, so that equal ends give themselves.
-    return np.where(
-        share < 0.5, first + (second - first) * share, second - (second - first) * (1 - share)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        gap = second - first
+        # From the nearer end, so that equal ends give themselves.
+        between = np.where(share < 0.5, first + gap * share, second - gap * (1 - share))
+    return np.where(np.isfinite(gap), between, first * (1 - share) + second * share)
 
 
 def _finite(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
