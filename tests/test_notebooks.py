@@ -18,13 +18,14 @@ def test_it_runs_top_to_bottom(path, monkeypatch):
     """In a smoke size, without a kernel: the code of each cell in one fresh namespace."""
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.setenv("JAXML_SMOKE", "1")
     namespace = {"__name__": "__notebook__"}
     for number, cell in enumerate(code_cells(path)):
         exec(
             compile("".join(cell["source"]), f"{path.name}, code cell {number}", "exec"), namespace
         )
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 """The pipeline: one pass in any order, two stages, the same bits alone and in a batch."""
 
+import functools
 import json
 
 import jax
@@ -67,7 +68,12 @@ PIPELINE = FeaturePipeline(
 )  # fmt: skip
 FITTED = PIPELINE.fit(TABLE)
 ENCODED = FITTED.encode(TABLE)
-FEATURES = {name: np.asarray(values) for name, values in FITTED.apply(ENCODED).items()}
+
+
+@functools.cache
+def made():
+    """The features of the table; compiled once, and not by who only collects tests."""
+    return {name: np.asarray(values) for name, values in FITTED.apply(ENCODED).items()}
 
 
 def equal(one, other):
@@ -90,33 +96,31 @@ def rows(at):
 
 
 def test_what_comes_out():
-    for name, values in FEATURES.items():
+    for name, values in made().items():
         assert values.dtype == (np.int32 if name in FITTED.id_names else np.float32), name
         assert np.isfinite(values).all() or name == "holes passed"
     log = np.log(TABLE["x"])
-    np.testing.assert_allclose(FEATURES["x"], (log - log.mean()) / log.std(), atol=1e-5)
+    np.testing.assert_allclose(made()["x"], (log - log.mean()) / log.std(), atol=1e-5)
     far = TABLE["far"]
-    np.testing.assert_allclose(FEATURES["far"], (far - far.mean()) / far.std(), atol=1e-5)
+    np.testing.assert_allclose(made()["far"], (far - far.mean()) / far.std(), atol=1e-5)
     clipped = np.clip(TABLE["x"], *np.quantile(TABLE["x"], [0.05, 0.95]))
     wanted = (clipped - clipped.mean()) / clipped.std()  # fitted on what the clipping lets through
-    np.testing.assert_allclose(FEATURES["x clipped"], wanted, atol=1e-5)
+    np.testing.assert_allclose(made()["x clipped"], wanted, atol=1e-5)
     filled = np.where(np.isnan(TABLE["holes"]), np.nanmedian(TABLE["holes"]), TABLE["holes"])
-    np.testing.assert_allclose(
-        FEATURES["holes"], (filled - filled.mean()) / filled.std(), atol=1e-5
-    )
+    np.testing.assert_allclose(made()["holes"], (filled - filled.mean()) / filled.std(), atol=1e-5)
     inner = np.quantile(log, np.arange(1, 7) / 7)
-    np.testing.assert_array_equal(FEATURES["x of log"].argmax(-1), np.digitize(log, inner))
-    assert FEATURES["x of log"].shape == (N, 8)
-    np.testing.assert_array_equal(FEATURES["hour"], TABLE["hour"] // 6)
-    assert FEATURES["hour itself"].shape == (N, 24)
-    assert FEATURES["a cross of three"].shape == (N, 200)
-    np.testing.assert_array_equal(FEATURES["flag"], TABLE["flag"])
-    np.testing.assert_array_equal(FEATURES["carrier is missing"], TABLE["carrier"] == "")
+    np.testing.assert_array_equal(made()["x of log"].argmax(-1), np.digitize(log, inner))
+    assert made()["x of log"].shape == (N, 8)
+    np.testing.assert_array_equal(made()["hour"], TABLE["hour"] // 6)
+    assert made()["hour itself"].shape == (N, 24)
+    assert made()["a cross of three"].shape == (N, 200)
+    np.testing.assert_array_equal(made()["flag"], TABLE["flag"])
+    np.testing.assert_array_equal(made()["carrier is missing"], TABLE["carrier"] == "")
 
 
 def test_a_cross_reads_ids_where_a_feature_has_them():
     """ "hour" is four bins here, so that its cross with five carriers has twenty values at most."""
-    assert len(np.unique(FEATURES["carrier × hour"])) <= 20
+    assert len(np.unique(made()["carrier × hour"])) <= 20
     alone = FeaturePipeline({"both": cross(["carrier", "hour"], 10**6)}).fit(TABLE)
     assert len(np.unique(alone(TABLE)["both"])) > 80
     itself = FeaturePipeline({"hour": cross(["carrier", "hour"], 10**6)}).fit(TABLE)
@@ -125,14 +129,14 @@ def test_a_cross_reads_ids_where_a_feature_has_them():
 
 def test_a_row_has_the_same_bits_alone_and_in_a_batch():
     jitted = jax.jit(FITTED.apply)
-    equal(jitted(ENCODED), FEATURES)
-    equal(jax.jit(jax.vmap(FITTED.apply))(ENCODED), FEATURES)
+    equal(jitted(ENCODED), made())
+    equal(jax.jit(jax.vmap(FITTED.apply))(ENCODED), made())
     for i in range(40):
         encoded = FITTED.encode(rows(i))
         equal(encoded, {name: values[i] for name, values in ENCODED.items()})
-        equal(jitted(encoded), {name: values[i] for name, values in FEATURES.items()})
+        equal(jitted(encoded), {name: values[i] for name, values in made().items()})
     some = FITTED.encode(rows(slice(5, 12)))
-    equal(FITTED.apply(some), {name: values[5:12] for name, values in FEATURES.items()})
+    equal(FITTED.apply(some), {name: values[5:12] for name, values in made().items()})
 
 
 def test_state_may_be_an_argument_of_the_program():
@@ -140,7 +144,7 @@ def test_state_may_be_an_argument_of_the_program():
     program = jax.jit(
         lambda encoded, state: PIPELINE.with_state(FITTED.state).apply(encoded, state)
     )
-    equal(program(ENCODED, other.device_state), FEATURES)
+    equal(program(ENCODED, other.device_state), made())
 
 
 def test_chunks_in_any_order_fit_the_same_bits():
@@ -159,7 +163,7 @@ def test_a_file_gives_back_every_bit(tmp_path):
     FITTED.save(path)
     back = FeaturePipeline.load(path)
     same_state(back, FITTED)
-    equal(back(TABLE), FEATURES)
+    equal(back(TABLE), made())
     assert repr(back) == repr(FITTED)
     assert [file.name for file in tmp_path.iterdir()] == ["features.json"]
     written = json.loads(json.dumps(FITTED.to_dict()))
@@ -172,7 +176,7 @@ def test_a_file_gives_back_every_bit(tmp_path):
 
 
 def test_a_matrix_and_ids_for_a_model():
-    dense, ids = FITTED.stack(FEATURES)
+    dense, ids = FITTED.stack(made())
     assert dense.shape == (N, len(FITTED.dense_names)) and dense.dtype == jnp.float32
     assert ids.shape == (N, len(FITTED.id_names)) and ids.dtype == jnp.int32
     assert (np.asarray(ids).max(0) < FITTED.id_sizes).all()
@@ -188,10 +192,10 @@ def test_a_matrix_and_ids_for_a_model():
 
 def test_unseen_and_missing_rows_go_where_they_belong():
     row = {**rows(0), "carrier": "??", "ids": 7, "holes": None}
-    made = FITTED(row)
-    assert made["carrier"].tolist() == [0, 0, 0, 0, 1, 0]
-    assert int(made["ids"]) in (20, 21)
-    assert made["holes"] == FITTED({**row, "holes": np.nanmedian(TABLE["holes"])})["holes"]
+    got = FITTED(row)
+    assert got["carrier"].tolist() == [0, 0, 0, 0, 1, 0]
+    assert int(got["ids"]) in (20, 21)
+    assert got["holes"] == FITTED({**row, "holes": np.nanmedian(TABLE["holes"])})["holes"]
     assert FITTED({**row, "carrier": None})["carrier"].tolist() == [0, 0, 0, 0, 0, 1]
     assert FITTED({**row, "carrier": None})["carrier is missing"] == 1
     none = FITTED(rows(slice(0, 0)))
@@ -203,7 +207,7 @@ def test_more_columns_and_frames_do_no_harm():
     frame = pandas.DataFrame({**TABLE, "more": 1})
     frame["carrier"] = frame["carrier"].replace("", None)
     same_state(PIPELINE.fit(frame), FITTED)
-    equal(FITTED(frame), FEATURES)
+    equal(FITTED(frame), made())
 
 
 def test_what_does_not_fit_is_refused_by_name():
