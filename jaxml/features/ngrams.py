@@ -30,12 +30,13 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxml.features.hashing import MULTIPLIER, mix
+
 Folding: TypeAlias = Literal["none", "only", "union", "both"]
 
 Ragged: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Rows of different length: their ids one after the other, and the [N + 1] offsets of the rows."""
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, 2⁶⁴ divided by the golden ratio
 _BOUNDARY = np.uint32(ord(" "))
 
 # Strings that are hashed at a time: enough to amortise a NumPy call, few enough to stay in cache.
@@ -189,7 +190,7 @@ class HashedNgrams:
     def _ids(self, texts: Sequence[str], *, kind: int = 0) -> Ragged:
         """The ids of normalised texts; another `kind` has its own buckets."""
         codes, ends = _marked(texts)
-        seed = _mix(np.array([self.seed], np.uint64) + np.array([kind], np.uint64) * _MULTIPLIER)
+        seed = mix(np.array([self.seed], np.uint64) + np.array([kind], np.uint64) * MULTIPLIER)
         parts = []
         if self.whole:
             parts.append(self._spans(codes, ends, ends, seed + np.uint64(1 << 32)))
@@ -213,10 +214,10 @@ class HashedNgrams:
         padded = np.append(codes, np.zeros(max(self.sizes), np.uint32)).astype(np.uint64)
         column = 0
         for size in range(1, max(self.sizes) + 1):
-            state *= _MULTIPLIER
+            state *= MULTIPLIER
             state += padded[size - 1 : size - 1 + num_starts]
             if size == self.sizes[column]:
-                ids[:, column] = self._buckets(_mix(state + np.uint64(size)))
+                ids[:, column] = self._buckets(mix(state + np.uint64(size)))
                 fits[:, column] = (room >= size - 1) & ~empty
                 if size == 1:
                     fits[:, column] &= codes[:-1] != _BOUNDARY
@@ -233,12 +234,12 @@ class HashedNgrams:
         """One id for each span between two of `starts`, which are boundaries."""
         lengths = np.diff(starts)
         position = np.arange(len(codes) - 1) - np.repeat(starts[:-1], lengths)
-        values = _mix(codes[:-1] * _MULTIPLIER + position.astype(np.uint64))
+        values = mix(codes[:-1] * MULTIPLIER + position.astype(np.uint64))
         values[starts[:-1]] = 0
         sums = np.add.reduceat(values, starts[:-1]) if len(values) else values
         used = lengths > 1
         offsets = _offsets(used)[np.searchsorted(starts, ends)]
-        return self._buckets(_mix(sums[used] + salt)), offsets
+        return self._buckets(mix(sums[used] + salt)), offsets
 
     def _buckets(self, hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Scales the upper halves to [0, num_buckets)."""
@@ -341,13 +342,6 @@ def _kind(code: int) -> int:
         return _SPACE
     # Marks of direction, joiners, the soft hyphen: nothing that a reader sees.
     return _FORMAT if unicodedata.category(char) == "Cf" else _LETTER
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser, on uint64."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def _join_rows(first: Ragged, second: Ragged) -> Ragged:

@@ -456,6 +456,65 @@ def training(
     _write(figure, path)
 
 
+def histograms(
+    path: str | os.PathLike,
+    panels: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    columns: int = 2,
+) -> None:
+    """Histograms side by side: a column of numbers before and after it was scaled, say.
+
+    Args:
+        path: the PNG to write.
+        panels: for each its heading, edges `[n + 1]`, rising and finite, and counts `[n]`, at least 0.
+            They fill rows from the left; with `columns=2` a pair makes a row.
+        title: the heading of all.
+        columns: panels in a row, at least 1.
+
+    Raises:
+        ValueError: if there is no panel, or one has edges and counts that do not fit.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "scaled.png")
+    ...     histograms(picture, [("before", [0, 1, 2], [9, 1])], title="A column")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not panels or columns < 1:
+        raise ValueError(f"panels and columns must be at least one; got {len(panels)}, {columns}")
+    for heading, edges, counts in panels:
+        at, heights = np.asarray(edges, float), np.asarray(counts, float)
+        fit = at.ndim == heights.ndim == 1 and len(at) == len(heights) + 1 and len(heights)
+        if not (fit and np.isfinite(at).all() and (np.diff(at) > 0).all() and (heights >= 0).all()):
+            raise ValueError(
+                f"panel {heading!r} must have rising edges and a count between any two; "
+                f"got {len(at)} edges and {len(heights)} counts"
+            )
+    figure, _ = _figure(title)
+    figure.clear()
+    figure.suptitle(textwrap.fill(title, 80), fontsize=16)
+    columns = min(columns, len(panels))
+    grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    small = len(grid) > 6
+    for i, (axes, (heading, edges, counts)) in enumerate(zip(grid, panels, strict=False)):
+        axes.stairs(counts, edges, fill=True, color=_color(i % columns))
+        axes.set_title(textwrap.fill(heading, 96 // columns), fontsize=10 if small else 12)
+        axes.set_ylim(0, (max(counts) or 1) * 1.05)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.locator_params(axis="x", nbins=max(2, 10 // columns))
+        axes.locator_params(axis="y", nbins=4)
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(labelsize=9 if small else 11)
+        axes.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+
+
 def trade_off(
     path: str | os.PathLike,
     thresholds: Sequence[float],

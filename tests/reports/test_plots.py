@@ -87,6 +87,22 @@ PICTURES = {
         base_rate=0.5,
         title="Logits",
     ),
+    "histograms": lambda path: plots.histograms(
+        path,
+        [
+            (
+                f"{side} number {i}: a heading that takes two lines if it must",
+                np.arange(41.0),
+                rng.integers(0, 10**5, 40),
+            )
+            for i in range(4)
+            for side in ("before", "after")
+        ],
+        title="Columns before and after",
+    ),
+    "one histogram": lambda path: plots.histograms(
+        path, [("constant", [-0.5, 0.5], [0])], title="Nothing"
+    ),
     "log scaling": lambda path: plots.scaling(
         path,
         {"ours": ([1e4, 1e8], [[3], [3.1, 3.2]]), "theirs": ([1e4, 1e6], [[4, 5], [111, 120]])},
@@ -218,6 +234,9 @@ def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
         (lambda p: fits(p, {"a": ([1], [1, 2])}, {"a": (1, 0)}), "'a'.*of one length"),
         (lambda p: fits(p, {"a": ([1], [np.nan])}, {"a": (1, 0)}), "finite"),
         (lambda p: fits(p, {"a": ([1], [1])}, {"a": (np.inf, 0)}), "finite"),
+        (lambda p: plots.histograms(p, [], title=""), "at least one"),
+        (lambda p: plots.histograms(p, [("x", [0, 1], [1, 2])], title=""), "'x'.*2 edges and 2"),
+        (lambda p: plots.histograms(p, [("x", [1, 0], [1])], title=""), "rising edges"),
         (lambda p: draw(p, {}), "must not be empty"),
         (lambda p: draw(p, {"x": ([1, 2], [1])}), "as many x as y"),
         (lambda p: draw(p, {"x": ([0, 2], [1, 1])}), "fit their axis"),

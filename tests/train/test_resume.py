@@ -212,7 +212,10 @@ def test_an_interruption_changes_no_bit(tmp_path, training):
         same(again.params, whole.params)
         if training is dense:
             same(again.model_state, whole.model_state)
-            same((again.loss_curve, again.validation_curve), (whole.loss_curve, whole.validation_curve))
+            same(
+                (again.loss_curve, again.validation_curve),
+                (whole.loss_curve, whole.validation_curve),
+            )
             same(again.opt_state, whole.opt_state)
             same(again.history.statistics, whole.history.statistics)
             assert again.findings == whole.findings

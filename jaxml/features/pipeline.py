@@ -1,0 +1,668 @@
+"""Columns to features: fitted in one pass over the training data, pure in use.
+
+Two stages. `encode` runs in NumPy, on the host, and ends in numbers a device can hold: text, 64-bit ids
+and times become int32 ids, everything a chain does before its last ids is done exactly, other numbers
+become float32. `apply` is a pure JAX function of that: scaling, interpolation, one-hot. It can be
+jitted, vmapped, differentiated, and compiled into the model that is served, and gives a row the same
+bits alone as in a batch.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxml.features import binning, categories, crosses, missing, scaling
+from jaxml.features.columns import MAX_DISTINCT, Column, Counts, read
+from jaxml.features.transform import Output, Pair, State, Transform, opaque, split
+from jaxml.types import Array
+
+__all__ = ["FeaturePipeline", "Gathered", "Spec"]
+
+Spec: TypeAlias = Transform | Sequence[Transform] | tuple[str, Transform | Sequence[Transform]]
+"""A chain of transforms of the column of the feature's own name, or (column, chain)."""
+
+# What a saved pipeline is remade from: constructor and class of the state by a transform's name.
+_KINDS: dict[str, tuple[Callable[..., Transform], Any]] = {
+    "bucketize": (binning.bucketize, binning.Buckets),
+    "clipping": (scaling.clipping, scaling.Bounds),
+    "cross": (crosses.cross, None),
+    "hash_buckets": (categories.hash_buckets, None),
+    "imputation": (missing.imputation, missing.Fill),
+    "interpolated_buckets": (scaling.interpolated_buckets, scaling.Interpolated),
+    "linear_scaling": (scaling.linear_scaling, scaling.Linear),
+    "log_scaling": (scaling.log_scaling, scaling.Log),
+    "missing_indicator": (missing.missing_indicator, None),
+    "one_hot": (categories.one_hot, categories.OneHot),
+    "quantile_buckets": (binning.quantile_buckets, binning.Buckets),
+    "robust_scaling": (scaling.robust_scaling, scaling.ZScore),
+    "uniform_buckets": (binning.uniform_buckets, binning.Buckets),
+    "vocabulary": (categories.vocabulary, categories.Vocabulary),
+    "z_score": (scaling.z_score, scaling.ZScore),
+}
+
+_FORMAT = 1
+
+
+class Gathered(NamedTuple):
+    """What a pass over data leaves behind: enough to fit every feature.
+
+    Attributes:
+        counts: for each column, and whether they are exact, its `Counts`.
+        num_rows: rows seen.
+    """
+
+    counts: Mapping[tuple[str, bool], Counts]
+    num_rows: int
+
+
+class _Chain(NamedTuple):
+    """A feature: its column, its transforms, and how many of them run on the host."""
+
+    column: str
+    transforms: tuple[Transform, ...]
+    num_host: int
+
+    @property
+    def parts(self) -> list[str] | None:
+        """The columns of a cross."""
+        first = self.transforms[0] if self.transforms else None
+        return list(first.options["columns"]) if first and first.name == "cross" else None
+
+    @property
+    def exact(self) -> bool:
+        return any(each.exact for each in self.transforms)
+
+    @property
+    def reads(self) -> bool:
+        """Whether fitting needs the column's values."""
+        return self.parts is None and any(each.reads for each in self.transforms)
+
+
+class FeaturePipeline:
+    """Named features, each a chain of transforms of a column.
+
+        pipeline = FeaturePipeline({
+            "distance": [log_scaling(), z_score()],           # float32 [B]
+            "delay": [clipping(quantiles=(0.01, 0.99)), imputation("median"), z_score()],
+            "delay is missing": ("delay", missing_indicator()),
+            "carrier": [vocabulary(32, num_oov=1), one_hot()], # float32 [B, V + 2]
+            "dest": vocabulary(),                              # int32 [B], for an embedding
+            "hour": bucketize([6, 12, 18]),                    # int32 [B]
+            "carrier × hour": cross(["carrier", "hour"], 1000),# of the ids of both
+        })
+        fitted = pipeline.fit(train)                           # or of an iterable of chunks
+        encoded = fitted.encode(rows)                          # NumPy, on the host
+        features = fitted.apply(encoded)                       # JAX, pure: dict of arrays
+        dense, ids = fitted.stack(features)                    # float32 [B, D], int32 [B, K]
+
+    `fit` returns a fitted pipeline and leaves this one as it was. Fitting in chunks (`empty`, `update`,
+    `merge`, `finish`) gives the bits of fitting at once, whatever the order of the chunks: distinct
+    values are counted, exactly up to 2²⁰ of them a column (`Counts` states the error beyond). Later
+    transforms of a chain are fitted on what the earlier ones make of the same counts.
+
+    Args:
+        features: for each feature a transform, a chain of them, or (column, chain) where the column has
+            another name; an empty chain takes a number as it is. A `cross` stands first in its chain.
+        state: what was fitted, as from `state`.
+
+    Raises:
+        ValueError: no feature, what is no transform, or a chain that does not fit together.
+
+    Numerics: a number is encoded as one float32, or as two ([B, 2], the second what the first leaves
+    over) where one would blur what the chain looks at: seconds since 1970, 1e9 + noise.
+
+    Example:
+        >>> table = {"distance": [200, 1200, 4200], "carrier": ["UA", "B6", "UA"]}
+        >>> chains = {"distance": scaling.linear_scaling(),
+        ...           "carrier": [categories.vocabulary(), categories.one_hot()]}
+        >>> fitted = FeaturePipeline(chains).fit(table)
+        >>> fitted({"distance": [1200], "carrier": ["DL"]})
+        {'distance': Array([0.25], dtype=float32), 'carrier': Array([[0., 0., 1., 0.]], dtype=float32)}
+    """
+
+    def __init__(
+        self, features: Mapping[str, Spec], *, state: Mapping[str, Sequence[State]] | None = None
+    ) -> None:
+        if not features:
+            raise ValueError("features is empty, wanted at least one")
+        self._chains = {name: _chain(name, spec) for name, spec in features.items()}
+        for name in self._chains:
+            self._check_no_circle(name, ())
+        self._state = None if state is None else {name: tuple(state[name]) for name in features}
+        self._program: Callable[..., dict[str, Any]] | None = None  # compiled once a shape
+
+    def __repr__(self) -> str:
+        told = ", ".join(
+            f"{name!r}: ({chain.column!r}, {list(chain.transforms)})"
+            for name, chain in self._chains.items()
+        )
+        return f"FeaturePipeline({{{told}}}){'' if self._state is None else ', fitted'}"
+
+    # Fitting.
+
+    def fit(self, data: Any) -> "FeaturePipeline":
+        """A fitted pipeline.
+
+        Args:
+            data: columns by name (a mapping, or a data frame), or an iterable of such tables, which is
+                read once.
+
+        Returns:
+            `FeaturePipeline`; this one stays as it is.
+
+        Raises:
+            ValueError: a column is missing, empty, of unlike length or of the wrong type, or a
+                transform cannot be fitted on it; the message names the feature and the column.
+        """
+        gathered = self.empty()
+        tables: Iterable[Any] = [data] if hasattr(data, "keys") else data
+        for columns in tables:
+            gathered = self.update(gathered, columns)
+        return self.finish(gathered)
+
+    def empty(self) -> Gathered:
+        """What is known before the first row."""
+        keys = {(c.column, c.exact) for c in self._chains.values() if c.reads}
+        return Gathered(
+            {key: Counts.empty(0 if key[1] else MAX_DISTINCT) for key in sorted(keys)}, 0
+        )
+
+    def update(self, gathered: Gathered, columns: Mapping[str, ArrayLike]) -> Gathered:
+        """What is known after a table more."""
+        table = _Table(columns, self._columns())
+        counts = {
+            (name, exact): each.update(table[name], name=f"column {name!r}")
+            for (name, exact), each in gathered.counts.items()
+        }
+        return Gathered(counts, gathered.num_rows + table.num_rows)
+
+    def merge(self, first: Gathered, second: Gathered) -> Gathered:
+        """What is known from two parts of the data; commutative and associative, to the bit."""
+        counts = {
+            key: each.merge(second.counts[key], name=f"column {key[0]!r}")
+            for key, each in first.counts.items()
+        }
+        return Gathered(counts, first.num_rows + second.num_rows)
+
+    def finish(self, gathered: Gathered) -> "FeaturePipeline":
+        """The pipeline, fitted on what was gathered."""
+        if not gathered.num_rows:
+            raise ValueError("columns are empty, wanted at least one row")
+        state = {}
+        for name, chain in self._chains.items():
+            rows = Counts.empty()._replace(missing=gathered.num_rows)
+            counts = gathered.counts.get((chain.column, chain.exact), rows)
+            try:
+                state[name] = _fit_chain(chain, counts)
+            except ValueError as error:
+                raise ValueError(_told(name, chain, error)) from error
+        return self.with_state(state)
+
+    def with_state(self, state: Mapping[str, Sequence[State]]) -> "FeaturePipeline":
+        """The same features with another state."""
+        made = object.__new__(FeaturePipeline)
+        made._chains, made._program = self._chains, None
+        made._state = {name: tuple(state[name]) for name in self._chains}
+        return made
+
+    @property
+    def state(self) -> dict[str, tuple[State, ...]]:
+        """What was fitted: for each feature the states of its transforms, a pytree of NumPy arrays."""
+        if self._state is None:
+            raise ValueError("the pipeline is not fitted, wanted `fitted = pipeline.fit(columns)`")
+        return dict(self._state)
+
+    # Use.
+
+    def encode(self, columns: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
+        """The host's stage: columns to int32 ids and float32 numbers.
+
+        Args:
+            columns: by name, [B] each, or a scalar each for a single row; more of them do no harm.
+
+        Returns:
+            For each feature int32 [B] if it has become ids, else float32 [B], or [B, 2] where one
+            float32 does not do.
+
+        Raises:
+            ValueError: a column is missing, of unlike length, or of another type than in fitting.
+        """
+        state = self.state
+        table = _Table(columns, self._columns())
+        done: dict[str, Any] = {}
+
+        def on_host(name: str) -> Any:
+            if name not in done:
+                chain, states = self._chains[name], state[name]
+                try:
+                    done[name] = run(name, chain, states)
+                except ValueError as error:
+                    raise ValueError(_told(name, chain, error)) from error
+            return done[name]
+
+        def run(name: str, chain: _Chain, states: Sequence[State]) -> Any:
+            values: Any = None if chain.parts else table[chain.column]
+            for transform, own in zip(chain.transforms[: chain.num_host], states, strict=False):
+                if transform.name == "cross":
+                    named = {part: component(name, part) for part in chain.parts or ()}
+                    values = transform.apply(own, named)
+                else:
+                    values = apply_on_host(transform, own, values)
+            return values
+
+        def component(name: str, part: str) -> Any:
+            return on_host(part) if part != name and self._gives_ids(part) else table[part]
+
+        encoded = {}
+        for name, chain in self._chains.items():
+            values = on_host(name)
+            if chain.num_host and chain.transforms[chain.num_host - 1].gives == "id":
+                encoded[name] = np.asarray(values, np.int32)
+            elif _takes_ids(chain):
+                encoded[name] = categories.as_ids(values)
+            else:
+                try:
+                    pair = split(values, self._is_fine(name))
+                except ValueError as error:
+                    raise ValueError(_told(name, chain, error)) from error
+                both = pair.low is not None
+                encoded[name] = np.stack([pair.high, pair.low], -1) if both else pair.high
+        return encoded
+
+    def apply(
+        self, encoded: Mapping[str, Any], state: Mapping[str, Sequence[State]] | None = None
+    ) -> dict[str, Any]:
+        """The device's stage: pure, for `jit`, `vmap` and `grad`.
+
+        Args:
+            encoded: as from `encode`, of any leading shape.
+            state: None for this pipeline's own. What the device needs, `device_state`, may be passed
+                instead, so that a program is compiled once for many fits.
+
+        Returns:
+            For each feature int32 [*B] ids, a float32 [*B] number, or a float32 [*B, depth] vector;
+            the same bits for a row alone and in a batch.
+
+        Raises:
+            ValueError: a feature is missing.
+        """
+        for name in self._chains:
+            if name not in encoded:
+                raise ValueError(f"encoded has no feature {name!r}, wanted {list(self._chains)}")
+        own = self.device_state if state is None else {name: state[name] for name in self._chains}
+        if self._program is None:
+            self._program = jax.jit(self._apply)
+        made = self._program({name: encoded[name] for name in self._chains}, own)
+        return {name: made[name] for name in self._chains}  # jit sorts
+
+    def _apply(
+        self, encoded: Mapping[str, Any], own: Mapping[str, Sequence[State]]
+    ) -> dict[str, Any]:
+        features = {}
+        for name, chain in self._chains.items():
+            values: Any = jnp.asarray(encoded[name])
+            if self._is_fine(name):
+                values = Pair(values[..., 0], values[..., 1])
+            for transform, each in zip(chain.transforms[chain.num_host :], own[name], strict=True):
+                if transform.name != "one_hot" and not isinstance(values, Pair):
+                    values = Pair(values.astype(jnp.float32), None)  # ids are numbers here
+                values = transform.core(jnp, opaque(each), values)
+            features[name] = values.value if isinstance(values, Pair) else values
+        return features
+
+    def stack(self, features: Mapping[str, Any]) -> tuple[Array, Array]:
+        """Features as a model takes them: one matrix, and ids for embeddings.
+
+        Args:
+            features: as from `apply`.
+
+        Returns:
+            dense: float32 [*B, D], numbers and vectors one after the other, named by `dense_names`.
+            ids: int32 [*B, K], named by `id_names`; column k is below `id_sizes[k]`.
+        """
+        dense, ids = [], []
+        for name, chain in self._chains.items():
+            values = jnp.asarray(features[name])
+            if _gives(chain) == "id":
+                ids.append(values[..., None])
+            else:
+                dense.append(values if _gives(chain) == "vector" else values[..., None])
+        shape = ids[0].shape[:-1] if ids else dense[0].shape[:-1]
+        return (
+            jnp.concatenate([jnp.zeros((*shape, 0), jnp.float32), *dense], axis=-1),
+            jnp.concatenate([jnp.zeros((*shape, 0), jnp.int32), *ids], axis=-1),
+        )
+
+    def __call__(self, columns: Mapping[str, ArrayLike]) -> dict[str, Any]:
+        """`apply(encode(columns))`."""
+        return self.apply(self.encode(columns))
+
+    def hashed(self, columns: Mapping[str, ArrayLike]) -> dict[str, tuple[NDArray, NDArray]]:
+        """For each feature that hashes, the 64-bit key and the bucket of every row.
+
+        Rows of one bucket and different keys are what a model cannot tell apart.
+        """
+        encoded, table = self.encode(columns), _Table(columns, self._columns())
+        found = {}
+        for name, chain in self._chains.items():
+            if chain.parts:
+                parts = [
+                    encoded[part] if part != name and self._gives_ids(part) else table[part]
+                    for part in chain.parts
+                ]
+                found[name] = (
+                    crosses.keys(parts, chain.transforms[0].options["seed"]),
+                    encoded[name],
+                )
+            elif any(each.name == "hash_buckets" for each in chain.transforms):
+                found[name] = (categories.hashes(table[chain.column]), encoded[name])
+        return found
+
+    # What it is.
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the features, in order."""
+        return tuple(self._chains)
+
+    @property
+    def device_state(self) -> dict[str, tuple[State, ...]]:
+        """The part of the state that `apply` reads: arrays alone, no text."""
+        state = self.state
+        return {name: state[name][chain.num_host :] for name, chain in self._chains.items()}
+
+    @property
+    def id_names(self) -> tuple[str, ...]:
+        """The features that are ids."""
+        return tuple(name for name, chain in self._chains.items() if _gives(chain) == "id")
+
+    @property
+    def id_sizes(self) -> tuple[int, ...]:
+        """How many ids each of `id_names` can take: the rows of its embedding table."""
+        return tuple(self.output(name).width for name in self.id_names)
+
+    @property
+    def dense_names(self) -> tuple[str, ...]:
+        """A name for each column of the dense matrix."""
+        named: list[str] = []
+        for name, chain in self._chains.items():
+            if _gives(chain) == "vector":
+                named.extend(f"{name}={label}" for label in self._labels(name))
+            elif _gives(chain) != "id":
+                named.append(name)
+        return tuple(named)
+
+    def output(self, name: str) -> Output:
+        """What a fitted feature can put out: width, range, out-of-vocabulary ids."""
+        known = Output()
+        for transform, own in zip(self._chains[name].transforms, self.state[name], strict=True):
+            made = transform.output(own)
+            if transform.gives == "same":
+                known = known._replace(
+                    low=max(known.low, made.low), high=min(known.high, made.high)
+                )
+            elif transform.gives == "vector":
+                known = made._replace(out_of_vocabulary=known.out_of_vocabulary)
+            else:
+                known = made
+        return known
+
+    def chain(self, name: str) -> tuple[str, tuple[Transform, ...]]:
+        """Column and transforms of a feature."""
+        return self._chains[name].column, self._chains[name].transforms
+
+    # To a file and back.
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fitted pipeline in what JSON can hold; `from_dict` gives it back to the bit."""
+        state = self.state
+        return {
+            "format": _FORMAT,
+            "features": [
+                {
+                    "name": name,
+                    "column": chain.column,
+                    "transforms": [
+                        {"name": each.name, "options": dict(each.options), "state": _written(own)}
+                        for each, own in zip(chain.transforms, state[name], strict=True)
+                    ],
+                }
+                for name, chain in self._chains.items()
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> "FeaturePipeline":
+        """The pipeline that `to_dict` wrote.
+
+        Raises:
+            ValueError: of another format, or with a transform that is not known.
+        """
+        if written.get("format") != _FORMAT:
+            raise ValueError(f"format is {written.get('format')!r}, wanted {_FORMAT}")
+        features: dict[str, Spec] = {}
+        state = {}
+        for feature in written["features"]:
+            chain, states = [], []
+            for each in feature["transforms"]:
+                if each["name"] not in _KINDS:
+                    raise ValueError(f"transform is {each['name']!r}, wanted one of {list(_KINDS)}")
+                constructor, kind = _KINDS[each["name"]]
+                chain.append(constructor(**each["options"]))
+                states.append(_read_back(each["state"], kind))
+            features[feature["name"]] = (feature["column"], chain)
+            state[feature["name"]] = states
+        return cls(features, state=state)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the fitted pipeline as JSON; the file is there whole or not at all."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        try:
+            temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "FeaturePipeline":
+        """The pipeline that `save` wrote."""
+        text = Path(path).read_text(encoding="utf-8", errors="surrogatepass")
+        return cls.from_dict(json.loads(text))
+
+    def _columns(self) -> list[str]:
+        """Names of the columns that are read."""
+        wanted: dict[str, None] = {}
+        for name, chain in self._chains.items():
+            parts = chain.parts
+            for part in [chain.column] if parts is None else parts:
+                if parts is None or part == name or not self._gives_ids(part):
+                    wanted[part] = None
+        return list(wanted)
+
+    def _gives_ids(self, name: str) -> bool:
+        """Whether a feature of that name is ids when it leaves the host."""
+        chain = self._chains.get(name)
+        return bool(chain and chain.num_host and chain.transforms[chain.num_host - 1].gives == "id")
+
+    def _check_no_circle(self, name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise ValueError(
+                f"features {[*above, name]} are crosses of each other, wanted no circle"
+            )
+        for part in self._chains[name].parts or ():
+            if part != name and self._gives_ids(part):
+                self._check_no_circle(part, (*above, name))
+
+    def _is_fine(self, name: str) -> bool:
+        """Whether the device's part of a chain needs both halves of a number."""
+        chain = self._chains[name]
+        for transform, own in zip(
+            chain.transforms[chain.num_host :], self.state[name][chain.num_host :], strict=True
+        ):
+            if bool(getattr(own, "fine", False)):
+                return True
+            if transform.stage != "either":  # what passes both halves on
+                return False
+        return False
+
+    def _labels(self, name: str) -> list[str]:
+        chain, states = self._chains[name], self.state[name]
+        width = self.output(name).width
+        before = [
+            (transform, own)
+            for transform, own in zip(chain.transforms, states, strict=True)
+            if transform.gives == "id"
+        ]
+        if before and before[-1][0].name == "vocabulary":
+            terms = [str(term) for term in np.asarray(before[-1][1].terms).tolist()]
+            num_oov = before[-1][0].options["num_oov"]
+            others = ["?"] if num_oov == 1 else [f"?{i}" for i in range(num_oov)]
+            return [*terms, *others, "missing"][:width]
+        return [str(i) for i in range(width)]
+
+
+def _told(name: str, chain: _Chain, error: ValueError) -> str:
+    return f"feature {name!r} of column {chain.column!r}: {error}"
+
+
+class _Table:
+    """Columns of one length, each read once."""
+
+    def __init__(self, columns: Mapping[str, ArrayLike], names: Sequence[str]) -> None:
+        self._columns: dict[str, Column] = {}
+        for name in names:
+            if name not in columns:
+                raise ValueError(f"columns has no {name!r}, wanted {list(names)}")
+            self._columns[name] = read(columns[name], f"column {name!r}")
+        shapes = {name: column.missing.shape for name, column in self._columns.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"columns have shapes {shapes}, wanted one length")
+        self.num_rows = next(iter(self._columns.values())).missing.size
+
+    def __getitem__(self, name: str) -> Column:
+        return self._columns[name]
+
+
+def _chain(name: str, spec: Spec) -> _Chain:
+    """A feature's chain, checked."""
+    given: Any = spec
+    column = name
+    # A transform is a tuple, too.
+    if (
+        not isinstance(given, Transform)
+        and isinstance(given, tuple)
+        and isinstance((*given, 0)[0], str)
+    ):
+        if len(given) != 2:
+            raise ValueError(f"feature {name!r} is {given!r}, wanted (column, transforms)")
+        column, given = given
+    transforms: tuple[Transform, ...] = (given,) if isinstance(given, Transform) else tuple(given)
+    gives = "raw"
+    for place, transform in enumerate(transforms):
+        if not isinstance(transform, Transform):
+            raise ValueError(f"feature {name!r} holds {transform!r}, wanted transforms")
+        if transform.name == "cross" and place:
+            raise ValueError(f"feature {name!r} has cross after others, wanted it first")
+        if gives == "vector":
+            raise ValueError(f"feature {name!r} has {transform!r} after one_hot, wanted it last")
+        if transform.name == "one_hot" and gives == "number":
+            raise ValueError(
+                f"feature {name!r} has one_hot of numbers, wanted ids: put buckets before it"
+            )
+        gives = gives if transform.gives == "same" else transform.gives
+    hosts = [place for place, each in enumerate(transforms) if each.stage == "host"]
+    return _Chain(column, transforms, hosts[-1] + 1 if hosts else 0)
+
+
+def _gives(chain: _Chain) -> str:
+    """ "number", "id" or "vector"."""
+    given = [each.gives for each in chain.transforms if each.gives != "same"]
+    return given[-1] if given else "number"
+
+
+def _takes_ids(chain: _Chain) -> bool:
+    """Whether the device's part begins with ids as they are in the column."""
+    rest = [each for each in chain.transforms[chain.num_host :] if each.stage != "either"]
+    return bool(rest and rest[0].name == "one_hot")
+
+
+def apply_on_host(transform: Transform, state: State, values: Any) -> Any:
+    """A transform of a column in NumPy, without a compiler.
+
+    Args:
+        transform: any but a cross.
+        state: its own.
+        values: a column, or what the transform before made of it.
+
+    Returns:
+        ids, numbers or a `Column`.
+    """
+    if transform.stage != "device":
+        return transform.core(np, state, values)
+    if transform.name == "one_hot":
+        return transform.core(np, state, categories.as_ids(values))
+    with np.errstate(all="ignore"):
+        made = transform.core(np, state, split(values))
+    return made
+
+
+def _fit_chain(chain: _Chain, counts: Counts) -> tuple[State, ...]:
+    states = []
+    for place, transform in enumerate(chain.transforms):
+        states.append(transform.finish(counts))
+        if any(each.reads for each in chain.transforms[place + 1 :]):
+            counts = _image(transform, states[-1], counts)
+    return tuple(states)
+
+
+def _image(transform: Transform, state: State, counts: Counts) -> Counts:
+    """The counts of what a transform makes of values that were counted."""
+    image = Counts.empty(counts.max_distinct)
+    if transform.name == "cross":  # what the columns hold together was not counted
+        image = image._replace(missing=counts.total)
+    else:
+        column, weights = counts.as_column()
+        image = image.update(apply_on_host(transform, state, column), weights)
+    if transform.gives == "id":
+        # Every id that can come, also those that did not.
+        width = min(transform.output(state).width, MAX_DISTINCT)
+        image = image.update(np.arange(width), np.zeros(width, np.int64))
+    return image
+
+
+def _written(state: State) -> Any:
+    if not state:
+        return None
+    return {field: _array(np.asarray(value)) for field, value in state._asdict().items()}
+
+
+def _array(array: NDArray) -> dict[str, Any]:
+    """An array as JSON: Python writes the shortest digits that give back a float64 to the bit."""
+    if array.dtype.kind == "f":
+        flat = array.astype(np.float64).ravel().tolist()
+        data = [each if np.isfinite(each) else str(each) for each in flat]
+    else:
+        data = array.ravel().tolist()
+    dtype = "str" if array.dtype.kind == "U" else array.dtype.name
+    return {"dtype": dtype, "shape": list(array.shape), "data": data}
+
+
+def _read_back(written: Any, kind: Any) -> State:
+    if written is None:
+        return ()
+    fields = {}
+    for field, given in written.items():
+        data = given["data"]
+        if given["dtype"].startswith("float"):
+            data = [float(each) for each in data]
+        fields[field] = np.array(data, given["dtype"]).reshape(given["shape"])
+    return kind(**fields)

@@ -1,0 +1,122 @@
+"""The gate: each fault is found, by its name, and a clean table passes."""
+
+import numpy as np
+import pytest
+
+from jaxml.features import (
+    FeaturePipeline,
+    check,
+    clipping,
+    cross,
+    hash_buckets,
+    imputation,
+    linear_scaling,
+    log_scaling,
+    one_hot,
+    vocabulary,
+    z_score,
+)
+
+rng = np.random.default_rng(0)
+N = 2000
+
+
+def table(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "miles": rng.lognormal(6, 0.5, N),
+        "share": rng.random(N),
+        "carrier": rng.choice(list("abcdef"), N),
+        "tail": rng.integers(0, 300, N),
+        "hour": rng.integers(0, 24, N),
+        "delay": np.where(rng.random(N) < 0.02, np.nan, rng.normal(size=N)),
+    }
+
+
+CHAINS = {
+    "miles": [log_scaling(), z_score()],
+    "share": linear_scaling(-1, 1),
+    "carrier": [vocabulary(), one_hot()],
+    "tail": hash_buckets(20_000),
+    "carrier × hour": cross(["carrier", "hour"], 10_000),
+    "delay": [imputation(), clipping(-3, 3), z_score()],
+}
+FITTED = FeaturePipeline(CHAINS).fit(table())
+
+
+def kinds(findings):
+    return [(found.feature, found.kind) for found in findings]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_clean_table_passes(seed):
+    assert check(FITTED, table(seed)) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "wanted"),
+    [
+        ({"share": np.where(np.arange(N) % 50, rng.random(N), np.inf)}, [("share", "not_finite")]),
+        ({"share": np.full(N, 0.5)}, [("share", "constant")]),
+        ({"share": 1.1 * rng.random(N)}, [("share", "out_of_range")]),
+        ({"miles": 1e30 * table()["miles"]}, [("miles", "too_large")]),
+        ({"carrier": ["z"] * N}, [("carrier", "constant"), ("carrier", "out_of_vocabulary")]),
+        ({"carrier": rng.choice(list("abcdefgh"), N)}, [("carrier", "out_of_vocabulary")]),
+        ({"tail": np.repeat([5], N)}, [("tail", "constant")]),
+        ({"delay": np.full(N, np.nan)}, [("delay", "constant")]),
+    ],
+)
+def test_a_fault_is_found(fault, wanted):
+    findings = check(FITTED, {**table(1), **fault})
+    assert kinds(findings) == wanted
+    for found in findings:
+        assert found.value > found.limit or found.kind == "constant"
+        assert found.feature in str(found) and len(found.message) > 20
+
+
+def test_shares_are_measured():
+    faulty = {**table(1), "carrier": np.where(np.arange(N) % 10, "a", "new")}
+    faulty["share"] = np.where(np.arange(N) % 4, faulty["share"], 2.0)
+    by_kind = {found.kind: found for found in check(FITTED, faulty)}
+    assert by_kind["out_of_vocabulary"].value == pytest.approx(0.1)
+    assert by_kind["out_of_range"].value == pytest.approx(0.25)
+    assert kinds(check(FITTED, faulty, max_out_of_vocabulary=0.2, max_out_of_range=0.3)) == []
+
+
+def test_hash_collisions_are_the_rows_taken_for_another():
+    pipeline = FeaturePipeline({"id": hash_buckets(10), "pair": cross(["id", "x"], 10)})
+    ids = np.array([1] * 90 + list(range(100, 110)))
+    fitted = pipeline.fit({"id": ids, "x": np.zeros(100)})
+    found = {
+        f.feature: f
+        for f in check(fitted, {"id": ids, "x": np.zeros(100)})
+        if f.kind == "hash_collisions"
+    }
+    buckets = fitted.encode({"id": ids, "x": np.zeros(100)})["id"]
+    wanted = (
+        1
+        - sum(
+            max(np.unique(ids[buckets == b], return_counts=True)[1]) for b in set(buckets.tolist())
+        )
+        / 100
+    )
+    assert wanted > 0.01
+    if wanted > 0.05:
+        assert found["id"].value == pytest.approx(wanted)
+    strict = check(fitted, {"id": ids, "x": np.zeros(100)}, max_hash_collisions=0.0)
+    assert {f.feature: f.value for f in strict}["id"] == pytest.approx(wanted)
+
+
+def test_raw_numbers_and_missing_values_are_told():
+    fitted = FeaturePipeline({"miles": [], "delay": z_score()}).fit(table())
+    assert kinds(check(fitted, table())) == [("miles", "too_large"), ("delay", "not_finite")]
+
+
+def test_one_row_is_not_constant_and_none_is_refused():
+    row = {name: values[:1] for name, values in table().items()}
+    assert check(FITTED, row) == []
+    assert check(FITTED, {name: values[0] for name, values in table().items()}) == []
+    with pytest.raises(ValueError, match="columns are empty"):
+        check(FITTED, {name: values[:0] for name, values in table().items()})
+    with pytest.raises(ValueError, match="not fitted"):
+        check(FeaturePipeline(CHAINS), table())
