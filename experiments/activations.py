@@ -6,9 +6,10 @@
 Networks of equal width on scikit-learn's digits, SGD with momentum, one learning rate for all. Those of one
 depth are members of a population: one compiled program trains and watches all of them side by side (`vmap`
 over parameters, learning rate and the number of the activation), where `train.fit` would compile a watched
-program for each, 10 to 25 seconds each. Every member's record is diagnosed by itself. Of those that fail,
-`monitor.remedy` of what was found is done, as data, and they are trained again by the same program. Layer
-normalisation is without learned scale here, so that it, too, is a number of a member.
+program for each, 10 to 25 seconds each. Every member's record is diagnosed by itself, without what `fit`
+measures besides when a training is over (curvature, for one). Of those that fail, `monitor.remedy` of what
+was found is done, as data, and they are trained again by the same program. Layer normalisation is without
+learned scale here, so that it, too, is a number of a member.
 
 It ends in `activations.png`, a map of held-out accuracy with what was found and what came of the remedy
 written on it, and in a sentence.
@@ -323,8 +324,7 @@ def picture(path: Path, rows: Sequence[dict[str, Any]], config: Config) -> None:
         limits=(0.1, 1.0),
         xlabel="hidden layers",
         label="held-out accuracy",
-        title="Digits after "
-        f"{config.num_steps} steps: accuracy, what was found first ⇒ accuracy after the remedy",
+        title=f"Accuracy after {config.num_steps} steps, what was found first ⇒ after the remedy",
     )
 
 

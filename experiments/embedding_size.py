@@ -207,7 +207,7 @@ def main(arguments: Sequence[str]) -> int:
         xlabel="size of the embedding of a tail number",
         ylabel="cross entropy of destinations (nats)",
         title=f"{data.sizes[0]:,} tail numbers, {config.num_train:,} flights, "
-        f"{len(config.seeds)} seeds",
+        f"mean over {len(config.seeds)} seed{'s' * (len(config.seeds) != 1)}",
     )
     reports.table(
         "mean over seeds",
