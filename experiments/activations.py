@@ -12,10 +12,10 @@ was found is done, as data, and they are trained again by the same program. Laye
 learned scale here, so that it, too, is a number of a member.
 
 It ends in `activations.png`, a map of held-out accuracy with what was found and what came of the remedy
-written on it, and in a sentence. Of its 84 networks 38 train; something is found in 36 of the 46 others, and
-what is advised, once or twice, revives 35 of these. All but sigmoid train at a depth of 2 unless weights are
-small; at a depth of 12 it takes an initialisation that fits: glorot or he for tanh and elu, he for the ReLUs
-and gelu, glorot for selu. The record is `experiments/results/activations.json`.
+written on it, and in a sentence. Of its 84 networks 38 train; something is found in 36 of the 46 others,
+and what is advised, once or twice, revives 35 of these. All but sigmoid train at a depth of 2 unless
+weights are small; at a depth of 12 it takes an initialisation that fits: glorot or he for tanh and elu, he
+for the ReLUs and gelu, glorot for selu. The record is `experiments/results/activations.json`.
 """
 
 import dataclasses

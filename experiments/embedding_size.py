@@ -12,7 +12,9 @@ Statistical Learning, section 7.10). Tail numbers rarely seen in training are `"
 own.
 
 It ends in `embedding_size.png` and in a sentence, beside two rules of thumb: the fourth root of the number
-of rows (TensorFlow's guide to feature columns, 2017), and 1.6 times its power 0.56 (fastai).
+of rows (TensorFlow's guide to feature columns, 2017), and 1.6 times its power 0.56 (fastai). For 2,625
+tail numbers 16 has the least loss, 2.201, and 8 is enough, 2.210; 1 has 2.948, and 64 has 2.321, and 2.372
+at the end. The record is `experiments/results/embedding-size.json`.
 """
 
 import dataclasses
