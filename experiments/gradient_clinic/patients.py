@@ -75,7 +75,7 @@ _RECURRENT = Recipe(
 PATIENTS: dict[str, Recipe] = {
     "deep": Recipe(widths=(32,) * 10, activation="sigmoid", optimizer="adam", learning_rate=1e-3),
     "deep_sgd": Recipe(widths=(64,) * 6, activation="sigmoid"),
-    "deep_tanh": Recipe(widths=(32,) * 20, activation="tanh", initializer=("variance", 0.4),
+    "deep_tanh": Recipe(widths=(32,) * 20, activation="tanh", initializer=("variance_scaling_normal", 0.4),
                         learning_rate=0.05),
     "tiny": Recipe(widths=(64,) * 4, initializer=("normal", 1e-2), learning_rate=0.05),
     "huge": Recipe(widths=(64,) * 6, initializer=("normal", 0.7), learning_rate=0.01),
@@ -227,7 +227,7 @@ def _model(recipe: Recipe, num_outputs: int) -> nn.Module:
             recipe.widths,
             num_outputs,
             recipe.activation,
-            _initializer(recipe),
+            recipe.initializer,
             recipe.normalization,
             output_activation=recipe.output_activation,
         )
@@ -241,16 +241,6 @@ def _model(recipe: Recipe, num_outputs: int) -> nn.Module:
     else:
         cell = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[recipe.cell](width)
     return _Recurrent(cell, num_outputs)
-
-
-def _initializer(recipe: Recipe) -> Callable[..., Array]:
-    initializers = jax.nn.initializers
-    if isinstance(recipe.initializer, str):
-        return getattr(initializers, recipe.initializer)()
-    name, value = recipe.initializer
-    if name == "variance":
-        return initializers.variance_scaling(value, "fan_in", "normal")
-    return getattr(initializers, name)(value)
 
 
 def fit(recipe: Recipe, seed: int) -> tuple[train.Fit, float]:

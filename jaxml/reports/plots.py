@@ -286,6 +286,91 @@ def curves(
     _write(figure, path)
 
 
+def heatmap(
+    path: str | os.PathLike,
+    values: Sequence[Sequence[float]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    notes: Sequence[Sequence[str]] | None = None,
+    limits: tuple[float, float] | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    label: str,
+    title: str,
+) -> None:
+    """A map of a table: a colour for each value, and a note on it.
+
+    Args:
+        path: the PNG to write.
+        values: `[R, C]`; what is not finite is grey.
+        rows: R names, from the top.
+        columns: C names.
+        notes: `[R, C]` texts; None for the values themselves. Written as small as they must be to fit, down
+            to 5 points.
+        limits: values of the first and the last colour; None for the smallest and the largest.
+        xlabel: the horizontal axis.
+        ylabel: the vertical axis.
+        label: what the colours are.
+        title: the heading.
+
+    Raises:
+        ValueError: if there is no cell, or rows, columns or notes are not as many as the values'.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "map.png")
+    ...     heatmap(picture, [[0.1, 0.9]], rows=["relu"], columns=["2", "8"], label="accuracy", title="")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    table = np.asarray(values, float)
+    wanted = (len(rows), len(columns))
+    if table.shape != wanted or not table.size:
+        raise ValueError(f"values must have shape {wanted}, and a cell; got {table.shape}")
+    if notes is not None and (len(notes), *{len(line) for line in notes}) != wanted:
+        raise ValueError(f"notes must be {wanted[0]} rows of {wanted[1]} texts")
+    if notes is None:
+        notes = [["" if np.isnan(value) else _short(value) for value in line] for line in table]
+    figure, axes = _figure(title)
+    finite = table[np.isfinite(table)]
+    low, high = limits or ((finite.min(), finite.max()) if finite.size else (0.0, 1.0))
+    shown = np.ma.masked_invalid(table)
+    mesh = axes.pcolormesh(
+        shown, cmap="cividis", vmin=low, vmax=high, edgecolors="white", linewidth=1.5
+    )
+    axes.set_facecolor("#bbbbbb")
+    axes.grid(False)
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    # About 880 × 620 pixels are left to the cells; a point is 1.39 pixels, a letter half as wide as high.
+    tall, wide = 620 / len(rows) / 1.39, 880 / len(columns) / 1.39
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=max(5, min(12, 0.72 * tall)))
+    longest = max(len(text) for line in notes for text in line)
+    size = max(5, min(13, 0.62 * tall, wide / (0.6 * max(longest, 1))))
+    for (i, j), value in np.ndenumerate(table):
+        # The upper end of the colours is light.
+        light = np.isnan(value) or (value - low) > 0.55 * (high - low)
+        axes.text(
+            j + 0.5,
+            i + 0.5,
+            notes[i][j],
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="black" if light else "white",
+        )
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.01)
+    bar.set_label(label, fontsize=13)
+    bar.outline.set_visible(False)
+    _write(figure, path)
+
+
 def fitted_lines(
     path: str | os.PathLike,
     points: Mapping[str, tuple[Any, Any]],

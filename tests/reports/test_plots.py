@@ -103,6 +103,26 @@ PICTURES = {
     "one histogram": lambda path: plots.histograms(
         path, [("constant", [-0.5, 0.5], [0])], title="Nothing"
     ),
+    "map": lambda path: plots.heatmap(
+        path,
+        rng.random((28, 3)),
+        rows=[f"leaky_relu, initializer {i}" for i in range(28)],
+        columns=["2", "6", "12"],
+        notes=[["0.10 poor initialization ⇒ 0.95"] * 3] * 28,
+        xlabel="hidden layers",
+        label="held-out accuracy",
+        title="A map of many rows",
+    ),
+    "small map": lambda path: plots.heatmap(
+        path,
+        [[0.1, np.nan], [12.5, 3.0]],
+        rows=["a", "b"],
+        columns=["c", "d"],
+        ylabel="rows",
+        xlabel="columns",
+        label="values",
+        title="Four",
+    ),
     "log scaling": lambda path: plots.scaling(
         path,
         {"ours": ([1e4, 1e8], [[3], [3.1, 3.2]]), "theirs": ([1e4, 1e6], [[4, 5], [111, 120]])},
@@ -137,6 +157,8 @@ def test_a_picture_is_small_and_of_its_size(tmp_path, name):
     assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (1200, 800)
     # Nine lines with markers and a legend of nine, or four panels: these take more.
     assert len(content) < (150_000 if name in ("curves", "trade-off") else 100_000)
+    # Nine lines with markers and a legend of nine take more, and 84 texts on 84 colours.
+    assert len(content) < {"curves": 150_000, "map": 350_000}.get(name, 100_000)
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 
@@ -197,6 +219,15 @@ def test_what_is_drawn_is_what_was_given(drawn):
     assert [text.get_text() for text in bars.texts] == ["0.25", "12"]
 
 
+def test_a_map_has_its_values_colours_and_notes(drawn):
+    axes = drawn(PICTURES["small map"]).axes[0]
+    shown = axes.collections[0].get_array()
+    np.testing.assert_array_equal(shown.filled(-1), [[0.1, -1], [12.5, 3.0]])
+    assert axes.collections[0].get_clim() == (0.1, 12.5)
+    assert [text.get_text() for text in axes.texts] == ["0.10", "", "12", "3.00"]
+    assert axes.yaxis_inverted()
+
+
 def test_the_first_loss_that_is_not_finite_is_named(drawn):
     labels = [line.get_label() for line in drawn(PICTURES["diverged"]).axes[0].get_lines()]
     assert "not finite at step 4,000" in labels
@@ -240,6 +271,9 @@ def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
         (lambda p: draw(p, {}), "must not be empty"),
         (lambda p: draw(p, {"x": ([1, 2], [1])}), "as many x as y"),
         (lambda p: draw(p, {"x": ([0, 2], [1, 1])}), "fit their axis"),
+        (lambda p: heat(p, [[1.0]]), r"shape \(1, 2\).*got \(1, 1\)"),
+        (lambda p: heat(p, [[1.0, 2.0]], [["a"]]), "notes must be 1 rows of 2 texts"),
+        (lambda p: heat(p, [[1.0, 2.0]], [["a", "b"]] * 2), "notes must be 1 rows of 2 texts"),
         (lambda p: scale(p, [0], [[1]]), "positive sizes"),
         (lambda p: scale(p, [1, 2], [[1]]), "positive sizes"),
         (lambda p: scale(p, [10], [[]]), "samples of at least 0 at size 10"),
@@ -258,6 +292,10 @@ def draw(path, series):
 
 def fits(path, points, lines):
     plots.fitted_lines(path, points, lines, xlabel="", ylabel="", title="")
+
+
+def heat(path, values, notes=None):
+    plots.heatmap(path, values, rows=["a"], columns=["b", "c"], notes=notes, label="", title="")
 
 
 def scale(path, sizes, samples):

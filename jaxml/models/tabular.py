@@ -1,0 +1,200 @@
+"""Categorical columns beside dense ones: an embedding for each, and an MLP on all of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxml.models.initializers import InitializerSpec, initializer
+from jaxml.models.mlp import MLP
+from jaxml.types import Array, PyTree
+
+__all__ = ["Embedding", "TabularMLP"]
+
+OutOfRange = Literal["nan", "unknown"]
+
+
+class Embedding(nn.Module):
+    """A vector of size d for each id: row `ids` of a table `[vocabulary_size, d]`.
+
+    `flax.linen.Embed` with an answer to ids that have no row. Left to JAX, −1 would be the last row, and of
+    a table of one row any id that one. Here an id outside of `[0, vocabulary_size)` is either a vector of
+    NaN, so that no loss hides it, or the row of what is unknown, an extra one behind the others; that row
+    learns only if training sees such ids (drop some ids at random, or count the rare ones as unknown).
+
+    Attributes:
+        vocabulary_size: rows, ≥ 1; the one of what is unknown not counted.
+        embedding_dim: d, ≥ 1.
+        out_of_range: `"nan"` or `"unknown"`.
+        embedding_init: as `initializer` takes it; None for Flax's own, entries of variance 1 / d, which
+            makes rows of length one.
+    """
+
+    vocabulary_size: int
+    embedding_dim: int
+    out_of_range: OutOfRange = "nan"
+    embedding_init: InitializerSpec | None = None
+
+    @nn.compact
+    def __call__(self, ids: Array) -> Array:
+        """Looks ids up.
+
+        Args:
+            ids: `[...]`, integers.
+
+        Returns:
+            `[..., embedding_dim]` float32.
+
+        Raises:
+            ValueError: if `ids` are no integers, a size is below 1, or `out_of_range` is unknown.
+
+        Example:
+            >>> import jax
+            >>> vectors, _ = Embedding(3, 2).init_with_output(jax.random.key(0), jnp.array([0, 2, 3, -1]))
+            >>> vectors.shape, jnp.isnan(vectors).any(-1).tolist()
+            ((4, 2), [False, False, True, True])
+        """
+        for name in ("vocabulary_size", "embedding_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if self.out_of_range not in ("nan", "unknown"):
+            raise ValueError(f"out_of_range must be nan or unknown, got {self.out_of_range!r}")
+        ids = jnp.asarray(ids)
+        if not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise ValueError(f"ids must be integers, got {ids.dtype}")
+        if ids.dtype.itemsize < 4:  # Of eight bits the vocabulary's size may be none.
+            ids = ids.astype(jnp.int32)
+        known = (ids >= 0) & (ids < self.vocabulary_size)
+        unknown = self.out_of_range == "unknown"
+        options: dict[str, Any] = {}
+        if self.embedding_init is not None:
+            options["embedding_init"] = initializer(self.embedding_init)
+        table = nn.Embed(
+            self.vocabulary_size + unknown, self.embedding_dim, name="table", **options
+        )
+        vectors = table(jnp.where(known, ids, self.vocabulary_size if unknown else 0))
+        return vectors if unknown else jnp.where(known[..., None], vectors, jnp.nan)
+
+
+class TabularMLP(nn.Module):
+    """An MLP of dense columns and of one embedding for each categorical column.
+
+        mlp([dense, E_0[ids_0], E_1[ids_1], …])
+
+    A cross of columns is a column like any other: its ids come from the features. Parameters are
+    `embedding_0`, `embedding_1`, … and `mlp`.
+
+    Attributes:
+        vocabulary_sizes: K sizes, one a categorical column; ids lie in `[0, size)`.
+        embedding_dims: d, of all columns or of each.
+        widths, num_outputs, activation, kernel_init, normalization, dropout, output_activation, residual:
+            of the `MLP`.
+        embedding_init, out_of_range: of the embeddings, see `Embedding`.
+    """
+
+    vocabulary_sizes: tuple[int, ...]
+    embedding_dims: int | tuple[int, ...]
+    widths: tuple[int, ...]
+    num_outputs: int
+    activation: str | Callable[[Array], Array] = "relu"
+    kernel_init: InitializerSpec | None = None
+    normalization: Literal["none", "layer", "batch"] = "none"
+    dropout: float = 0.0
+    output_activation: str | Callable[[Array], Array] = "none"
+    residual: bool = False
+    embedding_init: InitializerSpec | None = None
+    out_of_range: OutOfRange = "nan"
+
+    @nn.compact
+    def __call__(self, x: PyTree, training: bool = False) -> Array:
+        """Outputs for a batch.
+
+        Args:
+            x: a dict of `dense`, `[..., D]` numbers, and `ids`, `[..., K]` integers, where one may be
+                missing; or the pair `(dense, ids)`; or ids alone, an integer array, which is what a single
+                array can hold (`train.fit`): a float32 cannot count past 2²⁴.
+            training: whether to drop units and to normalise by the batch's own statistics.
+
+        Returns:
+            `[..., num_outputs]` float32; NaN in the rows of ids that are out of range, unless these are
+            `"unknown"`.
+
+        Raises:
+            ValueError: if `x` is none of these, the number of columns of ids is not K, leading axes differ,
+                `embedding_dims` are not K, or there is no column at all.
+
+        Example:
+            >>> import jax
+            >>> module = TabularMLP((16, 105), (3, 8), (32,), 1)
+            >>> x = {"dense": jnp.ones((4, 2)), "ids": jnp.zeros((4, 2), jnp.int32)}
+            >>> variables = module.init(jax.random.key(0), x)
+            >>> variables["params"]["mlp"]["hidden_0"]["kernel"].shape, module.apply(variables, x).shape
+            ((13, 32), (4, 1))
+        """
+        dense, ids = _columns(x)
+        number = len(self.vocabulary_sizes)
+        dims = self.embedding_dims
+        dims = (dims,) * number if isinstance(dims, int) else tuple(dims)
+        if len(dims) != number:
+            raise ValueError(
+                f"embedding_dims must be one or {number}, as vocabulary_sizes, got {dims!r}"
+            )
+        found = 0 if ids is None else ids.shape[-1]
+        if found != number:
+            raise ValueError(f"ids must have {number} columns, as vocabulary_sizes, got {found}")
+        if dense is not None and ids is not None and dense.shape[:-1] != ids.shape[:-1]:
+            raise ValueError(
+                f"dense and ids must have the same leading axes, got {dense.shape} and {ids.shape}"
+            )
+        parts = [] if dense is None else [dense]
+        if ids is not None:
+            parts += [
+                Embedding(size, dim, self.out_of_range, self.embedding_init, name=f"embedding_{i}")(
+                    ids[..., i]
+                )
+                for i, (size, dim) in enumerate(zip(self.vocabulary_sizes, dims, strict=True))
+            ]
+        if not parts:
+            raise ValueError("x must hold dense columns or ids, got neither")
+        mlp = MLP(
+            self.widths,
+            self.num_outputs,
+            self.activation,
+            self.kernel_init,
+            self.normalization,
+            self.dropout,
+            self.output_activation,
+            self.residual,
+            name="mlp",
+        )
+        return mlp(jnp.concatenate(parts, axis=-1), training)
+
+
+def _columns(x: PyTree) -> tuple[Array | None, Array | None]:
+    """Dense columns as floats, and ids."""
+    dense: Any
+    ids: Any
+    if isinstance(x, Mapping):
+        if not x or set(x) - {"dense", "ids"}:
+            raise ValueError(f"x must have the keys dense and ids, got {sorted(x)}")
+        dense, ids = x.get("dense"), x.get("ids")
+    elif isinstance(x, tuple | list):
+        if len(x) != 2:
+            raise ValueError(f"x must be a pair (dense, ids), got {len(x)} parts")
+        dense, ids = x
+    else:
+        dense, ids = None, x
+    if ids is not None:
+        ids = jnp.asarray(ids)
+        if not jnp.issubdtype(ids.dtype, jnp.integer) or not ids.ndim:
+            raise ValueError(
+                f"ids must be an array [..., K] of integers, got {ids.dtype} {ids.shape}"
+            )
+    if dense is not None:
+        dense = jnp.asarray(dense)
+        if not dense.ndim:
+            raise ValueError("dense must be an array [..., D], got a scalar")
+        if not jnp.issubdtype(dense.dtype, jnp.floating):
+            dense = dense.astype(jnp.float32)
+    return dense, ids

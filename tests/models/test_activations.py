@@ -1,0 +1,71 @@
+"""Activations by name, and the slope that is learned."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from jaxml import models
+
+X = np.linspace(-6, 6, 41)
+
+# By their own formulas, in float64.
+FORMULAS = {
+    "none": X,
+    "relu": np.maximum(X, 0),
+    "leaky_relu": np.where(X > 0, X, 0.01 * X),
+    "elu": np.where(X > 0, X, np.expm1(X)),
+    "selu": 1.0507009873554805 * np.where(X > 0, X, 1.6732632423543772 * np.expm1(X)),
+    "gelu": X * special.ndtr(X),
+    "silu": X * special.expit(X),
+    "swish": X * special.expit(X),
+    "softplus": np.logaddexp(X, 0),
+    "sigmoid": special.expit(X),
+    "tanh": np.tanh(X),
+    "exponential": np.exp(X),
+    "softmax": special.softmax(X),
+}
+
+
+@pytest.mark.parametrize("name", models.ACTIVATIONS)
+def test_they_are_their_formulas(name):
+    # Flax's GELU is the tanh formula, 5e-4 from the exact one.
+    tolerance = 1e-3 if name == "gelu" else 1e-5
+    outputs = models.activate(jnp.asarray(X, jnp.float32), name)
+    np.testing.assert_allclose(outputs, FORMULAS[name], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in models.ACTIVATIONS if name != "exponential"])
+def test_far_out_values_and_slopes_are_finite(name):
+    far = jnp.array([-1e4, -1.0, 0.0, 1.0, 1e4])
+    outputs, pull = jax.vjp(lambda x: models.activate(x, name), far)
+    assert np.isfinite(outputs).all() and np.isfinite(pull(jnp.ones(5))[0]).all()
+
+
+def test_the_slope_of_prelu_is_learned(key):
+    module = models.MLP((1,), 1, "prelu", ("constant", 1.0))
+    x = jnp.array([[-2.0], [3.0]])
+    variables = module.init(key, x)
+    assert set(variables["params"]) == {"hidden_0", "slope_0", "output"}
+    slope = variables["params"]["slope_0"]["negative_slope"]
+    assert slope.shape == ()
+    np.testing.assert_allclose(module.apply(variables, x), [[-2 * slope], [3.0]], rtol=1e-6)
+    gradient = jax.grad(lambda v: module.apply(v, x).sum())(variables)
+    np.testing.assert_allclose(gradient["params"]["slope_0"]["negative_slope"], -2.0, rtol=1e-6)
+
+
+def test_any_function_and_any_module_is_one(key):
+    x = jnp.ones((2, 3))
+    square = models.MLP((4, 4), 1, jnp.square, output_activation=jnp.exp)
+    variables = square.init(key, x)
+    assert (square.apply(variables, x) > 0).all()
+    shared = models.MLP((4, 4), 1, nn.PReLU())
+    assert set(shared.init(key, x)["params"]) == {"activation", "hidden_0", "hidden_1", "output"}
+
+
+def test_what_is_none_is_refused(key):
+    for module in (models.MLP((4,), 1, "rely"), models.MLP((4,), 1, output_activation="rely")):
+        with pytest.raises(ValueError, match=r"activation must be .*prelu, got 'rely'"):
+            module.init(key, jnp.ones((2, 3)))

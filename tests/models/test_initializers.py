@@ -1,0 +1,108 @@
+"""Initialisers have the variance their table says, and no mean."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxml import models
+
+FAN_IN, FAN_OUT = 200, 300
+
+VARIANCES = {
+    "he_normal": 2 / FAN_IN,
+    "he_uniform": 2 / FAN_IN,
+    "glorot_normal": 2 / (FAN_IN + FAN_OUT),
+    "glorot_uniform": 2 / (FAN_IN + FAN_OUT),
+    "lecun_normal": 1 / FAN_IN,
+    "lecun_uniform": 1 / FAN_IN,
+    "orthogonal": 1 / FAN_OUT,  # FAN_IN rows of length one, FAN_OUT long.
+    ("orthogonal", 2.0): 4 / FAN_OUT,
+    ("variance_scaling_normal", 0.4): 0.4 / FAN_IN,
+    ("variance_scaling_uniform", 0.4): 0.4 / FAN_IN,
+    ("variance_normal", 0.3): 0.3,
+    ("variance_uniform", 0.3): 0.3,
+    "normal": 1e-4,
+    ("normal", 0.2): 0.04,
+}
+
+
+@pytest.mark.parametrize("spec", VARIANCES, ids=str)
+def test_variance_and_mean(key, spec):
+    init = jax.jit(lambda key: models.initializer(spec)(key, (FAN_IN, FAN_OUT), jnp.float32))
+    kernel = np.asarray(init(key), np.float64)
+    variance = VARIANCES[spec]
+    number = kernel.size
+    assert kernel.shape == (FAN_IN, FAN_OUT)
+    # Five standard errors; the fourth moment is at most a normal one's, 3σ⁴.
+    assert abs(kernel.mean()) < 5 * np.sqrt(variance / number)
+    assert abs(np.square(kernel).mean() / variance - 1) < 5 * np.sqrt(2 / number)
+    if "uniform" in str(spec):
+        assert 0.99 < np.abs(kernel).max() / np.sqrt(3 * variance) <= 1 + 1e-6
+
+
+def test_every_name_is_tested():
+    names = {spec if isinstance(spec, str) else spec[0] for spec in VARIANCES}
+    assert names | {"zeros", "constant"} == set(models.INITIALIZERS)
+
+
+def test_orthogonal_rows(key):
+    kernel = models.initializer(("orthogonal", 3.0))(key, (20, 30))
+    np.testing.assert_allclose(kernel @ kernel.T, 9 * np.eye(20), atol=1e-4)
+
+
+def test_constants(key):
+    assert (models.initializer("zeros")(key, (2, 3)) == 0).all()
+    assert (models.initializer(("constant", -1.5))(key, (2, 3)) == -1.5).all()
+
+
+def test_a_function_is_itself_and_a_name_reaches_the_layers(key):
+    own = jax.nn.initializers.ones
+    assert models.initializer(own) is own
+    x = jnp.ones((1, 3))
+    for spec in (own, ("constant", 1.0)):
+        params = models.MLP((2,), 1, kernel_init=spec).init(key, x)["params"]
+        assert (params["hidden_0"]["kernel"] == 1).all() and (params["output"]["kernel"] == 1).all()
+    named = models.MLP((4,), 1, kernel_init="he_normal").init(key, x)
+    given = models.MLP((4,), 1, kernel_init=jax.nn.initializers.he_normal()).init(key, x)
+    jax.tree.map(np.testing.assert_array_equal, named, given)
+
+
+def test_the_dtype_asked_for(key):
+    for spec in VARIANCES:
+        if "orthogonal" not in str(spec):  # There is no QR of half precision.
+            assert models.initializer(spec)(key, (3, 4), jnp.bfloat16).dtype == jnp.bfloat16, spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("xavier", "a name among he_normal.* got 'xavier'"),
+        (3, "got 3"),
+        (("he_normal", 2.0), "'he_normal' takes no number, got 2.0"),
+        ("variance_normal", "'variance_normal' needs a number"),
+        (("variance_normal", -0.1), r"at least 0 \(variance of a weight\), got -0.1"),
+        (("normal", float("nan")), "finite"),
+    ],
+)
+def test_what_is_no_initialiser(spec, message):
+    with pytest.raises(ValueError, match=message):
+        models.initializer(spec)
+
+
+def test_selu_keeps_activations_normalised_with_lecun_and_not_with_he(key):
+    """Mean 0 and variance 1 are a fixed point (Klambauer et al., 2017, theorem 1)."""
+    x = jax.random.normal(key, (256, 64))
+
+    def last(init, activation):
+        module = models.MLP((64,) * 10, 1, activation, init)
+        listener, variables = models.listen(module), jax.jit(module.init)(jax.random.key(1), x)
+        _, _, seen = listener.apply(variables, listener.taps(variables, x), x)
+        return np.asarray(seen["output"].inputs)
+
+    kept = last("lecun_normal", "selu")
+    assert abs(kept.mean()) < 0.2 and 0.7 < kept.std() < 1.3
+    assert last("he_normal", "selu").std() > 2
+    # The factor 2 is what a ReLU takes: the second moment is kept with it, and lost without.
+    assert 0.1 < np.square(last("he_normal", "relu")).mean() < 10
+    assert np.square(last("lecun_normal", "relu")).mean() < 0.01

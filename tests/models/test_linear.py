@@ -1,0 +1,106 @@
+"""Linear models reach what has a closed form, or another library's answer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+from scipy import optimize
+from sklearn.linear_model import LogisticRegression
+
+from jaxml import models
+
+NOISE = np.random.default_rng(2)
+X = NOISE.normal(size=(120, 3)).astype(np.float32)
+
+
+def minimised(module, loss):
+    """A convex loss has one minimum."""
+    model = models.from_linen(module)
+    start, structure = ravel_pytree(model.init(jax.random.key(0), X)["params"])
+
+    @jax.jit
+    def value_and_grad(flat):
+        def mean(flat):
+            params = structure(flat)
+            return jnp.mean(loss(model.apply({"params": params}, X)[0], params))
+
+        return jax.value_and_grad(mean)(flat)
+
+    def doubled(flat):
+        return [np.asarray(part, np.float64) for part in value_and_grad(jnp.float32(flat))]
+
+    return structure(jnp.float32(optimize.minimize(doubled, start, jac=True).x))["output"]
+
+
+def test_regression_is_least_squares():
+    y = X @ np.array([1.0, -2.0, 0.5], np.float32) + 3 + NOISE.normal(size=120).astype(np.float32)
+    found = minimised(models.LinearRegression(), lambda out, _: optax.squared_error(out, y))
+    columns = np.c_[X, np.ones(120)].astype(np.float64)
+    wanted = np.linalg.lstsq(columns, y, rcond=None)[0]
+    np.testing.assert_allclose(found["kernel"][:, 0], wanted[:3], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found["bias"], wanted[3:], rtol=1e-3, atol=1e-4)
+
+
+def test_classifiers_find_what_scikit_learn_finds():
+    logits = X @ NOISE.normal(size=(3, 3)) + [0.3, 0, -0.3]
+    y = (logits + NOISE.gumbel(size=(120, 3))).argmax(1)
+
+    # Half the squared weights over N, as scikit-learn has it with C = 1.
+    def penalty(params):
+        return 0.5 * jnp.sum(jnp.square(params["output"]["kernel"])) / 120
+
+    wanted = LogisticRegression(tol=1e-8, max_iter=1000).fit(X, y)
+    found = minimised(
+        models.SoftmaxClassifier(3),
+        lambda out, p: optax.softmax_cross_entropy_with_integer_labels(out, y) + penalty(p),
+    )
+    np.testing.assert_allclose(found["kernel"].T, wanted.coef_, rtol=0.01, atol=2e-3)
+    every = minimised(
+        models.OneVsAllClassifier(3),
+        lambda out, p: (
+            optax.sigmoid_binary_cross_entropy(out, jax.nn.one_hot(y, 3)).sum(-1) + penalty(p)
+        ),
+    )
+    alone = minimised(
+        models.LogisticRegression(),
+        lambda out, p: optax.sigmoid_binary_cross_entropy(out, y == 1) + penalty(p),
+    )
+    wanted = LogisticRegression(tol=1e-8, max_iter=1000).fit(X, y == 1)
+    np.testing.assert_allclose(alone["kernel"].T, wanted.coef_, rtol=0.01, atol=2e-3)
+    np.testing.assert_allclose(every["kernel"][:, 1], alone["kernel"][:, 0], rtol=0.01, atol=2e-3)
+    np.testing.assert_allclose(every["bias"][1], alone["bias"][0], rtol=0.01, atol=2e-3)
+
+
+def test_they_start_at_zero_or_where_they_are_told(key):
+    assert not any(leaf.any() for leaf in jax.tree.leaves(models.Linear(2).init(key, X)))
+    module = models.OneVsAllClassifier(100, bias_init=("constant", -float(np.log(99))))
+    logits = module.init_with_output(key, X)[0]
+    np.testing.assert_allclose(module.probabilities(logits), np.full((120, 100), 0.01), rtol=1e-5)
+    params = models.LinearRegression("he_normal", use_bias=False).init(key, X)["params"]
+    assert set(params["output"]) == {"kernel"} and params["output"]["kernel"].any()
+
+
+def test_probabilities():
+    z = jnp.array([[1.0, -2.0, 0.5], [1e4, -1e4, 0.0]])
+    softmax = models.SoftmaxClassifier.probabilities(z)
+    np.testing.assert_allclose(softmax.sum(-1), np.ones(2), rtol=1e-6)
+    np.testing.assert_allclose(softmax[1], [1, 0, 0])
+    for module in (models.OneVsAllClassifier, models.LogisticRegression):
+        np.testing.assert_allclose(module.probabilities(z), 1 / (1 + np.exp(-np.clip(z, -80, 80))),
+                                   rtol=1e-5, atol=1e-30)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (models.Linear(0), "num_outputs must be at least 1, got 0"),
+        (models.SoftmaxClassifier(0), "num_classes must be at least 1, got 0"),
+        (models.OneVsAllClassifier(-1), "num_classes must be at least 1, got -1"),
+        (models.LogisticRegression("ones"), "initializer must be .* got 'ones'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(key, module, message):
+    with pytest.raises(ValueError, match=message):
+        module.init(key, X)

@@ -1,0 +1,115 @@
+"""The MLP against its formula, layer by layer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxml import models
+
+X = np.random.default_rng(1).normal(size=(7, 4)).astype(np.float32)
+
+
+def made(module, key, x=X):
+    variables = module.init(key, x)
+    return variables, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+
+
+def dense(x, layer):
+    return x @ layer["kernel"] + layer.get("bias", 0)
+
+
+def test_plain(key):
+    module = models.MLP((5, 3), 2, "tanh")
+    variables, params = made(module, key)
+    h = np.tanh(dense(np.tanh(dense(X, params["hidden_0"])), params["hidden_1"]))
+    np.testing.assert_allclose(
+        module.apply(variables, X), dense(h, params["output"]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_residual_where_widths_agree_and_through_a_projection_where_not(key):
+    module = models.MLP((4, 6, 6), 2, "tanh", residual=True)
+    variables, params = made(module, key)
+    assert set(params) == {"hidden_0", "hidden_1", "hidden_2", "skip_1", "output"}
+    assert set(params["skip_1"]) == {"kernel"}
+    h = X + np.tanh(dense(X, params["hidden_0"]))
+    h = h @ params["skip_1"]["kernel"] + np.tanh(dense(h, params["hidden_1"]))
+    h = h + np.tanh(dense(h, params["hidden_2"]))
+    np.testing.assert_allclose(
+        module.apply(variables, X), dense(h, params["output"]), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_residual_connections_keep_the_gradient_of_a_deep_net(key):
+    """Twelve sigmoids: what reaches the first layer, with and without."""
+
+    def first(residual):
+        module = models.MLP((8,) * 12, 1, "sigmoid", residual=residual)
+        variables = jax.jit(module.init)(key, X)
+        gradient = jax.jit(jax.grad(lambda v: jnp.square(module.apply(v, X)).sum()))(variables)
+        gradient = gradient["params"]
+        norms = [np.linalg.norm(gradient[f"hidden_{i}"]["kernel"]) for i in (0, 11)]
+        return norms[0] / norms[1]
+
+    assert first(False) < 1e-4 and first(True) > 0.1
+
+
+@pytest.mark.parametrize("normalization", ["layer", "batch"])
+def test_normalised_between_layer_and_activation(key, normalization):
+    module = models.MLP((5,), 1, "none", normalization=normalization, output_activation="none")
+    variables, params = made(module, key)
+    axis = 1 if normalization == "layer" else 0
+    h = dense(X, params["hidden_0"])
+    h = (h - h.mean(axis, keepdims=True)) / np.sqrt(h.var(axis, keepdims=True) + 1e-6)
+    outputs, _ = models.from_linen(module).apply(variables, X, training=True)
+    np.testing.assert_allclose(outputs, dense(h, params["output"]), rtol=1e-3, atol=1e-3)
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share(key):
+    module = models.MLP((2000,), 1, "none", ("constant", 0.0), dropout=0.3)
+    variables = module.init(key, X)
+    variables["params"]["hidden_0"]["bias"] += 1.0
+    variables["params"]["output"]["kernel"] += 1 / 2000
+    model = models.from_linen(module)
+    np.testing.assert_allclose(model.apply(variables, X)[0], np.ones((7, 1)), rtol=1e-5)
+    dropped, _ = model.apply(variables, X, key=key, training=True)
+    # Units that stay are 1 / 0.7: the mean of 2,000 has deviation √(0.3 / 0.7 / 2,000) = 0.0146.
+    assert (np.abs(dropped - 1) < 5 * 0.0146).all() and np.ptp(dropped) > 0
+
+
+def test_batch_statistics_reach_evaluation(key):
+    """Running means start at (0, 1) and go a hundredth of the way to the batch's."""
+    module = models.MLP((5,), 1, normalization="batch")
+    model, x = models.from_linen(module), 3 + 2 * X
+    variables = model.init(key, x)
+    outputs, state = model.apply(variables, x, training=True)
+    moved = state["batch_stats"]["norm_0"]
+    reached = {"mean": moved["mean"] / 0.01, "var": (moved["var"] - 0.99) / 0.01}
+    evaluated, _ = model.apply({**variables, "batch_stats": {"norm_0": reached}}, x)
+    np.testing.assert_allclose(evaluated, outputs, rtol=1e-3, atol=1e-3)
+    assert not np.allclose(model.apply(variables, x)[0], outputs, atol=0.1)
+
+
+def test_computed_in_half_precision_with_parameters_in_full(key):
+    module = models.MLP((5, 5), 2, normalization="layer", residual=True, dtype=jnp.bfloat16)
+    variables = module.init(key, X)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+    assert module.apply(variables, X).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (models.MLP((4,), 1, normalization="group"), "normalization must be .* got 'group'"),
+        (models.MLP((), 1, normalization="group"), "normalization must be .* got 'group'"),
+        (models.MLP((4,), 1, dropout=1.0), r"dropout must be in \[0, 1\), got 1.0"),
+        (models.MLP((4,), 1, dropout=-0.1), r"dropout must be in \[0, 1\), got -0.1"),
+        (models.MLP((4, 0), 1), r"widths must be at least 1, got \(4, 0\)"),
+        (models.MLP((4,), 0), "num_outputs must be at least 1, got 0"),
+        (models.MLP((4,), 1, kernel_init="he"), "initializer must be"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(key, module, message):
+    with pytest.raises(ValueError, match=message):
+        module.init(key, X)
