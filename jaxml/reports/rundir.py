@@ -424,23 +424,27 @@ def _started(path: Path) -> datetime:
 
 def _curves(path: Path, problems: list[str]) -> tuple[tuple[Any, Any, Any, Any], int | None]:
     """Steps and losses of training and of validation, and the last step that anything is known of."""
-    rows: list[dict[str, int | float]] = []
     try:
         rows = jsonl.read(path / METRICS)
+        curves: list[Any] = []
+        for names in (_TRAINING, _VALIDATION):
+            name = next((name for name in names if any(name in row for row in rows)), names[0])
+            chosen = [row for row in rows if name in row]
+            curves.append(np.array([row["step"] for row in chosen], np.int64))
+            curves.append(np.array([row[name] for row in chosen], np.float64))
+        steps, losses, held_steps, held = curves
+        last = max((int(row["step"]) for row in rows), default=None)
+        return (steps, losses, held_steps, held), last
     except FileNotFoundError:
         pass
     except OSError as error:
         problems.append(f"{METRICS}: cannot be read: {error.strerror}")
+    except OverflowError as error:
+        problems.append(f"{METRICS} holds a number that is too large: {error}")
     except ValueError as error:
         problems.append(str(error).removeprefix(f"{path}{os.sep}"))
-    curves: list[Any] = []
-    for names in (_TRAINING, _VALIDATION):
-        name = next((name for name in names if any(name in row for row in rows)), None)
-        chosen = [row for row in rows if name in row]
-        curves.append(np.array([row["step"] for row in chosen], np.int64))
-        curves.append(np.array([row[name] for row in chosen if name is not None], np.float64))
-    last = max((int(row["step"]) for row in rows), default=None)
-    return tuple(curves), last
+    steps, losses = np.zeros(0, np.int64), np.zeros(0, np.float64)
+    return (steps, losses, steps, losses), None
 
 
 def _this_process() -> dict[str, Any]:
@@ -519,6 +523,9 @@ def _finding(given: Any) -> dict[str, Any]:
         raise ValueError(f"findings must have a mapping as evidence; got {fields['evidence']!r}")
     if isinstance(fields["step"], bool) or not isinstance(fields["step"], int | np.integer):
         raise ValueError(f"findings must have an integer as step; got {fields['step']!r}")
+    for name in ("symptom", "where", "severity", "cause", "remedy"):
+        if not isinstance(fields[name], str):
+            raise ValueError(f"findings must have a text as {name}; got {fields[name]!r}")
     return {name: fields[name] for name in _FINDING}
 
 

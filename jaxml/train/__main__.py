@@ -203,11 +203,15 @@ def main(arguments: Sequence[str]) -> int:
                 )
             print(f"picture: {options.plot}")
         if options.findings:
-            print("\n".join(map(told, runs)))
+            print("\n".join(map(told, runs)), flush=True)
         elif options.plot is None:
             reports.table(
                 f"{len(runs):,} {'run' if len(runs) == 1 else 'runs'}", COLUMNS, [*map(row, runs)]
             )
+    except BrokenPipeError:
+        # Piped into `head`, which has seen enough; Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

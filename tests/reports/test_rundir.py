@@ -223,6 +223,7 @@ def test_a_run_without_curves_is_finished_too(tmp_path):
         ({"findings": [{"symptom": "x"}]}, "findings must have the fields symptom, step"),
         ({"findings": ["dead"]}, "findings must have the fields"),
         ({"findings": [DIED._replace(step=1.5)]}, "integer as step"),
+        ({"findings": [DIED._replace(cause=None)]}, "text as cause"),
         ({"findings": [DIED._replace(evidence=None)]}, "mapping as evidence"),
         ({"summary": [1]}, "summary must be a mapping"),
         ({"summary": {"f": print}}, "summary must be a JSON object"),
@@ -331,6 +332,11 @@ def test_runs_are_found_wherever_they_lie_the_newest_last(tmp_path):
         ("findings.json", b"{}", "findings.json is damaged: it holds no JSON list"),
         ("findings.json", b'[{"symptom": "x"}]', "findings.json is damaged: entry 0"),
         ("findings.json", b"[1]", "findings.json is damaged: entry 0"),
+        (
+            "metrics.jsonl",
+            b'{"step": 1' + b"0" * 30 + b', "loss": 1}\n',
+            "metrics.jsonl holds a num",
+        ),
         ("summary.json", b"\0\0\0", "summary.json is damaged"),
     ],
 )

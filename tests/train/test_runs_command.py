@@ -1,5 +1,6 @@
 """The command that lists runs, compares their curves and tells what was found in them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -192,3 +193,14 @@ def test_the_command_as_it_is_typed(runs):
     )
     assert done.returncode == 0, done.stderr
     assert all(str(run) in done.stdout for run in runs)
+
+
+def test_who_has_read_enough_of_it_is_not_told_of_an_error(runs):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxml.train", *runs],
+            stdout=closed, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
