@@ -298,7 +298,9 @@ def compared_curves(
 
     Each run has a colour; training is smoothed as in `loss_curves`, with what was measured faintly behind
     it. The axis is logarithmic if all losses are positive and their course spans more than a factor of
-    20. Where a loss is first not finite, a cross ends the line, and the legend names the step.
+    20. Where a loss is first not finite, a cross ends the line, and the legend names the step. A run
+    that ends above ten times its first loss has diverged: where others have not, the axis is theirs, and
+    the legend says how high it has gone.
 
     Args:
         path: the PNG to write.
@@ -339,9 +341,22 @@ def compared_curves(
         for label, (_, losses, _, _) in pairs.items()
     }
     smooth = {label: _smooth(raw) for label, raw in shown.items()}
-    courses = [*smooth.values(), *(held for *_, held in pairs.values())]
-    course = np.concatenate(courses)
-    if every.min() > 0 and _scale(axes.yaxis, course[np.isfinite(course)]):
+    diverged = {label for label, raw in shown.items() if _has_diverged(raw)}
+    course = np.concatenate(
+        [
+            part
+            for label, (*_, held) in pairs.items()
+            if label not in diverged
+            for part in (smooth[label], held)
+        ]
+        or [every]
+    )
+    course = course[np.isfinite(course)]
+    if not course.size:
+        course, diverged = every, set()
+    low, high = course.min(), course.max()
+    too_high = {label for label in diverged if np.nanmax(shown[label]) > 10 * high > 0}
+    if every.min() > 0 and _scale(axes.yaxis, course):
         smooth = {label: np.exp(_smooth(np.log(raw))) for label, raw in shown.items()}
     colors = _distinct(len(pairs))
     for color, (label, (steps, losses, held_steps, held)) in zip(
@@ -349,6 +364,8 @@ def compared_curves(
     ):
         lost = ~np.isfinite(losses)
         ending = f", not finite from step {steps[np.argmax(lost)]:,.0f}" if lost.any() else ""
+        if label in too_high:
+            ending = f", rises to {np.nanmax(shown[label]):.2g}{ending}"
         told = textwrap.fill(f"{label}{ending}", 110)  # as much as the picture is wide
         axes.plot([], [], color=color, linewidth=2, label=told)
         axes.plot(steps, shown[label], color=color, alpha=0.2, linewidth=0.8, antialiased=False)
@@ -364,6 +381,10 @@ def compared_curves(
         axes.plot([], [], color="#777777", linewidth=2, label="training")
     if any(len(held) for *_, held in pairs.values()):
         axes.plot([], [], "--", color="#777777", marker="o", label="validation")
+    if too_high:
+        ratio, room = (high / low) ** 0.05 if low > 0 else 1.0, 0.05 * (high - low) or high / 2
+        logarithmic = axes.get_yscale() == "log"
+        axes.set_ylim(*((low / ratio, high * ratio) if logarithmic else (low - room, high + room)))
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     ends = np.concatenate([part for run in pairs.values() for part in (run[0], run[2])])
@@ -576,6 +597,13 @@ def _legend(figure: Any, axes: Any) -> None:
 def _write(figure: Any, path: str | os.PathLike) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", pil_kwargs={"optimize": True})
+
+
+def _has_diverged(losses: np.ndarray) -> bool:
+    """Whether the last tenth of the losses is above ten times the first one; NaN is left out."""
+    finite = losses[np.isfinite(losses)]
+    tail = finite[-max(1, len(finite) // 10) :]
+    return bool(len(finite) and finite[0] > 0 and np.median(tail) > 10 * finite[0])
 
 
 def _distinct(count: int) -> list[Any]:

@@ -208,6 +208,27 @@ def test_compared_runs_have_a_line_each_and_say_where_they_end(drawn):
     assert cross.get_xdata() == [1999]
 
 
+def test_a_run_that_diverged_does_not_press_the_others_flat(drawn):
+    runs = {
+        "good": (STEPS, NOISY, [0, 6000], [9.0, 2.0]),
+        "bad": (STEPS, NOISY * np.exp(STEPS / 100), [], []),
+        "worse": (STEPS, np.where(STEPS < 99, 9 + 1e9 * STEPS, np.nan), [], []),
+    }
+    (axes,) = drawn(lambda path: compare(path, runs)).axes
+    low, high = axes.get_ylim()
+    assert low < 1.3 and 9 < high < 12
+    assert axes.get_legend_handles_labels()[1][:3] == [
+        "good", f"bad, rises to {runs['bad'][1].max():.2g}",
+        "worse, rises to 9.8e+10, not finite from step 99",
+    ]  # fmt: skip
+    (axes,) = drawn(lambda path: compare(path, {**runs, "good": ([0], [2.0], [], [])})).axes
+    assert axes.get_ylim() == (1.0, 3.0)
+    del runs["good"]  # None to compare them with: they are shown whole.
+    (axes,) = drawn(lambda path: compare(path, runs)).axes
+    assert axes.get_ylim()[1] > 1e25 and axes.get_yscale() == "log"
+    assert axes.get_legend_handles_labels()[1][0] == "bad"
+
+
 def test_compared_runs_of_one_kind_of_loss_or_one_step_are_drawn(drawn):
     (axes,) = drawn(
         lambda path: compare(
