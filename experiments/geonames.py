@@ -557,9 +557,12 @@ def train_command(config: Config, *, run_dir: Path | None, resume: Path | None) 
     check(config)
     aliases = load_aliases(config)
     if resume is None:
-        run_dir = reports.rundir.create("geonames", config, path=run_dir)
+        run_dir = reports.rundir.create(
+            "geonames", config, path=run_dir, environment=bench.environment()
+        )
     else:
         run_dir = resume.absolute()
+        reports.rundir.claim(run_dir)
     print(f"run directory: {run_dir}")
     names = aliases.names
     print(f"{names.num_places:,} places, {len(names.train):,} aliases to learn from")

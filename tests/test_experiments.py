@@ -58,7 +58,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json", "loss.png",
-        "results.png",
+        "results.png", "environment.json", "process.json",
     }  # fmt: skip
     assert json.loads((finished / "config.json").read_text())["num_steps"] == 130
     record = reports.jsonl.read(finished / "metrics.jsonl")

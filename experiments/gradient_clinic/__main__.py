@@ -74,8 +74,10 @@ def main(arguments: Sequence[str]) -> int:
         known = ", ".join(PATIENTS)
         print(f"error: unknown patient {unknown[0]!r}: choose among {known}", file=sys.stderr)
         return 2
-    run_dir = reports.rundir.create("gradient_clinic", config, path=config.run_dir)
     place = bench.environment()
+    run_dir = reports.rundir.create(
+        "gradient_clinic", config, path=config.run_dir, environment=place
+    )
     rows: list[dict[str, Any]] = []
     for name in config.patients or tuple(PATIENTS):
         for seed in config.seeds:
@@ -90,6 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         bench.write_rows(config.json, rows)
     sick = [row for row in rows if row["sick"]]
     helped = sum(row["helped"] for row in sick)
+    reports.rundir.record(run_dir, loss_curve=(), summary={"sick": len(sick), "helped": helped})
     reports.table(
         f"{helped} of {len(sick)} sick ones helped; {len(rows) - len(sick)} were not sick",
         ["patient", "seed", "saved before", "after", "found first", "left"],

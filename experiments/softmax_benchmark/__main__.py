@@ -130,8 +130,11 @@ def _run(config: Config) -> int:
     if config.resume is not None:
         run_dir = config.resume.absolute()
         reports.rundir.read_config(run_dir)
+        reports.rundir.claim(run_dir)
     else:
-        run_dir = reports.rundir.create("softmax_benchmark", config, path=config.run_dir)
+        run_dir = reports.rundir.create(
+            "softmax_benchmark", config, path=config.run_dir, environment=bench.environment()
+        )
     measured: dict[str, list[dict[str, Any]]] = {}
     if "cost" in config.parts:
         measured["cost"] = _cost(config, run_dir)
@@ -144,8 +147,10 @@ def _run(config: Config) -> int:
             config.json, [{"part": part, **row} for part, rows in measured.items() for row in rows]
         )
         print(f"rows: {config.json}")
+    failures = sum(bool(row.get("failure")) for rows in measured.values() for row in rows)
+    reports.rundir.record(run_dir, loss_curve=(), summary={"failures": failures})
     print(f"run directory: {run_dir}")
-    return 1 if any(row.get("failure") for rows in measured.values() for row in rows) else 0
+    return 1 if failures else 0
 
 
 def _chosen(config: Config, known: Sequence[str]) -> list[str]:

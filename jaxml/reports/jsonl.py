@@ -10,7 +10,7 @@ from typing import Any
 from jaxml.reports.atomic import replacing
 from jaxml.reports.writer import numbers, step_number
 
-_NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
+NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
 
 
 class JsonlWriter:
@@ -76,7 +76,7 @@ class JsonlWriter:
         if "step" in values:
             raise ValueError("values must not be named 'step': it is the line's own field")
         record = {"step": step_number(step)} | {
-            name: _encode(value) for name, value in numbers(values).items()
+            name: encode(value) for name, value in numbers(values).items()
         }
         self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -112,14 +112,14 @@ def read(path: str | os.PathLike) -> list[dict[str, int | float]]:
     return [record for _, record in _lines(path, path.read_bytes())]
 
 
-def _encode(value: int | float) -> int | float | str:
+def encode(value: int | float) -> int | float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _decode(value: Any) -> int | float:
-    if isinstance(value, str) and value in _NOT_FINITE:
+    if isinstance(value, str) and value in NOT_FINITE:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} is no number")

@@ -17,6 +17,9 @@ from jaxml.reports.atomic import replacing
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", ":", "-.")
+
+
+_MOST_COMPARED = 20
 _LOG_RATIO = 20.0  # above this a linear axis would press the small values flat
 
 
@@ -282,6 +285,115 @@ def curves(
     _scale(axes.yaxis, np.concatenate(drawn))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    _write(figure, path)
+
+
+def compared_curves(
+    path: str | os.PathLike,
+    runs: Mapping[str, tuple[Any, Any, Any, Any]],
+    *,
+    title: str,
+    ylabel: str = "loss",
+) -> None:
+    """Loss over steps of several runs in one picture: training as a line, validation dashed with points.
+
+    Each run has a colour; training is smoothed as in `loss_curves`, with what was measured faintly behind
+    it. The axis is logarithmic if all losses are positive and their course spans more than a factor of
+    20. Where a loss is first not finite, a cross ends the line, and the legend names the step. A run
+    that ends above ten times its first loss has diverged: where others have not, the axis is theirs, and
+    the legend says how high it has gone.
+
+    Args:
+        path: the PNG to write.
+        runs: for each label its steps and training losses, each `[n]`, and its steps and validation
+            losses, each `[m]`; either pair may be empty. At most 20, as more cannot be told apart.
+        title: the heading.
+        ylabel: the vertical axis.
+
+    Raises:
+        ValueError: if there is no run or too many, steps and losses differ in length, or no loss of any
+            run is finite.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "compare.png")
+    ...     slow, fast = ([0, 1], [3.0, 2.9], [2], [2.8]), ([0, 1], [3.0, 2.0], [2], [1.9])
+    ...     compared_curves(picture, {"rate 0.01": slow, "rate 0.1": fast}, title="Two runs")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not 1 <= len(runs) <= _MOST_COMPARED:
+        raise ValueError(f"runs must hold 1 to {_MOST_COMPARED}, got {len(runs)}")
+    pairs = {
+        label: (
+            *_pair(f"runs[{label!r}], training", (steps, losses)),
+            *_pair(f"runs[{label!r}], validation", (held_steps, held)),
+        )
+        for label, (steps, losses, held_steps, held) in runs.items()
+    }
+    every = np.concatenate([part for run in pairs.values() for part in (run[1], run[3])])
+    every = every[np.isfinite(every)]
+    if not every.size:
+        raise ValueError("runs must hold a finite loss, got none")
+    figure, axes = _figure(title)
+    shown = {
+        label: np.where(np.isfinite(losses), losses, np.nan)
+        for label, (_, losses, _, _) in pairs.items()
+    }
+    smooth = {label: _smooth(raw) for label, raw in shown.items()}
+    diverged = {label for label, raw in shown.items() if _has_diverged(raw)}
+    course = np.concatenate(
+        [
+            part
+            for label, (*_, held) in pairs.items()
+            if label not in diverged
+            for part in (smooth[label], held)
+        ]
+        or [every]
+    )
+    course = course[np.isfinite(course)]
+    if not course.size:
+        course, diverged = every, set()
+    low, high = course.min(), course.max()
+    too_high = {label for label in diverged if np.nanmax(shown[label]) > 10 * high > 0}
+    if every.min() > 0 and _scale(axes.yaxis, course):
+        smooth = {label: np.exp(_smooth(np.log(raw))) for label, raw in shown.items()}
+    colors = _distinct(len(pairs))
+    for color, (label, (steps, losses, held_steps, held)) in zip(
+        colors, pairs.items(), strict=True
+    ):
+        lost = ~np.isfinite(losses)
+        ending = f", not finite from step {steps[np.argmax(lost)]:,.0f}" if lost.any() else ""
+        if label in too_high:
+            ending = f", rises to {np.nanmax(shown[label]):.2g}{ending}"
+        told = textwrap.fill(f"{label}{ending}", 110)  # as much as the picture is wide
+        axes.plot([], [], color=color, linewidth=2, label=told)
+        axes.plot(steps, shown[label], color=color, alpha=0.2, linewidth=0.8, antialiased=False)
+        few = "o" if np.isfinite(losses).sum() <= 20 else None
+        axes.plot(steps, smooth[label], color=color, linewidth=2, marker=few, markersize=4)
+        end = int(np.argmax(lost)) - 1 if lost.any() else -1
+        if end >= 0:
+            axes.plot(steps[end], smooth[label][end], "X", color=color, markersize=12, zorder=3)
+        dots = "o" if len(held) <= 40 else None
+        held = np.where(np.isfinite(held), held, np.nan)
+        axes.plot(held_steps, held, "--", color=color, linewidth=1.8, marker=dots, markersize=6)
+    if any(len(losses) for _, losses, _, _ in pairs.values()):
+        axes.plot([], [], color="#777777", linewidth=2, label="training")
+    if any(len(held) for *_, held in pairs.values()):
+        axes.plot([], [], "--", color="#777777", marker="o", label="validation")
+    if too_high:
+        ratio, room = (high / low) ** 0.05 if low > 0 else 1.0, 0.05 * (high - low) or high / 2
+        logarithmic = axes.get_yscale() == "log"
+        axes.set_ylim(*((low / ratio, high * ratio) if logarithmic else (low - room, high + room)))
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    ends = np.concatenate([part for run in pairs.values() for part in (run[0], run[2])])
+    if np.ptp(ends) < 1:
+        axes.set_xlim(ends[0] - 1, ends[0] + 1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     _legend(figure, axes)
     _write(figure, path)
 
@@ -755,6 +867,23 @@ def _write(figure: Any, path: str | os.PathLike) -> None:
         figure.savefig(temporary, format="png", pil_kwargs={"optimize": True})
 
 
+def _has_diverged(losses: np.ndarray) -> bool:
+    """Whether the last tenth of the losses is above ten times the first one; NaN is left out."""
+    finite = losses[np.isfinite(losses)]
+    tail = finite[-max(1, len(finite) // 10) :]
+    return bool(len(finite) and finite[0] > 0 and np.median(tail) > 10 * finite[0])
+
+
+def _distinct(count: int) -> list[Any]:
+    """So many colours, no two the same."""
+    if count <= len(_COLORS):
+        return list(_COLORS[:count])
+    from matplotlib import colormaps
+
+    # Its ends are nearly black, and look alike.
+    return list(colormaps["turbo"](np.linspace(0.05, 0.95, count)))
+
+
 def _color(index: int) -> str:
     return _COLORS[index % len(_COLORS)]
 
@@ -800,7 +929,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     finite = np.isfinite(values)
     width = len(values) / 100
     reach = min(int(3 * width), (len(values) - 1) // 2)
-    if reach == 0:
+    if reach <= 0:
         return values
     offsets = np.arange(-reach, reach + 1) / width
     kernel = np.exp(-0.5 * offsets**2)

@@ -12,6 +12,11 @@ from jaxml.reports import plots
 rng = np.random.default_rng(0)
 STEPS = np.arange(6000)
 NOISY = 8 * np.exp(-STEPS / 900) + 1.2 + 0.3 * rng.standard_normal(6000)
+COMPARED = {
+    "rate 0.01": (STEPS, 2 * NOISY, STEPS[::300], 2 * NOISY[::300] + 0.5),
+    "rate 0.1": (STEPS, NOISY, STEPS[::300], NOISY[::300] + 0.5),
+    "rate 1": (STEPS, np.where(STEPS < 2000, NOISY / 2, np.inf), [0, 3000], [9, np.nan]),
+}
 
 PICTURES = {
     "loss": lambda path: plots.loss_curves(
@@ -48,6 +53,20 @@ PICTURES = {
         xlabel="seconds of training",
         ylabel="exact loss on held-out examples (nats)",
         title="Quality against time",
+    ),
+    "compared curves": lambda path: plots.compared_curves(path, COMPARED, title="Three runs"),
+    "many compared": lambda path: plots.compared_curves(
+        path,
+        {
+            f"digits/20260101-0000{i:02}: learning_rate {0.01 * i:g}": (
+                STEPS[::100],
+                (1 + i) * NOISY[::100],
+                [0, 3000, 6000],
+                [9, 4 + i, 2 + i],
+            )
+            for i in range(20)
+        },
+        title="Twenty runs",
     ),
     "scaling": lambda path: plots.scaling(
         path,
@@ -155,10 +174,9 @@ def test_a_picture_is_small_and_of_its_size(tmp_path, name):
     content = path.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (1200, 800)
-    # Nine lines with markers and a legend of nine, or four panels: these take more.
-    assert len(content) < (150_000 if name in ("curves", "trade-off") else 100_000)
-    # Nine lines with markers and a legend of nine take more, and 84 texts on 84 colours.
-    assert len(content) < {"curves": 150_000, "map": 350_000}.get(name, 100_000)
+    # Many lines with markers and a legend of them, four panels, or 84 texts on 84 colours take more.
+    most = {"curves": 150_000, "trade-off": 150_000, "map": 350_000, "many compared": 400_000}
+    assert len(content) < most.get(name, 100_000)
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 
@@ -233,6 +251,61 @@ def test_the_first_loss_that_is_not_finite_is_named(drawn):
     assert "not finite at step 4,000" in labels
 
 
+def test_compared_runs_have_a_line_each_and_say_where_they_end(drawn):
+    (axes,) = drawn(PICTURES["compared curves"]).axes
+    assert axes.get_yscale() == "linear"
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == [
+        "rate 0.01", "rate 0.1", "rate 1, not finite from step 2,000", "training", "validation",
+    ]  # fmt: skip
+    solid = [
+        line for line in axes.lines if line.get_linestyle() == "-" and line.get_alpha() is None
+    ]
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    smooth = [line for line in solid if len(line.get_xdata()) == 6000]
+    held = [line for line in dashed if len(line.get_xdata())]
+    for lines in (smooth, held):  # A run's training and validation have one colour, no other's.
+        assert [line.get_color() for line in lines] == list(plots._COLORS[:3])
+    np.testing.assert_array_equal(held[1].get_ydata(), NOISY[::300] + 0.5)
+    truth = 8 * np.exp(-STEPS / 900) + 1.2
+    assert np.abs(smooth[1].get_ydata() - truth).max() < 0.15
+    (cross,) = (line for line in axes.lines if line.get_marker() == "X")
+    assert cross.get_xdata() == [1999]
+
+
+def test_a_run_that_diverged_does_not_press_the_others_flat(drawn):
+    runs = {
+        "good": (STEPS, NOISY, [0, 6000], [9.0, 2.0]),
+        "bad": (STEPS, NOISY * np.exp(STEPS / 100), [], []),
+        "worse": (STEPS, np.where(STEPS < 99, 9 + 1e9 * STEPS, np.nan), [], []),
+    }
+    (axes,) = drawn(lambda path: compare(path, runs)).axes
+    low, high = axes.get_ylim()
+    assert low < 1.3 and 9 < high < 12
+    assert axes.get_legend_handles_labels()[1][:3] == [
+        "good", f"bad, rises to {runs['bad'][1].max():.2g}",
+        "worse, rises to 9.8e+10, not finite from step 99",
+    ]  # fmt: skip
+    (axes,) = drawn(lambda path: compare(path, {**runs, "good": ([0], [2.0], [], [])})).axes
+    assert axes.get_ylim() == (1.0, 3.0)
+    del runs["good"]  # None to compare them with: they are shown whole.
+    (axes,) = drawn(lambda path: compare(path, runs)).axes
+    assert axes.get_ylim()[1] > 1e25 and axes.get_yscale() == "log"
+    assert axes.get_legend_handles_labels()[1][0] == "bad"
+
+
+def test_compared_runs_of_one_kind_of_loss_or_one_step_are_drawn(drawn):
+    (axes,) = drawn(
+        lambda path: compare(
+            path,
+            {"held out": ([], [], [5], [2.0]), "nothing": ([0], [np.nan], [], []),
+             "one": ([5], [90.0], [], [])},
+        )
+    ).axes  # fmt: skip
+    assert axes.get_yscale() == "log"
+    assert axes.get_legend_handles_labels()[1][1] == "nothing, not finite from step 0"
+
+
 def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
     line = np.linspace(5, -2, 1000)
     np.testing.assert_allclose(plots._smooth(line), line, atol=1e-9)
@@ -268,6 +341,12 @@ def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
         (lambda p: plots.histograms(p, [], title=""), "at least one"),
         (lambda p: plots.histograms(p, [("x", [0, 1], [1, 2])], title=""), "'x'.*2 edges and 2"),
         (lambda p: plots.histograms(p, [("x", [1, 0], [1])], title=""), "rising edges"),
+        (lambda p: compare(p, {}), "runs must hold 1 to 20, got 0"),
+        (lambda p: compare(p, {str(i): ([0], [1], [], []) for i in range(21)}), "got 21"),
+        (lambda p: compare(p, {"a": ([0, 1], [1], [], [])}), "'a'.*training must be steps"),
+        (lambda p: compare(p, {"a": ([], [], [0, 1], [1])}), "'a'.*validation must be steps"),
+        (lambda p: compare(p, {"a": ([0], [np.nan], [], [])}), "finite loss, got none"),
+        (lambda p: compare(p, {"a": ([], [], [], [])}), "finite loss, got none"),
         (lambda p: draw(p, {}), "must not be empty"),
         (lambda p: draw(p, {"x": ([1, 2], [1])}), "as many x as y"),
         (lambda p: draw(p, {"x": ([0, 2], [1, 1])}), "fit their axis"),
@@ -288,6 +367,10 @@ def test_bad_input_is_refused_and_nothing_is_written(tmp_path, picture, message)
 
 def draw(path, series):
     plots.curves(path, series, xlabel="", ylabel="", title="")
+
+
+def compare(path, runs):
+    plots.compared_curves(path, runs, title="")
 
 
 def fits(path, points, lines):

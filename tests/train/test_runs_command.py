@@ -1,0 +1,206 @@
+"""The command that lists runs, compares their curves and tells what was found in them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxml import monitor, reports
+from jaxml.reports import rundir
+from jaxml.train import __main__ as command
+
+ROOT = Path(__file__).parents[2]
+DEAD = monitor.Finding(
+    "dead_relu", 1_200, "hidden_0", "error", {"dead": 1.0}, "the rate is too high", "lower the rate"
+)
+ENVIRONMENT = {"device": "TPU v5", "jax": "0.10.0", "commit": "0123456789abcdef" + "+"}
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Three of a sweep, one of which died, one that is not finished, and one of another experiment."""
+    monkeypatch.chdir(tmp_path)
+    made = []
+    for i, rate in enumerate((0.01, 0.1, 1.0)):
+        run = rundir.create(
+            "digits",
+            {"optimizer": {"learning_rate": rate, "decay": 0.9}, "seed": 0, "run_dir": None},
+            path=f"runs/digits/20260101-00000{i}",
+            environment=ENVIRONMENT,
+        )
+        losses = 3.0 * np.exp(-rate * np.arange(50)) + 0.5
+        losses[30:] = np.nan if rate == 1 else losses[30:]
+        held = [np.nan] * 3 if rate == 1 else [3.6, 0.25 + rate, 0.5 + rate]
+        rundir.record(
+            run,
+            loss_curve=losses,
+            validation_steps=[0, 25, 50],
+            validation_curve=held,
+            findings=[DEAD, DEAD._replace(symptom="loss_stuck", step=1_300)] * (rate == 1),
+        )
+        made.append(run)
+    stopped = rundir.create("geonames", {"dim": 128}, path="runs/geonames/20250101-000000")
+    writer = reports.JsonlWriter(stopped / "metrics.jsonl")
+    writer.scalars(2_000, {"loss": 1.2345678, "examples_per_second": 9.0})
+    writer.scalars(2_000, {"validation_loss": 1.5})
+    writer.close()
+    return [*made, stopped]
+
+
+def cells(text):
+    """The rows of a printed table, by the name of their run."""
+    rows = [line.split() for line in text.splitlines()]
+    return {row[0]: row for row in rows if row and row[0].startswith("runs/")}
+
+
+def test_a_table_of_all_runs_the_newest_last(runs, capsys):
+    assert command.main([]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "" and printed.out.startswith("4 runs\n")
+    rows = cells(printed.out)
+    assert [*rows] == ["runs/geonames/20250101-000000"] + [
+        f"runs/digits/20260101-00000{i}" for i in range(3)
+    ]
+    old, slow, *_, dead = (" ".join(row[1:]) for row in rows.values())
+    assert old == "2025-01-01 00:00 running 2,000 1.235 1.5 at step 2,000 – – –"
+    assert slow == ("2026-01-01 00:00 finished 50 2.338 0.26 at step 25 – 01234567+ TPU v5")
+    assert dead == (
+        "2026-01-01 00:00 finished 50 nan – dead relu, step 1,200 01234567+ TPU v5"
+    )  # fmt: skip
+
+
+def test_a_run_named_twice_is_listed_once(runs, capsys):
+    assert command.main(["runs/digits", str(runs[0]), "runs/digits/../digits"]) == 0
+    assert capsys.readouterr().out.startswith("3 runs\n")
+    assert command.main([str(runs[0])]) == 0
+    assert capsys.readouterr().out.startswith("1 run\n")
+
+
+def test_damage_is_listed_with_its_reason(runs, capsys):
+    (runs[0] / "config.json").write_text("{")
+    (runs[1] / "metrics.jsonl").write_bytes(b"\0\n")
+    assert command.main(["runs"]) == 0
+    printed = capsys.readouterr()
+    rows = cells(printed.out)
+    assert len(rows) == 4
+    assert [row[3] for row in rows.values()] == ["running", "damaged", "damaged", "finished"]
+    assert "damaged: runs/digits/20260101-000000: config.json is damaged" in printed.err
+    assert "damaged: runs/digits/20260101-000001: metrics.jsonl, line 1" in printed.err
+    assert command.main(["runs", "--plot", "all.png"]) == 0  # What they have is drawn.
+
+
+def test_curves_are_compared_in_one_picture(runs, tmp_path, capsys, monkeypatch):
+    given = {}
+    draw = reports.plots.compared_curves
+
+    def note(path, curves, **options):
+        given.update(curves)
+        draw(path, curves, **options)
+
+    monkeypatch.setattr(reports.plots, "compared_curves", note)
+    assert command.main(["runs/digits", "--plot", "compare.png"]) == 0
+    assert capsys.readouterr().out == "picture: compare.png\n"
+    assert (tmp_path / "compare.png").read_bytes()[1:4] == b"PNG"
+    assert [*given] == [
+        f"20260101-00000{i}: optimizer.learning_rate {rate}"
+        for i, rate in enumerate(("0.01", "0.1", "1"))
+    ]
+    steps, losses, held_steps, held = given["20260101-000001: optimizer.learning_rate 0.1"]
+    assert len(steps) == len(losses) == 50
+    assert held_steps.tolist() == [0, 25, 50] and held.tolist() == [3.6, 0.35, 0.6]
+
+
+def test_labels_name_what_differs_and_tell_all_runs_apart(runs):
+    read = [rundir.read(run) for run in runs]
+    assert command.labels(read[:1]) == ["runs/digits/20260101-000000"]
+    assert command.labels([read[0], read[3]]) == [
+        "digits/20260101-000000: optimizer.learning_rate 0.01, optimizer.decay 0.9, seed 0, dim –",
+        "geonames/20250101-000000: optimizer.learning_rate –, optimizer.decay –, seed –, dim 128",
+    ]
+    # The same configuration, but for the place of the run, on two devices.
+    twins = [
+        rundir.read(
+            rundir.create(
+                "x",
+                {"seed": 0, "run_dir": name},
+                path=name,
+                environment={**ENVIRONMENT, "device": device},
+            )
+        )
+        for name, device in (("one", "cpu"), ("two", "gpu"))
+    ]
+    assert command.labels(twins) == ["one: device cpu", "two: device gpu"]
+    # More settings differ than a label can name.
+    many = [
+        rundir.read(rundir.create("x", {name: i for name in "abcde"}, path=f"many{i}"))
+        for i in range(2)
+    ]
+    assert command.labels(many) == ["many0", "many1"]
+
+
+def test_findings_are_told_in_full_with_what_to_change(runs, capsys):
+    assert command.main([str(runs[2]), "--findings"]) == 0
+    name, first, second, change = capsys.readouterr().out.splitlines()
+    assert name == "runs/digits/20260101-000002 (finished):"
+    assert first == f"  {DEAD}"
+    assert "remedy: lower the rate" in first and "loss stuck" in second
+    assert change.startswith("  to change first: learning_rate_factor 0.1, ")
+    assert command.main([str(runs[0]), "--findings"]) == 0
+    assert capsys.readouterr().out == "runs/digits/20260101-000000 (finished): nothing found\n"
+
+
+def test_a_symptom_of_another_version_is_told_as_well(runs, capsys):
+    rundir.record(runs[0], loss_curve=(), findings=[DEAD._replace(symptom="new_symptom")])
+    assert command.main([str(runs[0]), "--findings"]) == 0
+    assert "new symptom in `hidden_0`" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none"], "none: no such directory"),
+        (["runs", "none"], "none: no such directory"),
+        (["empty"], "empty: no run in it"),
+        (["runs/digits/20260101-000000/config.json"], "is no directory"),
+        (["lost", "--plot", "a.png"], "none of these runs has written a finite loss"),
+        (["runs", "--plot", "none/a.png"], "--plot must lie in a directory that exists"),
+        (["runs", "--plot", "empty"], "empty"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(runs, tmp_path, capsys, arguments, message):
+    (tmp_path / "empty").mkdir()
+    lost = rundir.create("x", {}, path="lost")
+    rundir.record(lost, loss_curve=[np.nan])
+    assert command.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: ")
+    assert message in printed.err and printed.err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "lost", "runs"]
+
+
+def test_a_run_without_a_finite_loss_is_left_out_of_the_picture(runs, capsys):
+    rundir.record(rundir.create("x", {}, path="lost"), loss_curve=[np.nan])
+    assert command.main(["runs", "lost", "--plot", "a.png"]) == 0
+    assert capsys.readouterr().err == "left out, as it has no finite loss: lost\n"
+
+
+def test_the_command_as_it_is_typed(runs):
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxml.train", *runs], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(str(run) in done.stdout for run in runs)
+
+
+def test_who_has_read_enough_of_it_is_not_told_of_an_error(runs):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "jaxml.train", *runs],
+            stdout=closed, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
