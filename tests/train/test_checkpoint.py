@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from jaxml import trees
 from jaxml.train import checkpoint
@@ -533,7 +534,6 @@ def test_inside_a_running_event_loop_as_in_a_notebook(tmp_path):
 
 
 def test_the_arrays_are_a_plain_orbax_checkpoint(tmp_path):
-    ocp = checkpoint.ocp
     weights = jnp.arange(3.0)
     path = checkpoint.save(tmp_path, 1, {"w": weights})
     wanted = {"state['w']": jax.ShapeDtypeStruct((3,), "float32", sharding=weights.sharding)}

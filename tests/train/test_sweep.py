@@ -210,23 +210,3 @@ def test_what_fits_is_what_is_allowed():
     tight = sweep(rates(*np.geomspace(1e-3, 1e-1, 6)), max_bytes=4_500)
     assert 1 <= tight.chunk < 6
     np.testing.assert_allclose(tight.loss_curves, whole.loss_curves, rtol=1e-5)
-
-
-def test_interrupted_chunks_go_on_to_the_same_bits():
-    whole = sweep(rates(0.01, 0.1), chunk=1, num_steps=40)
-    saved = {}
-
-    def on_chunk(number, course, report):
-        held, reports = saved.get(number, (None, []))
-        if held is None:
-            kept = jax.tree.map(jnp.copy, course)
-            saved[number] = kept, [*reports, report]
-
-    sweep(rates(0.01, 0.1), chunk=1, num_steps=40, on_chunk=on_chunk)
-    assert 0 < int(saved[0][0].step) < 40
-    again = sweep(
-        rates(0.01, 0.1), chunk=1, num_steps=40, resume=lambda number, course: saved[number]
-    )
-    np.testing.assert_array_equal(again.loss_curves, whole.loss_curves)
-    for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(whole.params), strict=True):
-        np.testing.assert_array_equal(a, b)
