@@ -14,11 +14,12 @@ ARROWS = {
     "trees": set(),
     "data": set(),
     "features": set(),
+    "losses": set(),
     "softmax": set(),
     "tables": set(),
     "models": set(),
     "monitor": {"models.taps"},
-    "train": {"data.batches", "softmax", "tables", "models", "monitor"},
+    "train": {"data.batches", "losses", "softmax", "tables", "models", "monitor"},
     "reports": set(),
     "bench": set(),
 }

@@ -29,7 +29,10 @@ class Config:
 
 
 def treat(name: str, seed: int, rounds: int) -> dict[str, Any]:
-    """Trains a patient, and treats it until nothing is found, or nothing more is known to change."""
+    """Trains a patient, and treats it until nothing is found, or nothing more is known to change.
+
+    A treatment is judged by its outcome: one that did harm is undone, and ends the visit.
+    """
     recipe = PATIENTS[name]
     fitted, first = fit(recipe, seed)
     found, last, findings = fitted.findings, first, fitted.findings
@@ -44,10 +47,11 @@ def treat(name: str, seed: int, rounds: int) -> dict[str, Any]:
         if changed == recipe:
             break
         tried.append(remedy)
-        recipe = changed
-        fitted, last = fit(recipe, seed)
-        findings = fitted.findings
-        told[-1] |= {"saved": last, "rewinds": fitted.rewinds}
+        fitted, outcome = fit(changed, seed)
+        told[-1] |= {"saved": outcome, "rewinds": fitted.rewinds, "undone": outcome < last}
+        if outcome < last:
+            break
+        recipe, last, findings = changed, outcome, fitted.findings
     return {
         "patient": name,
         "seed": seed,
@@ -79,7 +83,8 @@ def main(arguments: Sequence[str]) -> int:
             rows.append({**row, "environment": place})
             print(f"{name}, seed {seed}: {row['before']:.2f} → {row['after']:.2f}", flush=True)
             for visit in row["treatments"]:
-                print(f"    {visit['found']}\n    changed: {visit['changed']}", flush=True)
+                undone = ", undone" if visit.get("undone") else ""
+                print(f"    {visit['found']}\n    changed: {visit['changed']}{undone}", flush=True)
             bench.write_rows(run_dir / "treatments.json", rows)
     if config.json is not None:
         bench.write_rows(config.json, rows)

@@ -10,7 +10,7 @@ from jaxml.monitor.activity import ACTIVITY, TIMES, Activity, activity, units
 from jaxml.monitor.curves import diagnose_loss_curve
 from jaxml.monitor.diagnose import diagnose, is_suspicious
 from jaxml.monitor.findings import SYMPTOMS, Finding
-from jaxml.monitor.guard import GuardState, Verdict, guard, holds_moments, verdict
+from jaxml.monitor.guard import Guard, GuardState, Verdict, guard, holds_moments, verdict
 from jaxml.monitor.history import After, History
 from jaxml.monitor.inputs import DataReport, inspect
 from jaxml.monitor.preserve import preserving_penalty
@@ -27,6 +27,7 @@ __all__ = [
     "After",
     "DataReport",
     "Finding",
+    "Guard",
     "GuardState",
     "History",
     "Layout",

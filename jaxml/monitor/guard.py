@@ -1,5 +1,6 @@
 """What may reach the parameters: any optax optimizer, wrapped."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -8,16 +9,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxml.monitor import probes
+from jaxml.monitor import bounds, probes
 from jaxml.types import Array, PyTree
 
-__all__ = ["GuardState", "Verdict", "guard", "verdict"]
+__all__ = ["Guard", "GuardState", "Verdict", "guard", "verdict"]
 
 WINDOW = 48
 """Norms that the running median and deviation are taken of."""
 
 RELEASE_AFTER = 25
 """Steps beyond the bound after which the new level is believed: more than half of the window."""
+
+# Steps between two looks at single entries of the gradient, where all goes well.
+_DETAILED = 100
+
+# Entries of a tensor that stand for all, where a mean is wanted.
+_SPREAD = 4096
+
+# Taken for the largest |parameter| where an update depends on them.
+_LARGEST_PARAMETER = 1e30
 
 # Beyond it a square, which second moments are made of, is infinite.
 _LARGEST_NORM = 1e18
@@ -61,6 +71,8 @@ class GuardState(NamedTuple):
 
     Attributes:
         inner: of the optimizer within.
+        extents: float32 [slots, 2], numbers between which the entries of each tree of arrays within lie;
+            infinite where that is not known.
         steps: int32 scalar, steps seen.
         window: float32 [WINDOW, tensors + 1], log norms that were within their bounds; the whole
             gradient's last.
@@ -74,6 +86,7 @@ class GuardState(NamedTuple):
     """
 
     inner: PyTree
+    extents: Array
     steps: Array
     window: Array
     filled: Array
@@ -99,13 +112,20 @@ def verdict(state: PyTree) -> Verdict:
 
 
 def _median(values: Array, filled: Array) -> Array:
-    """Along the first axis, of the first `filled` entries of each column; 0 where there are none."""
-    known = jnp.arange(len(values))[:, None] < filled[None]
+    """Along the first axis, of the first `filled` entries of each column; 0 where there are none.
+
+    By counting for each entry those before it: a sort of so few takes several times as long.
+    """
+    place = jnp.arange(len(values))
     filled = jnp.minimum(filled, len(values))
-    ordered = jnp.sort(jnp.where(known, values, jnp.inf), axis=0)
+    known = place[:, None] < filled[None]
+    values = jnp.where(known, values, jnp.inf)
+    this, other = values[:, None], values[None]
+    earlier = (place[None] < place[:, None])[..., None]
+    rank = jnp.sum((other < this) | ((other == this) & earlier), axis=1)
     middle = jnp.maximum(filled - 1, 0)
-    low = jnp.take_along_axis(ordered, (middle // 2)[None], axis=0)[0]
-    high = jnp.take_along_axis(ordered, ((middle + 1) // 2)[None], axis=0)[0]
+    low = jnp.sum(jnp.where(rank == (middle // 2)[None], values, 0.0), axis=0)
+    high = jnp.sum(jnp.where(rank == ((middle + 1) // 2)[None], values, 0.0), axis=0)
     return jnp.where(filled > 0, (low + high) / 2, 0.0)
 
 
@@ -117,7 +137,8 @@ def guard(
     factor: float = 6.0,
     vanishing: Literal["ignore", "rescale"] = "ignore",
     every: int = 10,
-) -> optax.GradientTransformationExtraArgs:
+    branch: bool = True,
+) -> "Guard":
     """Keeps bad updates out of the parameters, and leaves good ones as they are.
 
     *Not finite*: if an entry of gradient or update, or the loss (`value=`), is NaN or infinite, or a
@@ -150,8 +171,11 @@ def guard(
         deviations: allowed beyond the median, in standard deviations of log norms.
         factor: always allowed, as a multiple of the median.
         vanishing: what to do where gradients vanish over depth.
-        every: steps between two measurements of what `Verdict.statistics` holds besides the norms of
-            gradients and updates.
+        every: steps between two measurements of `Verdict.statistics` and `Verdict.moment_ratio`. Columns
+            that count single entries are measured at every hundredth step, or at every `every`th where
+            that is more, and whenever a step is clipped or refused.
+        branch: whether a step that need not be judged takes a shorter way. False where the guard runs under
+            `vmap`, which would compute both ways: what is measured is then measured on schedule alone.
 
     Returns:
         An optax transformation whose state is a `GuardState`. Its `update` takes `value=`, the loss, too,
@@ -190,8 +214,10 @@ def guard(
         def zeros(*shape: int, dtype: Any = jnp.float32) -> Array:
             return jnp.zeros(shape, dtype)
 
+        within = inner.init(params)
         return GuardState(
-            inner=inner.init(params),
+            inner=within,
+            extents=_extents(within, params),
             steps=zeros(dtype=jnp.int32),
             window=zeros(WINDOW, number),
             filled=zeros(number, dtype=jnp.int32),
@@ -214,14 +240,17 @@ def guard(
             ),
         )
 
-    def update(
+    def follow(
+        in_place: bool,
         gradients: PyTree,
         state: GuardState,
         params: PyTree | None = None,
         *,
         value: Array | None = None,
+        step: Array | None = None,
         **extra: Any,
     ) -> tuple[PyTree, GuardState]:
+        """The update, or in place the parameters after it; and the state."""
         leaves, structure = jax.tree.flatten(gradients)
         held = gradients if params is None else params
         where = place(gradients)
@@ -234,12 +263,17 @@ def guard(
             extra["value"] = value
 
         # The bounds, from what was seen before.
-        center = _median(state.window, state.filled)
+        # Side by side in one array: so few numbers cost a step what their operations cost to start.
+        number = len(leaves) + 1
         differences = (state.window - jnp.roll(state.window, 1, axis=0))[1:]
-        trend = _median(differences, state.filled - 1)
-        spread = (
-            _NORMAL / math.sqrt(2) * _median(jnp.abs(differences - trend[None]), state.filled - 1)
+        padded = jnp.pad(differences, ((0, 1), (0, 0)))
+        known = jnp.minimum(state.filled - 1, WINDOW - 1)
+        medians = _median(
+            jnp.concatenate([state.window, padded, state.losses], axis=1),
+            jnp.concatenate([state.filled, known, state.losses_filled]),
         )
+        center, trend, usual_loss = jnp.split(medians, (number, 2 * number))
+        spread = _NORMAL / math.sqrt(2) * _median(jnp.abs(padded - trend[None]), known)
         seen = jnp.maximum(state.filled, 1)
         allowed = math.log(factor) + jnp.log1p(10 / seen)
         bound = center + jnp.maximum(allowed, deviations * spread)
@@ -260,76 +294,150 @@ def guard(
         streak = jnp.where(finite, streak, state.streak)
         release = streak >= RELEASE_AFTER
         log_loss = jnp.log(jnp.abs(jnp.asarray(1.0 if value is None else value, jnp.float32)))
-        usual_loss = _median(state.losses, state.losses_filled)
         grown = (state.losses_filled > 0) & (log_loss > usual_loss + math.log(10))
         release &= ~grown
-        losses, losses_filled = _enter(
-            state.losses,
-            state.losses_filled,
-            log_loss[None],
-            (finite & jnp.isfinite(log_loss))[None],
-        )
         coefficients = jnp.where(release[:-1], 1.0, coefficients) * jnp.where(
             release[-1], 1.0, coefficient
         )
         coefficients = jnp.where(finite, coefficients, 1.0)
 
         # What was seen enters the windows.
-        logs = jnp.log(jnp.append(norms, whole))
+        logs = jnp.concatenate([jnp.log(norms), jnp.log(whole)[None], log_loss[None]])
         enters = finite & jnp.isfinite(logs)
-        raw, raw_filled = _enter(state.raw, state.raw_filled, logs, enters)
-        window, filled = _enter(state.window, state.filled, logs, enters & ~outliers)
+        rings, counts = _enter(
+            jnp.concatenate([state.window, state.raw, state.losses], axis=1),
+            jnp.concatenate([state.filled, state.raw_filled, state.losses_filled]),
+            jnp.concatenate([logs[:-1], logs]),
+            jnp.concatenate([enters[:-1] & ~outliers, enters]),
+        )
+        window, raw, losses = jnp.split(rings, (number, 2 * number), axis=1)
+        filled, raw_filled, losses_filled = jnp.split(counts, (number, 2 * number))
         window, filled = (
             jnp.where(release[None], raw, window),
             jnp.where(release, raw_filled, filled),
         )
 
-        due = (state.steps % every == 0) | ~finite
-        if leaves:
-            of_parameters, leaves = _before(
-                due, lambda: probes.leaf_norms(held, where.stacked), by_layer, leaves
+        count = state.steps if step is None else step
+        due, detailed = count % every == 0, count % max(every, _DETAILED) == 0
+        if branch:
+            due |= ~finite
+            surprising = jnp.log(whole) > center[-1] + jnp.maximum(
+                math.log(2), deviations / 2 * spread[-1]
             )
-        clipped = [leaf * coefficients[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
-        updates, after = inner.update(
-            jax.tree.unflatten(structure, clipped), state.inner, params, **extra
+            detailed |= ~finite | (due & surprising) | outliers.any()
+            due |= detailed
+
+        # What is updated in place is read before, or the compiler would keep a copy of it at every step.
+        old = state.verdict
+        nothing = [jnp.zeros_like(each) for each in by_layer]
+        held_norms, counts, ratio = nothing, old.statistics[:, 3:], old.moment_ratio
+        if leaves:
+            held_norms, ratio = _if(
+                due,
+                lambda: (
+                    probes.leaf_norms(held, where.stacked),
+                    _moment_ratio(gradients, state.inner),
+                ),
+                lambda: (nothing, ratio),
+            )
+            counts = _if(detailed, lambda: probes.layer_counts(gradients, where), lambda: counts)
+        # Never false; a barrier would not do.
+        finite &= (
+            ~(jnp.sum(jnp.concatenate(held_norms)) + jnp.sum(counts) + ratio < 0)
+            if leaves
+            else True
         )
-        moved = probes.leaf_norms(updates, where.stacked)
-        finite &= _norm(jnp.concatenate(moved)) < jnp.inf if leaves else True
 
-        rescaled, rescales = state.verdict.rescaled, vanishing == "rescale" and params is not None
-        if rescales:
-            gains, rescaled = _gains(by_layer, moved, params, where, rescaled, finite)
-            updates = _scale_layers(updates, gains, where)
+        def clip() -> PyTree:
+            clipped = [leaf * coefficients[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+            return jax.tree.unflatten(structure, clipped)
 
-        updates = jax.tree.map(lambda u: jnp.where(finite, u, -jnp.zeros_like(u)), updates)
-        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state.inner)
+        def take(hold: _Moved) -> tuple[PyTree, PyTree]:
+            own = hold.landed if in_place else params
+            return inner.update(clip(), hold.inner, own, **extra)
 
-        def measure() -> Array:
-            # What is refused moves by nothing; what is rescaled is gone over again.
-            norms = None if rescales else [jnp.where(finite, norm, 0.0) for norm in moved]
-            return probes.layer_statistics(
-                gradients,
-                held,
-                updates,
-                where,
-                gradient_norms=by_layer,
-                parameter_norms=of_parameters,
-                update_norms=norms,
+        def land(updates: PyTree, hold: _Moved) -> PyTree:
+            if not in_place:
+                return updates
+            return jax.tree.map(lambda p, u: (p + u).astype(p.dtype), hold.landed, updates)
+
+        def advance(measured: bool, hold: _Moved) -> _Moved:
+            updates, after = take(hold)
+            norms = probes.leaf_norms(updates, where.stacked) if measured else hold.norms
+            landed, fine = land(updates, hold), jnp.ones((), bool)
+            return _Moved(landed, after, extents, norms, fine, hold.rescaled)
+
+        def judge(hold: _Moved) -> _Moved:
+            updates, after = take(hold)
+            moved = probes.leaf_norms(updates, where.stacked)
+            fine = finite & (_norm(jnp.concatenate(moved)) < jnp.inf if leaves else True)
+            rescaled = hold.rescaled
+            if vanishing == "rescale" and params is not None:
+                gains, rescaled = _gains(by_layer, moved, params, where, rescaled, fine)
+                updates = _scale_layers(updates, gains, where)
+                moved = probes.leaf_norms(updates, where.stacked)
+            updates = jax.tree.map(lambda u: jnp.where(fine, u, -jnp.zeros_like(u)), updates)
+            after = jax.tree.map(lambda new, old: jnp.where(fine, new, old), after, hold.inner)
+            moved = [jnp.where(fine, norm, 0.0) for norm in moved]
+            reached = jnp.full_like(state.extents, jnp.inf)
+            if shortcut:
+                lost = ~jnp.isfinite(extents).all()
+                reached = _if(lost, lambda: _extents(after, gradients), lambda: extents)
+                reached = jnp.where(fine, reached, state.extents)
+            return _Moved(land(updates, hold), after, reached, moved, fine, rescaled)
+
+        proven: Array | bool = False
+        extents = state.extents
+        branches = branch and isinstance(finite, jax.core.Tracer) and bool(leaves)
+        if branches and vanishing == "ignore":
+            reach = 1.01 * jnp.max(coefficients * norms)
+            proven, extents = _foresee(
+                inner, clip(), state.inner, params, extra, reach, state.extents
             )
-
-        statistics, ratio = state.verdict.statistics, state.verdict.moment_ratio
+        shortcut = proven is not False
+        ways: list[tuple[Array, Callable[[_Moved], _Moved]]] = [(finite, judge)]
+        if shortcut:
+            ways = [
+                (finite & proven & ~due, functools.partial(advance, False)),
+                (finite & proven & due, functools.partial(advance, True)),
+                (finite & ~proven, judge),
+            ]
+        landed = params
+        if not in_place:
+            shapes = jax.eval_shape(
+                lambda: inner.update(gradients, state.inner, params, **extra)[0]
+            )
+            landed = jax.tree.map(lambda leaf: -jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        moved = _Moved(
+            landed, state.inner, state.extents, nothing, jnp.zeros((), bool), old.rescaled
+        )
+        # One after the other, at most one of them taken: branches of one choice would be copied from.
+        for wanted, way in ways:
+            moved = jax.lax.cond(wanted, way, lambda hold: hold, moved) if branches else way(moved)
+        finite = moved.fine
+        statistics = old.statistics
         if leaves:
-            statistics, ratio = jax.lax.cond(
-                due | ~finite,
-                lambda: (measure(), _moment_ratio(gradients, state.inner)),
-                lambda: (statistics, ratio),
+            statistics = _if(
+                due | ~finite if branch else due,
+                lambda: probes.layer_statistics(
+                    gradients,
+                    held,
+                    gradients,
+                    where,
+                    gradient_norms=by_layer,
+                    parameter_norms=held_norms,
+                    update_norms=moved.norms,
+                    counts=counts,
+                ),
+                lambda: old.statistics,
             )
         smallest = jnp.min(coefficients, initial=1.0)
         seen_before = jnp.minimum(state.steps, 99).astype(jnp.float32)
         share = state.verdict.clipped_share
         share = share + ((smallest < 1) - share) / (seen_before + 1)
-        return updates, GuardState(
-            inner=after,
+        return moved.landed, GuardState(
+            inner=moved.inner,
+            extents=moved.extents,
             steps=state.steps + 1,
             window=window,
             filled=filled,
@@ -344,7 +452,7 @@ def guard(
                 skipped_in_a_row=jnp.where(finite, 0, state.verdict.skipped_in_a_row + 1),
                 clipped_share=share,
                 released=release.any(),
-                rescaled=rescaled,
+                rescaled=moved.rescaled,
                 norm=whole,
                 bound=jnp.exp(bound[-1]),
                 statistics=statistics,
@@ -352,19 +460,121 @@ def guard(
             ),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    guarded = Guard(init, functools.partial(follow, False))
+    guarded.step = functools.partial(follow, True)
+    return guarded
 
 
-def _before(
-    due: Array, norms: Callable[[], list[Array]], like: list[Array], leaves: list[Array]
-) -> tuple[list[Array], list[Array]]:
-    """Norms where they are due, else zeros; and the leaves, which now come after them.
+class Guard(optax.GradientTransformationExtraArgs):
+    """A guarded optimizer.
 
-    What is updated in place must not be read afterwards: else the compiler keeps a copy of it, at every
-    step.
+    Attributes:
+        init: of parameters.
+        update: as of any optax transformation.
+        step: `step(gradients, state, params, ...) -> (params, state)`, with the arguments of `update`: the
+            update and its application in one, which under donation touches parameters and state once.
     """
-    nothing = [jnp.zeros_like(norm) for norm in like]
-    return jax.lax.optimization_barrier((jax.lax.cond(due, norms, lambda: nothing), leaves))
+
+    step: Callable[..., tuple[PyTree, GuardState]]
+
+
+class _Moved(NamedTuple):
+    """What a step came to: of update or parameters, the inner state and its extents, norms of the update
+    by leaf, whether it was taken and whether it was rescaled."""
+
+    landed: PyTree
+    inner: PyTree
+    extents: Array
+    norms: list[Array]
+    fine: Array
+    rescaled: Array
+
+
+def _if(condition: Array, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """`lax.cond`, decided in Python where nothing is traced: an eager step then runs as it is written."""
+    if isinstance(condition, jax.core.Tracer):
+        return jax.lax.cond(condition, yes, no)
+    return yes() if condition else no()
+
+
+def _slots(inner: PyTree, params: PyTree) -> list[int | None]:
+    """For each leaf of an optimizer's state the number of the slot it is in; None for what is none.
+
+    A slot is a tree like the parameters (all first moments, say), or an array by itself. What is known of
+    its entries is known of all of them together: that is a few numbers a step, not a few a tensor.
+    """
+    structure: Any = jax.tree.structure(params)
+    is_slot = lambda node: jax.tree.structure(node) == structure  # noqa: E731
+    found: list[int | None] = []
+    number = 0
+    for node in jax.tree.leaves(inner, is_leaf=is_slot):
+        arrays = [
+            jnp.ndim(leaf) > 0 and jnp.issubdtype(leaf.dtype, jnp.floating)
+            for leaf in jax.tree.leaves(node)
+        ]
+        found += [number if is_array else None for is_array in arrays]
+        number += any(arrays)
+    return found
+
+
+def _hulls(values: list[bounds.Value], slots: list[int | None]) -> Array:
+    """Least and largest of all values of a slot, [slots, 2]."""
+    number = max((slot + 1 for slot in slots if slot is not None), default=0)
+    rows = []
+    for slot in range(number):
+        own = [value for value, its in zip(values, slots, strict=True) if its == slot]
+        lows = jnp.stack([jnp.asarray(value.low, jnp.float32) for value in own])
+        highs = jnp.stack([jnp.asarray(value.high, jnp.float32) for value in own])
+        rows.append(jnp.stack([lows.min(), highs.max()]))
+    return jnp.stack(rows) if rows else jnp.zeros((0, 2))
+
+
+def _extents(inner: PyTree, params: PyTree) -> Array:
+    """Least and largest entry of the slots of an optimizer's state, infinite if not finite; [slots, 2]."""
+    slots = _slots(inner, params)
+    leaves = jax.tree.leaves(inner)
+    values = [
+        bounds.UNKNOWN if slot is None else bounds.observe(leaf)
+        for leaf, slot in zip(leaves, slots, strict=True)
+    ]
+    return _hulls(values, slots)
+
+
+def _itself(leaf: Array) -> Array:
+    return leaf
+
+
+def _foresee(
+    inner: optax.GradientTransformationExtraArgs,
+    gradients: PyTree,
+    state: PyTree,
+    params: PyTree,
+    extra: dict[str, Any],
+    largest: Array,
+    extents: Array,
+) -> tuple[Array | bool, Array]:
+    """Whether the update must be finite, False if it can never be told; and the extents after it."""
+    values = [
+        bounds.Value(-largest, largest, functools.partial(_itself, leaf))
+        for leaf in jax.tree.leaves(gradients)
+    ]
+    slots = _slots(state, gradients)
+    known = [bounds.Value(*extent) for extent in extents]
+    for leaf, slot in zip(jax.tree.leaves(state), slots, strict=True):
+        values.append(bounds.known(leaf) if slot is None else known[slot])
+    # Parameters that are not finite are not made by an update, and not judged by one.
+    parameter = bounds.Value(jnp.float32(-_LARGEST_PARAMETER), jnp.float32(_LARGEST_PARAMETER))
+    values += [parameter for _ in jax.tree.leaves(params)]
+    updates, after = bounds.propagate(
+        lambda gradients, state, params: inner.update(gradients, state, params, **extra),
+        (gradients, state, params),
+        values,
+    )
+    is_value = lambda node: isinstance(node, bounds.Value)  # noqa: E731
+    found = jax.tree.leaves(after, is_leaf=is_value)
+    held = [value for value, slot in zip(found, slots, strict=True) if slot is not None]
+    proven = bounds.finite([*jax.tree.leaves(updates, is_leaf=is_value), *held])
+    return proven, _hulls(found, slots)
 
 
 def holds_moments(node: Any) -> bool:
@@ -373,13 +583,18 @@ def holds_moments(node: Any) -> bool:
 
 
 def _moment_ratio(gradients: PyTree, inner: PyTree) -> Array:
-    """√mean(g²/v), where the state within holds second moments of such gradients; else 0."""
+    """√mean(g²/v), where the state within holds second moments of such gradients; else 0.
+
+    Of evenly spread entries of each tensor: the mean of a few thousand tells as much as that of all.
+    """
     structure: Any = jax.tree.structure(gradients)
     for node in jax.tree.leaves(inner, is_leaf=holds_moments):
         if holds_moments(node) and jax.tree.structure(node.nu) == structure:
             pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(node.nu), strict=True)
             sums, counts = [], []
             for gradient, moment in pairs:
+                stride = max(1, moment.size // _SPREAD)
+                gradient, moment = gradient.reshape(-1)[::stride], moment.reshape(-1)[::stride]
                 known = moment > 1e-30
                 ratio = jnp.square(gradient.astype(jnp.float32)) / jnp.where(known, moment, 1.0)
                 sums.append(jnp.sum(jnp.where(known, ratio, 0.0)))

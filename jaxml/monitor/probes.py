@@ -13,6 +13,7 @@ __all__ = [
     "STATISTICS",
     "Layout",
     "join",
+    "layer_counts",
     "layer_norms",
     "layer_statistics",
     "layout",
@@ -201,6 +202,28 @@ def _counts(leaf: Array, stacked: bool) -> Array:
     return jnp.stack([jnp.where(odd, jnp.inf, largest), non_finite, count(magnitudes == 0)])
 
 
+def layer_counts(gradients: PyTree, layout: Layout) -> Array:
+    """The last three of `STATISTICS`: largest magnitude, entries not finite, entries exactly 0.
+
+    Args:
+        gradients: the tree that the layout was made of, or one like it.
+        layout: which leaf belongs to which layer.
+
+    Returns:
+        float32 `[layers, 3]`.
+    """
+    counts = [
+        _counts(leaf, apart)
+        for leaf, apart in zip(jax.tree.leaves(gradients), layout.stacked, strict=True)
+    ]
+    rows = jnp.array([row for rows in layout.rows for row in rows])
+    largest, non_finite, zeros = jnp.concatenate(counts, axis=1)
+    none = jnp.zeros(len(layout.names))
+    return jnp.stack(
+        [none.at[rows].max(largest), none.at[rows].add(non_finite), none.at[rows].add(zeros)], 1
+    )
+
+
 def layer_statistics(
     gradients: PyTree,
     params: PyTree,
@@ -210,6 +233,7 @@ def layer_statistics(
     gradient_norms: Sequence[Array] | None = None,
     parameter_norms: Sequence[Array] | None = None,
     update_norms: Sequence[Array] | None = None,
+    counts: Array | None = None,
 ) -> Array:
     """Everything that is measured of a step, a row a layer.
 
@@ -221,6 +245,8 @@ def layer_statistics(
         gradient_norms: `leaf_norms` of the gradients where they are known.
         parameter_norms: `leaf_norms` of the parameters where they are known; `params` is then not read.
         update_norms: `leaf_norms` of the updates where they are known; `updates` is then not read.
+        counts: `layer_counts` of the gradients where they are known; with `gradient_norms` `gradients` are
+            then not read.
 
     Returns:
         float32 `[layers, len(STATISTICS)]`. Norms of entries of 1e20 and 1e-30 are right; where a gradient
@@ -232,21 +258,14 @@ def layer_statistics(
         parameter_norms = leaf_norms(params, layout.stacked)
     if update_norms is None:
         update_norms = leaf_norms(updates, layout.stacked)
-    counts = [
-        _counts(leaf, apart)
-        for leaf, apart in zip(jax.tree.leaves(gradients), layout.stacked, strict=True)
-    ]
-    rows = jnp.array([row for rows in layout.rows for row in rows])
-    largest, non_finite, zeros = jnp.concatenate(counts, axis=1)
-    none = jnp.zeros(len(layout.names))
+    if counts is None:
+        counts = layer_counts(gradients, layout)
     return jnp.stack(
         [
             join(gradient_norms, layout),
             join(parameter_norms, layout),
             join(update_norms, layout),
-            none.at[rows].max(largest),
-            none.at[rows].add(non_finite),
-            none.at[rows].add(zeros),
+            *jnp.unstack(counts, axis=1),
         ],
         axis=1,
     )

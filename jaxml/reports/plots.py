@@ -286,6 +286,71 @@ def curves(
     _write(figure, path)
 
 
+def fitted_lines(
+    path: str | os.PathLike,
+    points: Mapping[str, tuple[Any, Any]],
+    lines: Mapping[str, tuple[float, float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+) -> None:
+    """Points in groups, and straight lines through them: what each of several fits made of the data.
+
+    Args:
+        path: the PNG to write.
+        points: for each group its x and y `[n]`, finite; drawn small and pale, so that tens of thousands
+            can be seen through. A group may be empty.
+        lines: for each fit its slope and intercept, finite.
+        xlabel: the horizontal axis.
+        ylabel: the vertical axis.
+        title: the heading.
+
+    Raises:
+        ValueError: if there is no point or no line, x and y differ in length, or a value is not finite.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "lines.png")
+    ...     points, lines = {"flights": ([0, 1, 2], [0, 1, 9])}, {"squared": (4.5, -1.2)}
+    ...     fitted_lines(picture, points, lines, xlabel="x", ylabel="y", title="Fits")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    groups = {name: _pair(f"points[{name!r}]", given) for name, given in points.items()}
+    every = np.concatenate([np.stack(pair) for pair in groups.values()] or [np.zeros((2, 0))], 1)
+    if not every.size or not lines:
+        raise ValueError(
+            f"points and lines must not be empty; got {every.shape[1]} points, {len(lines)} lines"
+        )
+    if not np.isfinite(every).all() or not np.isfinite(list(lines.values())).all():
+        raise ValueError("points and lines must be finite")
+    figure, axes = _figure(title)
+    for i, (name, (x, y)) in enumerate(groups.items()):
+        # Greys for what is given, colours for what was made of it. Few levels keep the PNG small.
+        axes.plot(
+            x, y, linestyle="none", marker=".x"[i % 2], markersize=4 + 2 * (i % 2),
+            color=("#b5b5b5", "#4d4d4d")[i % 2], antialiased=False, label=name,
+        )  # fmt: skip
+    ends = np.array([every[0].min(), every[0].max()])
+    # One value of x makes no line.
+    ends = ends + np.array([-1, 1]) * (0.5 if np.ptp(ends) == 0 else 0)
+    for i, (name, (slope, intercept)) in enumerate(lines.items()):
+        axes.plot(
+            ends,
+            slope * ends + intercept,
+            color=_color(i),
+            linestyle=_DASHES[i % len(_DASHES)],
+            linewidth=3,
+            label=name,
+        )
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    _write(figure, path)
+
+
 def training(
     path: str | os.PathLike,
     losses: Sequence[float],

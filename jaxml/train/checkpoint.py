@@ -30,7 +30,7 @@ import re
 import shutil
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxml.types import PyTree
 
-__all__ = ["CheckpointError", "latest", "metadata", "restore", "save"]
+__all__ = ["CheckpointError", "latest", "metadata", "restore", "save", "steps"]
 
 _FORMAT = "jaxml.checkpoint"
 _VERSION = 1
@@ -62,6 +62,7 @@ def save(
     *,
     keep: int = 2,
     metadata: Mapping[str, Any] | None = None,
+    protect: Collection[int] = (),
 ) -> Path:
     """Writes a state as the newest checkpoint of a directory, and removes old ones.
 
@@ -78,6 +79,7 @@ def save(
             without elements are kept too.
         keep: how many checkpoints to leave, this one included; at least 1.
         metadata: a JSON object to store beside the arrays, such as the run's configuration.
+        protect: steps whose checkpoints stay, however old: the best one, say.
 
     Returns:
         The checkpoint's folder, an absolute path.
@@ -128,7 +130,8 @@ def save(
             raise
         _sync(home)
         for old in _steps(home)[:-keep]:
-            _remove(home, old)
+            if old not in protect:
+                _remove(home, old)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
@@ -150,6 +153,21 @@ def latest(directory: str | os.PathLike) -> int | None:
     """
     steps = _steps(_absolute(directory))
     return steps[-1] if steps else None
+
+
+def steps(directory: str | os.PathLike) -> list[int]:
+    """The steps of which a directory holds a checkpoint, ascending, damaged ones included.
+
+    Args:
+        directory: where `save` has written; it need not exist.
+
+    Raises:
+        CheckpointError: if the directory cannot be listed.
+
+    >>> steps("no/such/directory")
+    []
+    """
+    return _steps(_absolute(directory))
 
 
 def metadata(directory: str | os.PathLike, step: int | None = None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from jaxml import models, trees
 from jaxml import monitor as monitoring
 from jaxml.train.rewind import rewindable, rewinding
 from jaxml.train.state import Report, State, create_state
-from jaxml.train.step import Task, all_finite, make_step
+from jaxml.train.step import Task, make_step
 from jaxml.train.watch import Watch
 from jaxml.types import Array, Key, PyTree
 
@@ -172,10 +172,10 @@ class Recipe:
         )
         return self.loss(outputs, y).astype(jnp.float32), outputs, state
 
-    def optimizer(self, hyperparameters: Hyperparameters) -> Any:
+    def optimizer(self, hyperparameters: Hyperparameters, *, alone: bool = True) -> Any:
         """The member's optimizer, guarded where there is a monitor."""
         bare = self.bare(hyperparameters)
-        return bare if self.watch is None else self.watch.guard(bare)
+        return bare if self.watch is None else self.watch.guard(bare, branch=alone)
 
     def start(
         self,
@@ -244,9 +244,14 @@ class Recipe:
         return _accumulated(self._part, self._accumulate)(params, model_state, parts, key)
 
     def step(
-        self, hyperparameters: Hyperparameters, state: State, batch: PyTree
+        self,
+        hyperparameters: Hyperparameters,
+        state: State,
+        batch: PyTree,
+        *,
+        alone: bool = True,
     ) -> tuple[State, Report]:
-        """One step of a member."""
+        """One step of a member, alone or in a population."""
         watch = self.watch
 
         def loss(params, model_state, rows, batch, context, key):
@@ -260,9 +265,10 @@ class Recipe:
 
         step = make_step(
             Task(loss),
-            optimizer=self.optimizer(hyperparameters),
-            # Without a monitor nothing stands between a step and the parameters.
-            accept=all_finite if watch else (lambda loss, gradients: jnp.ones((), bool)),
+            optimizer=self.optimizer(hyperparameters, alone=alone),
+            # What is not finite is the guard's; without a monitor nothing stands between a step and the
+            # parameters.
+            accept=lambda loss, gradients: jnp.ones((), bool),
             verdict=(lambda state: monitoring.verdict(state).taken) if watch else None,
         )
         if watch is not None:
@@ -459,7 +465,9 @@ class Program:
     ) -> tuple[Course, Report]:
         """A step; none where the member has stopped while others go on."""
         batch = self._batch(training, given)
-        state, report = self._recipe.step(hyperparameters, course.state, batch)
+        state, report = self._recipe.step(
+            hyperparameters, course.state, batch, alone=self._members is None
+        )
         if course.stopping is not None and self._members is not None:
             stopped = course.stopping.stopped_at >= 0
             state = _keep(stopped, course.state, state, axes.state)

@@ -169,10 +169,17 @@ def make_step(
             params, opt_state = state.params, state.opt_state
             if optimizer is not None:
                 value = loss if verdict is None else jnp.where(accepted, loss, jnp.nan)
-                updates, opt_state = optax.with_extra_args_support(optimizer).update(
-                    d_params, state.opt_state, state.params, value=value
-                )
-                params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
+                if isinstance(optimizer, monitor.Guard):
+                    params, opt_state = optimizer.step(
+                        d_params, state.opt_state, state.params, value=value, step=state.step
+                    )
+                else:
+                    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+                        d_params, state.opt_state, state.params, value=value
+                    )
+                    params = jax.tree.map(
+                        lambda p, u: (p + u).astype(p.dtype), state.params, updates
+                    )
             if verdict is None:
                 dense = (params, model_state, opt_state)
                 before = (state.params, state.model_state, state.opt_state)

@@ -76,10 +76,21 @@ class Watch:
         self._vanishing: Literal["ignore", "rescale"] = vanishing
         self.optimizer = self.guard(optimizer)
 
-    def guard(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-        """Another optimizer, guarded as `optimizer` is: each member of a sweep has its own."""
+    def guard(
+        self, optimizer: optax.GradientTransformation, *, branch: bool = True
+    ) -> monitoring.Guard:
+        """Another optimizer, guarded as `optimizer` is: each member of a sweep has its own.
+
+        Args:
+            optimizer: any optax transformation.
+            branch: as in `monitor.guard`; False under `vmap`.
+        """
         return monitoring.guard(
-            optimizer, layout=self._layout, vanishing=self._vanishing, every=self._every
+            optimizer,
+            layout=self._layout,
+            vanishing=self._vanishing,
+            every=self._every,
+            branch=branch,
         )
 
     def _look(self, state: State, batch: PyTree) -> monitoring.Activity:

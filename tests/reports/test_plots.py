@@ -59,6 +59,14 @@ PICTURES = {
         ylabel="ms a step",
         title="One training step",
     ),
+    "fitted lines": lambda path: plots.fitted_lines(
+        path,
+        {"right": (NOISY, 2 * NOISY + rng.normal(size=6000)), "wrong": ([2.0, 3.0], [-90.0, 80.0])},
+        {name: (2.0 + i, -i) for i, name in enumerate(["squared", "absolute", "Huber"])},
+        xlabel="minutes at departure",
+        ylabel="minutes at arrival",
+        title="Lines",
+    ),
     "log scaling": lambda path: plots.scaling(
         path,
         {"ours": ([1e4, 1e8], [[3], [3.1, 3.2]]), "theirs": ([1e4, 1e6], [[4, 5], [111, 120]])},
@@ -139,6 +147,13 @@ def test_what_is_drawn_is_what_was_given(drawn):
     assert [line.get_label() for line in lines] == ["sgd", "adagrad", "rowwise_adagrad", "adam"]
     for base, line in enumerate(lines, start=3):
         assert ((line.get_ydata() > base) & (line.get_ydata() < base + 0.2)).all()
+    axes = drawn(PICTURES["fitted lines"]).axes[0]
+    right, wrong, *lines = axes.get_lines()
+    assert len(right.get_xdata()) == 6000 and wrong.get_ydata().tolist() == [-90, 80]
+    assert [line.get_label() for line in lines] == ["squared", "absolute", "Huber"]
+    for i, line in enumerate(lines):
+        np.testing.assert_allclose(line.get_ydata(), (2 + i) * line.get_xdata() - i)
+        np.testing.assert_allclose(line.get_xdata(), [NOISY.min(), NOISY.max()])
     bars = drawn(
         lambda path: plots.bars(path, ["a", "b"], {"x": [0.25, 12.0]}, ylabel="", title="")
     ).axes[0]
@@ -177,6 +192,12 @@ def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
         (lambda p: plots.bars(p, ["a"], {"x": [1, 2]}, ylabel="", title=""), r"'x'.*\(2,\)"),
         (lambda p: plots.bars(p, ["a"], {"x": [-1]}, ylabel="", title=""), "at least 0"),
         (lambda p: plots.scaling(p, {}, xlabel="", ylabel="", title=""), "must not be empty"),
+        (lambda p: fits(p, {}, {"a": (1, 0)}), "must not be empty; got 0 points, 1 lines"),
+        (lambda p: fits(p, {"a": ([], [])}, {"a": (1, 0)}), "must not be empty"),
+        (lambda p: fits(p, {"a": ([1], [1])}, {}), "must not be empty"),
+        (lambda p: fits(p, {"a": ([1], [1, 2])}, {"a": (1, 0)}), "'a'.*of one length"),
+        (lambda p: fits(p, {"a": ([1], [np.nan])}, {"a": (1, 0)}), "finite"),
+        (lambda p: fits(p, {"a": ([1], [1])}, {"a": (np.inf, 0)}), "finite"),
         (lambda p: draw(p, {}), "must not be empty"),
         (lambda p: draw(p, {"x": ([1, 2], [1])}), "as many x as y"),
         (lambda p: draw(p, {"x": ([0, 2], [1, 1])}), "fit their axis"),
@@ -194,6 +215,10 @@ def test_bad_input_is_refused_and_nothing_is_written(tmp_path, picture, message)
 
 def draw(path, series):
     plots.curves(path, series, xlabel="", ylabel="", title="")
+
+
+def fits(path, points, lines):
+    plots.fitted_lines(path, points, lines, xlabel="", ylabel="", title="")
 
 
 def scale(path, sizes, samples):

@@ -1,0 +1,165 @@
+"""What does a loss make of outliers?
+
+    python -m experiments.losses_and_outliers             a line through 20,000 flights, three losses
+    python -m experiments.losses_and_outliers --num-flights 100000 --huber-delta 3
+
+Arrival delay against departure delay of the flights that left New York City in 2013. The arrival delay is
+what one computes first: the clock at arrival minus the clock on the schedule. Where midnight lies between
+the two it is wrong by a day, which happens to 2.2 % of the flights, to late ones above all. None of these
+outliers is made up, and the truth is known: the table has the right delay in another column, which no fit
+sees and which judges them all, on flights held out.
+
+Result (20 s on two cores): 2.1 % of outliers turn the slope of the squared loss from 1.02 to −0.94, and its
+mean absolute error from 13.0 to 41.0 minutes. Huber's loss keeps a slope of 0.95 and 13.1 minutes, the
+absolute loss 0.97 and 13.0. What is left of the tilt is leverage: the outliers are late at departure, too,
+and a loss that bounds the pull of a residual does not bound that of an input.
+
+The lines are fitted by `train.fit`, full batch, with Adam and a learning rate that falls to 0, as the
+absolute loss needs. Picture and figures go to `runs/losses_and_outliers/`.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import tyro
+from numpy.typing import NDArray
+
+from jaxml import losses, models, reports, train
+from jaxml.data import flights
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A line through data with outliers, by squared, absolute and Huber loss."""
+
+    num_flights: int = 20_000
+    """Flights to fit the line to; as many others judge it."""
+    num_steps: int = 800
+    """Full-batch steps."""
+    learning_rate: float = 0.1
+    """Adam's, at the start; it falls to 0 along a cosine."""
+    huber_delta: float = 1.345
+    """Where Huber's loss turns from squared to absolute, in robust standard deviations of the delays."""
+    seed: int = 0
+    """Of the choice of flights."""
+    run_dir: Path = Path("runs/losses_and_outliers")
+    """Where the picture and the figures go."""
+
+
+def minutes(clock: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Clock readings such as 517 (5:17) as minutes after midnight."""
+    hours, rest = np.divmod(clock.astype(np.int64), 100)
+    return 60 * hours + rest
+
+
+def read() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each flight that landed, in minutes: delay at departure, delay by the clocks, delay as it was."""
+    columns = ("dep_delay", "arr_time", "sched_arr_time", "arr_delay")
+    table = flights.read_flights(columns)
+    landed = np.all([table[name] != "" for name in columns], axis=0)
+    departure, arrival, scheduled, truth = (table[name][landed] for name in columns)
+    return (
+        departure.astype(np.float64),
+        (minutes(arrival) - minutes(scheduled)).astype(np.float64),
+        truth.astype(np.float64),
+    )
+
+
+def fit_line(x: NDArray, y: NDArray, loss, config: Config) -> tuple[float, float]:
+    """Slope and intercept of the line y ≈ slope · x + intercept with the least mean loss.
+
+    Both are first put on a robust scale, median 0 and median absolute deviation 1/1.4826 (a standard
+    deviation of 1, were they normal), so that one learning rate and one delta fit all losses.
+    """
+    (x_middle, x_scale), (y_middle, y_scale) = (
+        (np.median(v), 1.4826 * np.median(np.abs(v - np.median(v)))) for v in (x, y)
+    )
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
+    fitted = train.fit(
+        models.MLP((), 1),
+        loss,
+        optax.adam(schedule),
+        (((x - x_middle) / x_scale)[:, None], ((y - y_middle) / y_scale)[:, None]),
+        num_steps=config.num_steps,
+        batch_size=len(x),
+        shuffle=False,
+        key=jax.random.key(config.seed),
+        on_bad_data="raise",
+        monitor=False,
+    )
+    layer = fitted.params["output"]
+    slope = float(layer["kernel"][0, 0]) * y_scale / x_scale
+    return slope, float(layer["bias"][0]) * y_scale + y_middle - slope * x_middle
+
+
+def main(arguments: Sequence[str]) -> int:
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.losses_and_outliers")
+    departure, by_clock, truth = read()
+    if not 2 <= config.num_flights <= len(truth) // 2:
+        print(f"--num-flights must be in [2, {len(truth) // 2}], got {config.num_flights}")
+        return 2
+    order = np.random.default_rng(config.seed).permutation(len(truth))
+    fitting, judging = np.split(order[: 2 * config.num_flights], 2)
+    x, y, wrong = departure[fitting], by_clock[fitting], (by_clock != truth)[fitting]
+
+    huber = functools.partial(losses.huber, delta=config.huber_delta)
+    lines = {
+        name: fit_line(x, y, loss, config)
+        for name, loss in (
+            ("squared", losses.squared),
+            ("absolute", losses.absolute),
+            ("Huber", huber),
+        )
+    }
+    slope, intercept = np.polyfit(x, truth[fitting], 1)
+    lines["squared, right delays"] = float(slope), float(intercept)
+    errors = {
+        name: float(np.abs(a * departure[judging] + b - truth[judging]).mean())
+        for name, (a, b) in lines.items()
+    }
+
+    reports.table(
+        f"{len(x):,} flights, {wrong.mean():.1%} wrong by a day; held out, against the right delays",
+        ["loss", "slope", "intercept (min)", "mean absolute error (min)"],
+        [[name, *lines[name], errors[name]] for name in lines],
+    )
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "num_flights": len(x),
+        "share_wrong": float(wrong.mean()),
+        "lines": {name: {"slope": a, "intercept": b} for name, (a, b) in lines.items()},
+        "mean_absolute_error": errors,
+    }
+    (config.run_dir / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (worst, best), base = ("squared", "Huber"), errors["squared, right delays"]
+    conclusion = (
+        f"{wrong.mean():.1%} of outliers turn the slope of the squared loss from "
+        f"{lines['squared, right delays'][0]:.2f} to {lines[worst][0]:.2f} and its error from {base:.1f} "
+        f"to {errors[worst]:.1f} minutes; Huber's loss keeps slope {lines[best][0]:.2f} and "
+        f"{errors[best]:.1f} minutes, the absolute loss {lines['absolute'][0]:.2f} and "
+        f"{errors['absolute']:.1f}."
+    )
+    reports.plots.fitted_lines(
+        config.run_dir / "lines.png",
+        {
+            "flights": (x[~wrong], y[~wrong]),
+            "wrong by a day": (x[wrong], y[wrong]),
+        },
+        lines,
+        xlabel="delay at departure (minutes)",
+        ylabel="delay at arrival, by the clocks (minutes)",
+        title=conclusion,
+    )
+    print(conclusion)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

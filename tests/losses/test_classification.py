@@ -1,0 +1,213 @@
+"""What the losses of classes are beyond their values: infinite logits, labels, axes, one class."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxml import losses
+
+inf = np.inf
+MULTICLASS = {
+    "softmax": losses.softmax_cross_entropy,
+    "smoothed": lambda z, y, **k: losses.softmax_cross_entropy(z, y, label_smoothing=0.2, **k),
+    "softmax_focal": losses.softmax_focal,
+    "multiclass_hinge": losses.multiclass_hinge,
+    "one_vs_all": losses.one_vs_all,
+}
+each = pytest.mark.parametrize("name", MULTICLASS)
+
+
+@functools.cache
+def program(loss):
+    """Losses and the gradient of their sum, one compiled program for all tests of a shape."""
+
+    def total(z, y):
+        value = loss(z, y)
+        return value.sum(), value
+
+    return jax.jit(lambda z, y: jax.grad(total, has_aux=True)(z, y)[::-1])
+
+
+@pytest.mark.parametrize("loss", [losses.log_loss, losses.focal, losses.hinge])
+def test_infinite_log_odds_are_certainty(loss):
+    value, gradient = program(loss)(jnp.array([inf, -inf, inf, -inf]), np.array([1, 0, 0, 1]))
+    np.testing.assert_array_equal(value, [0, 0, inf, inf])
+    np.testing.assert_array_equal(gradient[:2], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "of_two"),
+    [("softmax", np.log1p(np.e)), ("softmax_focal", None), ("multiclass_hinge", 2)],
+)
+def test_infinite_logits_of_classes(name, of_two):
+    z = jnp.array([[inf, 0.0, 1.0], [inf, 0.0, 1.0], [-inf, 0.0, 1.0], [-inf, 0.0, 1.0]])
+    value, gradient = program(MULTICLASS[name])(z, np.array([0, 1, 0, 1]))
+    if of_two is None:
+        of_two = np.log1p(np.e) / (1 + np.exp(-1)) ** 2
+    np.testing.assert_allclose(value, [0, inf, inf, of_two], rtol=1e-6)
+    assert np.isfinite(gradient[jnp.array([0, 3])]).all() and gradient[3, 0] == 0
+    assert gradient[3, 2] > 0 and abs(gradient[3].sum()) < 1e-6
+    nothing, _ = program(MULTICLASS[name])(jnp.full((4, 3), -inf), np.zeros(4, int))
+    assert np.isnan(nothing).all()
+
+
+def test_a_class_that_is_out_costs_nothing_unless_it_is_wanted():
+    z = np.array([0.0, 1.0, -inf])
+    found = jax.jit(
+        lambda: [
+            losses.softmax_cross_entropy(z, np.array([0.5, 0.5, 0.0])),
+            losses.softmax_cross_entropy(z, 0, label_smoothing=0.5),
+            losses.softmax_cross_entropy(z, np.array([0.5, 0.0, 0.5])),
+        ]
+    )()
+    wanted = [np.log1p(np.e) - 0.5, np.log1p(np.e) - 0.25, inf]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@each
+def test_classes_may_stand_on_any_axis(name):
+    loss = MULTICLASS[name]
+    z = np.random.default_rng(0).normal(size=(4, 3, 5))
+    y = np.random.default_rng(1).integers(0, 5, (4, 3))
+    moved = jax.jit(lambda z, y: [loss(jnp.moveaxis(z, -1, at), y, axis=at) for at in (-1, 0, -2)])
+    expected, *others = moved(z, y)
+    for other in others:
+        np.testing.assert_allclose(other, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="axis must be one of logits' 3"):
+        loss(z, y, axis=3)
+    with pytest.raises(ValueError, match="axis must be one of logits' 0"):
+        loss(np.float32(1), 0)
+    with pytest.raises(ValueError, match="at least one class"):
+        loss(np.ones((4, 0)), np.zeros(4, int))
+
+
+@pytest.mark.parametrize("name", ["softmax", "smoothed", "softmax_focal", "multiclass_hinge"])
+def test_where_there_is_one_class_there_is_nothing_to_learn(name):
+    value, gradient = program(MULTICLASS[name])(jnp.array([[3.0], [-2.0]]), np.zeros(2, int))
+    assert (value == 0).all() and (gradient == 0).all()
+
+
+@pytest.mark.parametrize("name", ["softmax", "softmax_focal", "multiclass_hinge"])
+def test_a_constant_added_to_all_logits_changes_nothing(name):
+    z, y = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), np.arange(4) % 3
+    run = program(MULTICLASS[name])
+    np.testing.assert_allclose(run(z + 64, y)[0], run(z, y)[0], atol=3e-5)
+
+
+@each
+def test_labels_out_of_range(name):
+    loss = MULTICLASS[name]
+    z = jnp.zeros((4, 3))
+    for bad in (-1, 3, 2**33):
+        with pytest.raises(ValueError, match=rf"labels must be in \[0, 3\).*\(1,\) is {bad}"):
+            loss(z, np.array([0, bad, 2, 1]))
+    late = np.asarray(program(loss)(z, jnp.array([0, 3, 2, 1]))[0])
+    assert np.isnan(late).tolist() == [False, True, False, False]
+    with pytest.raises(ValueError, match="labels must be integers, got float"):
+        loss(z, np.array([0.0, 1.0, 2.0, 1.0]))
+    small, plain = jax.jit(lambda: [loss(z, y) for y in (np.uint8([0, 1, 2, 1]), [0, 1, 2, 1])])()
+    np.testing.assert_allclose(small, plain)
+
+
+@pytest.mark.parametrize("loss", [losses.log_loss, losses.focal, losses.hinge])
+def test_binary_labels_out_of_range(loss):
+    z = jnp.zeros(3)
+    with pytest.raises(ValueError, match=r"labels must be .*\(2,\) is 2"):
+        loss(z, np.array([0, 1, 2]))
+    with pytest.raises(ValueError, match="labels must be"):
+        loss(z, np.array([0, 1, -1]))
+    with pytest.raises(ValueError, match="labels must be"):
+        loss(z, np.array([0, 1, np.nan]))
+    np.testing.assert_allclose(loss(z, np.array([True, False, True])), loss(z, [1, 0, 1]))
+
+
+def test_a_binary_label_out_of_range_known_too_late_is_nan():
+    for loss in (losses.log_loss, losses.focal):
+        late = jax.jit(loss)(jnp.zeros(3), jnp.array([0, 1, -1]))
+        assert np.isnan(late).tolist() == [False, False, True]
+
+
+def test_hinge_takes_signs_and_answers():
+    z = np.array([-3.0, -0.5, 0.5, 3.0])
+    answers, signs = np.array([0, 1, 0, 1]), np.array([-1, 1, -1, 1])
+    np.testing.assert_array_equal(losses.hinge(z, answers), losses.hinge(z, signs))
+    np.testing.assert_array_equal(losses.hinge(z, answers), [0, 1.5, 1.5, 0])
+
+
+def test_distributions_that_are_none_are_refused():
+    z = np.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"distributions.*\(1,\).*one_vs_all"):
+        losses.softmax_cross_entropy(z, np.array([[0, 1, 0], [1, 1, 0]]))
+    with pytest.raises(ValueError, match=r"distributions.*\(0,\)"):
+        losses.softmax_cross_entropy(z, np.array([[-0.5, 1.5, 0], [1, 0, 0]]))
+    half = jax.nn.softmax(jnp.arange(3.0)).astype(jnp.bfloat16)
+    assert np.isfinite(losses.softmax_cross_entropy(np.zeros(3), half))
+
+
+def test_one_hot_and_integers_agree_and_smoothing_is_traced():
+    z, y = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), np.arange(4) % 3
+    one_hot = np.eye(3, dtype=np.float32)[y]
+    plain, _ = program(losses.softmax_cross_entropy)(z, y)
+    for given in (one_hot, one_hot.astype(np.int32), one_hot.astype(bool)):
+        np.testing.assert_allclose(losses.softmax_cross_entropy(z, given), plain, rtol=1e-5)
+    several, _ = program(losses.one_vs_all)(z, one_hot)
+    np.testing.assert_allclose(several, program(losses.one_vs_all)(z, y)[0], rtol=1e-6)
+    run = jax.jit(lambda s: losses.softmax_cross_entropy(z, y, label_smoothing=s))
+    np.testing.assert_allclose(run(0.0), plain, rtol=1e-5)
+    uniform = losses.softmax_cross_entropy(z, np.full((4, 3), 1 / 3, np.float32))
+    np.testing.assert_allclose(run(1.0), uniform, rtol=1e-5)
+
+
+def test_focal_losses_agree_with_one_another_and_with_cross_entropy():
+    z, y = np.random.default_rng(0).normal(size=(20,)) * 5, np.arange(20) % 2
+
+    @jax.jit
+    def values(gamma):
+        two = jnp.stack([jnp.zeros(20), jnp.asarray(z, jnp.float32)], -1)
+        plain = losses.log_loss(z, y), losses.softmax_cross_entropy(two, y)
+        return losses.focal(z, y, gamma=gamma), losses.softmax_focal(two, y, gamma=gamma), *plain
+
+    for gamma in (0.0, 0.5, 5.0):
+        binary, softmax, log_loss, cross_entropy = values(gamma)
+        np.testing.assert_allclose(softmax, binary, rtol=1e-5)
+        if gamma == 0:
+            np.testing.assert_allclose(binary, log_loss, rtol=1e-6)
+            np.testing.assert_allclose(softmax, cross_entropy, rtol=1e-5, atol=3e-7)
+
+
+def test_focal_gradients_are_finite_wherever_the_logits_are():
+    z = jnp.array([-1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4])
+
+    @jax.jit
+    def gradients(z, labels, gamma):
+        def total(z):
+            two = jnp.stack([jnp.zeros(7), z], -1)
+            return losses.softmax_focal(two, labels, gamma=gamma).sum()
+
+        return jax.grad(lambda z: losses.focal(z, labels, gamma=gamma).sum())(z), jax.grad(total)(z)
+
+    for gamma in (0.0, 0.5, 2.0):
+        for y in (0, 1):
+            binary, softmax = gradients(z, np.full(7, y), gamma)
+            assert np.isfinite(binary).all()
+            np.testing.assert_allclose(softmax, binary, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.focal(np.ones(1), [1], gamma=-1.0), r"gamma must be in \[0, inf\)"),
+        (lambda: losses.focal(np.ones(1), [1], alpha=1.5), r"alpha must be in \[0, 1\], got 1.5"),
+        (lambda: losses.softmax_focal(np.ones((1, 2)), [1], gamma=-1.0), "gamma must be"),
+        (
+            lambda: losses.softmax_cross_entropy(np.ones((1, 2)), [1], label_smoothing=-0.1),
+            "label_smoothing must be in",
+        ),
+    ],
+)
+def test_hyperparameters_out_of_range(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,96 @@
+"""What the losses of numbers are beyond their values: minimisers, corners, digits near 0."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxml import losses
+
+NUMBERS = np.array([1.0, 2.0, 3.0, 4.0, 1000.0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "location"),
+    [
+        (losses.squared, NUMBERS.mean()),
+        (losses.absolute, 3.0),
+        (lambda o, t: losses.quantile(o, t, 0.3), 2.0),
+        (lambda o, t: losses.huber(o, t, 1e-3), 3.0),
+        (lambda o, t: losses.huber(o, t, 1e4), NUMBERS.mean()),
+        # Three numbers in reach: 2 c - ... : the clipped residuals of 1 … 4 and +delta balance.
+        (lambda o, t: losses.huber(o, t, 2.0), 3.0),
+        (losses.log_cosh, None),
+    ],
+)
+def test_the_best_constant_is_the_known_one(loss, location):
+    grid = np.arange(0, 1001, 0.25)
+    cost = jax.vmap(lambda c: loss(jnp.full(5, c), NUMBERS).sum())(grid)
+    best = grid[int(jnp.argmin(cost))]
+    if location is None:
+        assert 2 < best < 4
+    else:
+        assert abs(best - location) <= 0.25
+
+
+def test_log_cosh_keeps_its_digits_near_zero():
+    error = np.array([1e-8, 1e-4, 1e-3, 0.1, 0.999, 1.001])
+    exact = np.log(np.cosh(error))
+    exact[:3] = error[:3] ** 2 / 2
+    np.testing.assert_allclose(losses.log_cosh(error, np.zeros(6)), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "slope"),
+    [
+        (losses.squared, None),
+        (losses.absolute, 1.0),
+        (losses.huber, 1.0),
+        (losses.log_cosh, 1.0),
+        (losses.quantile, 0.5),
+    ],
+)
+def test_infinite_errors(loss, slope):
+    outputs = jnp.array([jnp.inf, -jnp.inf])
+    assert np.isposinf(loss(outputs, jnp.zeros(2))).all()
+    if slope is not None:
+        gradient = jax.grad(lambda o: loss(o, jnp.zeros(2)).sum())(outputs)
+        np.testing.assert_allclose(gradient, [slope, -slope])
+    assert (jax.grad(lambda o: loss(o, jnp.zeros(2)).sum())(jnp.zeros(2)) == 0).all()
+
+
+def test_hyperparameters_are_traced():
+    """One program for all values: a sweep compiles once."""
+    traces = []
+
+    @jax.jit
+    def both(delta, quantile):
+        traces.append(1)
+        return losses.huber(2.0, 0.0, delta), losses.quantile(0.0, 2.0, quantile)
+
+    assert [float(x) for x in both(1.0, 0.5)] == [1.5, 1.0]
+    assert [float(x) for x in both(2.0, 0.25)] == [2.0, 0.5]
+    assert len(traces) == 1
+    swept = jax.vmap(lambda d: losses.huber(jnp.ones(3), jnp.zeros(3), d))(jnp.array([0.5, 1.0]))
+    np.testing.assert_allclose(swept[:, 0], [0.375, 0.5])
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, np.nan, np.inf, [1.0, 2.0]])
+def test_deltas_that_are_none(delta):
+    with pytest.raises(ValueError, match="delta must be"):
+        losses.huber(np.ones(2), np.ones(2), delta)
+
+
+@pytest.mark.parametrize("quantile", [0.0, 1.0, -0.1, np.nan])
+def test_quantiles_that_are_none(quantile):
+    with pytest.raises(ValueError, match=r"quantile must be in \(0, 1\)"):
+        losses.quantile(np.ones(2), np.ones(2), quantile)
+
+
+def test_the_message_says_what_to_do():
+    with pytest.raises(ValueError, match=r"outputs\[\.\.\., 0\]"):
+        losses.squared(np.ones((3, 1)), np.ones(3))
+    with pytest.raises(ValueError, match=r"targets\[\.\.\., 0\]"):
+        losses.squared(np.ones(3), np.ones((3, 1)))
+    with pytest.raises(ValueError, match="outputs must be real numbers"):
+        losses.squared(np.array(["a"]), np.ones(1))
