@@ -226,7 +226,7 @@ def scaling(
 
 def curves(
     path: str | os.PathLike,
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    series: Mapping[str, tuple[Any, Any]],
     *,
     xlabel: str,
     ylabel: str,
@@ -545,6 +545,233 @@ def fitted_lines(
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     _legend(figure, axes)
+    _write(figure, path)
+
+
+def population(
+    path: str | os.PathLike,
+    steps: Any,
+    losses: Any,
+    values: Sequence[float],
+    *,
+    value: str,
+    title: str,
+    ylabel: str = "training loss",
+) -> None:
+    """Loss curves of a population, smoothed, coloured by a hyperparameter; the lowest in the end is marked.
+
+    The scale of colours is logarithmic if all values are positive and span more than a factor of 20, that
+    of losses likewise. Curves that leave what the others show by far are cut at the upper edge.
+
+    Args:
+        path: the PNG to write.
+        steps: `[n]`.
+        losses: `[members, n]`; a curve ends where it is no longer finite.
+        values: `[members]`, finite.
+        value: what they are.
+        title: the heading.
+        ylabel: the vertical axis.
+
+    Raises:
+        ValueError: if the shapes do not fit, a value is not finite, or no loss is.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "population.png")
+    ...     curves = [[2.0, 1.0, 0.5], [2.0, 1.9, 1.8]]
+    ...     population(picture, [0, 1, 2], curves, [0.1, 0.01], value="learning rate", title="Two")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    from matplotlib import colormaps, colors
+    from matplotlib.cm import ScalarMappable
+
+    x, y, by = np.asarray(steps, float), np.asarray(losses, float), np.asarray(values, float)
+    if y.ndim != 2 or y.shape != (len(by), len(x)):
+        raise ValueError(
+            f"losses must be [members, steps] = ({len(by)}, {len(x)}); got shape {y.shape}"
+        )
+    if not np.isfinite(by).all():
+        raise ValueError(f"values must be finite; got {by}")
+    y = np.where(np.isfinite(y), y, np.nan)
+    if not np.isfinite(y).any():
+        raise ValueError("losses must have a finite one; got none")
+    logarithmic = by.min() > 0 and by.max() > _LOG_RATIO * by.min()
+    norm = (colors.LogNorm if logarithmic else colors.Normalize)(by.min(), by.max())
+    scale = ScalarMappable(norm, colormaps["viridis"])
+    figure, axes = _figure(title)
+    smooth = np.stack([_smooth(curve) if len(x) > 20 else curve for curve in y])
+    smooth = np.where(np.isfinite(y), smooth, np.nan)
+    for curve, at in zip(smooth, by, strict=True):
+        # Not antialiased, many lines make a smaller PNG.
+        axes.plot(x, curve, color=scale.to_rgba(at), linewidth=1.6, antialiased=False)
+    last = [curve[np.isfinite(curve)][-1:] for curve in smooth]
+    ends = np.array([each[0] if len(each) else np.inf for each in last])
+    ends = np.where(np.isfinite(smooth[:, -1]), ends, np.inf)
+    if np.isfinite(ends).any():
+        best = int(np.argmin(ends))
+        axes.plot(
+            x, smooth[best], color="black", linewidth=3, linestyle="--",
+            label=f"lowest in the end: {value} {by[best]:.3g}",
+        )  # fmt: skip
+        _legend(figure, axes)
+    shown = smooth[np.isfinite(smooth)]
+    top = 3 * np.nanmax(smooth[:, : max(1, len(x) // 20)])
+    _scale(axes.yaxis, shown[shown <= top] if (shown <= top).any() else shown)
+    if shown.max() > top > 0:
+        axes.set_ylim(top=top)
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    figure.colorbar(scale, ax=axes, label=value)
+    _write(figure, path)
+
+
+def generalization(
+    path: str | os.PathLike,
+    curves: Mapping[str, tuple[tuple[Any, Any], tuple[Any, Any]]],
+    *,
+    title: str,
+    ylabel: str = "loss",
+) -> None:
+    """Training and validation loss together, for one training or several: where they part, it overfits.
+
+    Training is a thin solid line, smoothed, validation a dashed one of the same colour with its lowest
+    point marked.
+
+    Args:
+        path: the PNG to write.
+        curves: for each name `((steps, training losses), (steps, validation losses))`, each `[n]`.
+        title: the heading.
+        ylabel: the vertical axis, logarithmic as in `loss_curves`.
+
+    Raises:
+        ValueError: if there is nothing to draw, or steps and losses differ in length.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "generalization.png")
+    ...     training, validation = ([0, 1, 2], [3.0, 1.0, 0.2]), ([0, 1, 2], [3.0, 1.5, 2.0])
+    ...     generalization(picture, {"no penalty": (training, validation)}, title="Parted")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not curves:
+        raise ValueError("curves must not be empty")
+    figure, axes = _figure(title)
+    drawn = []
+    for i, (name, (training, validation)) in enumerate(curves.items()):
+        steps, losses = _pair(f"curves[{name!r}], training", training)
+        held_steps, held = _pair(f"curves[{name!r}], validation", validation)
+        losses, held = (np.where(np.isfinite(each), each, np.nan) for each in (losses, held))
+        smooth = losses
+        if len(losses) > 20 and np.isfinite(losses).any():
+            positive = np.nanmin(losses) > 0
+            smooth = np.exp(_smooth(np.log(losses))) if positive else _smooth(losses)
+        drawn += [smooth[np.isfinite(smooth)], held[np.isfinite(held)]]
+        axes.plot(steps, smooth, color=_color(i), linewidth=1.6, label=f"{name}, training")
+        axes.plot(
+            held_steps, held, color=_color(i), linewidth=2.4, linestyle="--",
+            label=f"{name}, validation",
+        )  # fmt: skip
+        if np.isfinite(held).any():
+            lowest = int(np.nanargmin(held))
+            axes.plot(
+                held_steps[lowest], held[lowest], color=_color(i), marker=_MARKERS[i % 7],
+                markersize=11, markeredgecolor="black", linestyle="none",
+            )  # fmt: skip
+    _scale(axes.yaxis, np.concatenate(drawn))
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes)
+    _write(figure, path)
+
+
+def response_map(
+    path: str | os.PathLike,
+    rows: tuple[str, Sequence[float]],
+    columns: tuple[str, Sequence[float]],
+    values: Any,
+    *,
+    notes: Sequence[Sequence[str]] | None = None,
+    label: str,
+    title: str,
+) -> None:
+    """A quantity over two hyperparameters as a map of cells, each with its value and what was found there.
+
+    The scale of colours ends at four times the lowest value, or a tenth of the way up to the median where
+    values are not positive: what is far off the best is all of one colour. The lowest cell is framed.
+
+    Args:
+        path: the PNG to write.
+        rows: name of a hyperparameter and its values `[R]`.
+        columns: likewise `[C]`.
+        values: `[R, C]`, lower is better; NaN or infinite where there is none.
+        notes: `[R][C]` what to write under each value: the findings; none if not given.
+        label: what the values are.
+        title: the heading.
+
+    Raises:
+        ValueError: if the shapes do not fit, or no value is finite.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "map.png")
+    ...     losses = [[0.9, 0.2], [1.0, float("nan")]]
+    ...     response_map(picture, ("decay", [0.0, 0.1]), ("rate", [0.01, 1.0]), losses,
+    ...                  label="validation loss", title="Two by two")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    (row, down), (column, across) = rows, columns
+    found = np.asarray(values, float)
+    if found.shape != (len(down), len(across)):
+        raise ValueError(
+            f"values must be [rows, columns] = ({len(down)}, {len(across)}); got {found.shape}"
+        )
+    if notes is not None and (
+        len(notes) != len(down) or any(len(each) != len(across) for each in notes)
+    ):
+        raise ValueError(f"notes must be [rows, columns] = ({len(down)}, {len(across)})")
+    found = np.where(np.isfinite(found), found, np.nan)
+    if not np.isfinite(found).any():
+        raise ValueError("values must have a finite one; got none")
+    low = float(np.nanmin(found))
+    high = 4 * low if low > 0 else low + 0.1 * float(np.nanmedian(found) - low)
+    high = max(min(high, float(np.nanmax(found))), low + 1e-12)
+    figure, axes = _figure(title)
+    axes.grid(False)
+    colors = colormaps["viridis_r"].with_extremes(bad="#d9d9d9")
+    image = axes.imshow(
+        np.ma.masked_invalid(found), cmap=colors, vmin=low, vmax=high, aspect="auto", origin="lower"
+    )
+    width = 96 // len(across)
+    for i, j in np.ndindex(*found.shape):
+        value = found[i, j]
+        text = f"{value:.3g}" if np.isfinite(value) else "not finite"
+        if notes is not None and notes[i][j]:
+            text += "\n" + textwrap.fill(notes[i][j].replace("_", " "), max(width, 12))
+        dark = np.isfinite(value) and (value - low) / (high - low) > 0.55
+        axes.text(
+            j, i, text, ha="center", va="center", fontsize=max(7, min(11, 66 // len(across))),
+            color="white" if dark else "black",
+        )  # fmt: skip
+    best = np.unravel_index(np.nanargmin(found), found.shape)
+    axes.add_patch(
+        Rectangle(
+            (best[1] - 0.5, best[0] - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=4
+        )
+    )
+    axes.set_xticks(range(len(across)), [f"{each:.3g}" for each in across])
+    axes.set_yticks(range(len(down)), [f"{each:.3g}" for each in down])
+    axes.set_xlabel(column)
+    axes.set_ylabel(row)
+    figure.colorbar(image, ax=axes, label=label, extend="max")
     _write(figure, path)
 
 

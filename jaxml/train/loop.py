@@ -85,7 +85,7 @@ def run(
         program: as `repeat` compiles it.
         state: where to start, a `State` or what has its `step` and `position`; consumed (its buffers are
             donated).
-        batches: `batches(position, count) -> pytree` of arrays `[count, …]`: the batches number
+        batches: `batches(position, count) -> pytree` of NumPy arrays `[count, …]`: the batches number
             `position` to `position + count - 1`, a pure function of their number.
         num_steps: the step count at which to stop.
         steps_per_call: steps in one compiled call; the host sees reports this often.
@@ -104,24 +104,39 @@ def run(
     if steps_per_call < 1:
         raise ValueError(f"steps_per_call must be at least 1, got {steps_per_call}")
     done, position = int(state.step), int(state.position)
-    ahead = batches(position, steps_per_call) if done < num_steps else None
     length = steps_per_call if seconds_per_call is None else min(_FIRST_CALL, steps_per_call)
-    while done < num_steps:
+
+    def coming() -> tuple[int, PyTree]:
+        """The number of steps of the next call, and their batches."""
         count = min(length, num_steps - done)
+        made = batches(position, count)
+        return count, jax.tree.map(lambda leaf: _filled(leaf, steps_per_call), made)
+
+    if done < num_steps:
+        count, ahead = coming()
+    while done < num_steps:
         started = time.perf_counter()
         state, reports = program(state, ahead, jnp.int32(count))
-        done, position = done + count, position + count
+        done, position, last = done + count, position + count, count
         if done < num_steps:
-            ahead = batches(position, steps_per_call)
-        seen = jax.tree.map(lambda leaf, n=count: _head(leaf, n), reports)
+            count, ahead = coming()
+        seen = jax.tree.map(lambda leaf, n=last: _head(leaf, n), reports)
         if seconds_per_call is not None:
-            # At most eightfold: the first call may have been slow for reasons of its own.
-            wanted = count * seconds_per_call / max(time.perf_counter() - started, 1e-6)
+            # At most eightfold: a call may have been fast or slow for reasons of its own.
+            wanted = last * seconds_per_call / max(time.perf_counter() - started, 1e-6)
             length = int(min(max(wanted, 1), 8 * length, steps_per_call))
         on_reports(state, seen)
         if should_stop():
             break
     return state
+
+
+def _filled(leaf: Any, length: int) -> Any:
+    """Batches up to the number that the program takes; it does not look at those past the count."""
+    missing = length - len(leaf)
+    if not missing:
+        return leaf
+    return np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)])
 
 
 def _head(leaf: Any, count: int) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """Many trainings of one shape at once: members in chunks that fit, each chunk under `vmap`."""
 
 import dataclasses
+import functools
 import math
 import threading
 import time
@@ -65,6 +66,9 @@ class Study:
         num_steps: of the whole training.
         validate_every, patience, shuffle, chunk, max_bytes, stream: as `sweep` takes them.
         options: of `Recipe`.
+
+    Attributes:
+        workers: chunks that are trained side by side.
     """
 
     def __init__(
@@ -134,7 +138,10 @@ class Study:
         self._resident = None if stream else jax.device_put((x, y))
         self._held_out_pair = held_out
         self._held_out = None if held_out is None else held_out_blocks(*held_out)
+        # Two cores do little more with a chunk's small operations than one: each takes a chunk.
+        self.workers = inputs.cores() if jax.default_backend() == "cpu" else 1
         self._programs: dict[Any, Program] = {}
+        self._orders: dict[Any, Callable[[int, int], Any]] = {}
         self._lock = threading.Lock()
         self.seconds = {"compile": 0.0, "run": 0.0}
         budget = _SHARE * inputs.device_memory() if max_bytes is None else max_bytes
@@ -279,10 +286,8 @@ class Study:
                 number, part, filled, shared, courses, until, meter, on_chunk, checkpoints
             )
 
-        # One core does little more with a chunk's small operations than two: each takes a chunk.
-        workers = inputs.cores() if jax.default_backend() == "cpu" else 1
         found: dict[int, tuple[Course, Report]] = {}
-        with ThreadPoolExecutor(min(workers, len(parts))) as pool:
+        with ThreadPoolExecutor(min(self.workers, len(parts))) as pool:
             for each in pool.map(one, range(len(parts))):
                 found |= each
         took = time.perf_counter() - started
@@ -365,6 +370,8 @@ class Study:
         x, y = self.data
         row = (x.nbytes + y.nbytes) // len(x) if self._stream else 4
         per_step = batch * row * (1 if shared else len(filled))
+        # Where nobody asks how far it is, calls are as long as they can be.
+        listens = meter.listens or on_chunk is not None or self._patience is not None
         longest = min(_STEPS_PER_CALL, until, max(1, _BYTES_PER_CALL // max(per_step, 1)))
         if checkpoints is not None:
             longest = min(longest, checkpoints.every)
@@ -375,7 +382,7 @@ class Study:
                 next_batches,
                 num_steps=until,
                 steps_per_call=longest,
-                seconds_per_call=_SECONDS_PER_CALL,
+                seconds_per_call=_SECONDS_PER_CALL if listens else None,
                 on_reports=on_reports,
                 should_stop=lambda: bool((stopped >= 0).all()),
             )
@@ -451,10 +458,7 @@ class Study:
         seeds = [self.settings[i].seed for i in members]
         # The order of a full batch is the rows' own.
         shuffles = self.shuffle and self.settings[members[0]].batch_size is not None
-        orders = {
-            seed: inputs.examples(len(x), batch, shuffles, self.order_seeds[seed])
-            for seed in dict.fromkeys(seeds)
-        }
+        orders = {seed: self._order(batch, shuffles, seed) for seed in dict.fromkeys(seeds)}
         own = not shared and len(members) > 1
 
         def batches(position: int, count: int) -> PyTree:
@@ -467,6 +471,15 @@ class Study:
             return {"x": x[chosen], "y": y[chosen]} if mode == "stream" else chosen
 
         return batches
+
+    def _order(self, batch: int, shuffles: bool, seed: int) -> Callable[[int, int], Any]:
+        """The examples of batches; chunks of one seed ask for the same ones."""
+        kind = batch, shuffles, seed
+        with self._lock:
+            if kind not in self._orders:
+                made = inputs.examples(len(self.data[0]), batch, shuffles, self.order_seeds[seed])
+                self._orders[kind] = functools.lru_cache(maxsize=4)(made)
+            return self._orders[kind]
 
     @staticmethod
     def _stopped(course: Course, number: int) -> NDArray[np.int64]:

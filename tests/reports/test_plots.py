@@ -19,6 +19,35 @@ COMPARED = {
 }
 
 PICTURES = {
+    "population": lambda path: plots.population(
+        path,
+        np.arange(200),
+        np.where(
+            (np.arange(200) > 90) & (np.arange(12)[:, None] == 11),
+            np.nan,
+            np.exp(-np.arange(200) * np.geomspace(1e-4, 0.1, 12)[:, None]) + 0.1,
+        ),
+        np.geomspace(1e-4, 0.1, 12),
+        value="learning rate",
+        title="Twelve members, one of which does not end",
+    ),
+    "generalization": lambda path: plots.generalization(
+        path,
+        {
+            f"penalty {i}": ((STEPS[:300], NOISY[:300] / (i + 1)), (STEPS[:300:30], NOISY[:300:30]))
+            for i in range(3)
+        },
+        title="Training and validation",
+    ),
+    "response map": lambda path: plots.response_map(
+        path,
+        ("weight penalty", [0.0, 1e-3, 1e-1]),
+        ("learning rate", [1e-3, 1e-2, 0.1, 1.0]),
+        [[1.2, 0.5, 0.2, np.nan], [1.3, 0.6, 0.1, np.inf], [2.0, 2.0, 1.9, 2.4]],
+        notes=[["learning_rate_too_low", "", "", "learning_rate_too_high, dead_relu"]] * 3,
+        label="validation loss",
+        title="Two that pull against each other",
+    ),
     "loss": lambda path: plots.loss_curves(
         path,
         (STEPS, NOISY),
@@ -175,7 +204,13 @@ def test_a_picture_is_small_and_of_its_size(tmp_path, name):
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (1200, 800)
     # Many lines with markers and a legend of them, four panels, or 84 texts on 84 colours take more.
-    most = {"curves": 150_000, "trade-off": 150_000, "map": 350_000, "many compared": 400_000}
+    most = {
+        "curves": 150_000,
+        "trade-off": 150_000,
+        "population": 150_000,
+        "map": 350_000,
+        "many compared": 400_000,
+    }
     assert len(content) < most.get(name, 100_000)
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
@@ -420,4 +455,31 @@ def test_a_watched_training_is_drawn(tmp_path):
 def test_a_watched_training_that_does_not_fit_is_refused(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
         plots.training(tmp_path / "training.png", **{**WATCHED, **wrong}, title="A run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda p: plots.population(p, [0, 1], [[1.0]], [1.0], value="v", title="t"), "losses"),
+        (lambda p: plots.population(p, [0], [[1.0]], [np.nan], value="v", title="t"), "values"),
+        (lambda p: plots.population(p, [0], [[np.nan]], [1.0], value="v", title="t"), "finite"),
+        (lambda p: plots.generalization(p, {}, title="t"), "curves"),
+        (
+            lambda p: plots.response_map(
+                p, ("a", [1]), ("b", [1, 2]), [[1.0]], label="l", title="t"
+            ),
+            "values",
+        ),
+        (
+            lambda p: plots.response_map(
+                p, ("a", [1]), ("b", [1]), [[1.0]], notes=[[]], label="l", title="t"
+            ),
+            "notes",
+        ),
+    ],
+)
+def test_pictures_of_populations_refuse_what_does_not_fit(tmp_path, draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw(tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,128 @@
+"""What does the batch size change: the way there, or where it leads?
+
+    python -m experiments.batch_size                   one example, mini-batches and all of them, a minute
+    python -m experiments.batch_size --epochs 40
+
+An MLP on scikit-learn's digits: stochastic gradient descent on one example at a time, on mini-batches, and
+on all examples (full batch), the same number of epochs each, every one over a range of learning rates. A
+small batch takes more steps an epoch, and each of them is noisy: per example it gets further, per step not.
+
+Result (40 s on two cores that others use, too): 0.062 with batches of 8 in 2,250 steps at rate 0.3, 0.074
+with one example at a time, 0.11 with 32 and 128 at rate 1; the full batch, 15 steps, is still at 1.02.
+
+It ends with a picture of the validation loss over epochs at each size's own best learning rate, and a
+sentence. They go to `runs/batch_size/`.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import tyro
+
+from jaxml import losses, models, reports, train
+from jaxml.data import scikit
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The same number of epochs at several batch sizes."""
+
+    batch_sizes: tuple[int, ...] = (1, 8, 32, 128)
+    """Examples in a step; the full batch comes in any case."""
+    learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    """For each size the one with the lowest validation loss is shown."""
+    epochs: int = 15
+    """Passes over the data."""
+    num_train: int = 1200
+    """Digits to train on; the others judge."""
+    widths: tuple[int, ...] = (32,)
+    """Hidden layers."""
+    seed: int = 0
+    """Of everything."""
+    run_dir: Path = Path("runs/batch_size")
+    """Where the picture and the figures go."""
+
+
+def sweeps(config: Config) -> dict[str, train.Sweep]:
+    """A sweep over learning rates for each batch size, of as many steps as make the epochs."""
+    x, y = scikit.digits()
+    order = np.random.default_rng(config.seed).permutation(len(x))
+    fitting, judging = np.split(order, [config.num_train])
+    x = x / np.float32(16)
+    found = {}
+    for size in (*config.batch_sizes, None):
+        steps = max(1, config.epochs * config.num_train // (size or config.num_train))
+        found["full batch" if size is None else f"batch of {size}"] = train.sweep(
+            models.MLP(config.widths, 10),
+            losses.softmax_cross_entropy,
+            lambda hyperparameters: optax.sgd(hyperparameters["learning_rate"]),
+            (x[fitting], y[fitting]),
+            space={"learning_rate": config.learning_rates},
+            num_steps=steps,
+            batch_size=size,
+            key=jax.random.key(config.seed),
+            validation_data=(x[judging], y[judging]),
+            validate_every=max(1, steps // config.epochs),
+            monitor=False,
+        )
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.batch_size")
+    found = sweeps(config)
+    best = {name: swept.best("validation_loss") for name, swept in found.items()}
+    rows: list[dict[str, Any]] = [
+        {
+            "batch": name,
+            "steps": member.steps,
+            "learning_rate": member.hyperparameters["learning_rate"],
+            "loss": member.loss,
+            "validation_loss": member.validation_loss,
+            "seconds": found[name].seconds["run"] / len(found[name]),
+        }
+        for name, member in best.items()
+    ]
+    reports.table(
+        f"{config.epochs} epochs of {config.num_train} digits, each at its best learning rate",
+        ["", "steps", "learning rate", "training loss", "validation loss", "s"],
+        [list(row.values()) for row in rows],
+    )
+    lowest, whole = min(rows, key=lambda row: row["validation_loss"]), rows[-1]
+    sentence = (
+        f"After {config.epochs} epochs a {lowest['batch']} has the lowest validation loss, "
+        f"{lowest['validation_loss']:.3f} in {lowest['steps']:,} steps at learning rate "
+        f"{lowest['learning_rate']:g}; the full batch, with {whole['steps']} steps at "
+        f"{whole['learning_rate']:g}, is at {whole['validation_loss']:.3f}."
+    )
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    reports.plots.curves(
+        config.run_dir / "batch_size.png",
+        {
+            f"{name}, rate {member.hyperparameters['learning_rate']:g}": (
+                member.fit.validation_steps / member.steps * config.epochs,
+                member.fit.validation_curve,
+            )
+            for name, member in best.items()
+        },
+        xlabel="epochs",
+        ylabel="validation loss",
+        title=sentence,
+        log_x=False,
+    )
+    (config.run_dir / "results.json").write_text(
+        json.dumps({"sentence": sentence, "rows": rows}, indent=1) + "\n"
+    )
+    print(sentence)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

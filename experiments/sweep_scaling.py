@@ -1,0 +1,284 @@
+"""How much faster is a population under `vmap` than one training after the other?
+
+    python -m experiments.sweep_scaling                    64 MLPs on the digits, about two minutes
+    python -m experiments.sweep_scaling --peers            scikit-learn and PyTorch, too, where installed
+
+The same sweep of 64 learning rates, an MLP of 64-64 with Adam, batches of 64, 500 steps, in turn:
+
+    population   `train.sweep`: members in chunks under `vmap`, one chunk a core
+    loop         the same compiled training of one member, called for one member after the other
+    scan         a jitted `lax.scan` written by hand for this one training, likewise
+    scikit-learn `MLPClassifier`, for some members, scaled up
+    PyTorch      a loop over steps and members, for some members, scaled up
+
+Compiling is timed apart. A round times each once; its ratio is to the population of the same round.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+
+from jaxml import bench, models, reports
+from jaxml.data import scikit
+from jaxml.train import inputs
+from jaxml.train.progress import Meter
+from jaxml.train.study import Setting, Study
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A population against one training after the other."""
+
+    members: int = 64
+    """Learning rates, from 1e-4 to 1e-1."""
+    widths: tuple[int, ...] = (64, 64)
+    """Hidden layers."""
+    batch: int = 64
+    """Examples in a step."""
+    steps: int = 500
+    """Steps of a member."""
+    rounds: int = 5
+    """Samples of each system, taken in turn."""
+    chunk: int | None = None
+    """Members at once; as many as stay in a core's cache, or fit on the device, if not given."""
+    watched: bool = False
+    """With a monitor, both the population and the loop."""
+    peers: bool = False
+    """Time scikit-learn and PyTorch, too, where they are installed."""
+    peer_members: int = 4
+    """Members that peers are timed on."""
+    json: Path | None = None
+    """Where to write the rows."""
+
+
+def _cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+
+def _study(config: Config, data: inputs.Arrays, chunk: int | None) -> Study:
+    rates = np.geomspace(1e-4, 1e-1, config.members)
+    return Study(
+        models.MLP(config.widths, 10),
+        _cross_entropy,
+        lambda h: optax.adam(h["learning_rate"]),
+        data,
+        None,
+        [Setting({"learning_rate": float(rate)}, 0, config.batch) for rate in rates],
+        key=jax.random.key(0),
+        num_steps=config.steps,
+        validate_every=config.steps,
+        patience=None,
+        shuffle=True,
+        chunk=chunk,
+        max_bytes=None,
+        stream=False,
+        monitor=config.watched,
+    )
+
+
+def _trained(study: Study) -> np.ndarray:
+    """Losses [members, steps]."""
+    members = range(len(study.settings))
+    found = study.train(members, {}, study.num_steps, Meter(None, 1))
+    return np.stack([found[i][1].metrics["loss"] for i in members])
+
+
+def _scan(config: Config, data: inputs.Arrays, study: Study) -> Callable[[], np.ndarray]:
+    """One training after the other, by a program that can do nothing else."""
+    x, y = map(jnp.asarray, data)
+    functional = models.from_linen(models.MLP(config.widths, 10))
+    params = study.initial(0)[0]
+    order = inputs.examples(len(y), config.batch, True, study.order_seeds[0])
+    chosen = order(0, config.steps)
+
+    @jax.jit
+    def train(rate, params, x, y, chosen):
+        optimizer = optax.adam(rate)
+
+        def step(carry, rows):
+            params, state = carry
+
+            def mean(params):
+                outputs, _ = functional.apply({"params": params}, x[rows], training=True)
+                return jnp.mean(_cross_entropy(outputs, y[rows]))
+
+            loss, gradients = jax.value_and_grad(mean)(params)
+            updates, state = optimizer.update(gradients, state, params)
+            return (optax.apply_updates(params, updates), state), loss
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), chosen)
+
+    def run() -> np.ndarray:
+        losses = []
+        for setting in study.settings:
+            rate = np.float32(setting.hyperparameters["learning_rate"])
+            losses.append(np.asarray(train(rate, params, x, y, chosen)[1]))
+        return np.stack(losses)
+
+    return run
+
+
+def _scikit_learn(config: Config, data: inputs.Arrays) -> Callable[[], float]:
+    """Seconds that all members would take."""
+    from sklearn.neural_network import MLPClassifier
+
+    x, y = data
+    batches_an_epoch = -(-len(x) // config.batch)
+    epochs = max(1, round(config.steps / batches_an_epoch))
+
+    def run() -> float:
+        started = time.perf_counter()
+        for rate in np.geomspace(1e-4, 1e-1, config.peer_members):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # It would like to go on.
+                MLPClassifier(
+                    config.widths,
+                    batch_size=config.batch,
+                    learning_rate_init=rate,
+                    alpha=0.0,
+                    max_iter=epochs,
+                    n_iter_no_change=epochs + 1,
+                    random_state=0,
+                ).fit(x, y)
+        took = time.perf_counter() - started
+        steps = epochs * batches_an_epoch * config.peer_members
+        return took * config.steps * config.members / steps
+
+    return run
+
+
+def _pytorch(config: Config, data: inputs.Arrays) -> Callable[[], float]:
+    """Seconds that all members would take."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.tensor(data[0], device=device)
+    y = torch.tensor(data[1], dtype=torch.long, device=device)
+    order = inputs.examples(len(y), config.batch, True, 0)
+    chosen = torch.tensor(np.asarray(order(0, config.steps)), dtype=torch.long, device=device)
+
+    def run() -> float:
+        started = time.perf_counter()
+        for rate in np.geomspace(1e-4, 1e-1, config.peer_members):
+            layers: list[Any] = []
+            wide = x.shape[1]
+            for width in config.widths:
+                layers += [torch.nn.Linear(wide, width), torch.nn.ReLU()]
+                wide = width
+            model = torch.nn.Sequential(*layers, torch.nn.Linear(wide, 10)).to(device)
+            optimizer = torch.optim.Adam(model.parameters(), lr=float(rate))
+            for rows in chosen:
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+                optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) * config.members / config.peer_members
+
+    return run
+
+
+def _systems(
+    config: Config, data: inputs.Arrays
+) -> tuple[dict[str, Callable[[], float]], dict[str, float], int]:
+    """Seconds of a sweep by each system, what compiling took, and the members at once."""
+    studies = {"population": _study(config, data, config.chunk), "loop": _study(config, data, 1)}
+    studies["loop"].workers = 1
+    written = _scan(config, data, studies["loop"])
+
+    def timed(run: Callable[[], Any]) -> Callable[[], float]:
+        def seconds() -> float:
+            started = time.perf_counter()
+            run()
+            return time.perf_counter() - started
+
+        return seconds
+
+    compiling, losses = {}, {}
+    for name, study in studies.items():
+        losses[name] = _trained(study)
+        compiling[name] = study.seconds["compile"]
+    started = time.perf_counter()
+    losses["scan"] = written()
+    first = time.perf_counter() - started
+    compiling["scan"] = first - timed(written)()
+    for name, values in losses.items():
+        # What is not the same training is not timed. Rounding grows where a rate is high.
+        np.testing.assert_allclose(
+            values[: len(values) // 2, :50],
+            losses["scan"][: len(values) // 2, :50],
+            rtol=1e-2,
+            err_msg=name,
+        )
+    systems = {name: timed(functools.partial(_trained, study)) for name, study in studies.items()}
+    systems["scan"] = timed(written)
+    if config.peers:
+        for name, package, build in (
+            ("scikit-learn", "sklearn", _scikit_learn),
+            ("PyTorch", "torch", _pytorch),
+        ):
+            if importlib.util.find_spec(package) is None:
+                print(f"{name} is not installed", file=sys.stderr)
+            else:
+                systems[name] = build(config, data)
+                systems[name]()
+    return systems, compiling, studies["population"].widest
+
+
+def main(arguments: Sequence[str]) -> int:
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.sweep_scaling")
+    x, y = scikit.digits()
+    systems, compiling, chunk = _systems(config, (scikit.scaled(x), y))
+    samples: dict[str, list[float]] = {name: [] for name in systems}
+    for _ in range(config.rounds):
+        for name, run in systems.items():
+            samples[name].append(run())
+    rows = [
+        {
+            "system": name,
+            "samples_s": each,
+            "median_s": statistics.median(each),
+            "compile_s": compiling.get(name),
+            "times_population": statistics.median(
+                a / b for a, b in zip(each, samples["population"], strict=True)
+            ),
+            "members": config.members,
+            "steps": config.steps,
+            "batch": config.batch,
+            "widths": config.widths,
+            "chunk": chunk,
+            "watched": config.watched,
+            "environment": bench.environment(),
+        }
+        for name, each in samples.items()
+    ]
+    reports.table(
+        f"{config.members} trainings of {config.steps} steps, {chunk} at once",
+        ["", "s", "× population", "compiling s"],
+        [
+            [row["system"], row["median_s"], row["times_population"], row["compile_s"] or ""]
+            for row in rows
+        ],
+    )
+    own = statistics.median(a / b for a, b in zip(samples["loop"], samples["scan"], strict=True))
+    print(f"One member takes {own:.2f} times as long as the scan written by hand.")
+    if config.json is not None:
+        bench.write_rows(config.json, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
