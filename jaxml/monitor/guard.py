@@ -162,6 +162,10 @@ def guard(
     1e-3 of the largest, each layer's update is scaled up to the relative size of the largest, until they
     no longer do (above 1e-2).
 
+    An update is judged before anything is written, yet seldom read: interval arithmetic on the optimizer's
+    own program (`jaxml.monitor.bounds`) proves most updates finite from the norms of the gradients and from
+    bounds of the state that it keeps. What cannot be proven is read.
+
     All of it are values in the state: it works in `scan`, under `vmap` for each member by itself, and with
     donated buffers. On a step that is neither clipped nor skipped the gradient is multiplied by exactly 1.
 
@@ -354,7 +358,13 @@ def guard(
 
         def take(hold: _Moved) -> tuple[PyTree, PyTree]:
             own = hold.landed if in_place else params
-            return inner.update(clip(), hold.inner, own, **extra)
+            updates, after = inner.update(clip(), hold.inner, own, **extra)
+            # A state that is kept and one that is new are of one type.
+            return updates, jax.tree.map(
+                lambda new, old: new.astype(old.dtype) if new.dtype != old.dtype else new,
+                after,
+                hold.inner,
+            )
 
         def land(updates: PyTree, hold: _Moved) -> PyTree:
             if not in_place:
