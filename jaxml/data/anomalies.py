@@ -153,7 +153,8 @@ class Anomaly:
         examples: some of the values at fault, the most frequent first.
         rows: int64 [R], the numbers (from 0) of the rows at fault; empty if none can be named.
         share: of the rows (or of the values present) that are at fault, in [0, 1].
-        severity: `"error"` if the table should not be used as it is, `"warning"` if it should be looked at.
+        severity: `"error"` if the table should not be used as it is, `"warning"` if it should be looked
+            at.
         advice: what to do.
 
     Example:

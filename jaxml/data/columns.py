@@ -22,8 +22,8 @@ class Column:
 
     Attributes:
         name: of the column.
-        type: `"INT"` (bool included), `"FLOAT"`, `"BYTES"` (text), `"TIME"`, `"DURATION"`; `"MIXED"` if it
-            holds several that do not go together or what is none of these; None if nothing is present.
+        type: `"INT"` (bool included), `"FLOAT"`, `"BYTES"` (text), `"TIME"`, `"DURATION"`; `"MIXED"` if
+            it holds several that do not go together or what is none of these; None if nothing is present.
         values: [N] in one dtype: bool, int64, uint64, float64, text, datetime64, timedelta64, or object
             where it is mixed or an integer needs more than 64 bits. Undefined where not present.
         present: bool [N], False where the value is missing.

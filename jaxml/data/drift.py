@@ -29,8 +29,8 @@ class Histogram(NamedTuple):
 
     Attributes:
         counts: [B], ≥ 0.
-        edges: [B + 1], not falling. A bucket without width is a point mass; one with an infinite edge holds
-            infinite values.
+        edges: [B + 1], not falling. A bucket without width is a point mass; one with an infinite edge
+            holds infinite values.
         num_nan: how many values were NaN.
     """
 
@@ -58,8 +58,8 @@ def histogram(
         values: [N] numbers; NaN is counted apart, and infinities get buckets of their own at the ends.
         bins: how many buckets, ≥ 1, or edges [B + 1]. The outermost buckets are widened as far as needed
             to hold every finite value (a point mass gets a neighbour).
-        method: `"standard"` for buckets of equal width, `"quantiles"` for equal counts, where a value more
-            frequent than a bucket becomes a point mass.
+        method: `"standard"` for buckets of equal width, `"quantiles"` for equal counts, where a value
+            more frequent than a bucket becomes a point mass.
 
     Returns:
         The `Histogram`. Without finite values it has no finite bucket.
@@ -334,8 +334,8 @@ def jensen_shannon(a: Distribution, b: Distribution) -> float:
         JSD = (KL(p ‖ m) + KL(q ‖ m)) / 2,  m = (p + q) / 2,  KL(p ‖ m) = Σ_k p_k log₂(p_k / m_k)
 
     No square root is taken: SciPy's `jensenshannon(p, q, base=2)` is the root of this. Histograms are
-    brought to the union of their edges, uniform within a bucket; point masses meet only at the same point;
-    NaN and infinite mass match nothing, not even each other.
+    brought to the union of their edges, uniform within a bucket; point masses meet only at the same
+    point; NaN and infinite mass match nothing, not even each other.
 
     Args:
         a: as in `l_infinity`.
@@ -405,7 +405,8 @@ def kolmogorov_smirnov(a: Any, b: Any) -> float:
 
     Args:
         a: an array of numbers is the *sample* itself, NaN left out; a mapping holds counts by
-            category, in the order of the sorted keys; text is counted so; a histogram is linear within a bucket.
+            category, in the order of the sorted keys; text is counted so; a histogram is linear within
+            a bucket.
         b: the same of the other side.
 
     Returns:
@@ -534,8 +535,8 @@ def compare(
         comparators: the thresholds, by column; a column without any is not compared.
 
     Returns:
-        COMPARATOR_… anomalies, one for each threshold that is passed. Numbers are compared by histograms of
-        ten buckets, text, booleans and times of day alike by category.
+        COMPARATOR_… anomalies, one for each threshold that is passed. Numbers are compared by
+        histograms of ten buckets, text, booleans and times of day alike by category.
 
     Raises:
         ValueError: if a table's columns have several lengths.

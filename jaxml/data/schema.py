@@ -246,13 +246,14 @@ def infer_schema(
     """A first draft of the schema, from data believed to be good.
 
     - **Type** of each column, from its dtype or, for object arrays, its values.
-    - **Presence**: a column without gaps must have none. One with a share m of them missing (out of N) must
-      have 1 − 2m − 3·√(m(1−m)/N) present: twice as many gaps as were seen, and three standard errors.
+    - **Presence**: a column without gaps must have none. One with a share m of them missing (out of N)
+      must have 1 − 2m − 3·√(m(1−m)/N) present: twice as many gaps as were seen, and three standard
+      errors.
     - **Domain**: text of at most `max_string_domain_size` distinct values may take no others.
-    - **Range**: the numbers seen, widened where the extremes are thinly strewn, by three times the distance
-      from the largest to the eleventh largest value (with 20 rows or more a value counted; none below). A
-      bound that is reached again and again (hour 23, share 1.0) or approached in steps of one is left as it
-      is, and none is moved across zero.
+    - **Range**: the numbers seen, widened where the extremes are thinly strewn, by three times the
+      distance from the largest to the eleventh largest value (with 20 rows or more a value counted;
+      none below). A bound that is reached again and again (hour 23, share 1.0) or approached in steps
+      of one is left as it is, and none is moved across zero.
     - **NaN and infinity** are anomalies if there were none.
 
     Args:
@@ -261,8 +262,8 @@ def infer_schema(
         ranges: `"observed"` for the extremes as they are.
 
     Returns:
-        The schema; `validate(columns, infer_schema(columns))` is empty. Of a table without rows nothing but
-        the types.
+        The schema; `validate(columns, infer_schema(columns))` is empty. Of a table without rows nothing
+        but the types.
 
     Raises:
         ValueError: for columns of several lengths or more than one dimension, and for a column that mixes
@@ -343,8 +344,8 @@ def _plain(value: Any) -> Any:
 def _outwards(end: list[Any], ends: NDArray[Any], whole: bool, *, upper: bool) -> Any:
     """The last of `end`, moved on by three times its distance to the first.
 
-    For exponential tails the gap between the first and the eleventh of the order statistics is about three
-    scales, so that nine lie between the largest value seen and the bound.
+    For exponential tails the gap between the first and the eleventh of the order statistics is about
+    three scales, so that nine lie between the largest value seen and the bound.
     """
     extreme, distance = end[-1], abs(end[-1] - end[0])
     if distance == 0 or not math.isfinite(distance):
@@ -383,19 +384,20 @@ def validate(
 ) -> list[Anomaly]:
     """What of a table is not as its schema says.
 
-    Missing are None, NaN, NaT and masked values; the empty text is not. A float array of whole numbers and
-    NaN may stand for INT with gaps, since NumPy has no other array for those.
+    Missing are None, NaN, NaT and masked values; the empty text is not. A float array of whole numbers
+    and NaN may stand for INT with gaps, since NumPy has no other array for those.
 
     Args:
         columns: one-dimensional arrays of one length, by name; their order does not matter.
         schema: what is wanted.
         environment: in which the table is used: what the schema has `without` it may be absent.
         previous: the span of data before, held against the features' `drift` thresholds.
-        serving: the serving data, held against the features' `skew` thresholds (`columns` is the training).
+        serving: the serving data, held against the features' `skew` thresholds (`columns` is the
+            training).
 
     Returns:
-        Anomalies, in the order of the schema's features, then new columns, then the table as a whole; none
-        for a table that is as it should be. One column may have several.
+        Anomalies, in the order of the schema's features, then new columns, then the table as a whole;
+        none for a table that is as it should be. One column may have several.
 
     Raises:
         ValueError: if columns differ in length, or for an environment of which the schema does not speak.
