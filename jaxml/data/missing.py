@@ -185,9 +185,10 @@ def underrepresented_slices(
         ValueError: as in `missing_by_slice`, and for a significance outside (0, 1).
 
     Example:
-        >>> table = {"income": np.where(np.arange(400) < 80, np.nan, 1.0), "town": ["b"] * 90 + ["a"] *
-        310} >>> [(a.column, a.examples, len(a.rows)) for a in underrepresented_slices(table, "town")]
-        [('income', ('b',), 0)]
+        >>> income = np.where(np.arange(400) < 80, np.nan, 1.0)
+        >>> table = {"income": income, "town": ["b"] * 90 + ["a"] * 310}
+        >>> [(a.column, a.examples) for a in underrepresented_slices(table, "town")]
+        [('income', ('b',))]
     """
     if not 0 < significance < 1:
         raise ValueError(f"significance must be in (0, 1), got {significance}")

@@ -327,14 +327,18 @@ def _range(known: NDArray[Any], whole: bool, widen: bool) -> tuple[Any, Any]:
     if not len(finite):
         return None, None
     k = min(10, len(finite) // 20) if widen else 0
-    if not k:
-        return _plain(finite.min()), _plain(finite.max())
-    # Python's numbers: differences of int64 extremes overflow int64.
-    ends = np.sort(finite)
-    high_end, low_end = ends[-k - 1 :].tolist(), ends[: k + 1].tolist()
-    high = _outwards(high_end, ends, whole, upper=True)
-    low = _outwards(low_end[::-1], ends, whole, upper=False)
-    return low, high
+    low: Any = _plain(finite.min())
+    high: Any = _plain(finite.max())
+    if k:
+        ends = np.sort(finite)
+        # Python's numbers: differences of int64 extremes overflow int64.
+        high_end, low_end = ends[-k - 1 :].tolist(), ends[: k + 1].tolist()
+        high = _outwards(high_end, ends, whole, upper=True)
+        low = _outwards(low_end[::-1], ends, whole, upper=False)
+    # Where infinities are at home the range is open.
+    return (None if not whole and known.min() == -np.inf else low), (
+        None if not whole and known.max() == np.inf else high
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -806,7 +810,9 @@ def _check_texts(column: Column, feature: Feature, rows: NDArray[np.int64]) -> l
     odd = {text for text in texts if text not in allowed}
     values = column.known()
     if broken:
-        bad = np.fromiter((value in broken for value in listed), bool, len(listed))
+        bad = np.fromiter(
+            (isinstance(value, str) and value in broken for value in listed), bool, len(listed)
+        )
         checks = [("ENUM_TYPE_INVALID_UTF8", bad, "no valid UTF-8")]
         found += _out_of_bounds(column, values, rows, checks)
     if odd:

@@ -171,10 +171,10 @@ def _column_statistics(column: Column) -> ColumnStatistics:
         ranked = sorted(zip(sizes, distinct, strict=True), key=lambda pair: (-pair[0], pair[1]))
         counts = {value: size for size, value in ranked}
     elif column.type is not None:
-        distinct, sizes = np.unique(_numbers(column)[column.present], return_counts=True)
-        if len(distinct) <= 100:
-            counts = dict(zip(distinct.tolist(), sizes.tolist(), strict=True))
-        fine, coarse = _cuts(distinct, sizes, _FINE), _cuts(distinct, sizes, _COARSE)
+        values, often = np.unique(_numbers(column)[column.present], return_counts=True)
+        if len(values) <= 100:
+            counts = dict(zip(values.tolist(), often.tolist(), strict=True))
+        fine, coarse = _cuts(values, often, _FINE), _cuts(values, often, _COARSE)
     found = ColumnStatistics(
         column.type, column.num_present, counts, fine, coarse, np.zeros(0, np.int64)
     )
@@ -399,15 +399,16 @@ def _column_changes(column: Column, statistics: Statistics, threshold: float) ->
     levels = np.bincount(_codes(column, kept, fine=True), minlength=len(kept.levels))
     log_p, _, parts = _chi_square(kept.levels[:-1], levels[:-1], statistics.drift.get((name,), 0.0))
     if log_p < threshold:
-        before, now = kept.levels[:-1] / kept.num_present, levels[:-1] / column.num_present
+        shares = kept.levels[:-1] / kept.num_present, levels[:-1] / column.num_present
         worst = int(np.argmax(parts))
-        apart = float(np.abs(before - now).sum() / 2)
+        was, is_ = (float(each[worst]) for each in shares)
+        apart = float(np.abs(shares[0] - shares[1]).sum() / 2)
         codes = _codes(column, kept, fine=True)
-        more = (now > before) & (parts > parts.sum() / len(parts))
+        more = (shares[1] > shares[0]) & (parts > parts.sum() / len(parts))
         values = column.values[codes == worst]
         told = (
             f"{apart:.2%} of the {_told_name(name)} lies elsewhere than in the reference "
-            f"({_p(log_p)}); around {_around(kept, worst)!r} are {now[worst]:.2%} instead of {before[worst]:.2%}"
+            f"({_p(log_p)}); around {_around(kept, worst)!r} are {is_:.2%} instead of {was:.2%}"
         )
         found.append(
             anomaly(
