@@ -82,9 +82,10 @@ def histogram(
         if (np.diff(edges) < 0).any():
             raise ValueError(f"bins must not fall, got {bins!r}")
         if len(finite) and finite[0] < edges[0]:  # A point mass stays one: it gets a neighbour.
-            edges = np.concatenate([finite[:1], edges[edges[0] != edges[1] :]])
+            edges = np.concatenate([finite[:1], edges[int(edges[0] != edges[1]) :]])
         if len(finite) and finite[-1] > edges[-1]:
-            edges = np.concatenate([edges[: len(edges) - (edges[-1] != edges[-2])], finite[-1:]])
+            inner = edges[: len(edges) - int(edges[-1] != edges[-2])]
+            edges = np.concatenate([inner, finite[-1:]])
     else:
         if int(bins) < 1:  # type: ignore[arg-type]
             raise ValueError(f"bins must be at least 1, got {bins!r}")

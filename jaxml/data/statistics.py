@@ -45,7 +45,8 @@ class ColumnStatistics:
         fine: numbers where a level of the column by itself begins; empty for text.
         coarse: the same for pairs.
         levels: [L] rows in each fine level; the last one is "missing".
-        span_missing: largest difference of a span's missing rate from the others', 0 without spans.
+        span_missing: how far a span's missing rate lies from the others', twice; 0 without spans.
+        span_unseen: share of values that no earlier span has, in a later one, twice; 0 without spans.
     """
 
     type: str | None
@@ -55,6 +56,7 @@ class ColumnStatistics:
     coarse: NDArray[Any]
     levels: NDArray[np.int64]
     span_missing: float = 0.0
+    span_unseen: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,6 +230,15 @@ def _highest(kept: ColumnStatistics, cuts: NDArray[Any]) -> Any:
     return np.inf if cuts.dtype.kind == "f" else np.iinfo(cuts.dtype).max
 
 
+def _comparable(kept: ColumnStatistics, *, fine: bool) -> NDArray[np.bool_]:
+    """The levels that are compared by their sizes: not of what is unseen, which has a test of its own."""
+    found = np.ones(_num_levels(kept, fine=fine), bool)
+    if kept.counts is not None:
+        found[-2] = False
+        found[0] = kept.type == "BYTES"
+    return found
+
+
 def _joint(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     width = int(b.max(initial=0)) + 1
     height = int(a.max(initial=0)) + 1
@@ -298,11 +309,30 @@ def _between_spans(
         gaps = np.bincount(which[which >= 0], ~column.present[which >= 0], number)
         others = (gaps.sum() - gaps) / np.maximum(sizes.sum() - sizes, 1)
         apart = float(np.abs(gaps / sizes - others).max())
-        changed[name] = dataclasses.replace(kept[name], span_missing=2 * apart)
+        changed[name] = dataclasses.replace(
+            kept[name], span_missing=2 * apart, span_unseen=2 * _newcomers(column, spans)
+        )
     for a, b in itertools.combinations(read, 2):
         width = int(codes[b].max(initial=0)) + 1
         drift[(a, b)] = 2 * _largest_excess(codes[a] * width + codes[b], which, number)
     return drift, changed
+
+
+def _newcomers(column: Column, spans: Column) -> float:
+    """The share of a span's values that no earlier one has, the largest of the later half of spans."""
+    codes, distinct = column.codes()
+    which, order = spans.codes()
+    rank = np.argsort(
+        np.argsort(np.array(order))
+    )  # Spans in their order, whatever that of the rows.
+    both = (codes >= 0) & (which >= 0)
+    codes, when = codes[both], rank[which[both]]
+    first = np.full(len(distinct), len(order))
+    np.minimum.at(first, codes, when)
+    sizes = np.bincount(when, minlength=len(order))
+    new = np.bincount(when, first[codes] == when, len(order))
+    half = (len(order) + 1) // 2
+    return float((new[half:] / np.maximum(sizes[half:], 1)).max(initial=0.0))
 
 
 def _largest_excess(cells: NDArray[np.int64], which: NDArray[np.int64], number: int) -> float:
@@ -393,11 +423,13 @@ def _column_changes(column: Column, statistics: Statistics, threshold: float) ->
         )
     if not column.num_present or not kept.num_present:
         return found
-    unseen = _unseen(column, kept, threshold, bool(statistics.drift))
+    unseen = _unseen(column, kept, threshold)
     if unseen is not None:
         found.append(unseen)
     levels = np.bincount(_codes(column, kept, fine=True), minlength=len(kept.levels))
-    log_p, _, parts = _chi_square(kept.levels[:-1], levels[:-1], statistics.drift.get((name,), 0.0))
+    compared = _comparable(kept, fine=True)[:-1]
+    pair = np.where(compared, kept.levels[:-1], 0), np.where(compared, levels[:-1], 0)
+    log_p, _, parts = _chi_square(*pair, statistics.drift.get((name,), 0.0))
     if log_p < threshold:
         shares = kept.levels[:-1] / kept.num_present, levels[:-1] / column.num_present
         worst = int(np.argmax(parts))
@@ -459,9 +491,7 @@ def _log_p_proportions(hits_a: int, num_a: int, hits_b: int, num_b: int, slack: 
     return float(math.log(2) + stats.norm.logsf(apart / math.sqrt(variance)))
 
 
-def _unseen(
-    column: Column, kept: ColumnStatistics, threshold: float, spans: bool
-) -> Anomaly | None:
+def _unseen(column: Column, kept: ColumnStatistics, threshold: float) -> Anomaly | None:
     """Values that the reference does not have, if there are more than its own rare ones let expect."""
     known = column.num_present
     share = known / (known + kept.num_present)
@@ -483,10 +513,8 @@ def _unseen(
     rivals = int((sizes[new] >= 2).sum()) + 1
     rivals += sum(n <= most for n in kept.counts.values())
     frequent = most * math.log(share) + math.log(rivals) if most > 1 else 0.0
-    if spans:
-        # New values come with time; a handful says nothing.
-        if sizes[new].sum() < 0.005 * known:
-            return None
+    if sizes[new].sum() <= kept.span_unseen * known:
+        return None  # New values come with time.
     log_p = min(singles, frequent)
     if log_p >= threshold:
         return None
@@ -513,8 +541,12 @@ def _pair_changes(
 ) -> list[Anomaly]:
     codes = {name: _codes(read[name], statistics.columns[name], fine=False) for name in names}
     log_p: dict[tuple[str, str], float] = {}
+    for name in names:
+        compared = _comparable(statistics.columns[name], fine=False)
+        codes[name] = np.where(compared[codes[name]], codes[name], -1)
     for a, b in itertools.combinations(names, 2):
-        joint = _joint(codes[a], codes[b])
+        both = (codes[a] >= 0) & (codes[b] >= 0)
+        joint = _joint(codes[a][both], codes[b][both])
         drift = statistics.drift.get((a, b), 0.0)
         value = _chi_square(statistics.pairs[a, b], joint, drift)[0]
         if value < threshold:

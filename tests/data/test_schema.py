@@ -254,9 +254,9 @@ def test_gaps_in_whole_numbers_do_not_fix_the_type_of_the_next_table():
 def test_what_is_no_table_is_refused():
     with pytest.raises(ValueError, match="'b' has 3"):
         infer_schema({"a": [1, 2], "b": [1, 2, 3]})
-    with pytest.raises(ValueError, match="one-dimensional.*\\(2, 2\\)"):
+    with pytest.raises(ValueError, match=r"one-dimensional.*\(2, 2\)"):
         infer_schema({"a": np.zeros((2, 2))})
-    with pytest.raises(ValueError, match="column 'a'.*INT in row 0, BYTES in row 2"):
+    with pytest.raises(ValueError, match=r"column 'a'.*INT in row 0, BYTES in row 2"):
         infer_schema({"a": [1, 2, "x"]})
     with pytest.raises(ValueError, match="complex128"):
         infer_schema({"a": np.zeros(2, complex)})
