@@ -185,8 +185,8 @@ def is_missing(value: Any) -> bool:
 def _objects(name: str, array: NDArray[Any], visible: NDArray[np.bool_]) -> Column:
     listed = array.tolist()
     types = {type(value) for value in listed}
-    if types <= {str}:
-        present = visible
+    if types <= {str, type(None)}:
+        present = visible & np.fromiter((value is not None for value in listed), bool, len(listed))
     else:
         missing = np.fromiter((is_missing(value) for value in listed), bool, len(listed))
         present = visible & ~missing

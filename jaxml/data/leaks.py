@@ -422,6 +422,8 @@ def label_leaks(
     if len(labelled) < 40:
         return []
     classes, num_classes = levels(read[label], 10)
+    if len(np.unique(classes[labelled])) < 2:
+        return []
     half = np.random.default_rng(seed).permutation(len(labelled)) % 2 == 0
     first, second = labelled[half], labelled[~half]
     scored = []

@@ -221,11 +221,12 @@ def _parse(
             if not row and len(header) > 1:
                 blank = blank or reader.line_num  # Fine at the end of the file only.
                 continue
+            row = row or [""]  # Of one column: a gap.
             if blank is not None:
                 raise BadFile(path, "an empty line among the rows", row=len(rows), line=blank)
             if len(row) != len(header):
                 raise _ragged(path, header, row, len(rows), reader.line_num, text)
-            rows.append(row or [""])
+            rows.append(row)
             lines.append(reader.line_num)
     except csv.Error as error:
         told = str(error)

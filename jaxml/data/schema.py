@@ -55,7 +55,7 @@ class Feature:
         min_fraction: of the values that must be present, in [0, 1].
         min_count: of the values that must be present.
         domain: the texts allowed, or None for any. With a type of BYTES only.
-        min_domain_mass: share of the texts present that must be in the domain.
+        min_domain_mass: share of the values present that must be in the domain, or in the range.
         is_bool: the values are booleans: `bool`, 0 and 1, or the texts "true" and "false".
         min: lowest number allowed; for BYTES with `number` of the numbers that the texts spell.
         max: highest number allowed.
@@ -241,6 +241,7 @@ def infer_schema(
     columns: Mapping[str, ArrayLike],
     *,
     max_string_domain_size: int = 100,
+    min_domain_mass: float = 1.0,
     ranges: Literal["widened", "observed"] = "widened",
 ) -> Schema:
     """A first draft of the schema, from data believed to be good.
@@ -259,6 +260,10 @@ def infer_schema(
     Args:
         columns: one-dimensional arrays of one length, by name. Training data only.
         max_string_domain_size: most distinct texts that are taken for categories.
+        min_domain_mass: of every domain and range, in [0, 1]: what share of a later table's values must
+            be in it. At 1 a single stranger is an anomaly, as in TensorFlow Data Validation; of N rows
+            seen and M to come, though, an outlier met once is as likely as not among those to come if M
+            = N.
         ranges: `"observed"` for the extremes as they are.
 
     Returns:
@@ -274,6 +279,8 @@ def infer_schema(
         >>> schema["pay"].domain, schema["fare"].max
         (('Card', 'Cash'), 12.0)
     """
+    if not 0 <= min_domain_mass <= 1:
+        raise ValueError(f"min_domain_mass must be in [0, 1], got {min_domain_mass}")
     if ranges not in ("widened", "observed"):
         raise ValueError(f"ranges must be 'widened' or 'observed', got {ranges!r}")
     read = {name: read_column(name, values) for name, values in columns.items()}
@@ -284,7 +291,10 @@ def infer_schema(
             raise ValueError(f"columns must have names that are texts and not empty, got {name!r}")
         if column.type == "MIXED":
             raise ValueError(_mixture(column))
-        features[name] = _infer_feature(column, max_string_domain_size, ranges == "widened")
+        feature = _infer_feature(column, max_string_domain_size, ranges == "widened")
+        if _is_bounded(feature):
+            feature = dataclasses.replace(feature, min_domain_mass=min_domain_mass)
+        features[name] = feature
     return Schema(features, min_examples_count=min(rows, 1))
 
 
@@ -512,8 +522,8 @@ def _check_specification(name: str, feature: Feature) -> list[Anomaly]:
             wrong("INVALID_SCHEMA_SPECIFICATION", told)
     if feature.min_count < 0:
         wrong("INVALID_SCHEMA_SPECIFICATION", f"min_count must be ≥ 0, got {feature.min_count}")
-    if feature.min_domain_mass != 1 and feature.domain is None:
-        wrong("INVALID_SCHEMA_SPECIFICATION", "min_domain_mass is given and no domain")
+    if feature.min_domain_mass != 1 and not _is_bounded(feature):
+        wrong("INVALID_SCHEMA_SPECIFICATION", "min_domain_mass is given, and no domain or range")
     low, high = feature.unique_min, feature.unique_max
     if low is not None and high is not None and low > high:
         wrong("INVALID_SCHEMA_SPECIFICATION", f"unique_min {low} is above unique_max {high}")
@@ -537,6 +547,10 @@ def _check_specification(name: str, feature: Feature) -> list[Anomaly]:
     ):
         wrong("DOMAIN_INVALID_FOR_TYPE", f"a range of numbers, and the type {feature.type}")
     return found
+
+
+def _is_bounded(feature: Feature) -> bool:
+    return feature.domain is not None or feature.min is not None or feature.max is not None
 
 
 def _check_feature(column: Column, feature: Feature) -> list[Anomaly]:
@@ -712,11 +726,14 @@ def _out_of_bounds(
     values: NDArray[Any],
     rows: NDArray[np.int64],
     checks: Iterable[tuple[str, Any, str]],
+    least: float = 1.0,
 ) -> list[Anomaly]:
+    """An anomaly for each check that some values fail; out of a range may lie 1 − `least` of them."""
     found = []
     for kind, bad, told in checks:
         bad = np.asarray(bad, bool)
-        if bad.any():
+        bounded = kind.endswith(("_BIG_INT", "_SMALL_INT", "_BIG_FLOAT", "_SMALL_FLOAT"))
+        if bad.any() and not (bounded and least < 1 and bad.mean() <= 1 - least):
             found.append(
                 anomaly(
                     kind,
@@ -749,7 +766,7 @@ def _check_numbers(
         checks.append((small, _below(values, feature.min) & ranged, f"below {feature.min}"))
     if feature.disallow_inf and values.dtype.kind == "f":
         checks.append(("FLOAT_TYPE_HAS_INF", ~finite, "infinite"))
-    return _out_of_bounds(column, values, rows, checks)
+    return _out_of_bounds(column, values, rows, checks, feature.min_domain_mass)
 
 
 def _above(values: NDArray[Any], bound: float) -> NDArray[np.bool_]:
@@ -787,7 +804,7 @@ def _check_spelling(
         small = "INT_TYPE_SMALL_INT" if number == "INT" else "FLOAT_TYPE_SMALL_FLOAT"
         low = feature.min
         checks.append((small, [n is not None and n < low for n in numbers], f"below {low}"))
-    return _out_of_bounds(column, values, rows, checks)
+    return _out_of_bounds(column, values, rows, checks, feature.min_domain_mass)
 
 
 def _parse_int(text: str) -> int | None:

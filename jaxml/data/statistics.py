@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from jaxml.data.anomalies import Anomaly, anomaly
 from jaxml.data.columns import Column, num_rows, read_column, read_columns
@@ -89,7 +89,8 @@ def generate_statistics(
     Args:
         columns: one-dimensional arrays of one length, by name; believed to be good.
         spans: [N] the span of time (month, week) of each row, or None. What tells one span from the
-            others is then measured, and a table may differ by twice the most of it without being told of.
+            others is then measured, and a table may differ by twice the most of it without being told
+            of; new values may be twice as many as a later one of the spans has brought.
 
     Returns:
         The `Statistics`.
@@ -186,6 +187,8 @@ def _column_statistics(column: Column) -> ColumnStatistics:
 
 def _cuts(distinct: NDArray[Any], sizes: NDArray[np.int64], most: int) -> NDArray[Any]:
     """Where levels of about equal size begin; the first begins at the smallest value."""
+    if not len(distinct):
+        return distinct
     middle = np.cumsum(sizes) - sizes / 2
     place = (most * middle / sizes.sum()).astype(np.int64)
     begins = np.concatenate([[True], place[1:] != place[:-1]])
@@ -285,7 +288,16 @@ def _chi_square(
     harmonic = total[0] * total[1] / sum(total)
     excess = max(statistic / freedom - 1, 0.0) / harmonic
     statistic /= 1 + drift * harmonic
-    return float(stats.chi2.logsf(statistic, freedom)), excess, parts.reshape(shape)
+    return _log_p_chi_square(statistic, freedom), excess, parts.reshape(shape)
+
+
+def _log_p_chi_square(statistic: float, freedom: int) -> float:
+    """log P(χ² > statistic); beyond the smallest float by the leading term of the tail."""
+    tail = float(special.chdtrc(freedom, statistic))
+    if tail > 1e-300:
+        return math.log(tail)
+    half = statistic / 2
+    return (freedom / 2 - 1) * math.log(half) - half - math.lgamma(freedom / 2)
 
 
 def _between_spans(

@@ -161,6 +161,24 @@ def test_minimum_domain_mass_lets_some_strangers_in():
     assert found.examples == ("New",) and found.share == 0.05
 
 
+def test_minimum_domain_mass_is_of_ranges_too():
+    clean = {"n": np.arange(1000), "x": np.linspace(1, 2, 1000), "s": np.array(["a", "b"] * 500)}
+    schema = infer_schema(clean, min_domain_mass=0.995)
+    assert Schema.from_text(schema.to_text()) == schema
+    few = {"n": clean["n"].copy(), "x": clean["x"].copy(), "s": clean["s"].copy()}
+    few["n"][:5], few["x"][:5], few["s"][:5] = 9999, -1e3, "c"
+    assert validate(few, schema) == []
+    few["n"][5], few["x"][5], few["s"][5] = 9999, -1e3, "c"
+    assert kinds(validate(few, schema)) == {
+        ("INT_TYPE_BIG_INT", "n"),
+        ("FLOAT_TYPE_SMALL_FLOAT", "x"),
+        ("ENUM_TYPE_UNEXPECTED_STRING_VALUES", "s"),
+    }
+    assert len(validate(few, infer_schema(clean))) == 3
+    with pytest.raises(ValueError, match="min_domain_mass"):
+        infer_schema(clean, min_domain_mass=1.5)
+
+
 def test_distinct_values_are_bounded():
     schema = Schema({"a": Feature("BYTES", unique_min=2, unique_max=3)})
     for values, kind in (
