@@ -12,8 +12,11 @@ with a probability of at most `significance` (Bonferroni). Two seasons are not e
 
 import dataclasses
 import itertools
+import json
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from jaxml.data.anomalies import Anomaly, anomaly
+from jaxml.data.cache import write_atomically
 from jaxml.data.columns import Column, num_rows, read_column, read_columns
 from jaxml.data.leaks import row_hashes
 
@@ -79,6 +83,81 @@ class Statistics:
     num_repeated: int
     sketch: NDArray[np.uint64]
     drift: dict[tuple[str, ...], float]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes what is kept as JSON, to lie beside the schema's file.
+
+        Args:
+            path: of the file; its directory is made.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        content = {
+            "num_rows": self.num_rows,
+            "num_repeated": self.num_repeated,
+            "sketch": self.sketch.tolist(),
+            "columns": [
+                {
+                    "name": name,
+                    "type": kept.type,
+                    "num_present": kept.num_present,
+                    "counts": None if kept.counts is None else list(kept.counts.items()),
+                    "dtype": kept.fine.dtype.name,
+                    "fine": kept.fine.tolist(),
+                    "coarse": kept.coarse.tolist(),
+                    "levels": kept.levels.tolist(),
+                    "span_missing": kept.span_missing,
+                    "span_unseen": kept.span_unseen,
+                }
+                for name, kept in self.columns.items()
+            ],
+            "pairs": [[*pair, counts.tolist()] for pair, counts in self.pairs.items()],
+            "drift": [[list(names), excess] for names, excess in self.drift.items()],
+        }
+        text = json.dumps(content).encode()  # Escaped: any text there may be in a column.
+        write_atomically(Path(path), lambda file: file.write(text))
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Statistics":
+        """Reads what `save` wrote.
+
+        Args:
+            path: of the file.
+
+        Returns:
+            Statistics that find what those saved would.
+
+        Raises:
+            ValueError: naming the file, if it holds something else.
+            OSError: if the file cannot be read.
+        """
+        try:
+            content = json.loads(Path(path).read_text("utf-8"))
+            columns = {
+                each["name"]: ColumnStatistics(
+                    each["type"],
+                    each["num_present"],
+                    None if each["counts"] is None else dict(map(tuple, each["counts"])),
+                    np.array(each["fine"], each["dtype"]),
+                    np.array(each["coarse"], each["dtype"]),
+                    np.array(each["levels"], np.int64),
+                    each["span_missing"],
+                    each["span_unseen"],
+                )
+                for each in content["columns"]
+            }
+            return Statistics(
+                content["num_rows"],
+                columns,
+                # A pair of columns without rows has no second dimension to infer.
+                {(a, b): np.array(c, np.int64).reshape(len(c), -1) for a, b, c in content["pairs"]},
+                content["num_repeated"],
+                np.array(content["sketch"], np.uint64),
+                {tuple(names): excess for names, excess in content["drift"]},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{os.fspath(path)} holds no statistics: {error!r}") from error
 
 
 def generate_statistics(

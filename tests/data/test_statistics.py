@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from jaxml.data.statistics import _log_p_chi_square, find_changes, generate_statistics
+from jaxml.data.statistics import Statistics, _log_p_chi_square, find_changes, generate_statistics
 
 
 def population(rows, seed):
@@ -111,6 +111,30 @@ def test_what_differs_from_span_to_span_is_tolerated():
         generate_statistics(known, spans=np.zeros(16_000))
     with pytest.raises(ValueError, match="'spans' has 3"):
         generate_statistics(known, spans=[1, 2, 3])
+
+
+def test_what_is_saved_finds_the_same(reference, tmp_path):
+    path = tmp_path / "folder" / "reference.json"
+    reference.save(path)
+    loaded = Statistics.load(path)
+    for seed in (3, 4):
+        table = population(2000, seed)
+        table["x"] = table["x"] + 0.2 * seed
+        table["y"] = np.random.default_rng(seed).permutation(table["y"])
+        told = [[str(a) for a in find_changes(table, each)] for each in (reference, loaded)]
+        assert told[0] == told[1] and told[0]
+    odd = {"é\ud800": np.array(["\ud800", "b", None], object), "n": np.array([2**63 + 5] * 3)}
+    spans = generate_statistics(odd, spans=[1, 1, 2])
+    spans.save(path)
+    again = Statistics.load(path)
+    assert again.drift == spans.drift and again.pairs.keys() == spans.pairs.keys()
+    assert again.columns["n"].fine.dtype == np.uint64
+    generate_statistics({k: v[:0] for k, v in odd.items()}).save(path)
+    assert Statistics.load(path).num_rows == 0
+    for text in ("{", "[]", '{"num_rows": 3}', "3"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"reference\.json holds no statistics"):
+            Statistics.load(path)
 
 
 def test_tails_are_those_of_chi_square():
