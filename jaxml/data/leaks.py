@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from jaxml.data.anomalies import Anomaly, anomaly
 from jaxml.data.columns import Column, num_rows, read_column, read_columns
@@ -487,8 +486,8 @@ def explained_entropy(
     prior = prior / prior.sum()
     # A level seen seldom leans on the prior with the weight of one row.
     smooth = (joint + prior) / (joint.sum(1, keepdims=True) + 1)
-    log_given = special.xlogy(1.0, smooth[codes[second], classes[second]])
-    log_prior = special.xlogy(1.0, prior[classes[second]])
+    log_given = np.log(smooth[codes[second], classes[second]])
+    log_prior = np.log(prior[classes[second]])
     entropy = -float(log_prior.mean())
     if entropy <= 1e-12 or not math.isfinite(entropy):
         return 0.0

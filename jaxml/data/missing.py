@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from jaxml.data.anomalies import Anomaly, anomaly
 from jaxml.data.columns import read_columns
@@ -156,7 +155,8 @@ def two_proportions(hits_a: float, num_a: float, hits_b: float, num_b: float) ->
     variance = pooled * (1 - pooled) * (1 / num_a + 1 / num_b)
     if variance <= 0:
         return 1.0
-    return float(2 * stats.norm.sf(abs(hits_a / num_a - hits_b / num_b) / math.sqrt(variance)))
+    z = abs(hits_a / num_a - hits_b / num_b) / math.sqrt(variance)
+    return math.erfc(z / math.sqrt(2))
 
 
 def underrepresented_slices(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from jaxml.data.anomalies import Anomaly, anomaly
 from jaxml.data.cache import write_atomically
@@ -379,6 +379,20 @@ def _log_p_chi_square(statistic: float, freedom: int) -> float:
     return (freedom / 2 - 1) * math.log(half) - half - math.lgamma(freedom / 2)
 
 
+def _log_p_binomial(number: int, trials: int, share: float) -> float:
+    """log P(X ≥ number)."""
+    return _log(special.betainc(number, trials - number + 1, share)) if number else 0.0
+
+
+def _log_p_poisson(number: int, expected: float) -> float:
+    """log P(X ≥ number)."""
+    return _log(special.gammainc(number, expected)) if number else 0.0
+
+
+def _log(probability: float) -> float:
+    return math.log(max(float(probability), 1e-300))
+
+
 def _between_spans(
     read: Mapping[str, Column],
     kept: dict[str, ColumnStatistics],
@@ -575,11 +589,11 @@ def _log_p_proportions(hits_a: int, num_a: int, hits_b: int, num_b: int, slack: 
         if slack:
             return 0.0
         tails = (
-            stats.binom.logsf(few - 1, total, share),
-            stats.binom.logcdf(few, total, share),
+            _log_p_binomial(few, total, share),
+            _log_p_binomial(total - few, total, 1 - share),
         )
         return float(min(min(tails) + math.log(2), 0.0))
-    return float(math.log(2) + stats.norm.logsf(apart / math.sqrt(variance)))
+    return float(math.log(2) + special.log_ndtr(-apart / math.sqrt(variance)))
 
 
 def _unseen(column: Column, kept: ColumnStatistics, threshold: float) -> Anomaly | None:
@@ -598,7 +612,7 @@ def _unseen(column: Column, kept: ColumnStatistics, threshold: float) -> Anomaly
     once_here = int((sizes[new] == 1).sum())
     seen = set(distinct)
     once_there = sum(n == 1 and value not in seen for value, n in kept.counts.items())
-    singles = float(stats.binom.logsf(once_here - 1, once_here + once_there, share))
+    singles = _log_p_binomial(once_here, once_here + once_there, share)
     most = int(sizes[new].max())
     # As many values as might have been the one: all that are not more frequent than it.
     rivals = int((sizes[new] >= 2).sum()) + 1
@@ -675,7 +689,7 @@ def _row_changes(
     # Pairs of equal rows grow with the square of the rows; three more than were seen may well be there.
     pairs = statistics.num_repeated + 3
     expected = pairs * (rows / reference) ** 2
-    log_p = float(stats.poisson.logsf(again.sum() - 1, expected)) if again.any() else 0.0
+    log_p = _log_p_poisson(int(again.sum()), expected)
     if log_p < threshold:
         told = (
             f"{again.sum()} rows repeat an earlier one, {expected:.1f} at most are to be expected"
@@ -691,7 +705,7 @@ def _row_changes(
     number = int(shared.sum())
     kept = len(sketch) / max(reference - statistics.num_repeated, 1)
     expected = 2 * pairs * rows / reference * kept
-    log_p = float(stats.poisson.logsf(number - 1, expected)) if number else 0.0
+    log_p = _log_p_poisson(number, expected)
     if log_p < threshold:
         share = number / max(int(sampled.sum()), 1)
         told = f"about {share:.1%} of the rows are the reference's own ({number} of a sample are)"

@@ -160,6 +160,16 @@ def test_the_stability_index_is_the_symmetric_divergence():
         drift.population_stability_index([1], [1], epsilon=0)
 
 
+def test_the_widest_range_of_floats_has_a_width():
+    wide, half = ([2, 2], [-1.7e308, 0.0, 1.7e308]), ([1, 3], [-1.7e308, 0.0, 1.7e308])
+    for distance in DISTANCES:
+        assert distance(wide, wide) == 0
+        assert np.isfinite(distance(wide, half)) and distance(wide, half) > 0
+    shifted = ([4], [-1.7e308, 1.7e308])
+    assert drift.kolmogorov_smirnov(wide, shifted) == pytest.approx(0, abs=1e-12)
+    assert drift.jensen_shannon(wide, shifted) == pytest.approx(0, abs=1e-12)
+
+
 def test_texts_are_counted():
     assert drift.l_infinity(np.array(["a", "b"]), np.array(["a", "a"])) == 0.5
     assert drift.jensen_shannon(["a", "b"], np.array(["c", None], object)) == 1.0

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from jaxml.data import drift, leaks, missing, statistics
 from jaxml.data.anomalies import KINDS
 from jaxml.data.drift import Comparator
 from jaxml.data.schema import Feature, Schema, infer_schema, validate
@@ -460,3 +461,23 @@ def test_whatever_a_column_holds_the_validator_says_something_or_nothing_and_goe
         for each in found:
             assert each.kind in KINDS and str(each)
             assert 0 <= each.share <= 1 and (each.rows < rows).all()
+
+
+def test_tables_of_any_kind_go_through_everything_else():
+    r = random.Random(2)
+    for _ in range(150):
+        (clean, rows), (other, _) = generated(r), generated(r)
+        same_names = dict(zip(clean, other.values(), strict=False))
+        names = list(clean)
+        for table in (clean, other, same_names):
+            found = statistics.find_changes(table, statistics.generate_statistics(clean))
+            for source in ("STANDARD", "QUANTILES"):
+                every = Comparator(0.1, 0.1, 0.1, 0.1, 0.1, source)
+                found += drift.compare(table, clean, dict.fromkeys(names, every))
+            found += leaks.duplicate_rows(table)
+            assert all(str(each) for each in found)
+        assert len(leaks.shared_rows(clean, clean)[0].rows) == rows
+        leaks.conflicting_labels(clean, names[0])
+        errors = np.arange(rows)
+        for row in missing.missing_by_slice(clean, names, errors):
+            assert 0 <= row.missing_rate <= 1 and 1 <= row.num_rows < rows

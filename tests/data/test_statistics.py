@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
-from jaxml.data.statistics import Statistics, _log_p_chi_square, find_changes, generate_statistics
+from jaxml.data.statistics import (
+    Statistics,
+    _log_p_binomial,
+    _log_p_chi_square,
+    _log_p_poisson,
+    find_changes,
+    generate_statistics,
+)
 
 
 def population(rows, seed):
@@ -137,7 +144,7 @@ def test_what_is_saved_finds_the_same(reference, tmp_path):
             Statistics.load(path)
 
 
-def test_tails_are_those_of_chi_square():
+def test_tails_are_those_of_the_textbook():
     for freedom in (2, 30, 900):
         terms = np.arange(freedom // 2)
         for statistic in (0.1, 5.0, 100.0, 1500.0, 4000.0):
@@ -146,6 +153,10 @@ def test_tails_are_those_of_chi_square():
             assert _log_p_chi_square(statistic, freedom) == pytest.approx(
                 wanted, rel=0.01, abs=1e-6
             )
+    for number in (0, 1, 3, 20):
+        wanted = stats.binom.logsf(number - 1, 20, 0.1)
+        assert _log_p_binomial(number, 20, 0.1) == pytest.approx(wanted)
+        assert _log_p_poisson(number, 2.5) == pytest.approx(stats.poisson.logsf(number - 1, 2.5))
 
 
 def test_small_and_strange_tables_go_through(reference):
