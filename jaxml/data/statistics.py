@@ -34,7 +34,7 @@ __all__ = ["ColumnStatistics", "Statistics", "find_changes", "generate_statistic
 # values, and buckets that the others are hashed to.
 _FINE, _COARSE = 32, 12
 _OWN, _BUCKETS = 16, 48
-_SKETCH = 4096  # Row hashes kept.
+_SKETCH = 16_384  # Row hashes kept.
 _FEWEST = 5  # Expected rows of a cell, below which it is pooled with others.
 
 
@@ -393,6 +393,21 @@ def _log(probability: float) -> float:
     return math.log(max(float(probability), 1e-300))
 
 
+def _log_p_unseen_cells(reference: NDArray[np.int64], table: NDArray[np.int64]) -> float:
+    """log p of so many cells having rows of the table alone.
+
+    A cell with c rows in both together has all of them in the table with probability ρᶜ, ρ = M / (N + M);
+    the number of such cells is close to Poisson. It sees the few rows whose values cannot go together.
+    """
+    shape = tuple(max(pair) for pair in zip(reference.shape, table.shape, strict=True))
+    a, b = _fitted(reference, shape), _fitted(table, shape)
+    number = int(((a == 0) & (b > 0)).sum())
+    if not number:
+        return 0.0
+    both = (a + b)[a + b > 0].astype(np.float64)
+    return _log_p_poisson(number, float(((b.sum() / both.sum()) ** both).sum()))
+
+
 def _between_spans(
     read: Mapping[str, Column],
     kept: dict[str, ColumnStatistics],
@@ -490,7 +505,7 @@ def find_changes(
     ]
     if not rows or not statistics.num_rows or not common:
         return []
-    num_tests = 4 * len(common) + len(common) * (len(common) - 1) // 2 + 2
+    num_tests = 4 * len(common) + len(common) * (len(common) - 1) + 2
     threshold = math.log(significance / num_tests)
     found: list[Anomaly] = []
     quiet = []
@@ -654,6 +669,8 @@ def _pair_changes(
         joint = _joint(codes[a][both], codes[b][both])
         drift = statistics.drift.get((a, b), 0.0)
         value = _chi_square(statistics.pairs[a, b], joint, drift)[0]
+        if not statistics.drift:  # New combinations come with time.
+            value = min(value, _log_p_unseen_cells(statistics.pairs[a, b], joint))
         if value < threshold:
             log_p[a, b] = value
     found = []
