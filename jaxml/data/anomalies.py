@@ -137,7 +137,6 @@ KINDS: dict[str, tuple[Severity, str]] = {
         "the column no longer goes with the others as it did: look for a join on the wrong key, "
         "shifted or swapped rows, or values known only afterwards",
     ),
-    "ORDER_CHANGED": ("warning", "look for a sort, a shuffle or blocks of rows put elsewhere"),
 }
 """Every kind there is: its severity, and what to do."""
 

@@ -3,6 +3,7 @@
 Rows are counted from 0, as NumPy does, header and comments not included.
 """
 
+import array
 import csv
 import datetime
 import gzip
@@ -12,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,16 +108,27 @@ def read_csv(
     if len(delimiter) != 1:
         raise ValueError(f"delimiter must be one character, got {delimiter!r}")
     text = _text(path, encoding, delimiter)
-    header, rows, lines = _parse(path, text, delimiter)
-    wanted = _wanted(header, schema, types)
+    fields, lines = _parse(path, text, delimiter)
+    wanted = _wanted([field.name for field in fields], schema, types)
     gone = set(missing)
-    columns: dict[str, NDArray[Any]] = {}
-    listed = list(zip(*rows, strict=True)) if rows else [()] * len(header)
-    if rows and not text.endswith(("\n", "\r")):
-        _check_last(path, header, listed, lines)
-    for name, values in zip(header, listed, strict=True):
-        columns[name] = _convert(path, name, list(values), gone, wanted.get(name), lines)
+    if len(lines) and not text.endswith(("\n", "\r")):
+        _check_last(path, fields[-1], lines)
+    columns = {
+        field.name: _convert(path, field, gone, wanted.get(field.name), lines) for field in fields
+    }
     return _ordered(columns, schema)
+
+
+class _Fields(NamedTuple):
+    """The texts of a column: which of the distinct ones, in the order they first appear, each row has."""
+
+    name: str
+    codes: NDArray[np.int64]
+    distinct: list[str]
+
+    def first(self, code: int) -> int:
+        """The first row of a text."""
+        return int(np.argmax(self.codes == code))
 
 
 def _ordered(columns: dict[str, NDArray[Any]], schema: Schema | None) -> dict[str, NDArray[Any]]:
@@ -202,40 +214,62 @@ def _undecodable(
         return BadFile(path, reason, line=line)
 
 
+_BLOCK = 8192  # Rows held as texts at a time; of all others each distinct text is kept once.
+
+
 def _parse(
     path: str | os.PathLike[str], text: str, delimiter: str
-) -> tuple[list[str], list[list[str]], list[int]]:
-    """Header, rows, and the line on which each row ends."""
+) -> tuple[list[_Fields], Sequence[int]]:
+    """The columns as texts, and the line on which each row ends."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    block: list[list[str]] = []
+    lines = array.array("q")
     header: list[str] | None = None
     blank: int | None = None
+    places: list[dict[str, int]] = []
+    codes: list[array.array[int]] = []
+
+    def empty_block() -> None:
+        for place, code, values in zip(places, codes, zip(*block, strict=True), strict=False):
+            for value in dict.fromkeys(values):
+                place.setdefault(value, len(place))
+            code.extend(map(place.__getitem__, values))
+        block.clear()
+
     try:
         for row in reader:
             if header is None:
                 if row:
                     header = row
-                    _check_header(path, header, delimiter)
+                    _check_header(path, header)
+                    places = [{} for _ in header]
+                    codes = [array.array("q") for _ in header]
                 continue
             if not row and len(header) > 1:
                 blank = blank or reader.line_num  # Fine at the end of the file only.
                 continue
             row = row or [""]  # Of one column: a gap.
             if blank is not None:
-                raise BadFile(path, "an empty line among the rows", row=len(rows), line=blank)
+                raise BadFile(path, "an empty line among the rows", row=len(lines), line=blank)
             if len(row) != len(header):
-                raise _ragged(path, header, row, len(rows), reader.line_num, text)
-            rows.append(row)
+                raise _ragged(path, header, row, len(lines), reader.line_num, text)
+            block.append(row)
             lines.append(reader.line_num)
+            if len(block) == _BLOCK:
+                empty_block()
     except csv.Error as error:
         told = str(error)
         if "unexpected end of data" in told:
             told = "a quote is opened and never closed: is the file cut short?"
-        raise BadFile(path, told, row=len(rows), line=reader.line_num) from error
+        raise BadFile(path, told, row=len(lines), line=reader.line_num) from error
     if header is None:
         raise BadFile(path, "the file is empty: not even a header")
-    return header, rows, lines
+    empty_block()
+    fields = [
+        _Fields(name, np.array(code, np.int64), list(place))
+        for name, code, place in zip(header, codes, places, strict=True)
+    ]
+    return fields, lines
 
 
 def _ragged(
@@ -255,7 +289,7 @@ def _ragged(
     return BadFile(path, told, row=number, line=line, column=column)
 
 
-def _check_header(path: str | os.PathLike[str], header: list[str], delimiter: str) -> None:
+def _check_header(path: str | os.PathLike[str], header: list[str]) -> None:
     for i, name in enumerate(header):
         if not name.strip():
             raise BadFile(path, f"column {i} of the header has no name", line=1)
@@ -263,94 +297,93 @@ def _check_header(path: str | os.PathLike[str], header: list[str], delimiter: st
             raise BadFile(path, "the header has this name twice", line=1, column=name)
 
 
-def _check_last(
-    path: str | os.PathLike[str], header: list[str], listed: list[Any], lines: list[int]
-) -> None:
+def _check_last(path: str | os.PathLike[str], field: _Fields, lines: Sequence[int]) -> None:
     """A last line without its line break may be how the file is written, or the cut of a longer one.
 
     It is taken for a cut if the last field is shorter than any other of its column of twenty or more,
     or is a text met nowhere else and the beginning of one that is.
     """
-    *others, last = listed[-1]
-    shorter = len(others) >= 20 and len(last) < min(map(len, others))
-    known = set(others)
-    number = _FLOAT.fullmatch(last) is not None
-    repeated = 2 * len(known) <= len(others)
+    *before, code = field.codes.tolist()
+    last, known = field.distinct[code], {field.distinct[other] for other in set(before)}
+    shorter = len(before) >= 20 and len(last) < min(map(len, known))
+    repeated = 2 * len(known) <= len(before)
     begun = repeated and last not in known and any(other.startswith(last) for other in known)
-    if shorter or (begun and not number):
+    if shorter or (begun and _FLOAT.fullmatch(last) is None):
         told = f"the last line has no line break and ends in {last!r}: is the file cut short?"
-        raise BadFile(path, told, row=len(others), line=lines[-1], column=header[-1])
+        raise BadFile(path, told, row=len(before), line=lines[-1], column=field.name)
 
 
 def _convert(
     path: str | os.PathLike[str],
-    name: str,
-    values: list[str],
+    field: _Fields,
     missing: set[str],
     wanted: str | None,
-    lines: list[int],
+    lines: Sequence[int],
 ) -> NDArray[Any]:
-    # Every distinct text is looked at once.
-    distinct = dict.fromkeys(values)
-    present = [value for value in distinct if value not in missing]
-    gaps = len(present) < len(distinct)
+    """Every distinct text is looked at once; the rows are then looked up among them."""
+    present = [value for value in field.distinct if value not in missing]
+    gaps = len(present) < len(field.distinct)
     if wanted is None:
-        wanted = _guess(path, name, values, present, missing, lines)
+        wanted = _guess(path, field, present, missing, lines)
 
     def refuse(bad: str, told: str) -> BadFile:
-        row = values.index(bad)
-        return BadFile(path, f"{bad!r} is {told}", row=row, line=lines[row], column=name)
+        row = field.first(field.distinct.index(bad))
+        return BadFile(path, f"{bad!r} is {told}", row=row, line=lines[row], column=field.name)
+
+    def spread(values: list[Any], dtype: Any) -> NDArray[Any]:
+        table = np.empty(len(values), dtype)
+        table[:] = values
+        return table[field.codes]
 
     if wanted == "BYTES":
         for value in present:
             if not is_utf8(value):
                 raise refuse(value, "no valid Unicode")
         if gaps:
-            return np.array([None if v in missing else v for v in values], object)
-        if values and max(map(len, present)) > 256:
-            # A dtype of fixed width would take that much for every row.
-            return np.array(values, object)
-        return np.array(values, np.str_)
-    parsed: dict[str, Any] = {}
-    for value in distinct:
-        if value in missing:
-            # An empty field cannot be a number, whatever stands for missing.
-            parsed[value] = None if wanted == "BOOL" else math.nan
-            continue
+            return spread([None if v in missing else v for v in field.distinct], object)
+        longest = max(map(len, present), default=1)
+        # A dtype of fixed width takes that much for every row.
+        return spread(present, object if longest > 256 else f"U{max(longest, 1)}")
+    parsed: list[Any] = []
+    for value in field.distinct:
         text = value.strip()
-        if wanted == "INT":
-            if not _INT.fullmatch(text) and not re.fullmatch(r"[+-]?[0-9]+", text):
+        if value in missing:
+            parsed.append(None)
+        elif wanted == "INT":
+            if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text):
                 raise refuse(value, "no integer, as the column should hold")
-            parsed[value] = int(text)
+            parsed.append(int(text))
         elif wanted == "FLOAT":
             if not _FLOAT.fullmatch(text) and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text):
                 raise refuse(value, "no number, as the column should hold")
-            parsed[value] = float(text)
+            parsed.append(float(text))
         elif wanted == "BOOL":
             if text not in _BOOL and text not in ("0", "1"):
                 raise refuse(value, "neither true nor false, as the column should hold")
-            parsed[value] = _BOOL[text] if text in _BOOL else text == "1"
+            parsed.append(_BOOL[text] if text in _BOOL else text == "1")
         elif wanted == "TIME":
             try:
-                parsed[value] = _time(text)
+                parsed.append(_time(text))
             except ValueError:
                 raise refuse(value, "no time in ISO 8601, as the column should hold") from None
         else:
-            raise ValueError(f"column {name!r} cannot be read as {wanted} from text")
+            raise ValueError(f"column {field.name!r} cannot be read as {wanted} from text")
     if wanted == "TIME":
-        times = [np.datetime64("NaT") if v in missing else parsed[v] for v in values]
-        return np.array(times, "M8[us]")
+        return spread([np.datetime64("NaT") if v is None else v for v in parsed], "M8[us]")
     if wanted == "BOOL":
-        return np.array([parsed[v] for v in values], object if gaps else bool)
-    if wanted == "INT" and not gaps:
-        try:
-            return np.array([parsed[v] for v in values], np.int64)
-        except OverflowError:
-            return np.array([parsed[v] for v in values], object)
-    if wanted == "INT" and any(abs(parsed[v]) > 2**53 for v in present):
-        # Floats cannot count that far.
-        return np.array([None if v in missing else parsed[v] for v in values], object)
-    return np.array([parsed[v] for v in values], np.float64)
+        return spread(parsed, object if gaps else bool)
+    if wanted == "INT":
+        numbers = [value for value in parsed if value is not None]
+        # Floats, which NaN needs, cannot count beyond 2⁵³; int64 not beyond 2⁶³.
+        if any(abs(value) > 2**53 for value in numbers) if gaps else not _is_int64(numbers):
+            return spread(parsed, object)
+        if not gaps:
+            return spread(parsed, np.int64)
+    return spread([math.nan if value is None else value for value in parsed], np.float64)
+
+
+def _is_int64(numbers: list[int]) -> bool:
+    return not numbers or (min(numbers) >= -(2**63) and max(numbers) < 2**63)
 
 
 def _time(text: str) -> np.datetime64:
@@ -363,14 +396,13 @@ def _time(text: str) -> np.datetime64:
 
 def _guess(
     path: str | os.PathLike[str],
-    name: str,
-    values: list[str],
+    field: _Fields,
     present: list[str],
     missing: set[str],
-    lines: list[int],
+    lines: Sequence[int],
 ) -> str:
     if not present:
-        return "BYTES" if not values else "FLOAT"
+        return "FLOAT" if field.distinct else "BYTES"
     if all(value in _BOOL for value in present):
         return "BOOL"
     numbers = {value for value in present if _FLOAT.fullmatch(value.strip())}
@@ -378,16 +410,18 @@ def _guess(
         return "INT" if all(_INT.fullmatch(value.strip()) for value in present) else "FLOAT"
     if not numbers or any(re.fullmatch(r"0[0-9]+", value) for value in present):
         return "BYTES"
-    spelt = sum(value in numbers for value in values)
-    filled = sum(value not in missing for value in values)
+    sizes = np.bincount(field.codes, minlength=len(field.distinct)).tolist()
+    spelt = sum(n for value, n in zip(field.distinct, sizes, strict=True) if value in numbers)
+    filled = sum(n for value, n in zip(field.distinct, sizes, strict=True) if value not in missing)
     if 2 * spelt < filled:
         return "BYTES"
-    row = next(i for i, v in enumerate(values) if v not in numbers and v not in missing)
+    bad = next(value for value in present if value not in numbers)
+    row = field.first(field.distinct.index(bad))
     told = (
-        f"{values[row]!r} is no number, and {spelt} of the column's {filled} values are; pass "
-        f"types={{{name!r}: 'BYTES'}} to read it as text, or missing= if it stands for no value"
+        f"{bad!r} is no number, and {spelt} of the column's {filled} values are; pass "
+        f"types={{{field.name!r}: 'BYTES'}} to read it as text, or missing= if it stands for no value"
     )
-    raise BadFile(path, told, row=row, line=lines[row], column=name)
+    raise BadFile(path, told, row=row, line=lines[row], column=field.name)
 
 
 # --------------------------------------------------------------------------------------------- Parquet

@@ -162,6 +162,18 @@ def test_integers_beyond_a_float_or_64_bits_stay_exact(write):
     big = 2**53 + 1
     assert read_csv(write(f"a,b\n{big},1\n,2\n"))["a"].tolist() == [big, None]
     assert read_csv(write(f"a\n{10**30}\n"))["a"].tolist() == [10**30]
+    with pytest.raises(BadFile, match="no integer"):
+        read_csv(write(f"a\n{'9' * 5000}\n"), types={"a": "INT"})
+
+
+def test_rows_beyond_a_block_keep_their_order(write):
+    path = write("i,w\n" + "".join(f"{i},w{i % 7}\n" for i in range(20_000)))
+    table = read_csv(path)
+    np.testing.assert_array_equal(table["i"], np.arange(20_000))
+    assert table["w"].tolist() == [f"w{i % 7}" for i in range(20_000)]
+    late = write("i,w\n" + "".join(f"{i},w\n" for i in range(20_000)) + "oops,w\n")
+    with pytest.raises(BadFile, match=r"row 20000 \(line 20002\), column 'i': 'oops'"):
+        read_csv(late)
 
 
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
