@@ -214,7 +214,7 @@ def _undecodable(
         return BadFile(path, reason, line=line)
 
 
-_BLOCK = 8192  # Rows held as texts at a time; of all others each distinct text is kept once.
+_BLOCK = 256  # Rows held as texts at a time; of all others each distinct text is kept once.
 
 
 def _parse(
