@@ -165,6 +165,9 @@ def _pytorch(config: Config, data: inputs.Arrays) -> Callable[[], float]:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Its best with operations this small: with more threads it waits for them to meet, and by far longer
+    # where other processes want the cores, too.
+    torch.set_num_threads(1)
     x = torch.tensor(data[0], device=device)
     y = torch.tensor(data[1], dtype=torch.long, device=device)
     order = inputs.examples(len(y), config.batch, True, 0)
