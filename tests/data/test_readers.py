@@ -1,0 +1,269 @@
+"""Files: what is read, and what is refused, where."""
+
+import datetime
+import gzip
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxml.data.readers import BadFile, read_csv, read_parquet
+from jaxml.data.schema import infer_schema, validate
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(content, name="table.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return to_file
+
+
+def test_types_are_those_that_the_texts_spell(write):
+    path = write(
+        "n,x,ok,code,word,gap,when\n"
+        "1,1.5,true,007,one,3,2013-01-01T05:00\n"
+        "-2,2e3,false,010,,,2013-01-02T05:00\n"
+        "3,inf,true,100,three,5,2013-01-03T05:00\n"
+    )
+    table = read_csv(path)
+    assert table["n"].dtype == np.int64 and table["n"].tolist() == [1, -2, 3]
+    assert table["x"].tolist() == [1.5, 2000.0, np.inf]
+    assert table["ok"].dtype == bool
+    assert table["code"].tolist() == ["007", "010", "100"]
+    assert table["word"].tolist() == ["one", None, "three"]
+    np.testing.assert_array_equal(table["gap"], [3, np.nan, 5])
+    assert table["when"].dtype.kind == "U"
+    typed = read_csv(path, types={"when": "TIME", "n": "FLOAT", "code": "INT"})
+    assert typed["when"][1] == np.datetime64("2013-01-02T05:00")
+    assert typed["n"].dtype == float and typed["code"].tolist() == [7, 10, 100]
+
+
+def test_quotes_line_breaks_and_marks(write):
+    path = write(b'\xef\xbb\xbfa,b\r\n"x, ""y""","two\r\nlines"\r\nz,w\r\n')
+    table = read_csv(path)
+    assert table["a"].tolist() == ['x, "y"', "z"] and table["b"].tolist() == ["two\r\nlines", "w"]
+    assert read_csv(write("a;b\n1;2"), delimiter=";")["b"].tolist() == [2]
+    assert read_csv(write("a\n1\n\n3\n"))["a"].tolist()[::2] == [1, 3]  # One column: a gap.
+    assert read_csv(write("a,b\n1,2\n\n\n"))["a"].tolist() == [1]
+    packed = write(gzip.compress(b"a\n5\n"), "table.csv.gz")
+    assert read_csv(packed)["a"].tolist() == [5]
+    latin = write("a\nZürich\n".encode("latin-1"))
+    assert read_csv(latin, encoding="latin-1")["a"].tolist() == ["Zürich"]
+
+
+def test_what_stands_for_missing_is_said(write):
+    path = write("a,b\nNA,NA\n1,x\n")
+    table = read_csv(path, missing=("", "NA"))
+    assert np.isnan(table["a"][0]) and table["b"].tolist() == [None, "x"]
+    with pytest.raises(BadFile, match="'NA' is no number, and 1 of the column's 2"):
+        read_csv(path)
+
+
+@pytest.mark.parametrize(
+    "content, told, row, column",
+    [
+        ("", "empty", None, None),
+        ("\n\n", "empty", None, None),
+        ("a,a\n1,2\n", "this name twice", None, "a"),
+        ("a,,c\n1,2,3\n", "column 1 of the header has no name", None, None),
+        ("a,b\n1,2\n3\n4,5\n", "1 fields, 2 as in the header", 1, "b"),
+        ("a,b\n1,2\n3,4,5\n", "3 fields.*delimiter in a text without quotes", 1, "b"),
+        ("a,b\n1,2\n3", "cut short", 1, "b"),
+        ('a,b\n1,2\n3,"fo', "never closed.*cut short", 1, None),
+        ("a,b\n1,2\n\n3,4\n", "an empty line", 1, None),
+        ("a,b\n1,x\n2,y\n3,z\nfour,w\n", "'four' is no number", 3, "a"),
+        (b"a,b\n1,x\n2,Z\xfcrich\n", "0xfc is not utf-8", 1, "b"),
+        (b"a,b\n1,x\n\xfc,y\n", "0xfc is not utf-8", 1, "a"),
+        ("a\n1\n".encode("utf-16"), "UTF-16", None, None),
+        (b"a,b\n1,\x00\n", "NUL", None, None),
+        ('a,b\n1,"x"y\n', "expected after", 0, None),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_place(write, content, told, row, column):
+    path = write(content)
+    with pytest.raises(BadFile, match=told) as error:
+        read_csv(path)
+    assert str(path) in str(error.value)
+    assert (error.value.row, error.value.column) == (row, column)
+    if row is not None:
+        assert f"row {row} (line {row + 2}" in str(error.value) or "line" in str(error.value)
+
+
+def test_a_file_cut_anywhere_is_refused_or_lacks_rows_alone(write):
+    rng = np.random.default_rng(0)
+    states = rng.choice(["late", "on time"], 60).tolist()
+    rows = [f"{i},{rng.random():.6f},{state}" for i, state in enumerate(states)]
+    data = ("id,x,state\n" + "\n".join(rows) + "\n").encode()
+    refused = 0
+    for size in range(600, len(data)):
+        try:
+            table = read_csv(write(data[:size]))
+        except BadFile:
+            refused += 1
+            continue
+        whole = data[:size].count(b"\n") - 1 + (data[size : size + 1] == b"\n")
+        assert len(table["id"]) == whole
+        assert set(table["state"].tolist()) <= {"late", "on time"}
+    assert refused > 0.85 * (len(data) - 600)  # The rest are cuts between two lines.
+    packed = gzip.compress(data)
+    with pytest.raises(BadFile, match="cut short or damaged"):
+        read_csv(write(packed[: len(packed) // 2], "t.csv.gz"))
+
+
+def test_a_last_line_without_a_break_is_fine(write):
+    assert read_csv(write("a,b\n10,20\n3,4"))["b"].tolist() == [20, 4]
+    lines = "\n".join(f"{i},{i % 7}" for i in range(100))
+    assert len(read_csv(write(f"a,b\n{lines}"))["a"]) == 100
+
+
+def test_a_schema_orders_and_types(write):
+    clean = {"n": np.array([1, 2]), "x": np.array([0.5, 1.0]), "ok": np.array([True, False])}
+    schema = infer_schema(clean)
+    path = write("ok,more,x,n\ntrue,a,1,2\nfalse,b,0.5,1\n")
+    table = read_csv(path, schema)
+    assert list(table) == ["n", "x", "ok", "more"]
+    assert table["x"].dtype == float
+    assert [a.kind for a in validate(table, schema)] == ["SCHEMA_NEW_COLUMN"]
+    with pytest.raises(
+        BadFile, match=r"row 1 \(line 3\), column 'n': '1.5' is no integer"
+    ) as error:
+        read_csv(write("n,x,ok\n1,1,1\n1.5,1,0\n"), schema)
+    assert (error.value.row, error.value.column) == (1, "n")
+    with pytest.raises(BadFile, match="'maybe' is neither true nor false"):
+        read_csv(write("ok\nmaybe\n"), schema)
+
+
+def test_a_table_without_rows(write):
+    table = read_csv(write("a,b\n"))
+    assert [len(values) for values in table.values()] == [0, 0]
+    schema = infer_schema({"a": [1, 2], "b": ["x", "y"]})
+    typed = read_csv(write("a,b\n"), schema)
+    assert typed["a"].dtype == np.int64 and typed["b"].dtype.kind == "U"
+    assert [a.kind for a in validate(typed, schema)] == ["DATASET_LOW_NUM_EXAMPLES"]
+
+
+def test_very_many_categories_and_very_long_texts(write):
+    names = [f"c{i}" for i in range(100_000)]
+    path = write("id\n" + "\n".join(names) + "\n")
+    table = read_csv(path)
+    assert table["id"].tolist() == names
+    assert infer_schema(table)["id"].domain is None
+    long = read_csv(write("a\n" + "x" * 10_000 + "\n" + "y\n" * 1000))
+    assert long["a"].dtype == object  # Not ten thousand characters for every row.
+
+
+def test_integers_beyond_a_float_or_64_bits_stay_exact(write):
+    big = 2**53 + 1
+    assert read_csv(write(f"a,b\n{big},1\n,2\n"))["a"].tolist() == [big, None]
+    assert read_csv(write(f"a\n{10**30}\n"))["a"].tolist() == [10**30]
+    with pytest.raises(BadFile, match="no integer"):
+        read_csv(write(f"a\n{'9' * 5000}\n"), types={"a": "INT"})
+
+
+def test_rows_beyond_a_block_keep_their_order(write):
+    path = write("i,w\n" + "".join(f"{i},w{i % 7}\n" for i in range(20_000)))
+    table = read_csv(path)
+    np.testing.assert_array_equal(table["i"], np.arange(20_000))
+    assert table["w"].tolist() == [f"w{i % 7}" for i in range(20_000)]
+    late = write("i,w\n" + "".join(f"{i},w\n" for i in range(20_000)) + "oops,w\n")
+    with pytest.raises(BadFile, match=r"row 20000 \(line 20002\), column 'i': 'oops'"):
+        read_csv(late)
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=6))
+def test_texts_come_back_as_they_were(tmp_path_factory, rows):
+    def quoted(text):
+        return '"' + text.replace('"', '""') + '"'
+
+    path = tmp_path_factory.getbasetemp() / "texts.csv"
+    lines = [",".join(map(quoted, row)) for row in [("a", "b"), *rows]]
+    path.write_text("\n".join(lines) + "\n", "utf-8", newline="")
+    table = read_csv(path, types={"a": "BYTES", "b": "BYTES"}, missing=())
+    for i, name in enumerate("ab"):
+        wanted = [row[i] for row in rows]
+        assert table[name].tolist() == wanted
+
+
+def test_wrong_arguments_are_named(write):
+    path = write("a\n1\n")
+    with pytest.raises(ValueError, match="delimiter"):
+        read_csv(path, delimiter="ab")
+    with pytest.raises(ValueError, match="'b'"):
+        read_csv(path, types={"b": "INT"})
+    with pytest.raises(ValueError, match="'NUMBER'"):
+        read_csv(path, types={"a": "NUMBER"})
+    with pytest.raises(ValueError, match="'klingon'"):
+        read_csv(path, encoding="klingon")
+    with pytest.raises(FileNotFoundError):
+        read_csv(path.with_name("nothing.csv"))
+
+
+# --------------------------------------------------------------------------------------------- Parquet
+
+
+def parquet(path, **columns):
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def test_parquet_gives_the_columns_that_csv_would(tmp_path):
+    path = parquet(
+        tmp_path / "t.parquet",
+        n=[1, 2, None],
+        big=[2**60 + 1, None, 3],
+        whole=[1, 2, 3],
+        x=[0.5, None, 2.0],
+        word=["a", None, "c"],
+        full=["a", "b", "c"],
+        ok=[True, False, True],
+        category=pyarrow.array(["u", "v", "u"]).dictionary_encode(),
+        when=[datetime.datetime(2013, 1, 1), None, datetime.datetime(2013, 1, 2)],
+        day=[datetime.date(2013, 1, 1), None, datetime.date(2013, 1, 2)],
+        nothing=pyarrow.nulls(3),
+    )
+    table = read_parquet(path)
+    np.testing.assert_array_equal(table["n"], [1, 2, np.nan])
+    assert table["big"].tolist() == [2**60 + 1, None, 3]
+    assert table["whole"].dtype == np.int64 and table["ok"].dtype == bool
+    assert table["word"].tolist() == ["a", None, "c"] and table["full"].dtype.kind == "U"
+    assert table["category"].tolist() == ["u", "v", "u"]
+    assert np.isnat(table["when"]).tolist() == [False, True, False]
+    assert np.isnat(table["day"]).tolist() == [False, True, False]
+    schema = infer_schema(table)
+    assert validate(table, schema) == []
+    turned = parquet(tmp_path / "u.parquet", x=[1.0], n=[1])
+    assert list(read_parquet(turned, infer_schema({"n": [1], "x": [1.0]}))) == ["n", "x"]
+    assert list(read_parquet(path, columns=["x", "n"])) == ["x", "n"]
+
+
+def test_parquet_that_is_none_is_refused(tmp_path):
+    path = parquet(tmp_path / "t.parquet", n=list(range(1000)), word=["a"] * 1000)
+    data = path.read_bytes()
+    for size in (0, 3, 10, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises(BadFile, match=r"t\.parquet"):
+            read_parquet(path)
+    path.write_bytes(data[:20] + b"\xff" * 40 + data[60:])
+    with pytest.raises(BadFile, match="damaged"):
+        read_parquet(path)
+    lists = parquet(tmp_path / "l.parquet", a=[[1], [2, 3]])
+    with pytest.raises(BadFile, match=r"column 'a'.*list"):
+        read_parquet(lists)
+    schema = infer_schema({"a": [1, 2]})
+    texts = parquet(tmp_path / "s.parquet", a=[None, "x"])
+    with pytest.raises(BadFile, match="row 1, column 'a': INT is wanted, got string such as 'x'"):
+        read_parquet(texts, schema)
+    with pytest.raises(ValueError, match="'b'"):
+        read_parquet(texts, columns=["b"])
+    empty = parquet(tmp_path / "e.parquet", a=pyarrow.array([], pyarrow.int64()))
+    assert len(read_parquet(empty, schema)["a"]) == 0

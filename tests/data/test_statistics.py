@@ -1,0 +1,178 @@
+"""Whether a table is drawn from where the reference was."""
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from jaxml.data.statistics import (
+    Statistics,
+    _log_p_binomial,
+    _log_p_chi_square,
+    _log_p_poisson,
+    find_changes,
+    generate_statistics,
+)
+
+
+def population(rows, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=rows)
+    group = rng.choice(["a", "b", "c", "d"], rows, p=[0.4, 0.3, 0.2, 0.1])
+    day = np.datetime64("2013-01-01") + (rng.integers(0, 364, rows)).astype("m8[D]")
+    hour = rng.choice([6, 12, 18], rows)
+    return {
+        "x": x,
+        "y": x + rng.normal(size=rows),
+        "group": group,
+        "name": np.char.add(group, (rng.zipf(1.5, rows) % 500).astype(str)),
+        "gaps": np.where(rng.random(rows) < 0.1, np.nan, rng.integers(0, 9, rows)),
+        "flag": rng.random(rows) < np.where(group == "a", 0.7, 0.2),
+        "when": day.astype("M8[h]") + hour.astype("m8[h]"),
+    }
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return generate_statistics(population(20_000, 0))
+
+
+def test_false_alarms_are_as_rare_as_said(reference):
+    """Of 50 tables at most 10 are to be accused at a significance of 0.2; 20 or more in one run of 1000."""
+    accused = {0.01: 0, 0.2: 0}
+    pool = population(50 * 1000, 1)
+    for i in range(50):
+        table = {name: values[1000 * i : 1000 * (i + 1)] for name, values in pool.items()}
+        for significance in accused:
+            found = find_changes(table, reference, significance=significance)
+            accused[significance] += bool(found)
+    assert accused[0.2] <= 19 and accused[0.01] <= 4
+
+
+def some(rng, share, new, old):
+    return np.where(rng.random(len(old)) < share, new, old)
+
+
+DAMAGE = {
+    "shuffled": ("y", lambda v, r: r.permutation(v), "ASSOCIATION_CHANGED", "xy"),
+    "moved": ("x", lambda v, r: v + 0.3, "DISTRIBUTION_CHANGED", "x"),
+    "gaps": ("gaps", lambda v, r: some(r, 0.05, np.nan, v), "MISSING_RATE_CHANGED", ["gaps"]),
+    "no gaps": ("gaps", lambda v, r: np.nan_to_num(v), "MISSING_RATE_CHANGED", ["gaps"]),
+    "all gaps": ("y", lambda v, r: np.full(len(v), None), "MISSING_RATE_CHANGED", "y"),
+    "padded": (
+        "name",
+        lambda v, r: some(r, 0.02, np.char.add(v, " "), v),
+        "UNSEEN_VALUES",
+        ["name"],
+    ),
+    "new": ("group", lambda v, r: some(r, 0.01, "e", v), "UNSEEN_VALUES", ["group"]),
+    "negated": ("flag", lambda v, r: ~v, "DISTRIBUTION_CHANGED", ["flag"]),
+    "flipped": ("flag", lambda v, r: v ^ (r.random(len(v)) < 0.15), None, ["flag", "group"]),
+    "zone": ("when", lambda v, r: v + np.timedelta64(3, "h"), "DISTRIBUTION_CHANGED", ["when"]),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_told_by_its_kind_and_place(reference, name):
+    column, change, kinds, columns = DAMAGE[name]
+    rng = np.random.default_rng(7)
+    table = population(3000, 1234)
+    assert find_changes(table, reference) == []
+    found = find_changes({**table, column: change(table[column], rng)}, reference)
+    assert found, name
+    assert {a.column for a in found} <= set(columns)
+    if kinds is not None:
+        assert kinds in {a.kind for a in found}
+    for each in found:
+        assert 0 <= each.share <= 1 and str(each) and (each.rows < 3000).all()
+
+
+def test_rows_that_are_there_twice_or_were_in_the_reference(reference):
+    known, table = population(20_000, 0), population(3000, 99)
+    twice = {k: np.concatenate([v, v[:40]]) for k, v in table.items()}
+    (found,) = find_changes(twice, reference)
+    assert found.kind == "DUPLICATE_ROWS" and found.rows.tolist() == list(range(3000, 3040))
+    mixed = {k: np.concatenate([v, known[k][:200]]) for k, v in table.items()}
+    (found,) = find_changes(mixed, reference)
+    assert found.kind == "SHARED_ROWS" and (found.rows >= 3000).all()
+    assert found.share == pytest.approx(200 / 3200, abs=0.04)
+
+
+def test_what_differs_from_span_to_span_is_tolerated():
+    def span(month, rows, damage=False):
+        rng = np.random.default_rng([month, 5])
+        season = np.sin(month)
+        x = rng.normal(season, 1, rows)
+        y = rng.permutation(x) if damage else x + rng.normal(0, 0.3, rows)
+        name = np.char.add("n", (rng.integers(0, 300, rows) + 10 * month).astype(str))
+        return {"x": x, "y": y, "name": name, "month": np.full(rows, month)}
+
+    months = [span(month, 2000) for month in range(8)]
+    known = {k: np.concatenate([m[k] for m in months]) for k in months[0]}
+    strict = generate_statistics(known)
+    lenient = generate_statistics(known, spans=known["month"])
+    assert find_changes(span(8, 2000), strict)
+    assert find_changes(span(8, 2000), lenient) == []
+    told = find_changes(span(8, 2000, damage=True), lenient)
+    assert "ASSOCIATION_CHANGED" in {a.kind for a in told}
+    with pytest.raises(ValueError, match="at least two spans"):
+        generate_statistics(known, spans=np.zeros(16_000))
+    with pytest.raises(ValueError, match="'spans' has 3"):
+        generate_statistics(known, spans=[1, 2, 3])
+
+
+def test_what_is_saved_finds_the_same(reference, tmp_path):
+    path = tmp_path / "folder" / "reference.json"
+    reference.save(path)
+    loaded = Statistics.load(path)
+    for seed in (3, 4):
+        table = population(2000, seed)
+        table["x"] = table["x"] + 0.2 * seed
+        table["y"] = np.random.default_rng(seed).permutation(table["y"])
+        told = [[str(a) for a in find_changes(table, each)] for each in (reference, loaded)]
+        assert told[0] == told[1] and told[0]
+    odd = {"é\ud800": np.array(["\ud800", "b", None], object), "n": np.array([2**63 + 5] * 3)}
+    spans = generate_statistics(odd, spans=[1, 1, 2])
+    spans.save(path)
+    again = Statistics.load(path)
+    assert again.drift == spans.drift and again.pairs.keys() == spans.pairs.keys()
+    assert again.columns["n"].fine.dtype == np.uint64
+    generate_statistics({k: v[:0] for k, v in odd.items()}).save(path)
+    assert Statistics.load(path).num_rows == 0
+    for text in ("{", "[]", '{"num_rows": 3}', "3"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"reference\.json holds no statistics"):
+            Statistics.load(path)
+
+
+def test_tails_are_those_of_the_textbook():
+    for freedom in (2, 30, 900):
+        terms = np.arange(freedom // 2)
+        for statistic in (0.1, 5.0, 100.0, 1500.0, 4000.0):
+            half = statistic / 2  # For even degrees of freedom the tail is that of a Poisson.
+            wanted = special.logsumexp(terms * np.log(half) - special.gammaln(terms + 1)) - half
+            assert _log_p_chi_square(statistic, freedom) == pytest.approx(
+                wanted, rel=0.01, abs=1e-6
+            )
+    for number in (0, 1, 3, 20):
+        wanted = stats.binom.logsf(number - 1, 20, 0.1)
+        assert _log_p_binomial(number, 20, 0.1) == pytest.approx(wanted)
+        assert _log_p_poisson(number, 2.5) == pytest.approx(stats.poisson.logsf(number - 1, 2.5))
+
+
+def test_small_and_strange_tables_go_through(reference):
+    table = population(3000, 5)
+    none = {k: v[:0] for k, v in table.items()}
+    assert find_changes(none, reference) == []
+    assert find_changes({k: v[:1] for k, v in table.items()}, reference) == []
+    assert find_changes({}, reference) == []
+    # What the schema tells is not told again.
+    assert find_changes({**table, "x": table["x"].astype(str)}, reference) == []
+    assert find_changes({k: v for k, v in table.items() if k != "x"}, reference) == []
+    empty = generate_statistics(none)
+    assert find_changes(table, empty) == []
+    odd = {"v": np.array([np.inf, -np.inf, np.nan, 0.0] * 50), "n": np.full(200, None)}
+    assert find_changes(odd, generate_statistics(odd), significance=1e-9) is not None
+    with pytest.raises(ValueError, match="significance"):
+        find_changes(table, reference, significance=1.0)
+    with pytest.raises(ValueError, match="one type"):
+        generate_statistics({"a": [1, "x"]})
