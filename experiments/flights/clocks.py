@@ -271,10 +271,10 @@ def sky(flights: Flights, weather: Weather, hour: NDArray[np.int64], *, forecast
     """
     seen = _filled(weather)
     at = np.searchsorted(ORIGINS, flights.origin), np.clip(hour, 0, weather.values.shape[1] - 1)
-    add, most, least = (np.fmax, np.fmin, None)[:0] or (np.add, np.fmax, np.fmin)
+    most, least = np.fmax, np.fmin
 
     def total(values: NDArray, hours: range) -> NDArray:
-        return _over(np.nan_to_num(values), hours, lambda a, b: add(np.nan_to_num(a), np.nan_to_num(b)))
+        return _over(values, hours, lambda a, b: np.nan_to_num(a) + np.nan_to_num(b))
 
     speed, gust, visib, precip = (
         seen[name] for name in ("wind_speed", "wind_gust", "visib", "precip")
@@ -301,12 +301,9 @@ def sky(flights: Flights, weather: Weather, hour: NDArray[np.int64], *, forecast
     for name, label in (("pressure", "pressure"), ("temp", "temperature"), ("dewp", "dew point")):
         before = _over(seen[name], range(-3, -2), None)
         columns[f"change of {label}, 3 hours"] = (seen[name] - before)[at]
-    airports = (slice(None), at[1])
     for name, values in (("precipitation", precip), ("visibility", visib), ("wind", speed)):
-        with np.errstate(invalid="ignore"):
-            mean = np.nan_to_num(values).mean(0, keepdims=True)
-        columns[f"{name}, all airports"] = np.repeat(mean, 3, 0)[at]
-    del airports
+        mean = ratio(np.nansum(values, 0), (~np.isnan(values)).sum(0))
+        columns[f"{name}, all airports"] = mean[at[1]]
     if forecast:
         columns["precipitation, next 3 hours"] = total(precip, range(1, 4))[at]
         columns["least visibility, next 3 hours"] = _over(visib, range(1, 4), least)[at]
@@ -348,8 +345,12 @@ def running(flights: Flights, clock: NDArray[np.int64]) -> Columns:
         for window in minutes:
             number, sums = events.window(group, clock, window)
             columns[f"departures, {name}, {window} min"] = number
-            columns[f"departure delay, {name}, {window} min"] = ratio(sums["delay"], number, 10.0, 1.0)
-            columns[f"late departures, {name}, {window} min"] = ratio(sums["late"], number, 0.2, 1.0)
+            columns[f"departure delay, {name}, {window} min"] = ratio(
+                sums["delay"], number, 10.0, 1.0
+            )
+            columns[f"late departures, {name}, {window} min"] = ratio(
+                sums["late"], number, 0.2, 1.0
+            )
 
     def arrivals(name: str, group: NDArray, minutes: tuple[int, ...]) -> None:
         events = Running(
@@ -373,7 +374,10 @@ def running(flights: Flights, clock: NDArray[np.int64]) -> Columns:
         due, gone = flights.scheduled, np.minimum(flights.departed, flights.scheduled + limit)
         rows = gone > due
         value = {"due": due[rows]}
-        begins, ends = Running(group[rows], due[rows], value), Running(group[rows], gone[rows], value)
+        begins, ends = (
+            Running(group[rows], due[rows], value),
+            Running(group[rows], gone[rows], value),
+        )
         forever = 2**20
         began, due_began = begins.window(group, clock, forever)
         ended, due_ended = ends.window(group, clock, forever)

@@ -19,6 +19,7 @@ from jaxml.monitor import Finding
 __all__ = ["Inputs", "Settings", "Trained", "inputs", "network", "scikit_learn"]
 
 _BUCKETS = 64
+_ID = np.float32(2**-10)  # what an id of one is in the float array
 _CATEGORIES = ("carrier", "origin", "dest", "weekday", "hour")
 _CROSSES = {
     ("carrier", "origin"): 128,
@@ -59,8 +60,8 @@ class Inputs(NamedTuple):
     """All flights as a model takes them.
 
     Attributes:
-        x: float32 [N, D + K]: numbers, then ids. `train.fit` takes one array for the inputs, and these ids
-            stay far below 2²⁴, up to which a float32 counts exactly.
+        x: float32 [N, D + K]: numbers, then ids. `train.fit` takes one array for the inputs; ids as
+            multiples of 2⁻¹⁰ are exact in float32 up to 2²⁴, and of the scale that numbers have here.
         sizes: [K], how many ids each categorical column can have.
         names: [D + K], of the columns.
     """
@@ -75,7 +76,9 @@ class Inputs(NamedTuple):
         return self.x.shape[1] - len(self.sizes)
 
 
-def pipeline(columns: Mapping[str, NDArray], training: NDArray[np.int64]) -> features.FeaturePipeline:
+def pipeline(
+    columns: Mapping[str, NDArray], training: NDArray[np.int64]
+) -> features.FeaturePipeline:
     """What becomes of each column: ids of categories and crosses, and of a number its rank and its size.
 
     A rank (the share of training values below) takes outliers and heavy tails as they come, and a clipped
@@ -107,18 +110,21 @@ def pipeline(columns: Mapping[str, NDArray], training: NDArray[np.int64]) -> fea
     return features.FeaturePipeline(chains)
 
 
-def inputs(columns: Mapping[str, NDArray], training: NDArray[np.int64]) -> Inputs:
-    """Every flight's features, fitted on the training rows alone."""
+def inputs(columns: Mapping[str, NDArray], training: NDArray[np.int64]) -> tuple[Inputs, list[str]]:
+    """Every flight's features, fitted on the training rows alone, and what the gate on them finds."""
     fitted = pipeline(columns, training).fit({k: v[training] for k, v in columns.items()})
     number = len(columns["carrier"])
     parts = []
     for start in range(0, number, _AT_ONCE):
         rows = np.minimum(np.arange(start, start + min(_AT_ONCE, number)), number - 1)  # one shape
         dense, ids = fitted.stack(fitted({name: each[rows] for name, each in columns.items()}))
-        part = np.concatenate([np.asarray(dense), np.asarray(ids, np.float32)], axis=1)
+        part = np.concatenate([np.asarray(dense), np.asarray(ids, np.float32) * _ID], axis=1)
         parts.append(part[: number - start])
     names = (*fitted.dense_names, *fitted.id_names)
-    return Inputs(np.concatenate(parts), fitted.id_sizes, names)
+    some = training[:: -(-len(training) // _AT_ONCE)]
+    some = np.resize(some, min(_AT_ONCE, number))  # the shape that is compiled already
+    found = features.check(fitted, {name: each[some] for name, each in columns.items()})
+    return Inputs(np.concatenate(parts), fitted.id_sizes, names), [str(each) for each in found]
 
 
 class Network(nn.Module):
@@ -142,7 +148,7 @@ class Network(nn.Module):
     def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
         """[..., D + K] to [...]."""
         dense = x[..., : x.shape[-1] - len(self.sizes)]
-        ids = x[..., dense.shape[-1] :].astype(jnp.int32)
+        ids = jnp.rint(x[..., dense.shape[-1] :] / _ID).astype(jnp.int32)
         dims = tuple(min(self.embedding_dim, size // 2 + 1) for size in self.sizes)
         mlp = models.TabularMLP(
             self.sizes, dims, self.widths, 1, "gelu", dropout=self.dropout, name="tabular"
@@ -194,11 +200,11 @@ def network(
     num_steps = max(1, int(settings.epochs * len(training) / settings.batch_size))
     module = Network(given.sizes, settings.embedding_dim, settings.widths, settings.dropout)
 
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, num_steps // 10), num_steps)
+
     def optimizer(hyperparameters: Mapping[str, Any]) -> optax.GradientTransformation:
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, hyperparameters["learning_rate"], max(1, num_steps // 10), num_steps
-        )
-        return optax.adamw(schedule, weight_decay=settings.weight_decay)
+        rate = hyperparameters["learning_rate"]
+        return optax.adamw(lambda step: rate * shape(step), weight_decay=settings.weight_decay)
 
     began = time.perf_counter()
     swept = train.sweep(
@@ -214,6 +220,7 @@ def network(
         validation_data=(given.x[validation], y[validation]),
         validate_every=max(1, num_steps // 10),
         chunk=1,
+        explain=False,  # findings are read off the record alone
     )
     seconds = time.perf_counter() - began
     apply = jax.jit(lambda params, x: module.apply({"params": params}, x))
@@ -263,18 +270,25 @@ def scikit_learn(
 
     x: Any
     if kind == "logistic":
-        dense, ids = given.x[:, : given.num_dense], given.x[:, given.num_dense :].astype(np.int64)
+        dense, ids = (
+            given.x[:, : given.num_dense],
+            np.rint(given.x[:, given.num_dense :] / _ID).astype(int),
+        )
         hot = [
             np.eye(size, dtype=np.float32)[ids[:, k]]
             for k, size in enumerate(given.sizes)
             if " × " not in given.names[given.num_dense + k]
         ]
         x = np.concatenate([dense, *hot], axis=1)
-        model = linear_model.LogisticRegression(C=0.01, solver="newton-cholesky", max_iter=iterations)
+        model = linear_model.LogisticRegression(
+            C=0.01, solver="newton-cholesky", max_iter=iterations
+        )
     else:
         x = np.stack(
             [
-                np.unique(v, return_inverse=True)[1] if v.dtype.kind == "U" else v.astype(np.float32)
+                np.unique(v, return_inverse=True)[1]
+                if v.dtype.kind == "U"
+                else v.astype(np.float32)
                 for v in columns.values()
             ],
             axis=1,

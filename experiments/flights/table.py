@@ -112,7 +112,8 @@ def offsets(zone: str) -> NDArray[np.int64]:
     start = datetime(2013, 1, 1, tzinfo=UTC)
     return np.array(
         [
-            int(known.utcoffset((start + timedelta(hours=h)).astimezone(known)).total_seconds()) // 60  # type: ignore[union-attr]
+            int(known.utcoffset((start + timedelta(hours=h)).astimezone(known)).total_seconds())
+            // 60  # type: ignore[union-attr]
             for h in range(367 * 24)
         ]
     )
@@ -145,7 +146,9 @@ def typed(raw: dict[str, NDArray[np.str_]]) -> Flights:
     def elapsed(begin: NDArray[np.int64], clock: NDArray[np.str_]) -> NDArray[np.float64]:
         """Minutes from a departure to an arrival that the destination's clocks tell."""
         hours, minutes = np.divmod(numbers(clock), 100)
-        at = np.clip((begin + 120) // 60, 0, ahead.shape[1] - 1)  # the zone's hour, some time on the way
+        at = np.clip(
+            (begin + 120) // 60, 0, ahead.shape[1] - 1
+        )  # the zone's hour, some time on the way
         return (60 * hours + minutes - ahead[which, at] - begin) % 1440
 
     flown = elapsed(np.where(left, departed, scheduled), raw["arr_time"])
