@@ -82,8 +82,8 @@ def checked(
 ) -> tuple[table.Weather, dict[str, Any]]:
     """The tables held against schemas; what the weather cannot have been is taken out.
 
-    The draft of a schema is what the training months hold. Reviewed, it forbids winds of more than 150 miles
-    an hour, which the draft had learned from a typing error.
+    The draft of a schema is what the training months hold. Reviewed, it forbids winds of more than 150
+    miles an hour, which the draft had learned from a typing error.
     """
     columns = flights.columns()
 
@@ -293,7 +293,7 @@ def on_clock(
     settings = dataclasses.replace(settings, seed=config.seed, members=config.members)
     if config.smoke:
         settings = dataclasses.replace(
-            settings, widths=(16,), epochs=2.0, members=2, batch_size=512
+            settings, widths=(16,), epochs=2.0, members=2, batch_size=512, monitor=False
         )
     began = time.perf_counter()
     given, gate = models.inputs(columns, parts.training)

@@ -407,7 +407,7 @@ def running(flights: Flights, clock: NDArray[np.int64]) -> Columns:
 
 
 def incoming(flights: Flights, clock: NDArray[np.int64]) -> Columns:
-    """What is known of the aircraft: when it last left New York, whether it has landed, when it may be back.
+    """What is known of the aircraft: when it last left New York, whether it has landed, when it may return.
 
     The way back to New York is not in the table; it is taken to last as long as the schedule allows for the
     way there, and the turn on the ground 40 minutes.

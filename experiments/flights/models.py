@@ -43,6 +43,7 @@ class Settings:
         weight_decay: AdamW's.
         members: networks that differ by their seed and are averaged.
         seed: of the first.
+        monitor: whether the training is guarded and watched.
     """
 
     widths: tuple[int, ...] = (256, 128)
@@ -54,6 +55,7 @@ class Settings:
     weight_decay: float = 0.1
     members: int = 3
     seed: int = 0
+    monitor: bool = True
 
 
 class Inputs(NamedTuple):
@@ -220,6 +222,7 @@ def network(
         validation_data=(given.x[validation], y[validation]),
         validate_every=max(1, num_steps // 10),
         chunk=1,
+        monitor=settings.monitor,
         explain=False,  # findings are read off the record alone
     )
     seconds = time.perf_counter() - began

@@ -20,16 +20,16 @@ SETTINGS = {
     "early": Settings(widths=(128, 64), dropout=0.5, epochs=4.0),
     "late": Settings(dropout=0.4, epochs=6.0),
 }
-"""Chosen by the loss on the validation months. What can be known the evening before is mostly the day's, and
-there are 243 days: a smaller network, more dropout and fewer epochs."""
+"""Chosen by the loss on the validation months. What can be known the evening before is mostly the day's,
+and there are 243 days: a smaller network, more dropout and fewer epochs."""
 
 _NOTES = {
     "early": "Known: the schedule, delays of all flights that had arrived by 18:00 in New York of the day "
-    "before, and the weather of the scheduled hour and the hours around it as it was, which stands in for a "
-    "forecast: a real forecast would be less good.",
+    "before, and the weather of the scheduled hour and the hours around it as it was, which stands in "
+    "for a forecast: a real forecast would be less good.",
     "late": "Known: the schedule and the aircraft, departures and arrivals up to 30 minutes before the "
-    "scheduled departure, which flights were due and had not left, and the weather up to the last full hour. "
-    "The aircraft is the one that flew in the end; when it was assigned is not in the table.",
+    "scheduled departure, which flights were due and had not left, and the weather up to the last full "
+    "hour. The aircraft is the one that flew in the end; when it was assigned is not in the table.",
 }
 
 _STYLE = """
@@ -73,10 +73,10 @@ def _introduction(results: Mapping[str, Any]) -> str:
         f"<p>{results['flights']:,} flights left New York City in 2013. Trained on January to August "
         f"({rows['training']:,}), validated on September and October ({rows['validation']:,}), judged on "
         f"November and December ({rows['test']:,}). Cancelled and diverted flights, "
-        f"{results['left out, cancelled or diverted']:,}, have no delay at arrival and are left out of both "
-        f"questions. Networks and logistic regression are jaxml's unless they are called scikit-learn's; all "
-        f"see the same features. One run of {results['seconds']:.0f} s on {env['cores']} cores, "
-        f"jax {env['jax']}: <code>{html.escape(results['command'])}</code></p>"
+        f"{results['left out, cancelled or diverted']:,}, have no delay at arrival and are left out of "
+        f"both questions. Networks and logistic regression are jaxml's unless they are called "
+        f"scikit-learn's; all see the same features. One run of {results['seconds']:.0f} s on "
+        f"{env['cores']} cores, jax {env['jax']}: <code>{html.escape(results['command'])}</code></p>"
         "<p><img src=models.png alt='AUC and log loss of all models'></p>"
         "<h2>What the schema finds</h2><p>Drafted from the training months (schema-flights.toml) and, for "
         "the weather, reviewed: no wind above 150 miles an hour (schema-weather.toml). The wind that is "
@@ -194,12 +194,12 @@ def _random(run: Path, found: Mapping[str, float]) -> str:
     rows, days = found["flights drawn at random"], found["days drawn at random"]
     return (
         "<h3>Why a random split is too good</h3>"
-        f"<p>Drawn flight by flight, the test flights share their day with training flights, whose delays tell "
-        f"what that day was like: its weather's consequences, its queues. The network then has AUC {rows:.3f}. "
-        f"Drawn by whole days, it has {days:.3f}: the {rows - days:.3f} between them is what is learned about "
-        f"days that are in training, and no flight of tomorrow has that. The rest of the way to the split by "
-        f"time, {found['split by time']:.3f}, is the season (and here the average of several networks instead "
-        "of one).</p><p><img src=random-split.png alt='AUC by kind of split'></p>"
+        "<p>Drawn flight by flight, the test flights share their day with training flights, whose delays "
+        "tell what that day was like: its weather's consequences, its queues. One network then has AUC "
+        f"{rows:.3f}. Drawn by whole days, it has {days:.3f}: the {rows - days:.3f} between them is what "
+        "is learned about days that are in training, and no flight of tomorrow has that. What is left to "
+        f"the split by time, {found['split by time']:.3f} (the average of several networks), is the "
+        "season.</p><p><img src=random-split.png alt='AUC by kind of split'></p>"
     )
 
 

@@ -56,8 +56,8 @@ def read_weather(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
 
     Args:
         columns: names among origin, year, month, day, hour, temp, dewp (degrees Fahrenheit), humid (%),
-            wind_dir (degrees), wind_speed, wind_gust (miles an hour), precip (inches), pressure (millibars),
-            visib (miles), time_hour (UTC).
+            wind_dir (degrees), wind_speed, wind_gust (miles an hour), precip (inches), pressure
+            (millibars), visib (miles), time_hour (UTC).
 
     Returns:
         For each name a text array [26,115]; what is missing is the empty text.
