@@ -206,23 +206,24 @@ def slices(
         )
     }
     found = []
-    for column in by:
-        for value, auc in measured["AUC"][column].items():
-            loss = measured["log loss"][column][value]
-            here = by[column] == value
-            found.append(
-                {
-                    "slice": f"{column} {value}",
-                    "flights": auc.num_examples,
-                    "small": auc.small,
-                    "late": float(labels[rows][here].mean()),
-                    "predicted": float(scores[here].mean()),
-                    "AUC": auc.value,
-                    "AUC interval": [auc.interval.low, auc.interval.high],
-                    "log loss": loss.value,
-                    "log loss interval": [loss.interval.low, loss.interval.high],
-                }
-            )
+    for (column, value), auc in measured["AUC"].items():
+        loss = measured["log loss"][column, value]
+        here = by[column] == value
+        found.append(
+            {
+                "slice": f"{column} {value}",
+                "flights": auc.num_examples,
+                "small": auc.small,
+                "late": float(labels[rows][here].mean()),
+                "predicted": float(scores[here].mean()),
+                "AUC": auc.value,
+                "AUC interval": [auc.interval.low, auc.interval.high] if auc.interval else None,
+                "log loss": loss.value,
+                "log loss interval": [loss.interval.low, loss.interval.high]
+                if loss.interval
+                else None,
+            }
+        )
     return found
 
 
@@ -230,7 +231,7 @@ def gaps(
     columns: Mapping[str, NDArray], loss: NDArray, parts: Split
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """How often each column is missing, and how wrong the model is there; and where that is by carrier."""
-    found = []
+    found: list[dict[str, Any]] = []
     for name, values in columns.items():
         if values.dtype.kind != "f":
             continue
@@ -438,7 +439,8 @@ def main(arguments: Sequence[str]) -> int:
         arrays |= more
     results["seconds"] = time.perf_counter() - began
     (run / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    np.savez_compressed(run / "predictions.npz", **{k: np.asarray(v) for k, v in arrays.items()})
+    kept: dict[str, Any] = arrays
+    np.savez_compressed(run / "predictions.npz", **kept)
     report.write(run)
     for name, result in results["clocks"].items():
         reports.table(

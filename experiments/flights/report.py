@@ -235,7 +235,7 @@ def _trade_off(
     plots.trade_off(
         path,
         counts.thresholds[at],
-        precision=np.where(said > 0, tp / np.maximum(said, 1), np.nan),
+        precision=np.where(said > 0, tp / np.maximum(said, 1), np.nan).tolist(),
         recall=tp / labels.sum(),
         false_positive_rate=fp / (1 - labels).sum(),
         base_rate=float(labels.mean()),

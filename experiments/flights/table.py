@@ -110,13 +110,9 @@ def offsets(zone: str) -> NDArray[np.int64]:
     """Minutes that a zone's clocks are ahead of UTC, by the hour of the year."""
     known = zoneinfo.ZoneInfo(zone)
     start = datetime(2013, 1, 1, tzinfo=UTC)
-    return np.array(
-        [
-            int(known.utcoffset((start + timedelta(hours=h)).astimezone(known)).total_seconds())
-            // 60  # type: ignore[union-attr]
-            for h in range(367 * 24)
-        ]
-    )
+    hours = (start + timedelta(hours=h) for h in range(367 * 24))
+    ahead = [known.utcoffset(hour.astimezone(known)) or timedelta() for hour in hours]
+    return np.array([int(each.total_seconds()) // 60 for each in ahead])
 
 
 def read_raw() -> dict[str, NDArray[np.str_]]:
@@ -149,7 +145,7 @@ def typed(raw: dict[str, NDArray[np.str_]]) -> Flights:
         at = np.clip(
             (begin + 120) // 60, 0, ahead.shape[1] - 1
         )  # the zone's hour, some time on the way
-        return (60 * hours + minutes - ahead[which, at] - begin) % 1440
+        return np.mod(60 * hours + minutes - ahead[which, at] - begin, 1440.0)
 
     flown = elapsed(np.where(left, departed, scheduled), raw["arr_time"])
     air = numbers(raw["air_time"])
