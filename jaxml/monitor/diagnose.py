@@ -124,7 +124,9 @@ class _Case:
         h = self.history
         g, u = h.statistic("gradient_norm"), h.statistic("update_norm")
         at = np.flatnonzero(h.measured & h.taken & (h.coefficient == 1))
-        ratios = np.where((g > 0) & np.isfinite(g), u / np.where(g > 0, g, 1), np.nan)[at]
+        # A step of rate 0, as a warm-up begins with, tells nothing.
+        moved = (g > 0) & np.isfinite(g) & (u > 0)
+        ratios = np.where(moved, u / np.where(g > 0, g, 1), np.nan)[at]
         known = np.isfinite(ratios).any(1)
         at, ratios = at[known], ratios[known]
         none = np.zeros(0, np.int64), np.zeros(0)

@@ -1,0 +1,459 @@
+"""Will a flight arrive more than 15 minutes late, told before it leaves? And how late?
+
+    python -m experiments.flights                  all of it; the report is in runs/flights/
+    python -m experiments.flights --smoke          two weeks in each part, in seconds: whether it runs
+    python -m experiments.flights --again DIR      the report of a finished run once more
+
+336,776 flights left New York City in 2013. Train January to August, validate September and October, test
+November and December. Cancelled and diverted flights have no delay at arrival and are left out of both
+questions. Two clocks: 18:00 of the day before, where the weather of the scheduled hour as it was stands in
+for a forecast, and 30 minutes before the scheduled departure, where only what had happened counts:
+`clocks.py` says what that is, and tests/test_flights_clocks.py that no later event changes a feature.
+
+In order: the table is validated against a schema drafted from the training months, features are made on
+each clock and fitted on the training months, models are trained under the monitor, thresholds are chosen on
+the validation months, and everything is judged on the test months beside scikit-learn on the same features.
+
+Result: see `experiments/results/flights.json`.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from experiments.flights import clocks, models, report, table
+from jaxml import bench, losses, metrics, reports
+from jaxml.data import leaks, missing, schema
+
+LATE = 15.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """From the raw table of flights to a judged model, on two clocks."""
+
+    smoke: bool = False
+    """Two weeks in each part of the year and the smallest models."""
+    again: Path | None = None
+    """Write the report of a finished run again, without training."""
+    run_dir: Path | None = None
+    """Where everything goes; by default a new directory under runs/flights."""
+    seed: int = 0
+    """Of the first network."""
+    clocks: tuple[Literal["early", "late"], ...] = ("early", "late")
+    """The evening before, 30 minutes before, or both."""
+    members: int = 3
+    """Networks that are averaged."""
+    iterations: int = 200
+    """Trees of gradient boosting."""
+    resamples: int = 200
+    """Of the bootstrap, for each interval."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Rows of the three parts: flights with a known delay at arrival."""
+
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split(flights: table.Flights) -> Split:
+    """By month."""
+    known = np.isfinite(flights.arr_delay)
+    training, validation = flights.month <= 8, (flights.month > 8) & (flights.month <= 10)
+    return Split(
+        *(np.flatnonzero(known & part) for part in (training, validation, flights.month > 10))
+    )
+
+
+def checked(
+    flights: table.Flights, weather: table.Weather, parts: Split, run: Path
+) -> tuple[table.Weather, dict[str, Any]]:
+    """The tables held against schemas; what the weather cannot have been is taken out.
+
+    The draft of a schema is what the training months hold. Reviewed, it forbids winds of more than 150
+    miles an hour, which the draft had learned from a typing error.
+    """
+    columns = flights.columns()
+
+    def part(rows: NDArray) -> dict[str, NDArray]:
+        return {name: values[rows] for name, values in columns.items() if name != "evening"}
+
+    drafted = schema.infer_schema(part(parts.training)).without("arr_delay", "SERVING")
+    # Times of the year, its days and its months go on: that later ones are new is what a later part is.
+    later = ("scheduled", "departed", "arrived", "day", "month")
+    drafted = dataclasses.replace(
+        drafted,
+        features={
+            name: dataclasses.replace(each, min=None, max=None) if name in later else each
+            for name, each in drafted.features.items()
+        },
+    )
+    drafted.save(run / "schema-flights.toml")
+    found = {
+        name: [str(each) for each in schema.validate(part(rows), drafted)]
+        for name, rows in (("validation", parts.validation), ("test", parts.test))
+    }
+    serving = {name: v for name, v in part(parts.test).items() if name != "arr_delay"}
+    absent = schema.validate(serving, drafted, environment="SERVING")
+    assert not any(each.column == "arr_delay" for each in absent)
+    scheduled = flights.scheduled
+    for name, rows in (("validation", parts.validation), ("test", parts.test)):
+        early = leaks.time_overlap(scheduled[parts.training], scheduled[rows], "scheduled")
+        found[name] += [str(each) for each in early]
+
+    hours = np.argwhere(~np.isnan(weather.values[..., 0]))
+    values = weather.values[hours[:, 0], hours[:, 1]]
+    observed = {name: values[:, i] for i, name in enumerate(table.MEASURES)}
+    until = int(scheduled[parts.training].max()) // 60
+    trained = hours[:, 1] <= until
+    drafted = schema.infer_schema({name: v[trained] for name, v in observed.items()})
+    reviewed = dataclasses.replace(
+        drafted,
+        features={
+            name: dataclasses.replace(each, min=0.0, max=150.0)
+            if name.startswith("wind_s")
+            else each
+            for name, each in drafted.features.items()
+        },
+    )
+    reviewed.save(run / "schema-weather.toml")
+    anomalies = schema.validate(observed, reviewed)
+    found["weather"] = [str(each) for each in anomalies]
+    cleaned = weather.values.copy()
+    for each in anomalies:
+        if each.column == "wind_speed":
+            i, rows = table.MEASURES.index("wind_speed"), hours[each.rows]
+            cleaned[rows[:, 0], rows[:, 1], i] = np.nan
+    return table.Weather(cleaned), found
+
+
+def judged(labels: NDArray, logits: NDArray) -> dict[str, float]:
+    """The figures of a classifier."""
+    return {
+        "AUC": metrics.roc_auc(labels, logits),
+        "AP": metrics.average_precision(labels, logits),
+        "log loss": metrics.log_loss(labels, logits, from_logits=True),
+        "Brier": metrics.brier(labels, logits, from_logits=True),
+        "calibration error": metrics.calibration_error(labels, logits, from_logits=True),
+        "mean prediction": float(_probability(logits).mean()),
+        "base rate": float(labels.mean()),
+    }
+
+
+def misses(labels: NDArray, minutes: NDArray) -> dict[str, float]:
+    """The figures of a regression."""
+    return {
+        "mean absolute error": metrics.mean_absolute_error(labels, minutes),
+        "median absolute error": metrics.median_absolute_error(labels, minutes),
+        "root mean squared error": metrics.root_mean_squared_error(labels, minutes),
+    }
+
+
+def _probability(logits: NDArray) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+
+def thresholds(labels: NDArray, scores: NDArray, parts: Split) -> dict[str, Any]:
+    """Chosen on the validation months, and what they come to on the test months."""
+    counts = metrics.threshold_counts(labels[parts.validation], scores[parts.validation])
+    choices = {
+        "a miss costs as much as 3 false alarms": metrics.threshold_for_cost(
+            counts, false_positive=1.0, false_negative=3.0
+        ),
+        "precision of 60 %": metrics.threshold_for_precision(counts, 0.6),
+    }
+    found = {}
+    for name, choice in choices.items():
+        said, truth = scores[parts.test] >= choice.threshold, labels[parts.test]
+        cost = (said & (truth == 0)).mean() + 3 * (~said & (truth == 1)).mean()
+        found[name] = {
+            "threshold": choice.threshold,
+            "reached in validation": choice.reached,
+            "precision in validation": choice.precision,
+            "recall in validation": choice.recall,
+            "precision in test": metrics.precision(truth, said.astype(float), threshold=0.5),
+            "recall in test": metrics.recall(truth, said.astype(float), threshold=0.5),
+            "cost in test": float(cost),
+        }
+    return found
+
+
+def slices(
+    flights: table.Flights, labels: NDArray, logits: NDArray, rows: NDArray, config: Config
+) -> list[dict[str, Any]]:
+    """AUC and log loss by carrier and airport, with bootstrap intervals."""
+    by = {"carrier": flights.carrier[rows], "origin": flights.origin[rows]}
+    scores = _probability(logits[rows]).astype(np.float32)
+    measured = {
+        name: metrics.by_slice(
+            metric, by, labels[rows], scores, key=jax.random.key(1), num_samples=config.resamples
+        )
+        for name, metric in (
+            ("AUC", metrics.streaming.roc_auc()),
+            ("log loss", metrics.streaming.log_loss()),
+        )
+    }
+    found = []
+    for (column, value), auc in measured["AUC"].items():
+        loss = measured["log loss"][column, value]
+        here = by[column] == value
+        found.append(
+            {
+                "slice": f"{column} {value}",
+                "flights": auc.num_examples,
+                "small": auc.small,
+                "late": float(labels[rows][here].mean()),
+                "predicted": float(scores[here].mean()),
+                "AUC": auc.value,
+                "AUC interval": [auc.interval.low, auc.interval.high] if auc.interval else None,
+                "log loss": loss.value,
+                "log loss interval": [loss.interval.low, loss.interval.high]
+                if loss.interval
+                else None,
+            }
+        )
+    return found
+
+
+def gaps(
+    columns: Mapping[str, NDArray], loss: NDArray, parts: Split
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """How often each column is missing, and how wrong the model is there; and where that is by carrier."""
+    found: list[dict[str, Any]] = []
+    for name, values in columns.items():
+        if values.dtype.kind != "f":
+            continue
+        absent = np.isnan(values)
+        here = absent[parts.test]
+        if not absent[parts.training].any() and not here.any():
+            continue
+        found.append(
+            {
+                "column": name,
+                "missing in training": float(absent[parts.training].mean()),
+                "missing in test": float(here.mean()),
+                "log loss where missing": float(loss[here].mean()) if here.any() else None,
+                "log loss elsewhere": float(loss[~here].mean()) if not here.all() else None,
+            }
+        )
+    found.sort(key=lambda row: -row["missing in test"])
+    some = [row["column"] for row in found if row["missing in test"] > 0.01]
+    told = {name: columns[name][parts.test] for name in (*some, "carrier", "origin")}
+    under = missing.underrepresented_slices(told, ["carrier", "origin"], loss) if some else []
+    return found, [str(each) for each in under[:8]]
+
+
+def random_splits(
+    given: models.Inputs,
+    labels: NDArray,
+    flights: table.Flights,
+    parts: Split,
+    settings: models.Settings,
+) -> dict[str, float]:
+    """How good the network looks where test flights are drawn at random, one by one or by whole days."""
+    known = np.concatenate([parts.training, parts.validation, parts.test])
+    rng = np.random.default_rng(0)
+    number, held = len(parts.training), len(parts.validation)
+    shuffled = rng.permutation(known)
+    days = rng.permutation(np.unique(flights.day[known]))
+    rank = np.argsort(np.argsort(days))  # of a day, its place in the drawn order
+    place = rank[np.searchsorted(np.sort(days), flights.day[known])]
+    by_day = known[np.argsort(place, kind="stable")]
+    found = {}
+    for name, order in (("flights drawn at random", shuffled), ("days drawn at random", by_day)):
+        training, validation, test = np.split(order, [number, number + held])
+        one = dataclasses.replace(settings, members=1)
+        trained = models.network(given, labels, training, validation, one)
+        found[name] = metrics.roc_auc(labels[test], trained.outputs[test])
+    return found
+
+
+def on_clock(
+    name: str,
+    columns: Mapping[str, NDArray],
+    flights: table.Flights,
+    parts: Split,
+    config: Config,
+) -> tuple[dict[str, Any], dict[str, NDArray]]:
+    """Both questions on one clock."""
+    labels = (flights.arr_delay > LATE).astype(np.float64)
+    minutes = np.nan_to_num(flights.arr_delay)
+    settings = report.SETTINGS[name]
+    settings = dataclasses.replace(settings, seed=config.seed, members=config.members)
+    if config.smoke:
+        settings = dataclasses.replace(
+            settings, widths=(16,), epochs=2.0, members=2, batch_size=512, monitor=False
+        )
+    began = time.perf_counter()
+    given, gate = models.inputs(columns, parts.training)
+    print(f"{name}: {given.x.shape[1]} inputs, {time.perf_counter() - began:.0f} s", flush=True)
+
+    linear = dataclasses.replace(
+        settings,
+        widths=(),
+        embedding_dim=1,
+        dropout=0.0,
+        epochs=min(2.0, settings.epochs),
+        members=1,
+        learning_rate=3e-3,
+    )
+    trained = {}
+    for kind in ("network", "logistic", "scikit-learn, logistic", "scikit-learn, boosting"):
+        if kind.startswith("scikit-learn"):
+            trained[kind] = models.scikit_learn(
+                kind.split(", ")[1], given, columns, labels, parts.training,
+                iterations=config.iterations,
+            )  # fmt: skip
+        else:
+            chosen = settings if kind == "network" else linear
+            trained[kind] = models.network(given, labels, parts.training, parts.validation, chosen)
+        figures = judged(labels[parts.test], trained[kind].outputs[parts.test])
+        print(
+            f"{name}, {kind}: AUC {figures['AUC']:.4f}, log loss {figures['log loss']:.4f}, "
+            f"{trained[kind].seconds:.0f} s",
+            flush=True,
+        )
+    classification = {
+        kind: {
+            **judged(labels[parts.test], each.outputs[parts.test]),
+            "validation": judged(labels[parts.validation], each.outputs[parts.validation]),
+            "seconds": each.seconds,
+            "seconds of compiling": each.compile_seconds,
+        }
+        for kind, each in trained.items()
+    }
+    network = trained["network"]
+    logits = network.outputs
+    loss = np.logaddexp(0.0, np.where(labels == 1, -logits, logits))[parts.test]
+    missing_rates, under = gaps(columns, loss, parts)
+
+    typical = float(np.median(minutes[parts.training]))
+    spread = 1.4826 * float(np.median(np.abs(minutes[parts.training] - typical)))
+    delays = {"median of training": np.full(len(labels), typical)}
+    alone = dataclasses.replace(settings, members=1)
+    for kind, loss_function in (
+        ("network, Huber loss", models.huber),
+        ("network, squared loss", losses.squared),
+    ):
+        delays[kind] = models.network(
+            given, minutes, parts.training, parts.validation, alone,
+            loss=loss_function, scale=(typical, spread),
+        ).outputs  # fmt: skip
+    delays["scikit-learn, boosting, absolute loss"] = models.scikit_learn(
+        "boosted delay", given, columns, minutes, parts.training, iterations=config.iterations // 4
+    ).outputs
+    regression = {
+        kind: misses(minutes[parts.test], each[parts.test]) for kind, each in delays.items()
+    }
+
+    result = {
+        "columns": len(columns),
+        "inputs": given.x.shape[1],
+        "gate on features": gate,
+        "settings": dataclasses.asdict(settings),
+        "classification": classification,
+        "regression": regression,
+        "thresholds": thresholds(labels, _probability(logits), parts),
+        "slices": slices(flights, labels, logits, parts.test, config),
+        "missing": missing_rates,
+        "under-represented": under,
+        "findings": [[str(f) for f in each] for each in network.findings],
+    }
+    if name == "early":
+        result["random split"] = {
+            **random_splits(given, labels, flights, parts, settings),
+            "split by time": judged(labels[parts.test], logits[parts.test])["AUC"],
+        }
+    assert network.curves is not None
+    (steps, curve), (at, held_out) = network.curves
+    arrays = {
+        "labels": labels[parts.test],
+        "logits": logits[parts.test],
+        "boosting": trained["scikit-learn, boosting"].outputs[parts.test],
+        "steps": steps,
+        "loss": curve,
+        "validation_steps": at,
+        "validation_loss": held_out,
+    }
+    return result, {f"{name} {key}": values for key, values in arrays.items()}
+
+
+def shortened(flights: table.Flights) -> NDArray[np.int64]:
+    """The flights of two weeks in each part of the year."""
+    return np.flatnonzero(
+        np.any([(flights.day >= d) & (flights.day < d + 14) for d in (200, 260, 320)], axis=0)
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.flights")
+    if config.again is not None:
+        report.write(config.again)
+        print(f"report: {config.again / 'report.html'}")
+        return 0
+    if config.iterations < 2 or config.members < 1 or config.resamples < 2:
+        print("--iterations and --resamples must be at least 2, --members at least 1")
+        return 2
+    run = config.run_dir
+    if run is None:
+        run = Path("runs/flights") / time.strftime("%Y%m%d-%H%M%S")
+    run.mkdir(parents=True, exist_ok=True)
+
+    began = time.perf_counter()
+    flights, weather = table.read()
+    everything = len(flights)
+    if config.smoke:
+        flights = flights.take(shortened(flights))
+        config = dataclasses.replace(config, iterations=5, resamples=20)
+    parts = split(flights)
+    weather, anomalies = checked(flights, weather, parts, run)
+    results: dict[str, Any] = {
+        "command": " ".join(["python -m experiments.flights", *arguments]),
+        "environment": bench.environment(),
+        "flights": everything,
+        "left out, cancelled or diverted": int((~np.isfinite(flights.arr_delay)).sum()),
+        "rows": {
+            f.name: len(getattr(parts, f.name)) for f in dataclasses.fields(parts)
+        },
+        "anomalies": anomalies,
+        "clocks": {},
+    }  # fmt: skip
+    arrays: dict[str, NDArray] = {}
+    makers = {"early": clocks.early, "late": clocks.late}
+    for name in config.clocks:
+        columns = makers[name](flights, weather)
+        print(f"{name}: {len(columns)} columns, {time.perf_counter() - began:.0f} s", flush=True)
+        results["clocks"][name], more = on_clock(name, columns, flights, parts, config)
+        arrays |= more
+    results["seconds"] = time.perf_counter() - began
+    (run / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    kept: dict[str, Any] = arrays
+    np.savez_compressed(run / "predictions.npz", **kept)
+    report.write(run)
+    for name, result in results["clocks"].items():
+        reports.table(
+            f"{report.TITLES[name]}: more than 15 minutes late? November and December",
+            ["model", "AUC", "AP", "log loss", "seconds"],
+            [
+                [kind, *(f"{each[m]:.4f}" for m in ("AUC", "AP", "log loss")), each["seconds"]]
+                for kind, each in result["classification"].items()
+            ],
+        )
+    print(f"report: {run / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,204 @@
+"""The raw tables as numbers on one clock: minutes since the year began, in UTC."""
+
+import dataclasses
+import zoneinfo
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml.data import flights
+
+__all__ = ["NEVER", "Flights", "Weather", "numbers", "read", "read_raw", "read_weather", "typed"]
+
+COLUMNS = (
+    "month", "day", "dep_delay", "arr_time", "sched_arr_time", "arr_delay", "carrier", "flight",
+    "tailnum", "origin", "dest", "air_time", "distance", "hour", "minute", "time_hour",
+)  # fmt: skip
+ORIGINS = ("EWR", "JFK", "LGA")
+MEASURES = (
+    "temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib",
+)  # fmt: skip
+# When what did not happen happened; no clock reaches it, and 2**52 still is a float64.
+NEVER = 2**40
+_START = np.datetime64("2013-01-01T00:00")
+_NEW_YORK = "America/New_York"
+# Not in the table of airports: Puerto Rico and the Virgin Islands.
+_ATLANTIC = "America/Puerto_Rico"
+
+
+@dataclasses.dataclass(frozen=True)
+class Flights:
+    """Flights as they were scheduled and as they went, [N] each; times in UTC minutes of the year.
+
+    Attributes:
+        scheduled: departure on the schedule.
+        departed: when it left; `NEVER` if it did not.
+        arrived: when it reached the gate; `NEVER` if it did not, or where that is not known.
+        dep_delay: minutes; NaN if it did not leave.
+        arr_delay: minutes; NaN if cancelled or diverted.
+        taxi: minutes between the gates that it was not in the air; NaN if not known.
+        block: minutes from gate to gate on the schedule.
+        evening: 18:00 in New York of the day before.
+        day: of the year on the schedule, local, from 0.
+        weekday: Monday is 0.
+        month: 1 to 12.
+        hour: scheduled, local.
+        minute: scheduled.
+        distance: miles.
+        carrier, flight, tailnum, origin, dest: text.
+        plane_year, seats: of the aircraft; NaN if not known.
+    """
+
+    scheduled: NDArray[np.int64]
+    departed: NDArray[np.int64]
+    arrived: NDArray[np.int64]
+    dep_delay: NDArray[np.float64]
+    arr_delay: NDArray[np.float64]
+    taxi: NDArray[np.float64]
+    block: NDArray[np.float64]
+    evening: NDArray[np.int64]
+    day: NDArray[np.int64]
+    weekday: NDArray[np.int64]
+    month: NDArray[np.int64]
+    hour: NDArray[np.int64]
+    minute: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    carrier: NDArray[np.str_]
+    flight: NDArray[np.str_]
+    tailnum: NDArray[np.str_]
+    origin: NDArray[np.str_]
+    dest: NDArray[np.str_]
+    plane_year: NDArray[np.float64]
+    seats: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.scheduled)
+
+    def take(self, rows: NDArray) -> "Flights":
+        """Some of the flights."""
+        return Flights(**{name: part[rows] for name, part in self.columns().items()})
+
+    def columns(self) -> dict[str, NDArray]:
+        """All of it by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weather:
+    """What each airport observed.
+
+    Attributes:
+        values: [3, hours, measures], by `ORIGINS` and `MEASURES`; NaN where nothing was observed. Hour h is
+            the report made within minutes 60 h to 60 h + 59 of the year (UTC), most at 60 h + 51.
+    """
+
+    values: NDArray[np.float64]
+
+
+def numbers(text: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Numbers of a text column; what is missing is NaN."""
+    return np.where(text == "", "nan", text).astype(np.float64)
+
+
+def minutes_of(text: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Times such as 2013-01-01T10:00:00Z in minutes of the year."""
+    return (text.astype("U16").astype("datetime64[m]") - _START).astype(np.int64)
+
+
+def offsets(zone: str) -> NDArray[np.int64]:
+    """Minutes that a zone's clocks are ahead of UTC, by the hour of the year."""
+    known = zoneinfo.ZoneInfo(zone)
+    start = datetime(2013, 1, 1, tzinfo=UTC)
+    hours = (start + timedelta(hours=h) for h in range(367 * 24))
+    ahead = [known.utcoffset(hour.astimezone(known)) or timedelta() for hour in hours]
+    return np.array([int(each.total_seconds()) // 60 for each in ahead])
+
+
+def read_raw() -> dict[str, NDArray[np.str_]]:
+    """The columns of the table of flights that are used, as text."""
+    return flights.read_flights(COLUMNS)
+
+
+def typed(raw: dict[str, NDArray[np.str_]]) -> Flights:
+    """Raw columns as numbers and times, with the aircraft joined by its tail number.
+
+    The table tells times on three clocks: departures on New York's, arrivals on the destination's, and one
+    column in UTC. Here all of it is UTC: the length of a flight from gate to gate is the difference of its
+    clock readings less that of the zones, which a day cannot hide since no flight takes one.
+    """
+    scheduled = minutes_of(raw["time_hour"]) + numbers(raw["minute"]).astype(np.int64)
+    dep_delay, arr_delay = numbers(raw["dep_delay"]), numbers(raw["arr_delay"])
+    left = ~np.isnan(dep_delay)
+    departed = np.where(left, scheduled + np.nan_to_num(dep_delay).astype(np.int64), NEVER)
+
+    airports = flights.read_airports(("faa", "tzone"))
+    zones = dict(zip(airports["faa"].tolist(), airports["tzone"].tolist(), strict=True))
+    names, which = np.unique(raw["dest"], return_inverse=True)
+    known = [zones.get(str(name), _ATLANTIC) for name in names]
+    tables = {zone: offsets(zone) for zone in {*known, _NEW_YORK}}
+    ahead = np.stack([tables[zone] for zone in known])
+
+    def elapsed(begin: NDArray[np.int64], clock: NDArray[np.str_]) -> NDArray[np.float64]:
+        """Minutes from a departure to an arrival that the destination's clocks tell."""
+        hours, minutes = np.divmod(numbers(clock), 100)
+        at = np.clip(
+            (begin + 120) // 60, 0, ahead.shape[1] - 1
+        )  # the zone's hour, some time on the way
+        return np.mod(60 * hours + minutes - ahead[which, at] - begin, 1440.0)
+
+    flown = elapsed(np.where(left, departed, scheduled), raw["arr_time"])
+    air = numbers(raw["air_time"])
+    here = left & ~np.isnan(flown) & ~np.isnan(arr_delay)
+    taxi = np.where(here, flown - air, np.nan)
+
+    planes = flights.read_planes(("tailnum", "year", "seats"))
+    order = np.argsort(planes["tailnum"])
+    at = np.searchsorted(planes["tailnum"][order], raw["tailnum"])
+    at = order[np.minimum(at, len(order) - 1)]
+    match = planes["tailnum"][at] == raw["tailnum"]
+
+    month, day = (numbers(raw[name]).astype(np.int64) for name in ("month", "day"))
+    first = np.array([f"2013-{m:02d}-01" for m in range(1, 13)], "datetime64[D]")
+    date = (first - first[0]).astype(np.int64)[month - 1] + day - 1
+    # 18:00 of the day before: 23:00 or 22:00 in UTC.
+    evening = (date - 1) * 1440 + 18 * 60
+    evening -= tables[_NEW_YORK][np.clip((evening + 300) // 60, 0, None)]
+    return Flights(
+        scheduled=scheduled,
+        departed=departed,
+        arrived=np.where(here, departed + np.nan_to_num(flown).astype(np.int64), NEVER),
+        dep_delay=dep_delay,
+        arr_delay=arr_delay,
+        taxi=taxi,
+        block=elapsed(scheduled, raw["sched_arr_time"]),
+        evening=evening,
+        day=date,
+        weekday=(date + 1) % 7,  # 2013 began on a Tuesday
+        month=month,
+        hour=numbers(raw["hour"]).astype(np.int64),
+        minute=numbers(raw["minute"]).astype(np.int64),
+        distance=numbers(raw["distance"]),
+        carrier=raw["carrier"],
+        flight=raw["flight"],
+        tailnum=raw["tailnum"],
+        origin=raw["origin"],
+        dest=raw["dest"],
+        plane_year=np.where(match, numbers(planes["year"])[at], np.nan),
+        seats=np.where(match, numbers(planes["seats"])[at], np.nan),
+    )
+
+
+def read_weather() -> Weather:
+    """The table of weather, by airport and hour."""
+    raw = flights.read_weather(("origin", "time_hour", *MEASURES))
+    values = np.full((len(ORIGINS), 367 * 24, len(MEASURES)), np.nan)
+    at = np.searchsorted(ORIGINS, raw["origin"]), minutes_of(raw["time_hour"]) // 60
+    for i, name in enumerate(MEASURES):
+        values[..., i][at] = numbers(raw[name])
+    return Weather(values)
+
+
+def read() -> tuple[Flights, Weather]:
+    """All of it."""
+    return typed(read_raw()), read_weather()
