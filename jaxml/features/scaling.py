@@ -184,7 +184,14 @@ def robust_scaling(low_quantile: float = 0.25, high_quantile: float = 0.75) -> T
     def finish(counts: Counts) -> ZScore:
         values, often = _finite(counts)
         low, median, high = quantile(values, often, [low_quantile, 0.5, high_quantile]).tolist()
-        return _z_state(median, high - low if high > low else moments(values, often)[1])
+        scale = high - low if high > low else moments(values, often)[1]
+        reach = max(values[-1] - median, median - values[0])
+        if scale > 0 and reach / scale > _LARGEST:
+            raise ValueError(
+                f"values spread over {reach:.3g}, {reach / scale:.3g} times their middle half, more than "
+                "float32 holds: clip them first"
+            )
+        return _z_state(median, scale)
 
     return numeric("robust_scaling", options, finish, _standardize, lambda state: Output())
 

@@ -124,28 +124,6 @@ def test_early_stopping_returns_the_best():
     np.testing.assert_allclose(seen[-1], last.params["Dense_0"]["bias"], rtol=1e-5)
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bits():
-    settings = {
-        "model": Net(),
-        "monitor": True,
-        "num_steps": 50,
-        "validation_data": HELD_OUT,
-        "patience": 99,
-    }
-    saved = []
-
-    def on_chunk(course, report):
-        if not saved:
-            saved.extend((jax.tree.map(jnp.copy, course), [report]))
-
-    whole = fit(on_chunk=on_chunk, **settings)
-    assert 0 < int(saved[0].step) < 50
-    again = fit(resume=lambda course: tuple(saved), **settings)
-    same(again, whole, rtol=0)
-    for name in ("losses", "norm", "statistics", "activity", "validation_losses"):
-        np.testing.assert_array_equal(getattr(again.history, name), getattr(whole.history, name))
-
-
 def test_progress_is_told():
     told = []
     fit(progress=told.append, validation_data=HELD_OUT, num_steps=200)

@@ -171,6 +171,7 @@ def swept(directory, **options):
             lambda h: optax.adam(h["learning_rate"]),
             (X, Y),
             space={"learning_rate": [1e-3, 1e-2, 1e-1]},
+            monitor=False,
             num_steps=200,
             batch_size=16,
             key=jax.random.key(3),
@@ -206,21 +207,16 @@ def same(a, b):
 @pytest.mark.parametrize("training", [dense, swept])
 def test_an_interruption_changes_no_bit(tmp_path, training):
     whole = training(tmp_path / "whole")
-    for after in (1, 4):
-        interrupted(training, tmp_path / f"cut{after}", after)
-        again = training(tmp_path / f"cut{after}")
-        same(again.params, whole.params)
-        if training is dense:
-            same(again.model_state, whole.model_state)
-            same(
-                (again.loss_curve, again.validation_curve),
-                (whole.loss_curve, whole.validation_curve),
-            )
-            same(again.opt_state, whole.opt_state)
-            same(again.history.statistics, whole.history.statistics)
-            assert again.findings == whole.findings
-        else:
-            same(again.loss_curves, whole.loss_curves)
+    interrupted(training, tmp_path / "cut", 3)
+    again = training(tmp_path / "cut")
+    same(again.params, whole.params)
+    if training is swept:
+        same(again.loss_curves, whole.loss_curves)
+        return
+    same((again.model_state, again.opt_state), (whole.model_state, whole.opt_state))
+    same((again.loss_curve, again.validation_curve), (whole.loss_curve, whole.validation_curve))
+    same(again.history.statistics, whole.history.statistics)
+    assert again.findings == whole.findings
 
 
 SCRIPT = """
