@@ -51,7 +51,7 @@ class Config:
     """Of the first network."""
     clocks: tuple[Literal["early", "late"], ...] = ("early", "late")
     """The evening before, 30 minutes before, or both."""
-    members: int = 3
+    members: int = 2
     """Networks that are averaged."""
     iterations: int = 200
     """Trees of gradient boosting."""
