@@ -66,32 +66,46 @@ def test_ids_go_through_the_float_array_unharmed():
     np.testing.assert_array_equal(np.rint(there / models._ID).astype(int), ids)
 
 
-def test_the_command_leaves_a_report(few, tmp_path, monkeypatch, capsys):
-    """One clock with a handful of columns, since each column is compiled."""
-    run = tmp_path / "run"
-    wanted = ("carrier", "origin", "dest", "weekday", "hour", "time of day", "distance", "seats",
-              "late, yesterday", "departure delay, airport, 60 min", "outstanding, airport",
-              "aircraft, slack")  # fmt: skip
-    whole = experiment.clocks.late
-    monkeypatch.setattr(
-        experiment.clocks, "late", lambda *given: {k: whole(*given)[k] for k in wanted}
-    )
-    monkeypatch.setattr(experiment, "shortened", lambda flights: np.arange(len(flights)))
-    arguments = ["--smoke", "--clocks", "late", "--run-dir", str(run)]
-    assert experiment.main(arguments) == 0
-    assert "AUC" in capsys.readouterr().out
-    results = json.loads((run / "results.json").read_text())
-    kinds = results["clocks"]["late"]["classification"]
-    assert set(kinds) == {
-        "network", "logistic", "scikit-learn, logistic", "scikit-learn, boosting",
+def test_a_report_from_what_a_run_has_written(tmp_path):
+    """Pictures and page are made of results.json and predictions.npz alone."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random(500) < 0.3).astype(float)
+    logits = 2 * labels - 2 + rng.normal(size=500)
+    figures = experiment.judged(labels, logits)
+    kinds = {
+        kind: {**figures, "validation": figures, "seconds": 2.0, "seconds of compiling": 1.0}
+        for kind in ("network", "logistic", "scikit-learn, logistic", "scikit-learn, boosting")
+    }
+    parts = experiment.Split(*[np.arange(500)] * 3)
+    part = {"flights": 500, "late": 0.3, "predicted": 0.25, "AUC": 0.8, "AUC interval": [0.7, 0.9],
+            "log loss": 0.5, "log loss interval": [0.4, 0.6]}  # fmt: skip
+    clock = {
+        "columns": 3, "inputs": 7, "gate on features": [], "settings": {"members": 2},
+        "classification": kinds,
+        "regression": {"median": experiment.misses(labels, logits)},
+        "thresholds": experiment.thresholds(labels, 1 / (1 + np.exp(-logits)), parts),
+        "slices": [{"slice": "carrier AA", "small": False, **part},
+                   {"slice": "origin <JFK>", "small": True, **part}],
+        "missing": [{"column": "seats", "missing in training": 0.1, "missing in test": 0.0,
+                     "log loss where missing": None, "log loss elsewhere": 0.4}],
+        "under-represented": [], "findings": [["a <finding>"], []],
+        "random split": {"flights drawn at random": 0.8, "days drawn at random": 0.75,
+                         "split by time": 0.7},
     }  # fmt: skip
-    for figures in kinds.values():
-        assert 0.5 < figures["AUC"] < 1 and 0 < figures["log loss"] < 0.8
-    page = (run / "report.html").read_text()
-    for name in ("models", "late-thresholds", "late-loss", "late-slices"):
+    results = {
+        "command": "python -m experiments.flights", "environment": {"cores": 2, "jax": "0"},
+        "flights": 500, "left out, cancelled or diverted": 9, "seconds": 1.0,
+        "rows": {"training": 1, "validation": 2, "test": 3},
+        "anomalies": {"test": ["a wind & more"]}, "clocks": {"early": clock},
+    }  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    arrays = {"labels": labels, "logits": logits, "steps": np.arange(9), "loss": np.ones(9),
+              "validation_steps": np.arange(2), "validation_loss": np.ones(2)}  # fmt: skip
+    np.savez(tmp_path / "predictions.npz", **{f"early {k}": v for k, v in arrays.items()})
+    assert experiment.main(["--again", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    for name in ("models", "early-thresholds", "early-loss", "early-slices", "random-split"):
         assert f"src={name}.png" in page
-        assert (run / f"{name}.png").read_bytes()[1:4] == b"PNG"
-        (run / f"{name}.png").unlink()
-    assert experiment.main(["--again", str(run)]) == 0
-    assert (run / "models.png").exists() and (run / "report.html").read_text() == page
+        assert (tmp_path / f"{name}.png").read_bytes()[1:4] == b"PNG"
+    assert f"{figures['AUC']:.4f}" in page and "a &lt;finding&gt;" in page and "0.050" in page
     assert experiment.main(["--members", "0"]) == 2

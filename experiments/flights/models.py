@@ -53,7 +53,7 @@ class Settings:
     batch_size: int = 1024
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
-    members: int = 3
+    members: int = 2
     seed: int = 0
     monitor: bool = True
 
