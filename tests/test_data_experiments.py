@@ -33,7 +33,7 @@ def flights(tmp_path_factory):
         archive.writestr("flights.csv", "\n".join([header, *few]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importlib.metadata, "distribution", lambda name: Elsewhere(path))
-        patch.setattr(data, "NUM_FLIGHTS", len(few))
+        patch.setitem(data._TABLES, "flights", ("flights.csv.zip", len(few)))
         table = bed.read_table()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bed, "read_table", lambda: table)
