@@ -274,7 +274,7 @@ def test_a_number_given_to_another_process_is_not_the_one_that_wrote(tmp_path):
     run = rundir.create("x", {}, root=tmp_path)
     process = json.loads((run / "process.json").read_text())
     if process["started"] is None:
-        pytest.skip("no /proc")
+        pytest.skip("when a process began is read from /proc, which this system has not")
     (run / "process.json").write_text(json.dumps({**process, "started": process["started"] - 1}))
     assert rundir.read(run).status == "interrupted"
 
