@@ -159,14 +159,15 @@ class Population:
         def member(variables: PyTree, rate: Array, clip: Array, key: Array, batches: PyTree):
             params, model_state = models.split_variables(variables)
             watched = watch(_optimizer(rate, clip))
+            optimizer = watched.guard(_optimizer(rate, clip), branch=False)
             step = train.make_step(
                 train.Task(loss),
-                optimizer=watched.optimizer,
-                accept=train.all_finite,
+                optimizer=optimizer,
+                accept=lambda loss, gradients: jnp.ones((), bool),  # The guard judges.
                 verdict=lambda state: monitor.verdict(state).taken,
             )
             state = train.create_state(
-                key, params=params, model_state=model_state, optimizer=watched.optimizer
+                key, params=params, model_state=model_state, optimizer=optimizer
             )
             state, seen = jax.lax.scan(watched.step(step), state, batches)
             outputs, _ = model.apply(
