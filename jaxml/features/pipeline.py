@@ -610,8 +610,10 @@ def apply_on_host(transform: Transform, state: State, values: Any) -> Any:
         return transform.core(np, state, values)
     if transform.name == "one_hot":
         return transform.core(np, state, categories.as_ids(values))
+    # As the device would be given them: what is fitted on rounded values knows no others.
+    pair = split(values, getattr(state, "fine", False))
     with np.errstate(all="ignore"):
-        made = transform.core(np, state, split(values))
+        made = transform.core(np, state, pair)
     return made
 
 

@@ -91,12 +91,13 @@ def _finite(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return values, often
 
 
-def _reciprocal(scale: float) -> np.float32:
-    if scale > 0 and not 1 / _LARGEST <= scale <= _LARGEST:
+def _slope(rise: float, scale: float) -> np.float32:
+    """rise / scale; 0 if the scale is."""
+    if scale > 0 and not (rise / _LARGEST <= scale <= _LARGEST):
         raise ValueError(
-            f"values spread over {scale:.3g}, wanted 3e-39 to 3e38: multiply them first"
+            f"values spread over {scale:.3g}, wanted {rise / _LARGEST:.1g} to 3e38: multiply them first"
         )
-    return np.float32(1 / scale if scale > 0 else 0)
+    return np.float32(rise / scale if scale > 0 else 0)
 
 
 class ZScore(NamedTuple):
@@ -127,7 +128,7 @@ def _standardize(xp: Any, state: ZScore, pair: Pair) -> Any:
 def _z_state(center: float, scale: float) -> ZScore:
     high, low = halves(center)
     return ZScore(
-        high, low, np.float32(scale), _reciprocal(scale), is_fine(center, scale) & (scale > 0)
+        high, low, np.float32(scale), _slope(1.0, scale), is_fine(center, scale) & (scale > 0)
     )
 
 
@@ -245,7 +246,7 @@ def linear_scaling(low: float = 0.0, high: float = 1.0) -> Transform:
         values, _ = _finite(counts)
         minimum, span = float(values[0]), float(values[-1] - values[0])
         head, rest = halves(minimum)
-        slope = np.float32((high - low) * (float(_reciprocal(span)) if span else 0.0))
+        slope = _slope(high - low, span)
         fine = is_fine(max(abs(minimum), abs(minimum + span)), span) & (span > 0)
         if not fine:  # Values come rounded, and so must the minimum: it is at distance 0.
             rest = np.zeros_like(rest)

@@ -147,6 +147,16 @@ def test_state_may_be_an_argument_of_the_program():
     equal(program(ENCODED, other.device_state), made())
 
 
+def test_a_chain_is_fitted_on_what_the_device_will_see():
+    """The greatest value, rounded to float32, is at the last edge, in fitting as in use."""
+    draw = np.random.default_rng(1)
+    columns = {f"x{i}": draw.uniform(0.1, 0.4, 13).repeat(30) for i in range(8)}
+    chain = [interpolated_buckets(64), linear_scaling(-1, 1)]
+    fitted = FeaturePipeline(dict.fromkeys(columns, chain)).fit(columns)
+    for y in fitted(columns).values():
+        assert (np.min(y), np.max(y)) == (-1, 1)
+
+
 def test_chunks_in_any_order_fit_the_same_bits():
     chunks = [rows(slice(i, None, 7)) for i in range(7)]
     same_state(PIPELINE.fit(chunks[k] for k in rng.permutation(7)), FITTED)
