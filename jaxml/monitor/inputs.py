@@ -2,8 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
+
+from jaxml.types import PyTree
 
 __all__ = ["DataReport", "inspect"]
 
@@ -17,10 +20,12 @@ class DataReport(NamedTuple):
 
     Attributes:
         bad_rows: rows of inputs or targets with a value that is not finite.
-        bad_cells: the first ten of them as (array, row, column), column in the flattened row.
+        bad_cells: the first ten of them as (array, row, column), column in the flattened row; of several
+            inputs the name says which: "x['dense']".
         input_scale: largest root mean square of a column of the inputs.
         input_spread: largest over smallest deviation of a column; of columns that vary.
-        worst_column: the column of the largest root mean square.
+        worst_column: the column of the largest root mean square; inputs of several arrays are counted
+            through, those of numbers alone.
         target_scale: root mean square of the targets, where they are numbers and not classes; else 1.
         outlier_rows: rows with a value more than 50 robust deviations from its column's median.
         outlier_targets: rows whose target is, where targets are numbers.
@@ -47,6 +52,14 @@ class DataReport(NamedTuple):
         return self.input_scale > _FAR or self.input_spread > _SPREAD or self.target_scale > _FAR
 
 
+def _leaves(x: PyTree) -> list[tuple[str, NDArray[Any]]]:
+    """Arrays of the inputs by name."""
+    return [
+        (f"x{jax.tree_util.keystr(path)}", leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(x)
+    ]
+
+
 def _flat(values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(len(values), -1)
 
@@ -55,11 +68,11 @@ def _is_number(values: NDArray[Any]) -> bool:
     return values.dtype.kind == "f" or values.dtype.name == "bfloat16"
 
 
-def inspect(x: NDArray[Any], y: NDArray[Any]) -> DataReport:
+def inspect(x: PyTree, y: NDArray[Any]) -> DataReport:
     """Looks at inputs and targets.
 
     Args:
-        x: [N, …] inputs.
+        x: [N, …] inputs, or a pytree of them; integers are ids.
         y: [N, …] targets; integers are classes.
 
     Returns:
@@ -70,17 +83,19 @@ def inspect(x: NDArray[Any], y: NDArray[Any]) -> DataReport:
         >>> report.bad_rows.tolist(), report.bad_cells
         ([1], (('x', 1, 0),))
     """
-    bad = np.zeros(len(x), bool)
+    named = _leaves(x)
+    bad = np.zeros(len(y), bool)
     cells: list[tuple[str, int, int]] = []
-    for name, values in (("x", x), ("y", y)):
+    for name, values in (*named, ("y", y)):
         if _is_number(values):
             wrong = ~np.isfinite(_flat(values).astype(np.float64))
             bad |= wrong.any(1)
             cells += [(name, int(row), int(column)) for row, column in np.argwhere(wrong)[:10]]
     good = ~bad
     scale, spread, worst, outliers = 1.0, 1.0, 0, np.zeros(0, np.int64)
-    if _is_number(x) and good.any():
-        columns = _flat(x)[good].astype(np.float64)
+    of_numbers = [_flat(values) for _, values in named if _is_number(values)]
+    if of_numbers and good.any():
+        columns = np.concatenate([each[good].astype(np.float64) for each in of_numbers], axis=1)
         rms = np.sqrt(np.square(columns).mean(0))
         deviation = columns.std(0)
         varying = deviation > 1e-12 * np.maximum(rms, 1e-300)
@@ -108,7 +123,7 @@ def inspect(x: NDArray[Any], y: NDArray[Any]) -> DataReport:
             )
         )
         outlying = np.flatnonzero(good)[_outliers(numbers).any(1)]
-    rows = _fingerprints(x, y)
+    rows = _fingerprints(*(values for _, values in named), y)
     _, first = np.unique(rows, return_index=True)
     return DataReport(
         bad_rows=np.flatnonzero(bad),
@@ -134,12 +149,12 @@ def _outliers(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
     return away > 50 * usual
 
 
-def _fingerprints(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.uint64]:
+def _fingerprints(*arrays: NDArray[Any]) -> NDArray[np.uint64]:
     """A number for each row; equal rows have equal numbers."""
-    mixed = np.zeros(len(x), np.uint64)
+    mixed = np.zeros(len(arrays[0]), np.uint64)
     generator = np.random.Generator(np.random.PCG64(7))
-    for values in (_flat(x), _flat(y)):
-        words = np.ascontiguousarray(values.astype(np.float64)).view(np.uint64)
+    for values in arrays:
+        words = np.ascontiguousarray(_flat(values).astype(np.float64)).view(np.uint64)
         factors = generator.integers(1, 2**63, words.shape[1], dtype=np.uint64) | np.uint64(1)
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
         with np.errstate(over="ignore"):
@@ -167,6 +182,6 @@ def _in_runs(y: NDArray[Any]) -> bool:
     if len(flat) < 20:
         return False
     same = float(np.mean((flat[1:] == flat[:-1]).all(1)))
-    _, counts = np.unique(_fingerprints(flat, flat), return_counts=True)
+    _, counts = np.unique(_fingerprints(flat), return_counts=True)
     by_chance = float(np.square(counts / len(flat)).sum())
     return by_chance < 0.9 and same > 0.5 + by_chance / 2 and len(counts) > 1

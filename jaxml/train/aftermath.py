@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from numpy.typing import NDArray
 
 from jaxml import monitor, trees
+from jaxml.train import inputs
 from jaxml.train.state import State
 from jaxml.types import Array, PyTree
 
@@ -45,11 +45,12 @@ class Aftermath:
         compute: Callable[..., Any],
         loss: Callable[[Any, Array], Array],
         optimizer: Callable[[Any], Any],
-        data: tuple[NDArray[Any], NDArray[Any]],
+        data: inputs.Arrays,
     ) -> None:
-        x, y = self._data = data
-        finite = np.isfinite(x.reshape(len(x), -1).astype(np.float64)).all(1)
-        finite &= np.isfinite(y.reshape(len(y), -1).astype(np.float64)).all(1)
+        self._data = data
+        finite = np.ones(len(data[1]), bool)
+        for values in jax.tree.leaves(data):
+            finite &= np.isfinite(values.reshape(len(values), -1).astype(np.float64)).all(1)
         self._usable = np.flatnonzero(finite)
         self._compute, self._loss, self._optimizer = compute, loss, optimizer
         # Data are arguments, not constants: another run of the same shapes is the same program.
@@ -83,7 +84,7 @@ class Aftermath:
         if len(self._usable):
             generator = np.random.Generator(np.random.PCG64(seed))
             order = generator.permutation(self._usable)[:_SAMPLE]
-            x, y = (jnp.asarray(values[order]) for values in self._data)
+            x, y = jax.tree.map(jnp.asarray, inputs.take(self._data, order))
             # Other examples' labels, several times over: a constant is as good on these as on their own.
             turns = [max(1, len(order) * part // 8) for part in (1, 3, 5, 7)]
             others = jnp.stack([jnp.roll(y, turn, axis=0) for turn in turns])
@@ -97,7 +98,7 @@ class Aftermath:
                 moved = jax.tree.map(lambda a, b, f=factor: a + f * (b - a), params, state.params)
                 further[factor] = losses(moved, state.model_state)[0]
             if curved:
-                few = x[:_CURVED], y[:_CURVED]
+                few = inputs.take((x, y), slice(_CURVED))
                 sharpness = (
                     float(self._curvature(params, model_state, *few)),
                     float(self._curvature(state.params, state.model_state, *few)),
@@ -117,9 +118,7 @@ class Aftermath:
             output_constant=bool(varies == 0),
         )
 
-    def held_out(
-        self, params: PyTree, model_state: PyTree, data: tuple[NDArray[Any], NDArray[Any]]
-    ) -> float:
+    def held_out(self, params: PyTree, model_state: PyTree, data: inputs.Arrays) -> float:
         """How far beyond chance labels are foretold, in deviations of the loss with others' labels.
 
         Args:
@@ -127,8 +126,8 @@ class Aftermath:
             model_state: likewise.
             data: `(x, y)`.
         """
-        x, y = (jnp.asarray(values[:_HELD_OUT]) for values in data)
-        shifts = np.unique(np.linspace(1, len(x) - 1, _SHIFTS).round().astype(np.int32))
+        x, y = jax.tree.map(jnp.asarray, inputs.take(data, slice(_HELD_OUT)))
+        shifts = np.unique(np.linspace(1, len(y) - 1, _SHIFTS).round().astype(np.int32))
         by = jnp.asarray([0, *shifts], jnp.int32)
         found = np.asarray(self._shifted(params, model_state, x, y, by), np.float64)
         spread = found[1:].std()
@@ -136,11 +135,11 @@ class Aftermath:
 
     # What is compiled
 
-    def _mean(self, params: PyTree, model_state: PyTree, x: Array, y: Array) -> Array:
+    def _mean(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
         return jnp.mean(self._compute(params, model_state, x, y, None, False)[0])
 
     def _losses_of(
-        self, params: PyTree, model_state: PyTree, x: Array, y: Array, others: Array
+        self, params: PyTree, model_state: PyTree, x: PyTree, y: Array, others: Array
     ) -> tuple[Array, Array, Array, Array]:
         """Mean loss, with the labels of others, of one answer for all; how far the outputs are apart."""
         each, outputs, _ = self._compute(params, model_state, x, y, None, False)
@@ -156,14 +155,14 @@ class Aftermath:
         return jnp.mean(each), jnp.mean(of_others), constant, varies
 
     def _shifted_of(
-        self, params: PyTree, model_state: PyTree, x: Array, y: Array, by: Array
+        self, params: PyTree, model_state: PyTree, x: PyTree, y: Array, by: Array
     ) -> Array:
         """Mean loss with labels moved on by so many examples."""
         return jax.lax.map(
             lambda shift: self._mean(params, model_state, x, jnp.roll(y, shift, axis=0)), by
         )
 
-    def _curvature_of(self, params: PyTree, model_state: PyTree, x: Array, y: Array) -> Array:
+    def _curvature_of(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
         """The largest |eigenvalue| of the Hessian, by power iteration."""
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(jax.random.key(0), len(leaves))
@@ -190,7 +189,7 @@ class Aftermath:
         params: PyTree,
         model_state: PyTree,
         inner: PyTree,
-        x: Array,
+        x: PyTree,
         y: Array,
     ) -> tuple[Array, Array]:
         """Whether twice the gradient makes another update, at each norm; what epsilon takes."""
@@ -216,7 +215,7 @@ class Aftermath:
         return changed, jnp.where(whole > 0, 1 - smaller / whole, jnp.nan)
 
     def _of_optimizer(
-        self, state: State, x: Array, y: Array, hyperparameters: Any
+        self, state: State, x: PyTree, y: Array, hyperparameters: Any
     ) -> tuple[float, float]:
         """From which norm on the optimizer clips, and what epsilon takes: see `monitor.After`."""
         inner = state.opt_state.inner

@@ -116,7 +116,8 @@ def fit(
         loss: `loss(outputs, labels) -> ` loss of each example, any shape; the mean is trained on.
         optimizer: any optax transformation that needs no more than gradients, parameters and the loss
             (`value`); a line search is none.
-        data: `(x, y)`, arrays `[N, …]`.
+        data: `(x, y)`, arrays `[N, …]`; x may be a pytree of arrays, whatever the model takes: a dict of
+            numbers and ids, a pair. Lists are rows of one array.
         num_steps: steps to take.
         batch_size: examples in a step, 1 … N: 1 is stochastic gradient descent, None all of them (full
             batch, in their own order).
@@ -178,12 +179,14 @@ def fit(
         raise ValueError(f"preserve must be at least 0, got {preserve}")
     meter = Meter(progress, num_steps)
     (x, y), inspected = inputs.clean((x, y), on_bad_data, inspect=monitor)
-    batch = inputs.check_batch(batch_size, len(x), accumulate)
+    batch = inputs.check_batch(batch_size, len(y), accumulate)
 
     functional = models.from_linen(model)
     init_key, run_key, order_key = jax.random.split(key, 3)
     seed = int(jax.random.bits(order_key, dtype=jnp.uint32))
-    variables = jax.jit(functional.init)(init_key, jnp.asarray(x[: min(len(x), 2)]))
+    variables = jax.jit(functional.init)(
+        init_key, jax.tree.map(jnp.asarray, inputs.take(x, slice(2)))
+    )
     params, model_state = models.split_variables(variables)
     inputs.check_updates(lambda _: optimizer, None, params, num_steps)
     recipe = Recipe(
@@ -191,7 +194,7 @@ def fit(
         loss,
         lambda _: optimizer,
         variables,
-        x[:batch],
+        inputs.take(x, slice(batch)),
         monitor=monitor,
         every=every,
         vanishing=vanishing,
@@ -215,13 +218,13 @@ def fit(
         jnp.copy, recipe.start({}, params, model_state, run_key, patience is not None)
     )
     reports: list[Report] = []
-    order = inputs.examples(len(x), batch, shuffle and batch_size is not None, seed)
+    order = inputs.examples(len(y), batch, shuffle and batch_size is not None, seed)
 
     def next_batches(position: int, count: int) -> PyTree:
         if mode == "full":
             return np.zeros((count, 0), np.int32)
         chosen = order(position, count)
-        return {"x": x[chosen], "y": y[chosen]} if mode == "stream" else chosen
+        return inputs.take({"x": x, "y": y}, chosen) if mode == "stream" else chosen
 
     if checkpoints is not None:
         what = inputs.identity(
@@ -263,7 +266,7 @@ def fit(
         if on_chunk is not None:
             on_chunk(course, report)
         if say is not None and watch is not None and inspected is not None:
-            past = watch.history(joined(reports), inspected, len(x) / batch)
+            past = watch.history(joined(reports), inspected, len(y) / batch)
             for sign in monitoring.signs(past):
                 if sign.symptom not in said:
                     said.add(sign.symptom)
@@ -271,7 +274,7 @@ def fit(
 
     if course.stopping is not None:
         stopped_at = int(course.stopping.stopped_at)
-    size = batch * ((x.nbytes + y.nbytes) // len(x) if mode == "stream" else 4)
+    size = batch * (inputs.num_bytes((x, y)) // len(y) if mode == "stream" else 4)
     longest = min(_STEPS_PER_CALL, num_steps, max(1, _BYTES_PER_CALL // max(size, 1)))
     if say is not None:
         longest = min(longest, default_validate_every(num_steps))
@@ -301,7 +304,7 @@ def fit(
     at, validation = validations(whole.metrics.get("validation"), course.first_validation, between)
     history, findings = None, []
     if watch is not None and inspected is not None:
-        history = watch.history(whole, inspected, len(x) / batch, at, validation, shuffle)
+        history = watch.history(whole, inspected, len(y) / batch, at, validation, shuffle)
         aftermath = Aftermath(recipe.compute, loss, recipe.bare, (x, y))
         after = aftermath.measure(
             (params, model_state),
@@ -313,21 +316,23 @@ def fit(
         findings = monitoring.diagnose(history)
         if any(f.symptom == "no_learnable_signal" and f.where == "input" for f in findings):
             # An accusation of the data, to be sure of: does what one half teaches hold for the other?
-            half, rest = np.array_split(np.random.default_rng(seed).permutation(len(x)), 2)
+            half, rest = np.array_split(np.random.default_rng(seed).permutation(len(y)), 2)
             if len(rest) > 1:
                 half.sort()
                 again = fit(
                     model,
                     loss,
                     optimizer,
-                    (x[half], y[half]),
+                    inputs.take((x, y), half),
                     num_steps=num_steps,
                     batch_size=min(batch, len(half)),
                     key=key,
                     monitor=False,
                     shuffle=shuffle,
                 )
-                beyond = aftermath.held_out(again.params, again.model_state, (x[rest], y[rest]))
+                beyond = aftermath.held_out(
+                    again.params, again.model_state, inputs.take((x, y), rest)
+                )
                 after = dataclasses.replace(after, held_out=beyond)
                 history = dataclasses.replace(history, after=after)
                 findings = monitoring.diagnose(history)
@@ -375,11 +380,11 @@ def default_validate_every(num_steps: int) -> int:
     return max(1, min(50, math.ceil(num_steps / 40)))
 
 
-def streams(stream: bool | None, data: tuple[NDArray[Any], NDArray[Any]]) -> bool:
+def streams(stream: bool | None, data: inputs.Arrays) -> bool:
     """Whether data are sent batch by batch: as is wanted, or if they are too large for the device."""
     if stream is not None:
         return stream
-    return sum(values.nbytes for values in data) > _RESIDENT * inputs.device_memory()
+    return inputs.num_bytes(data) > _RESIDENT * inputs.device_memory()
 
 
 def joined(reports: Sequence[Report]) -> Any:

@@ -3,7 +3,7 @@
 import functools
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -16,9 +16,20 @@ from jaxml import monitor as monitoring
 from jaxml.data import batches
 from jaxml.types import Array, PyTree
 
-__all__ = ["check_batch", "check_updates", "clean", "device_memory", "examples", "identity", "pair"]
+__all__ = [
+    "check_batch",
+    "check_updates",
+    "clean",
+    "device_memory",
+    "examples",
+    "identity",
+    "num_bytes",
+    "pair",
+    "take",
+]
 
-Arrays = tuple[NDArray[Any], NDArray[Any]]
+Arrays = tuple[PyTree, NDArray[Any]]
+"""Inputs, an array or a pytree of arrays of equally many rows, and targets."""
 
 # Steps that an optimizer is watched for before it is said that it never moves: longer than what accumulates
 # gradients is wont to wait.
@@ -35,14 +46,36 @@ def pair(name: str, data: tuple[Any, Any]) -> Arrays:
         x, y = data
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a pair (x, y)") from None
-    x, y = (_narrow(name, np.asarray(values)) for values in (x, y))
-    if not x.ndim or not y.ndim or len(x) != len(y):
-        raise ValueError(
-            f"{name} must be arrays of equally many rows, got shapes {x.shape} and {y.shape}"
-        )
-    if not len(x):
-        raise ValueError(f"{name} must hold at least one row, got shapes {x.shape} and {y.shape}")
+    x = jax.tree.map(
+        lambda leaf: _narrow(name, np.asarray(leaf)), x, is_leaf=lambda node: not _is_tree(node)
+    )
+    y = _narrow(name, np.asarray(y))
+    leaves = jax.tree.leaves(x)
+    shapes = " and ".join(str(each.shape) for each in (*leaves, y))
+    if not leaves or not all(each.ndim and len(each) == len(leaves[0]) for each in (*leaves, y)):
+        raise ValueError(f"{name} must be arrays of equally many rows, got shapes {shapes}")
+    if not len(y):
+        raise ValueError(f"{name} must hold at least one row, got shapes {shapes}")
     return x, y
+
+
+def _is_tree(node: Any) -> bool:
+    """Whether it holds arrays, and is not the rows of one."""
+    if isinstance(node, list) or hasattr(node, "ndim"):
+        return False
+    if isinstance(node, tuple):
+        return any(hasattr(part, "ndim") or isinstance(part, Mapping) for part in node)
+    return not jax.tree_util.all_leaves([node])
+
+
+def take(data: PyTree, rows: Any) -> Any:
+    """These rows of every array: indices of any shape, or a slice."""
+    return jax.tree.map(lambda leaf: leaf[rows], data)
+
+
+def num_bytes(data: PyTree) -> int:
+    """Of all arrays."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(data))
 
 
 def _narrow(name: str, values: NDArray[Any]) -> NDArray[Any]:
@@ -62,10 +95,11 @@ def held_out_pair(data: tuple[Any, Any] | None, like: Arrays) -> Arrays | None:
         return None
     found = pair("validation_data", data)
     for name, given, wanted in zip("xy", found, like, strict=True):
-        if given.shape[1:] != wanted.shape[1:]:
+        rows, theirs = (jax.tree.map(lambda v: v.shape[1:], each) for each in (wanted, given))
+        if rows != theirs:
             raise ValueError(
                 f"validation_data must have rows like those of data: {name} of shape "
-                f"{wanted.shape[1:]}, got {given.shape[1:]}"
+                f"{rows}, got {theirs}"
             )
     return found
 
@@ -96,9 +130,8 @@ def clean(
             f"{len(found.bad_rows) - 1} other rows"
         )
     if len(found.bad_rows) and on_bad_data == "drop":
-        keep = np.setdiff1d(np.arange(len(x)), found.bad_rows)
-        x, y = x[keep], y[keep]
-        if not len(x):
+        x, y = take((x, y), np.setdiff1d(np.arange(len(y)), found.bad_rows))
+        if not len(y):
             raise ValueError("data must hold a finite row, got none")
     return (x, y), found
 
@@ -146,7 +179,7 @@ def identity(data: Arrays, held_out: Arrays | None, key: PyTree, **settings: Any
             return None
         return [
             [str(each.dtype), list(each.shape), zlib.crc32(np.ascontiguousarray(each).data)]
-            for each in arrays
+            for each in jax.tree.leaves(arrays)
         ]
 
     words = np.asarray(jax.random.key_data(key)).tolist()

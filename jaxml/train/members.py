@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jaxml import monitor as monitoring
 from jaxml import trees
+from jaxml.train import inputs
 from jaxml.train.aftermath import Aftermath
 from jaxml.train.fit import (
     Fit,
@@ -268,7 +269,7 @@ def _explained(
         history = watch.history(
             report,
             inspected,
-            len(study.data[0]) / study.batch(member.batch_size),
+            len(study.data[1]) / study.batch(member.batch_size),
             member.fit.validation_steps,
             member.fit.validation_curve,
             study.shuffle,
@@ -295,8 +296,7 @@ def _explained(
     # An accusation of the data, to be sure of: does what one half teaches hold for the other? See `fit`.
     for seed in dict.fromkeys(explained[i].seed for i in accused):
         mine = [i for i in accused if explained[i].seed == seed]
-        x, y = study.data
-        order = np.random.default_rng(study.order_seeds[seed]).permutation(len(x))
+        order = np.random.default_rng(study.order_seeds[seed]).permutation(len(study.data[1]))
         half, rest = np.array_split(order, 2)
         if len(rest) < 2:
             continue
@@ -305,7 +305,9 @@ def _explained(
         trained = again.train(range(len(mine)), {}, study.num_steps, Meter(None, study.num_steps))
         for place, i in enumerate(mine):
             state = trained[place][0].state
-            beyond = aftermath.held_out(state.params, state.model_state, (x[rest], y[rest]))
+            beyond = aftermath.held_out(
+                state.params, state.model_state, inputs.take(study.data, rest)
+            )
             outcome = explained[i].fit
             assert outcome.history is not None and outcome.history.after is not None
             after = dataclasses.replace(outcome.history.after, held_out=beyond)

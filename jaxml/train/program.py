@@ -98,15 +98,16 @@ class Data(NamedTuple):
     num_steps: Array
 
 
-def held_out_blocks(x: NDArray[Any], y: NDArray[Any]) -> PyTree:
+def held_out_blocks(x: PyTree, y: NDArray[Any]) -> PyTree:
     """Validation data in blocks of equal size and the rest, on the device."""
-    whole = len(x) // _VALIDATED_AT_ONCE
+    whole = len(y) // _VALIDATED_AT_ONCE
     cut = whole * _VALIDATED_AT_ONCE
 
     def blocks(values: NDArray[Any]) -> Array:
         return jnp.asarray(values[:cut].reshape(whole, _VALIDATED_AT_ONCE, *values.shape[1:]))
 
-    return (blocks(x), blocks(y)), (jnp.asarray(x[cut:]), jnp.asarray(y[cut:]))
+    pair = x, y
+    return jax.tree.map(blocks, pair), jax.tree.map(lambda leaf: jnp.asarray(leaf[cut:]), pair)
 
 
 class Recipe:
@@ -135,7 +136,7 @@ class Recipe:
         loss: Callable[[Any, Array], Array],
         optimizer: Callable[[Hyperparameters], optax.GradientTransformation],
         variables: PyTree,
-        few: NDArray[Any],
+        few: PyTree,
         *,
         penalty: Callable[[Hyperparameters, PyTree], Array] | None = None,
         monitor: bool = True,
@@ -161,7 +162,7 @@ class Recipe:
         self,
         params: PyTree,
         model_state: PyTree,
-        x: Array,
+        x: PyTree,
         y: Array,
         key: Key | None,
         training: bool,
@@ -218,7 +219,7 @@ class Recipe:
         self,
         params: PyTree,
         model_state: PyTree,
-        x: Array,
+        x: PyTree,
         y: Array,
         key: Key,
     ) -> tuple[Array, tuple[PyTree, Array, Array]]:
@@ -280,7 +281,7 @@ class Recipe:
     def activation_bytes(self, params: PyTree, model_state: PyTree, batch: PyTree, key: Key) -> int:
         """Bytes that the forward pass leaves for the backward pass, as their shapes tell."""
 
-        def kept(params: PyTree, model_state: PyTree, x: Array, y: Array, key: Key) -> Any:
+        def kept(params: PyTree, model_state: PyTree, x: PyTree, y: Array, key: Key) -> Any:
             part = lambda params: self._part(params, model_state, x, y, key)  # noqa: E731
             return jax.vjp(part, params, has_aux=True)[1]
 
@@ -459,10 +460,9 @@ class Program:
         x, y = training
         if self._mode == "full":
             return {"x": x, "y": y}
-        return {
-            "x": x.at[given].get(mode="promise_in_bounds"),
-            "y": y.at[given].get(mode="promise_in_bounds"),
-        }
+        return jax.tree.map(
+            lambda leaf: leaf.at[given].get(mode="promise_in_bounds"), {"x": x, "y": y}
+        )
 
     def _advance(
         self, axes: Course, hyperparameters: PyTree, course: Course, given: PyTree, training: PyTree

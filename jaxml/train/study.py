@@ -117,7 +117,9 @@ class Study:
             self.keys[seed] = jax.random.fold_in(key, seed)
             init_key, self._run_keys[seed], order_key = jax.random.split(self.keys[seed], 3)
             self.order_seeds[seed] = int(jax.random.bits(order_key, dtype=jnp.uint32))
-            self._variables[seed] = init(init_key, jnp.asarray(x[: min(len(x), 2)]))
+            self._variables[seed] = init(
+                init_key, jax.tree.map(jnp.asarray, inputs.take(x, slice(2)))
+            )
         self.names = list(self.settings[0].hyperparameters)
         inputs.check_updates(
             optimizer,
@@ -125,7 +127,7 @@ class Study:
             self.initial(self.settings[0].seed)[0],
             num_steps,
         )
-        few = x[: min(self.batch(each.batch_size) for each in settings)]
+        few = inputs.take(x, slice(min(self.batch(each.batch_size) for each in settings)))
         variables = self._variables[self.settings[0].seed]
         self.recipe = Recipe(model, loss, optimizer, variables, few, **options)
 
@@ -156,7 +158,7 @@ class Study:
 
     def batch(self, batch_size: int | None) -> int:
         """Examples in a step."""
-        return len(self.data[0]) if batch_size is None else batch_size
+        return len(self.data[1]) if batch_size is None else batch_size
 
     @property
     def programs(self) -> int:
@@ -170,14 +172,13 @@ class Study:
 
     def on(self, rows: NDArray[np.int64], members: Sequence[int]) -> "Study":
         """A study of some of its members on a part of the data, without a monitor or validation."""
-        x, y = self.data
         settings = []
         for i in members:
             size = self.settings[i].batch_size
             size = None if size is None else min(size, len(rows))
             settings.append(dataclasses.replace(self.settings[i], batch_size=size))
         given = {**self._given, "held_out": None, "patience": None, "monitor": False}
-        return Study(data=(x[rows], y[rows]), settings=settings, **given)
+        return Study(data=inputs.take(self.data, rows), settings=settings, **given)
 
     def hyperparameters_of(self, member: int) -> dict[str, np.float32]:
         """As they are traced."""
@@ -199,10 +200,10 @@ class Study:
         key = self._run_keys[self.settings[0].seed]
         hyperparameters = {name: jnp.float32(1) for name in self.names}
         course = jax.eval_shape(self._start_one, hyperparameters, params, model_state, key)
-        batch = {
-            name: jax.ShapeDtypeStruct((size, *values.shape[1:]), values.dtype)
-            for name, values in (("x", x), ("y", y))
-        }
+        batch = jax.tree.map(
+            lambda values: jax.ShapeDtypeStruct((size, *values.shape[1:]), values.dtype),
+            {"x": x, "y": y},
+        )
         return (
             trees.num_bytes(course)
             + 2 * trees.num_bytes(params)
@@ -367,8 +368,7 @@ class Study:
                 with self._lock:
                     on_chunk(number, course, report)
 
-        x, y = self.data
-        row = (x.nbytes + y.nbytes) // len(x) if self._stream else 4
+        row = inputs.num_bytes(self.data) // len(self.data[1]) if self._stream else 4
         per_step = batch * row * (1 if shared else len(filled))
         # Where nobody asks how far it is, calls are as long as they can be.
         listens = meter.listens or on_chunk is not None or self._patience is not None
@@ -468,7 +468,7 @@ class Study:
             chosen: Any = drawn[seeds[0]]
             if own:
                 chosen = np.stack([drawn[seed] for seed in seeds], axis=1)
-            return {"x": x[chosen], "y": y[chosen]} if mode == "stream" else chosen
+            return inputs.take({"x": x, "y": y}, chosen) if mode == "stream" else chosen
 
         return batches
 
@@ -477,7 +477,7 @@ class Study:
         kind = batch, shuffles, seed
         with self._lock:
             if kind not in self._orders:
-                made = inputs.examples(len(self.data[0]), batch, shuffles, self.order_seeds[seed])
+                made = inputs.examples(len(self.data[1]), batch, shuffles, self.order_seeds[seed])
                 self._orders[kind] = functools.lru_cache(maxsize=4)(made)
             return self._orders[kind]
 

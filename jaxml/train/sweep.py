@@ -68,7 +68,7 @@ def sweep(
         loss: `loss(outputs, labels) -> ` loss of each example.
         optimizer: `optimizer(hyperparameters) -> ` an optax transformation; the hyperparameters are a dict
             of float32 scalars that are traced: no Python `if` may depend on them.
-        data: `(x, y)`, arrays `[N, …]`.
+        data: `(x, y)`, as in `fit`.
         space: hyperparameter → values, of which every combination is taken (`grid`), or the combinations
             themselves as dicts (`random_space`). `"batch_size"` may be one of them.
         num_steps: steps of each member.
@@ -300,7 +300,7 @@ def _study(
     pair, inspected = inputs.clean(pair, on_bad_data, inspect=monitor)
     settings = _settings(space, batch_size, seeds)
     for each in settings:
-        inputs.check_batch(each.batch_size, len(pair[0]), accumulate)
+        inputs.check_batch(each.batch_size, len(pair[1]), accumulate)
     study = Study(
         model,
         loss,

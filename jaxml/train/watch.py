@@ -52,21 +52,27 @@ class Watch:
         loss: Callable[[Any, Array], Array],
         optimizer: optax.GradientTransformation,
         variables: PyTree,
-        few: NDArray[Any],
+        few: PyTree,
         *,
         every: int = 10,
         vanishing: Literal["ignore", "rescale"] = "ignore",
     ) -> None:
         self._loss, self._every = loss, every
         self._listener = models.listen(model)
-        shape = jax.eval_shape(lambda: jnp.asarray(few[:_LISTENED_TO]))
+        shape = jax.eval_shape(
+            lambda: jax.tree.map(lambda leaf: jnp.asarray(leaf[:_LISTENED_TO]), few)
+        )
         self._layers = self._listener.layers(variables, shape)
         has_cells = any(layer.kind == "cell" for layer in self._layers)
         # Of a sequence in no cell's hands the inputs at each step stand in for the carry.
+        first, *others = jax.tree.leaves(shape)
         self._by_input = (
-            not has_cells and shape.ndim == 3 and jnp.issubdtype(shape.dtype, jnp.floating)
+            not has_cells
+            and not others
+            and first.ndim == 3
+            and jnp.issubdtype(first.dtype, jnp.floating)
         )
-        self._listened, self._length = shape.shape[0], shape.shape[1] if shape.ndim > 1 else 0
+        self._listened, self._length = first.shape[0], first.shape[1] if first.ndim > 1 else 0
         params, _ = models.split_variables(variables)
         self._layout = monitoring.layout(
             params,
@@ -95,7 +101,8 @@ class Watch:
 
     def _look(self, state: State, batch: PyTree) -> monitoring.Activity:
         """At the layers, on a part of the batch."""
-        x, y = batch["x"][:_LISTENED_TO], batch["y"][:_LISTENED_TO]
+        few = jax.tree.map(lambda leaf: leaf[:_LISTENED_TO], batch)
+        x, y = few["x"], few["y"]
         held = {"params": state.params, **state.model_state}
 
         def of_taps(taps: PyTree, inputs: PyTree):
