@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.flights import __main__ as experiment
-from experiments.flights import models, table
+from experiments.flights import table
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,21 @@ def test_thresholds_are_chosen_on_the_validation_months_alone():
         assert after[name]["precision in test"] != each["precision in test"]
 
 
-def test_ids_go_through_the_float_array_unharmed():
-    ids = np.arange(2000)
-    there = ids.astype(np.float32) * models._ID
-    np.testing.assert_array_equal(np.rint(there / models._ID).astype(int), ids)
+def test_differences_have_the_width_of_whole_days():
+    rng = np.random.default_rng(0)
+    day = np.repeat(np.arange(40), 25)
+    labels = (rng.random(1000) < 0.4).astype(float)
+    good_day = rng.random(40) < 0.6  # on the other days the second model is the better one
+    first = np.where(good_day[day], 2 * labels - 1, 0.0)
+    second = np.where(good_day[day], 0.0, 2 * labels - 1)
+    wide = experiment.differences(labels, first, second, day, 100)
+    narrow = experiment.differences(labels, first, second, np.arange(1000), 100)
+    for name, each in wide.items():
+        low, high = each["interval"]
+        assert low < each["value"] < high
+        other = narrow[name]["interval"]
+        assert high - low > 2 * (other[1] - other[0])
+    assert wide["AUC"]["value"] > 0 > wide["log loss"]["value"]
 
 
 def test_a_report_from_what_a_run_has_written(tmp_path):
@@ -82,6 +93,9 @@ def test_a_report_from_what_a_run_has_written(tmp_path):
     clock = {
         "columns": 3, "inputs": 7, "gate on features": [], "settings": {"members": 2},
         "classification": kinds,
+        "network less boosting": experiment.differences(
+            labels, logits, -logits, np.arange(500) // 9, 5
+        ),
         "regression": {"median": experiment.misses(labels, logits)},
         "thresholds": experiment.thresholds(labels, 1 / (1 + np.exp(-logits)), parts),
         "slices": [{"slice": "carrier AA", "small": False, **part},

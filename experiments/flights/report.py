@@ -8,20 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.flights.models import Settings
 from jaxml import metrics
 from jaxml.reports import plots
 
-__all__ = ["SETTINGS", "TITLES", "write"]
+__all__ = ["TITLES", "write"]
 
 TITLES = {"early": "The evening before", "late": "30 minutes before departure"}
-
-SETTINGS = {
-    "early": Settings(widths=(128, 64), dropout=0.5, epochs=4.0),
-    "late": Settings(dropout=0.4, epochs=6.0),
-}
-"""Chosen by the loss on the validation months. What can be known the evening before is mostly the day's,
-and there are 243 days: a smaller network, more dropout and fewer epochs."""
 
 _NOTES = {
     "early": "Known: the schedule, delays of all flights that had arrived by 18:00 in New York of the day "
@@ -119,6 +111,7 @@ def _clock(run: Path, name: str, result: Mapping[str, Any], arrays: Mapping[str,
                 for kind, each in kinds.items()
             ],
         ),
+        _against_boosting(result["network less boosting"]),
         f"<p>{network['base rate']:.1%} of the flights were late, {network['validation']['base rate']:.1%} "
         f"in the validation months. The network is an average of {result['settings']['members']}; training "
         f"it took {network['seconds'] / boosting['seconds']:.2f} times as long as boosting, compilation "
@@ -148,7 +141,7 @@ def _clock(run: Path, name: str, result: Mapping[str, Any], arrays: Mapping[str,
             ["slice", "flights", "late", "predicted", "AUC", "", "log loss", ""],
             [
                 [s["slice"] + (" (few)" if s["small"] else ""), f"{s['flights']:,}",
-                 f"{s['late']:.3f}", f"{s['predicted']:.3f}", f"{s['AUC']:.3f}",
+                 f"{s['late']:.3f}", f"{s['predicted']:.3f}", _number(s["AUC"]),
                  _interval(s["AUC interval"]), f"{s['log loss']:.3f}",
                  _interval(s["log loss interval"])]
                 for s in result["slices"]
@@ -156,14 +149,7 @@ def _clock(run: Path, name: str, result: Mapping[str, Any], arrays: Mapping[str,
         ),
         f"<p><img src={name}-slices.png alt='late flights and predictions by slice'></p>",
         "<h3>What is missing, and the error there</h3>",
-        _table(
-            ["column", "missing in training", "in test", "log loss where missing", "elsewhere"],
-            [
-                [m["column"], f"{m['missing in training']:.2%}", f"{m['missing in test']:.2%}",
-                 _number(m["log loss where missing"]), _number(m["log loss elsewhere"])]
-                for m in result["missing"]
-            ],
-        ),
+        _missing(result["missing"]),
         "".join(f"<li>{html.escape(each)}" for each in result["under-represented"]),
     ]  # fmt: skip
     if "random split" in result:
@@ -171,16 +157,46 @@ def _clock(run: Path, name: str, result: Mapping[str, Any], arrays: Mapping[str,
     return "".join(parts)
 
 
-def _findings(result: Mapping[str, Any]) -> str:
-    found = [each for member in result["findings"] for each in member]
-    gate = result["gate on features"]
-    told = "".join(f"<li>{html.escape(each)}" for each in dict.fromkeys(found))
-    gated = "".join(f"<li>{html.escape(each)}" for each in gate)
-    return (
-        "<p>The monitor watched every step"
-        + (f" and found:<ul>{told}</ul>" if told else " and found nothing wrong.</p>")
-        + (f"<p>The gate on features found:<ul>{gated}</ul>" if gated else "")
+def _against_boosting(found: Mapping[str, Any]) -> str:
+    said = " and ".join(
+        f"{name} {each['value']:+.4f} ({_interval(each['interval'], 4)})"
+        for name, each in found.items()
     )
+    return (
+        f"<p>Network less boosting: {said}; intervals of 95 %, of whole days drawn with replacement: "
+        "flights of a day share its weather and its queues.</p>"
+    )
+
+
+def _missing(found: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each pattern of gaps: columns with the same figures are missing together."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for m in found:
+        figures = (
+            f"{m['missing in training']:.2%}",
+            f"{m['missing in test']:.2%}",
+            _number(m["log loss where missing"]),
+            _number(m["log loss elsewhere"]),
+        )
+        together.setdefault(figures, []).append(m["column"])
+    return _table(
+        ["columns", "missing in training", "in test", "log loss where missing", "elsewhere"],
+        [
+            [", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else ""), *figures]
+            for figures, names in together.items()
+        ],
+    )
+
+
+def _findings(result: Mapping[str, Any]) -> str:
+    watched = "<p>No monitor watched the training.</p>"
+    if result["findings"] is not None:
+        found = dict.fromkeys(each for member in result["findings"] for each in member)
+        told = "".join(f"<li>{html.escape(each)}" for each in found)
+        watched = "<p>The monitor watched every step of the network's training and found "
+        watched += f"this:</p><ul>{told}</ul>" if told else "nothing wrong.</p>"
+    gate = "".join(f"<li>{html.escape(each)}" for each in result["gate on features"])
+    return watched + (f"<p>The gate on features found this:</p><ul>{gate}</ul>" if gate else "")
 
 
 def _random(run: Path, found: Mapping[str, float]) -> str:
@@ -255,9 +271,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><tr>{first}{body}</table>"
 
 
-def _interval(ends: Sequence[float]) -> str:
-    return f"{ends[0]:.3f} to {ends[1]:.3f}"
+def _interval(ends: Sequence[float] | None, digits: int = 3) -> str:
+    if ends is None or not np.isfinite(ends).all():
+        return ""
+    return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None or not np.isfinite(value) else f"{value:.3f}"
