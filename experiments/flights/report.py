@@ -213,9 +213,9 @@ def _random(run: Path, found: Mapping[str, float]) -> str:
         "<p>Drawn flight by flight, the test flights share their day with training flights, whose delays "
         "tell what that day was like: its weather's consequences, its queues. One network then has AUC "
         f"{rows:.3f}. Drawn by whole days, it has {days:.3f}: the {rows - days:.3f} between them is what "
-        "is learned about days that are in training, and no flight of tomorrow has that. What is left to "
-        f"the split by time, {found['split by time']:.3f} (the average of several networks), is the "
-        "season.</p><p><img src=random-split.png alt='AUC by kind of split'></p>"
+        "is learned about days that are in training, and no flight of tomorrow has that. The split by "
+        f"time gives one network {found['split by time']:.3f}: other months are judged there, some harder "
+        "and some easier than the year.</p><p><img src=random-split.png alt='AUC by kind of split'></p>"
     )
 
 
