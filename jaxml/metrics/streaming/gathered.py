@@ -226,16 +226,26 @@ def gathered(
     ) -> Gathered:
         return merge(state, Gathered(*totals(labels, scores, weights, mask)))
 
+    # Outside of `jit`, a hundred small operations would each be compiled and dispatched by itself.
+    return Metric(empty, jax.jit(update), jax.jit(merge), _compute(finish))
+
+
+def _compute(finish: Callable[..., Any]) -> Callable[[Gathered], Any]:
+    @jax.jit
     def compute(state: Gathered) -> Any:
         value = finish(*state.sums)
         return jax.tree.map(lambda leaf: jnp.where(state.refused > 0, jnp.nan, leaf), value)
 
-    # Outside of `jit`, a hundred small operations would each be compiled and dispatched by itself.
-    return Metric(empty, jax.jit(update), jax.jit(merge), jax.jit(compute))
+    return compute
+
+
+def of_sums(base: Metric, finish: Callable[..., Any]) -> Metric:
+    """Another value of the same sums; only what is made of them is compiled anew."""
+    return base._replace(compute=_compute(finish))
 
 
 def derived(base: Metric, finish: Callable[[Any], Any]) -> Metric:
-    """Another value of the same state: nothing is compiled twice but what is made of it."""
+    """What is made of another metric's value."""
     return base._replace(compute=jax.jit(lambda state: finish(base.compute(state))))
 
 
