@@ -127,7 +127,11 @@ def reciprocal_of(lists: Ranked, k: Any) -> Any:
 def ndcg_of(lists: Ranked, k: Any, gain: str) -> Any:
     """[...]: discounted gain over the best possible; NaN where no item has a gain."""
     xp = lists.xp
-    gains = lists.labels if gain == "linear" else xp.exp2(lists.labels) - 1
+    gains = lists.labels
+    if gain == "exponential":
+        # 2^relevance − 1 in units of the largest 2^relevance, which cancel: nothing overflows.
+        top = gains.max(-1, keepdims=True)
+        gains = xp.exp2(gains - top) - xp.exp2(-top)
     places = xp.arange(gains.shape[-1]).reshape((1,) * (gains.ndim - 1) + (-1,))
     discount = xp.where(places < k, 1 / xp.log2(places + 2.0), 0.0) + 0 * gains
     # An item of a tie stands at each of the tie's places equally often.
@@ -147,9 +151,7 @@ def _mean(
     truth, given = np.asarray(labels), np.asarray(scores)
     there = np.ones(truth.shape, bool)
     if mask is not None and np.shape(mask) == truth.shape == given.shape and truth.ndim:
-        there, mask = np.asarray(mask), None
-        if there.dtype != bool:
-            raise ValueError(f"mask must be boolean; got dtype {there.dtype}")
+        there, mask = checks.booleans(mask), None
         truth, given = np.where(there, truth, 0), np.where(there, given, 0)
     rows = checks.read(truth, given, weights, mask, lists=True)
     depth = rows.labels.shape[-1]
