@@ -213,8 +213,7 @@ def recall_at_k(
         scores: [..., D], any real.
         k: at least 1.
         weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
+        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
     Returns:
         A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
@@ -243,8 +242,7 @@ def hit_rate(
         scores: [..., D], any real.
         k: at least 1.
         weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
+        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
     Returns:
         A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
@@ -273,8 +271,7 @@ def mean_reciprocal_rank(
         scores: [..., D], any real.
         k: at least 1: a first relevant item beyond it counts 0. None: no limit.
         weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
+        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
     Returns:
         A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
@@ -307,8 +304,7 @@ def ndcg(
         k: at least 1; None: all.
         gain: "linear", the relevance itself, or "exponential", 2^relevance − 1.
         weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
+        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
     Returns:
         A float in [0, 1]; NaN without a list. A list without a relevant item does not count

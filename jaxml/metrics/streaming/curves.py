@@ -173,11 +173,8 @@ def threshold_counts(*, from_logits: bool = False) -> Metric:
 def roc_auc(*, from_logits: bool = False) -> Metric:
     """Area under the ROC curve, from counts at thresholds evenly spaced in logit.
 
-    Args:
-        from_logits: whether the scores are logits (any real numbers) rather than probabilities.
-
     Returns:
-        Metric of labels [...] in {0, 1} and scores [...]; its value is a float32 scalar. Scores that
+        Metric as `threshold_counts`'s (`from_logits`, too); its value is a float32 scalar. Scores that
         share a bin count as a tie, so the error is at most half the share of pairs of a positive and a
         negative that share one; `roc_auc_with_bound` gives that, too.
 
@@ -211,11 +208,8 @@ def roc_auc_with_bound(*, from_logits: bool = False) -> Metric:
     A large bound says that the scores share few bins, all within 1e-5 of one another, say: then gather the
     scores and take `metrics.roc_auc`. Ties that are real are in the bound, too.
 
-    Args:
-        from_logits: whether the scores are logits (any real numbers) rather than probabilities.
-
     Returns:
-        Metric of labels [...] in {0, 1} and scores [...]; its value is `BoundedAuc`.
+        Metric as `threshold_counts`'s (`from_logits`, too); its value is `BoundedAuc`.
 
     >>> import jax.numpy as jnp
     >>> metric = roc_auc_with_bound()
@@ -230,11 +224,8 @@ def roc_auc_with_bound(*, from_logits: bool = False) -> Metric:
 def average_precision(*, from_logits: bool = False) -> Metric:
     """Average precision, from counts at thresholds evenly spaced in logit.
 
-    Args:
-        from_logits: whether the scores are logits (any real numbers) rather than probabilities.
-
     Returns:
-        Metric of labels [...] in {0, 1} and scores [...]; its value is a float32 scalar. Scores that
+        Metric as `threshold_counts`'s (`from_logits`, too); its value is a float32 scalar. Scores that
         share a bin count as a tie.
 
     >>> import jax.numpy as jnp
@@ -251,12 +242,9 @@ def average_precision(*, from_logits: bool = False) -> Metric:
 def roc_curve(*, from_logits: bool = False) -> Metric:
     """ROC curve at thresholds evenly spaced in logit.
 
-    Args:
-        from_logits: whether the scores are logits (any real numbers) rather than probabilities.
-
     Returns:
-        Metric of labels [...] in {0, 1} and scores [...]; its value is `RocCurve`, float32 [T] each. Every
-        point lies on the exact curve.
+        Metric as `threshold_counts`'s (`from_logits`, too); its value is `RocCurve`, float32 [T] each.
+        Every point lies on the exact curve.
 
     >>> import jax.numpy as jnp
     >>> metric = roc_curve()
@@ -271,11 +259,8 @@ def roc_curve(*, from_logits: bool = False) -> Metric:
 def precision_recall_curve(*, from_logits: bool = False) -> Metric:
     """Precision–recall curve at thresholds evenly spaced in logit.
 
-    Args:
-        from_logits: whether the scores are logits (any real numbers) rather than probabilities.
-
     Returns:
-        Metric of labels [...] in {0, 1} and scores [...]; its value is `PrecisionRecallCurve`, float32,
+        Metric as `threshold_counts`'s (`from_logits`, too); its value is `PrecisionRecallCurve`, float32,
         of T + 1 points and T thresholds; precision above the highest score is NaN. Every point lies on
         the exact curve.
 

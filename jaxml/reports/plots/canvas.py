@@ -1,4 +1,4 @@
-"""What the pictures share: a page of 1200 × 800 pixels, colours, scales, a legend, and its way to the disk."""
+"""What the pictures share: a page of 1200 × 800 pixels, colours, scales, a legend, and how it is saved."""
 
 import os
 import textwrap
