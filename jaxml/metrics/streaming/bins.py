@@ -137,6 +137,10 @@ def part_ends(at: Array, part: Array, from_logits: bool) -> Array:
     Returns:
         float32, of the same shape.
     """
+    at, part = (
+        at.astype(jnp.int32),
+        part.astype(jnp.int32),
+    )  # whatever they are with 64 bits enabled
     if from_logits:
         near = (at - _FAR - _NEAR // 2) / _STEPS + part / (_STEPS * PARTS)
         # −32 itself is beyond.

@@ -192,3 +192,15 @@ def test_variance_far_from_zero_and_heavy_tails():
     errors = (rng.standard_cauchy(5001) * 10.0 ** rng.integers(-3, 3)).astype(np.float32)
     got = float(value(streaming.median_absolute_error(), errors, np.zeros_like(errors)))
     assert got == pytest.approx(metrics.median_absolute_error(errors, 0 * errors), rel=0.004)
+
+
+def test_with_64_bits_enabled_all_is_the_same():
+    labels, scores = problem("within 0.01 of the rate", 0.2, 500)
+    for from_logits in (False, True):
+        metric = streaming.threshold_counts(from_logits=from_logits)
+        wanted = value(metric, labels, scores)
+        with jax.enable_x64(True):
+            got = value(metric, labels, scores)
+        for one, two in zip(got, wanted, strict=True):
+            assert one.dtype == np.float32
+            np.testing.assert_array_equal(one, two)
