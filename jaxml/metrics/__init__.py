@@ -4,6 +4,13 @@
 number. `metrics.streaming.roc_auc()` is `(empty, update, merge, compute)` over a small state, under
 `jit`, `vmap`, `scan` and sharding. What is undefined (one class, nothing at all) is NaN in both, without
 a warning.
+
+All take, by keyword, what their docstrings do not say again:
+
+    weights: of the labels' shape (a ranking's: of the lists), finite and at least 0; None counts each row
+        once. 2 is the same as the row twice, 0 as the row left out.
+    mask: of that shape, booleans (or zeros and ones); a row that is False does not count, whatever it
+        holds, NaN included, so that batches can be padded.
 """
 
 from jaxml.metrics import streaming

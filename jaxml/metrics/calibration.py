@@ -54,6 +54,11 @@ def _read(
     else:
         checks.class_ids("labels", rows.labels, rows.numbers, rows.scores.shape[1])
     if from_logits:
+        if rows.scores.ndim == 2 and rows.scores.shape[1]:
+            # The softmax is that of differences to the largest.
+            fault = ~np.isfinite(rows.scores.max(1))
+            wanted = "logits of which the largest is finite"
+            checks.refuse("scores", rows.scores, fault, rows.numbers, wanted)
         return rows
     checks.probabilities(rows)
     if rows.scores.ndim == 2:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_REAL = (bool, int, float, np.bool_, np.integer, np.floating)
+
 
 class Rows(NamedTuple):
     """What counts, in float64.
@@ -24,7 +26,11 @@ class Rows(NamedTuple):
 
     def sum(self, values: NDArray) -> float:
         """Weighted sum over rows."""
-        return float(np.sum(values if self.weights is None else values * self.weights))
+        if self.weights is None:
+            return float(np.sum(values))
+        # Weight 0 takes a row out, even if its loss is infinite.
+        some = self.weights > 0
+        return float(np.sum(values[some] * self.weights[some]))
 
     def mean(self, values: NDArray) -> float:
         """Weighted mean over rows; NaN where nothing has weight."""
@@ -67,9 +73,23 @@ def choice(name: str, value: Any, among: tuple[Any, ...]) -> Any:
 
 def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
     given = np.asarray(values)
+    if given.dtype.kind == "O" and all(isinstance(v, _REAL) for v in given.flat):
+        given = given.astype(np.float64)
     if given.dtype.kind in "USOMmc":
         raise ValueError(f"{name} must hold real numbers, got dtype {given.dtype}")
     return given.astype(np.float64)
+
+
+def booleans(mask: ArrayLike) -> NDArray[np.bool_]:
+    """A mask of booleans, or of zeros and ones of any dtype, as booleans; or ValueError."""
+    given = np.asarray(mask)
+    if given.dtype == bool:
+        return given
+    if given.dtype.kind not in "iuf" or not ((given == 0) | (given == 1)).all():
+        raise ValueError(
+            f"mask must be boolean, or hold zeros and ones; got {given.dtype}, {mask!r:.60}"
+        )
+    return given == 1
 
 
 def _row(where: NDArray[np.bool_], index: NDArray[np.int64]) -> int:
@@ -104,7 +124,8 @@ def read(
         labels: [...], or [..., D] for lists.
         scores: of the labels' shape, or with one more axis if `columns`.
         weights: None, or of the labels' shape (without D for lists), finite and at least 0.
-        mask: None, or booleans like the weights; False takes a row out, whatever it holds.
+        mask: None, or booleans (or zeros and ones) like the weights; False takes a row out, whatever it
+            holds.
         names: what messages call labels and scores.
         lists: each row is a list along the last axis.
         columns: scores may have one more axis than labels, a score a class.
@@ -136,11 +157,9 @@ def read(
             raise ValueError(f"weights must have shape {lead}; got {w.shape}")
         w = w.reshape(n)
     if mask is not None:
-        keep = np.asarray(mask)
+        keep = booleans(mask)
         if keep.shape != lead:
             raise ValueError(f"mask must have shape {lead}; got {keep.shape}")
-        if keep.dtype != bool:
-            raise ValueError(f"mask must be boolean; got dtype {keep.dtype}")
         keep = keep.reshape(n)
         truth, given, index = truth[keep], given[keep], index[keep]
         w = None if w is None else w[keep]

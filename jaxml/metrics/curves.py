@@ -113,23 +113,19 @@ def threshold_counts(
     return ThresholdCounts(np.append(np.inf, values[last]), tp, fp, tp[-1] - tp, fp[-1] - fp)
 
 
-def area(xp: Any, counts: ThresholdCounts) -> Any:
-    """Area under the ROC curve of counts, by trapezoids; `xp` is NumPy or jax.numpy."""
-    tp, fp = counts.true_positives, counts.false_positives
-    pairs = tp[-1] * fp[-1]
-    # Shares first: the products of counts overflow float32's 24 bits long before their rates do.
-    tpr, fpr = (part / xp.where(part[-1] > 0, part[-1], 1.0) for part in (tp, fp))
-    auc = ((fpr[1:] - fpr[:-1]) * (tpr[1:] + tpr[:-1])).sum() / 2
-    return xp.where(pairs > 0, auc, np.nan)
+def trapezoids(tp: Any, fp: Any, positives: Any, negatives: Any) -> Any:
+    """Area under ROC curves of counts [..., T], by trapezoids."""
+    # Shares, as products of counts overflow float32's 24 bits long before their rates do; but of the
+    # differences, which are exact: tens of thousands of roundings where nothing changes would add up.
+    width = (fp[..., 1:] - fp[..., :-1]) / negatives
+    return (width * ((tp[..., 1:] + tp[..., :-1]) / positives)).sum(-1) / 2
 
 
-def stepped(xp: Any, counts: ThresholdCounts) -> Any:
-    """Average precision of counts; `xp` is NumPy or jax.numpy."""
-    tp, fp = counts.true_positives, counts.false_positives
+def steps(xp: Any, tp: Any, fp: Any) -> Any:
+    """Sum of precisions over the positives of curves [..., T]; `xp` is NumPy or jax.numpy."""
     said = tp + fp
     precision = tp / xp.where(said > 0, said, 1.0)
-    total = ((tp[1:] - tp[:-1]) * precision[1:]).sum() / xp.where(tp[-1] > 0, tp[-1], 1.0)
-    return xp.where(tp[-1] > 0, total, np.nan)
+    return ((tp[..., 1:] - tp[..., :-1]) * precision[..., 1:]).sum(-1)
 
 
 def roc(xp: Any, counts: ThresholdCounts) -> RocCurve:
@@ -186,7 +182,11 @@ def roc_auc(
     >>> roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), roc_auc([1, 1], [0.2, 0.3])
     (0.75, nan)
     """
-    return float(area(np, threshold_counts(labels, scores, weights=weights, mask=mask)))
+    counts = threshold_counts(labels, scores, weights=weights, mask=mask)
+    tp, fp = counts.true_positives, counts.false_positives
+    if not (tp[-1] > 0 and fp[-1] > 0):
+        return float("nan")
+    return float(trapezoids(tp, fp, tp[-1], fp[-1]))
 
 
 def average_precision(
@@ -218,7 +218,9 @@ def average_precision(
     >>> round(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 4)
     0.8333
     """
-    return float(stepped(np, threshold_counts(labels, scores, weights=weights, mask=mask)))
+    counts = threshold_counts(labels, scores, weights=weights, mask=mask)
+    tp, fp = counts.true_positives, counts.false_positives
+    return checks.ratio(steps(np, tp, fp), tp[-1])
 
 
 def roc_curve(

@@ -88,8 +88,7 @@ def all_reduce(metric: Metric, state: PyTree, axis_name: str) -> PyTree:
 
     Every state of `streaming` also merges by an elementwise sum, so `jax.lax.psum(state, axis_name)` will
     do: counts stay exact while they are below 2²⁴, and beyond the sum rounds to float32's 24 bits. Here
-        nothing
-    is lost: the states are gathered and merged one by one.
+    nothing is lost: the states are gathered and merged one by one.
 
     Args:
         metric: whose states they are.

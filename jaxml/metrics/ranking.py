@@ -127,7 +127,11 @@ def reciprocal_of(lists: Ranked, k: Any) -> Any:
 def ndcg_of(lists: Ranked, k: Any, gain: str) -> Any:
     """[...]: discounted gain over the best possible; NaN where no item has a gain."""
     xp = lists.xp
-    gains = lists.labels if gain == "linear" else xp.exp2(lists.labels) - 1
+    gains = lists.labels
+    if gain == "exponential":
+        # 2^relevance − 1 in units of the largest 2^relevance, which cancel: nothing overflows.
+        top = gains.max(-1, keepdims=True)
+        gains = xp.exp2(gains - top) - xp.exp2(-top)
     places = xp.arange(gains.shape[-1]).reshape((1,) * (gains.ndim - 1) + (-1,))
     discount = xp.where(places < k, 1 / xp.log2(places + 2.0), 0.0) + 0 * gains
     # An item of a tie stands at each of the tie's places equally often.
@@ -147,9 +151,7 @@ def _mean(
     truth, given = np.asarray(labels), np.asarray(scores)
     there = np.ones(truth.shape, bool)
     if mask is not None and np.shape(mask) == truth.shape == given.shape and truth.ndim:
-        there, mask = np.asarray(mask), None
-        if there.dtype != bool:
-            raise ValueError(f"mask must be boolean; got dtype {there.dtype}")
+        there, mask = checks.booleans(mask), None
         truth, given = np.where(there, truth, 0), np.where(there, given, 0)
     rows = checks.read(truth, given, weights, mask, lists=True)
     depth = rows.labels.shape[-1]
@@ -211,8 +213,7 @@ def recall_at_k(
         scores: [..., D], any real.
         k: at least 1.
         weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
+        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
     Returns:
         A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
@@ -241,8 +242,7 @@ def hit_rate(
         scores: [..., D], any real.
         k: at least 1.
         weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
+        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
     Returns:
         A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
@@ -271,8 +271,7 @@ def mean_reciprocal_rank(
         scores: [..., D], any real.
         k: at least 1: a first relevant item beyond it counts 0. None: no limit.
         weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
+        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
     Returns:
         A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
@@ -305,8 +304,7 @@ def ndcg(
         k: at least 1; None: all.
         gain: "linear", the relevance itself, or "exponential", 2^relevance − 1.
         weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
+        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
     Returns:
         A float in [0, 1]; NaN without a list. A list without a relevant item does not count

@@ -26,6 +26,14 @@ def _read(
     return rows, rows.labels - rows.scores
 
 
+def _spread(rows: Rows) -> float:
+    """Variance of the labels; 0 if all that have weight are alike, whatever the rounding of their mean."""
+    labels = rows.labels if rows.weights is None else rows.labels[rows.weights > 0]
+    if len(labels) and labels.min() == labels.max():
+        return 0.0
+    return rows.mean(np.square(rows.labels - rows.mean(rows.labels)))
+
+
 def mean_squared_error(
     labels: ArrayLike,
     predictions: ArrayLike,
@@ -205,9 +213,8 @@ def r2(
         mask: [...] or None, boolean; what is False does not count, whatever it holds.
 
     Returns:
-        A float of at most 1, 0 for the mean, below 0 for worse. Labels that are all alike have no
-        variance to
-        explain: NaN (scikit-learn says 1 or 0).
+        A float of at most 1, 0 for the mean, below 0 for worse. Labels that are all alike have no variance
+        to explain: NaN (scikit-learn says 1 or 0).
 
     Raises:
         ValueError: as `mean_squared_error`.
@@ -216,7 +223,7 @@ def r2(
     (0.5, nan)
     """
     rows, error = _read(labels, predictions, weights, mask)
-    spread = rows.mean(np.square(rows.labels - rows.mean(rows.labels)))
+    spread = _spread(rows)
     return 1 - rows.mean(np.square(error)) / spread if spread > 0 else float("nan")
 
 
@@ -247,6 +254,6 @@ def explained_variance(
     1.0
     """
     rows, error = _read(labels, predictions, weights, mask)
-    spread = rows.mean(np.square(rows.labels - rows.mean(rows.labels)))
+    spread = _spread(rows)
     left = rows.mean(np.square(error - rows.mean(error)))
     return 1 - left / spread if spread > 0 else float("nan")

@@ -81,14 +81,12 @@ def data(
         )
     n = len(truth)
     w = None if weights is None else np.asarray(weights)
-    m = None if mask is None else np.asarray(mask)
+    m = None if mask is None else checks.booleans(mask)
     for name, part in (("weights", w), ("mask", m)):
         if part is not None and part.shape[:1] != (n,):
             raise ValueError(f"{name} must have {n} rows, as labels; got shape {part.shape}")
     rows = np.arange(n)
     if m is not None and m.ndim == 1:
-        if m.dtype != bool:
-            raise ValueError(f"mask must be boolean; got dtype {m.dtype}")
         rows, m = rows[m], None
     return Data(truth, given, w, m).take(rows), rows
 
@@ -214,8 +212,7 @@ def bootstrap(
         ValueError: for shapes that do not fit or options out of range, or what the metric refuses.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 14; Poisson:
-        Chamandy
-    et al., Estimating Uncertainty for Massive Data Streams, 2012.
+        Chamandy et al., Estimating Uncertainty for Massive Data Streams, 2012.
 
     >>> from jaxml.metrics import streaming
     >>> rng = np.random.default_rng(0)

@@ -86,6 +86,9 @@ def by_slice(
     n = len(np.asarray(labels))
     binary = rows.labels.ndim == 1 and bool(((rows.labels == 0) | (rows.labels == 1)).all())
     columns = slices if isinstance(slices, Mapping) else {"": slices}
+    if not isinstance(metric, Metric):
+        # What it refuses it names by the caller's row, not by the slice's.
+        metric(labels, scores, weights=weights, mask=mask)
     found: dict[Any, Slice] = {}
     for column, values in columns.items():
         for value, members in _members(column, values, n, kept):

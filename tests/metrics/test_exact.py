@@ -147,7 +147,7 @@ def test_what_is_undefined_is_nan_and_no_warning():
         ([0, 1], [0.1, 0.2, 0.3], {}, r"shape of labels, \(2,\)"),
         ([0, 1], [0.1, 0.2], {"weights": [1, -1]}, "weights must be finite and at least 0; row 1"),
         ([0, 1], [0.1, 0.2], {"weights": [1]}, r"weights must have shape \(2,\)"),
-        ([0, 1], [0.1, 0.2], {"mask": [1, 0]}, "mask must be boolean"),
+        ([0, 1], [0.1, 0.2], {"mask": [1, 2]}, "mask must be boolean, or hold zeros and ones"),
         # The row is the caller's, not that of what the mask left.
         ([0, 1, 5], [0.1, 0.2, 1], {"mask": [False, True, True]}, "row 2 is 5"),
         (["a", "b"], [0.1, 0.2], {}, "labels must hold real numbers"),
@@ -345,3 +345,47 @@ def test_regression_refuses_what_is_not_finite():
     assert np.isnan(metrics.r2([2, 2, 2], [1, 2, 3]))
     with pytest.raises(ValueError, match=r"delta must be above 0.*got 0"):
         metrics.huber([0], [1], delta=0)
+
+
+def test_labels_that_are_all_alike_have_no_variance_whatever_the_rounding():
+    for weights in (None, [0.3] * 7):
+        assert np.isnan(metrics.r2([0.1] * 7, [0.2] * 7, weights=weights))
+        assert np.isnan(metrics.explained_variance([0.1] * 7, [0.1] * 7, weights=weights))
+    assert np.isnan(metrics.r2([0.1] * 6 + [5], [0.2] * 7, weights=[0.3] * 6 + [0]))
+
+
+def test_a_row_of_no_weight_may_cost_infinitely_much():
+    of = functools.partial(metrics.log_loss, [1, 1], [-np.inf, 0.0], from_logits=True)
+    assert of() == np.inf
+    assert of(weights=[0, 1]) == pytest.approx(np.log(2))
+
+
+def test_a_mask_of_zeros_and_ones_is_a_mask():
+    labels, scores = [0, 1, 1, 7], [0.2, 0.1, 0.9, np.nan]
+    wanted = metrics.roc_auc(labels, scores, mask=np.array([True, True, True, False]))
+    for dtype in (int, np.uint8, np.float32):
+        assert metrics.roc_auc(labels, scores, mask=np.array([1, 1, 1, 0], dtype)) == wanted == 0.5
+    lists = metrics.ndcg([[1, 0, 5]], [[0.1, 0.2, 0.3]], mask=[[1, 1, 0]])
+    assert lists == metrics.ndcg([[1, 0]], [[0.1, 0.2]])
+    for mask in ([1, 1, 1, 2], [1, 1, 1, np.nan], [1, 1, 1, None]):
+        with pytest.raises(ValueError, match="mask must be boolean, or hold zeros and ones"):
+            metrics.roc_auc(labels, scores, mask=mask)
+
+
+def test_objects_that_are_numbers_are_numbers():
+    """Columns of a data frame with booleans that may be missing come like this."""
+    given = np.array([True, False, True], object), np.array([0.1, 0.2, 3], object)
+    assert metrics.roc_auc(*given) == 0.5
+    for bad in ("0.1", None):
+        with pytest.raises(ValueError, match="scores must hold real numbers, got dtype object"):
+            metrics.roc_auc([0, 1], np.array([bad, 0.2], object))
+
+
+def test_logits_of_several_classes_need_a_finite_largest():
+    logits = [[-np.inf, 1.0], [-np.inf, -np.inf]]
+    for of in (metrics.log_loss, metrics.brier, metrics.calibration_error):
+        with pytest.raises(ValueError, match="largest is finite; row 1"):
+            of([1, 0], logits, from_logits=True)
+        with pytest.raises(ValueError, match="largest is finite; row 0"):
+            of([1], [[0.0, np.inf]], from_logits=True)
+    assert metrics.log_loss([1], logits[:1], from_logits=True) == 0

@@ -97,3 +97,12 @@ def test_lists_are_weighted_and_refused_by_number():
         metrics.ndcg(labels, [[np.nan, 0], [1, 2]])
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         metrics.precision_at_k(labels, scores, 0)
+
+
+def test_an_exponential_gain_does_not_overflow():
+    labels, scores = [[2000, 1, 0]], [[0.2, 0.3, 0.1]]
+    wanted = 1 / np.log2(3)
+    assert metrics.ndcg(labels, scores, gain="exponential") == pytest.approx(wanted)
+    metric = metrics.streaming.ndcg(gain="exponential")
+    state = metric.update(metric.empty(), np.array(labels), np.array(scores))
+    assert float(metric.compute(state)) == pytest.approx(wanted, rel=1e-6)

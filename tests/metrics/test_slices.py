@@ -75,3 +75,8 @@ def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"slices\['a'\] must have 600 rows"):
         metrics.by_slice(metrics.accuracy, {"a": AIRPORT[1:]}, LABELS, SCORES)
     assert metrics.by_slice(metrics.accuracy, [], [], []) == {}
+
+
+def test_a_refused_row_is_named_as_the_caller_counts():
+    with pytest.raises(ValueError, match="labels must be 0 or 1; row 3 is 7"):
+        metrics.by_slice(metrics.roc_auc, ["a", "a", "b", "b"], [0, 1, 0, 7], [0.1, 0.2, 0.3, 0.4])

@@ -11,7 +11,7 @@ from jaxml.metrics import calibration as exact
 from jaxml.metrics import checks, sums
 from jaxml.metrics.calibration import ReliabilityDiagram
 from jaxml.metrics.metric import Metric
-from jaxml.metrics.streaming.curves import bins, lower_ends
+from jaxml.metrics.streaming.bins import bins, lower_ends
 from jaxml.metrics.streaming.gathered import (
     Rows,
     derived,

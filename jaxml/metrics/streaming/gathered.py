@@ -63,7 +63,7 @@ def read(
         labels: [...], or [..., D] for lists.
         scores: of the labels' shape, or with one more axis if `columns`.
         weights: None or [...].
-        mask: None or [...], boolean.
+        mask: None or [...], booleans, or zeros and ones.
         fault: of labels and scores, [n] each with what follows: [n] booleans, rows out of place.
         lists: each row is a list along the last axis.
         columns: scores may have an axis of classes more.
@@ -98,14 +98,14 @@ def read(
         labels, scores = flat(labels), flat(scores)
     n = labels.shape[0]
     present = jnp.ones(n, bool)
+    wrong = fault(labels, scores)
     if mask is not None:
         mask = jnp.asarray(mask)
-        if mask.shape != lead or mask.dtype != jnp.bool_:
-            raise ValueError(
-                f"mask must be boolean of shape {lead}; got {mask.dtype} of shape {mask.shape}"
-            )
-        present = mask.reshape(n)
-    wrong = fault(labels, scores)
+        if mask.shape != lead:
+            raise ValueError(f"mask must have shape {lead}; got {mask.shape}")
+        present = mask.reshape(n) != 0
+        # Zeros and ones of any dtype will do; other numbers are no mask.
+        wrong |= present & (mask.reshape(n) != 1)
     if weights is not None:
         weights = jnp.asarray(weights)
         if weights.shape != lead:
@@ -226,16 +226,26 @@ def gathered(
     ) -> Gathered:
         return merge(state, Gathered(*totals(labels, scores, weights, mask)))
 
+    # Outside of `jit`, a hundred small operations would each be compiled and dispatched by itself.
+    return Metric(empty, jax.jit(update), jax.jit(merge), _compute(finish))
+
+
+def _compute(finish: Callable[..., Any]) -> Callable[[Gathered], Any]:
+    @jax.jit
     def compute(state: Gathered) -> Any:
         value = finish(*state.sums)
         return jax.tree.map(lambda leaf: jnp.where(state.refused > 0, jnp.nan, leaf), value)
 
-    # Outside of `jit`, a hundred small operations would each be compiled and dispatched by itself.
-    return Metric(empty, jax.jit(update), jax.jit(merge), jax.jit(compute))
+    return compute
+
+
+def of_sums(base: Metric, finish: Callable[..., Any]) -> Metric:
+    """Another value of the same sums; only what is made of them is compiled anew."""
+    return base._replace(compute=_compute(finish))
 
 
 def derived(base: Metric, finish: Callable[[Any], Any]) -> Metric:
-    """Another value of the same state: nothing is compiled twice but what is made of it."""
+    """What is made of another metric's value."""
     return base._replace(compute=jax.jit(lambda state: finish(base.compute(state))))
 
 

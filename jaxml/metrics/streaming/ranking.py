@@ -23,7 +23,11 @@ def _mean(k: int | None, value: Callable[[Ranked, Any], Array]) -> Metric:
         # A mask of the items' shape takes out items; one of the lists' shape whole lists.
         where = jnp.ones(labels.shape, bool)
         if mask is not None and jnp.shape(mask) == labels.shape:
-            where, mask = jnp.asarray(mask), jnp.any(mask, -1)
+            items = jnp.asarray(mask)
+            where = items != 0
+            mask = where.any(-1)
+            # A number that is no mask makes a label that is refused.
+            labels = jnp.where(where & (items != 1), -1.0, labels)
         if scores.shape == labels.shape:
             labels, scores = jnp.where(where, labels, 0.0), jnp.where(where, scores, 0.0)
 

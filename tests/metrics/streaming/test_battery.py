@@ -204,8 +204,8 @@ def test_shapes_are_checked_when_traced():
         metric.update(metric.empty(), jnp.zeros(2), jnp.zeros(3))
     with pytest.raises(ValueError, match=r"weights must have shape \(2,\); got \(1,\)"):
         metric.update(metric.empty(), jnp.zeros(2), jnp.zeros(2), jnp.zeros(1))
-    with pytest.raises(ValueError, match=r"mask must be boolean of shape \(2,\)"):
-        metric.update(metric.empty(), jnp.zeros(2), jnp.zeros(2), mask=jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"mask must have shape \(2,\); got \(1,\)"):
+        metric.update(metric.empty(), jnp.zeros(2), jnp.zeros(2), mask=jnp.zeros(1))
     with pytest.raises(ValueError, match="num_classes must be given"):
         streaming.precision(average="macro")
 
@@ -218,6 +218,18 @@ def test_a_batch_of_any_shape_dtype_and_of_nothing():
         assert metric.compute(state) == 0.5
     state = metric.update(state, jnp.zeros((0, 3), int), jnp.zeros((0, 3)))
     assert metric.compute(state) == 0.5
+
+
+def test_a_mask_of_zeros_and_ones_is_a_mask_and_other_numbers_are_none():
+    metric, y, s = streaming.accuracy(), jnp.array([0, 1, 7]), jnp.array([0.2, 0.1, jnp.nan])
+    for mask, wanted in (([1, 1, 0], 0.5), ([1.0, 1.0, 0.0], 0.5), ([2, 1, 0], np.nan)):
+        state = metric.update(metric.empty(), y, s, mask=jnp.array(mask))
+        np.testing.assert_equal(float(metric.compute(state)), wanted)
+    metric = streaming.hit_rate(1)
+    for mask, wanted in (([[1, 0], [0, 0]], 1.0), ([[1, 0], [0, 2]], np.nan)):
+        labels, scores = jnp.array([[1, 5], [0, 5]]), jnp.array([[0.1, 0.2], [0.1, 0.2]])
+        state = metric.update(metric.empty(), labels, scores, mask=jnp.array(mask))
+        np.testing.assert_equal(float(metric.compute(state)), wanted)
 
 
 def test_the_same_hyperparameters_are_the_same_metric():

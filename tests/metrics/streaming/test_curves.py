@@ -8,38 +8,12 @@ from sklearn import metrics as sk
 
 from jaxml import metrics
 from jaxml.metrics import streaming
-from jaxml.metrics.streaming.curves import bins, lower_ends
 
 rng = np.random.default_rng(0)
 
 
 def value(metric, labels, scores, weights=None):
     return jax.device_get(metric.compute(metric.update(metric.empty(), labels, scores, weights)))
-
-
-@pytest.mark.parametrize("from_logits", [False, True])
-def test_a_bin_is_what_is_between_its_ends(from_logits):
-    ends = lower_ends(from_logits)
-    assert (np.diff(ends) >= 0).all()
-    if from_logits:
-        extremes = [0.0, 32.0, -32.0, np.inf, -np.inf, 2.0**14, -(2.0**14), 1e30]
-        some = [rng.normal(size=20_000) * scale for scale in (0.1, 5, 30, 1e4)]
-    else:
-        extremes = [0.0, 1.0, 0.5, 1 - 2.0**-24, 2.0**-60]
-        some = [
-            rng.random(20_000),
-            10 ** rng.uniform(-25, 0, 20_000),
-            1 - 10 ** rng.uniform(-8, 0, 20_000),
-        ]
-    scores = np.concatenate([*some, extremes, ends]).astype(np.float32)
-    near = [np.nextafter(scores, np.float32(to)) for to in (-np.inf, np.inf)]
-    scores = np.concatenate([scores, *near])
-    # Subnormal numbers are flushed to 0.
-    scores = scores[(np.abs(scores) > 1e-30) | (scores == 0)]
-    if not from_logits:
-        scores = scores[(scores >= 0) & (scores <= 1)]
-    got = jax.jit(bins, static_argnums=1)(scores, from_logits)
-    np.testing.assert_array_equal(got, np.searchsorted(ends, scores, "right") - 1)
 
 
 def problem(kind, rate, n=300_000):
@@ -53,8 +27,12 @@ def problem(kind, rate, n=300_000):
         scores = np.minimum(rate * np.exp(z - 0.5), 1)
     elif kind == "crowded near 0":
         scores = 1e-11 * np.exp(z)
-    elif kind == "within one percent":
-        scores = rate * (1 + 0.01 * np.clip(z, -5, 5))
+    elif kind.startswith("within"):
+        scores = rate * (1 + float(kind.split()[1]) * np.clip(z, -5, 5))
+        if "but for a few" in kind:
+            scores = np.where(rng.random(n) < 0.01, rng.integers(0, 2, n), scores)
+    elif kind == "ranks":
+        scores = (np.argsort(np.argsort(z)) + 1) / n
     elif kind == "ties":
         scores = np.round(1 / (1 + np.exp(-z)), 1)
     elif kind == "constant":
@@ -62,42 +40,86 @@ def problem(kind, rate, n=300_000):
     return labels, scores.astype(np.float32)
 
 
-KINDS = ["calibrated", "crowded near 0", "crowded near 1", "within one percent", "ties", "constant"]
+KINDS = [
+    "calibrated",
+    "crowded near 0",
+    "crowded near 1",
+    "within 0.1 of the rate",
+    "within 0.01 of the rate",
+    "within 0.001 of the rate",
+    "within 0.01 of the rate but for a few at 0 and 1",
+    "ranks",
+    "ties",
+    "constant",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_auc_of_a_rare_class(kind):
-    """Largest error seen in five draws each: 0.0022, of scores all within a few percent."""
-    for rate in (0.001, 0.2):
-        labels, scores = problem(kind, rate)
+def test_areas_of_a_rare_class(kind):
+    for rate, n in ((0.001, 20_000), (0.001, 300_000), (0.2, 100_000)):
+        labels, scores = problem(kind, rate, n)
         wanted = sk.roc_auc_score(labels, scores)
+        wanted_ap = sk.average_precision_score(labels, scores)
         got = value(streaming.roc_auc_with_bound(), labels, scores)
         error = abs(float(got.value) - wanted)
-        assert error < (0.005 if kind == "within one percent" else 2e-4), (kind, rate)
+        assert error < 0.001, (kind, rate, n)
         assert error <= float(got.bound) + 1e-6
         if kind in ("ties", "constant"):
             assert error < 1e-6
+        assert float(value(streaming.average_precision(), labels, scores)) == pytest.approx(
+            wanted_ap, abs=0.005
+        )
         with np.errstate(divide="ignore"):
             logits = np.log(scores.astype(np.float64)) - np.log1p(-scores.astype(np.float64))
-        of_logits = value(streaming.roc_auc(from_logits=True), labels, logits.astype(np.float32))
-        assert float(of_logits) == pytest.approx(wanted, abs=0.005)
-        average_precision = value(streaming.average_precision(), labels, scores)
-        if kind != "within one percent":
-            assert float(average_precision) == pytest.approx(
-                sk.average_precision_score(labels, scores), abs=0.005
-            )
+        logits = logits.astype(np.float32)
+        for name, exact in (("roc_auc", wanted), ("average_precision", wanted_ap)):
+            got = value(getattr(streaming, name)(from_logits=True), labels, logits)
+            assert float(got) == pytest.approx(exact, abs=0.005), (name, rate, n)
 
 
-def test_counts_and_curves_are_exact_at_every_threshold():
+@pytest.mark.parametrize("kind", ["calibrated", "within 0.01", "ties", "one bin", "near 1"])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_counts_are_exact_at_every_threshold(kind, from_logits):
+    labels, scores = problem("calibrated" if kind in ("one bin", "near 1") else kind, 0.05, 400)
+    if kind == "one bin":
+        scores = (0.3 + 3e-4 * scores).astype(np.float32)
+    elif kind == "near 1":
+        scores = np.concatenate([1 - 1e-5 * scores[:300], np.ones(50), np.full(50, 0.5)])
+    if from_logits:
+        with np.errstate(divide="ignore"):
+            scores = np.log(scores.astype(np.float64)) - np.log1p(-scores.astype(np.float64))
+        scores[-20:] = np.array(
+            [-np.inf, np.inf, -30000, 30000, 40, -40, 40.01, -40.01, 0, 1e-9] * 2
+        )
+    scores = scores.astype(np.float32)
+    weights = rng.integers(1, 5, 400).astype(np.float32)
+    counts = value(streaming.threshold_counts(from_logits=from_logits), labels, scores, weights)
+    at = counts.thresholds
+    assert np.isposinf(at[0]) and (at[1:-1] >= at[2:]).all()
+    order = np.argsort(scores)
+    reached = np.searchsorted(scores[order], at[1:], "left")
+    for part, of in ((counts.true_positives, labels), (counts.false_positives, ~labels)):
+        below = np.concatenate([[0.0], np.cumsum((of * weights)[order])])
+        np.testing.assert_array_equal(part[1:], below[-1] - below[reached])
+    if kind in ("within 0.01", "one bin"):  # which are 70 bins, and one or two
+        assert len(np.unique(reached)) > (20 if kind == "one bin" else 330)
+    # Areas take a shorter way than over all thresholds.
+    tp, fp = (np.asarray(part, np.float64) for part in counts[1:3])
+    rises = np.diff(tp)
+    areas = {
+        "roc_auc": (np.diff(fp) * (tp[1:] + tp[:-1])).sum() / 2 / (tp[-1] * fp[-1]),
+        "average_precision": (rises * tp[1:])[rises > 0] @ (1 / (tp + fp)[1:][rises > 0]) / tp[-1],
+    }
+    for name, wanted in areas.items():
+        got = value(getattr(streaming, name)(from_logits=from_logits), labels, scores, weights)
+        assert float(got) == pytest.approx(wanted, abs=2e-6), name
+
+
+def test_curves_are_made_of_the_counts():
     labels, scores = problem("calibrated", 0.05, 300_000)
     labels, scores = labels[:60], scores[:60]
     weights = rng.integers(1, 5, 60).astype(np.float32)
     counts = value(streaming.threshold_counts(), labels, scores, weights)
-    at = counts.thresholds
-    assert np.isposinf(at[0]) and (np.diff(at[1:]) <= 0).all()
-    for i in [0, 1, 5000, 30_000, *rng.integers(0, len(at), 40), len(at) - 1]:
-        wanted = metrics.confusion_counts(labels, scores, threshold=at[i], weights=weights)
-        assert [float(part[i]) for part in counts[1:]] == list(wanted)
     curve = value(streaming.roc_curve(), labels, scores, weights)
     np.testing.assert_allclose(
         curve.tpr, np.asarray(counts.true_positives) / counts.true_positives[-1], rtol=1e-6
@@ -170,3 +192,15 @@ def test_variance_far_from_zero_and_heavy_tails():
     errors = (rng.standard_cauchy(5001) * 10.0 ** rng.integers(-3, 3)).astype(np.float32)
     got = float(value(streaming.median_absolute_error(), errors, np.zeros_like(errors)))
     assert got == pytest.approx(metrics.median_absolute_error(errors, 0 * errors), rel=0.004)
+
+
+def test_with_64_bits_enabled_all_is_the_same():
+    labels, scores = problem("within 0.01 of the rate", 0.2, 500)
+    for from_logits in (False, True):
+        metric = streaming.threshold_counts(from_logits=from_logits)
+        wanted = value(metric, labels, scores)
+        with jax.enable_x64(True):
+            got = value(metric, labels, scores)
+        for one, two in zip(got, wanted, strict=True):
+            assert one.dtype == np.float32
+            np.testing.assert_array_equal(one, two)

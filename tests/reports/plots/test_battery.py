@@ -1,4 +1,4 @@
-"""Pictures: their size, their scales, no text on another, and a smooth curve that is true."""
+"""Pictures: their size, their scales, and no text on another."""
 
 import itertools
 
@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from jaxml.reports import plots
+from jaxml.reports.plots import canvas
 
 rng = np.random.default_rng(0)
 STEPS = np.arange(6000)
@@ -187,7 +188,7 @@ def drawn(monkeypatch):
 
     def draw(picture):
         figures = []
-        monkeypatch.setattr(plots, "_write", lambda figure, path: figures.append(figure))
+        monkeypatch.setattr(canvas, "write", lambda figure, path: figures.append(figure))
         picture(None)
         FigureCanvasAgg(figures[0]).draw()
         return figures[0]
@@ -300,7 +301,7 @@ def test_compared_runs_have_a_line_each_and_say_where_they_end(drawn):
     smooth = [line for line in solid if len(line.get_xdata()) == 6000]
     held = [line for line in dashed if len(line.get_xdata())]
     for lines in (smooth, held):  # A run's training and validation have one colour, no other's.
-        assert [line.get_color() for line in lines] == list(plots._COLORS[:3])
+        assert [line.get_color() for line in lines] == list(canvas.COLORS[:3])
     np.testing.assert_array_equal(held[1].get_ydata(), NOISY[::300] + 0.5)
     truth = 8 * np.exp(-STEPS / 900) + 1.2
     assert np.abs(smooth[1].get_ydata() - truth).max() < 0.15
@@ -339,21 +340,6 @@ def test_compared_runs_of_one_kind_of_loss_or_one_step_are_drawn(drawn):
     ).axes  # fmt: skip
     assert axes.get_yscale() == "log"
     assert axes.get_legend_handles_labels()[1][1] == "nothing, not finite from step 0"
-
-
-def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
-    line = np.linspace(5, -2, 1000)
-    np.testing.assert_allclose(plots._smooth(line), line, atol=1e-9)
-    noise = rng.standard_normal(1000)
-    assert plots._smooth(line + noise)[20:-20].std() < 1.05 * line.std()
-    assert np.abs(plots._smooth(line + noise) - line)[20:-20].max() < 1.0
-    holes = np.where(np.arange(1000) % 7 == 0, np.nan, line)
-    smooth = plots._smooth(holes)
-    np.testing.assert_array_equal(np.isnan(smooth), np.isnan(holes))
-    np.testing.assert_allclose(smooth[1:7], line[1:7], atol=1e-9)
-    lonely = np.full(1000, np.nan)
-    lonely[500] = 3.0
-    assert plots._smooth(lonely)[500] == 3.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""The picture of what each threshold trades for what."""
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxml.reports.plots import canvas
+
+__all__ = ["trade_off"]
+
+
+def trade_off(
+    path: str | os.PathLike,
+    thresholds: Sequence[float],
+    *,
+    precision: Sequence[float],
+    recall: Sequence[float],
+    false_positive_rate: Sequence[float],
+    base_rate: float,
+    chosen: Mapping[str, float] | None = None,
+    reliability: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None,
+    title: str,
+) -> None:
+    """What a threshold buys: rates against it, the ROC and the precision–recall curve, and reliability.
+
+    Thresholds within [0, 1] stand on an axis of their logit, where a rare class has room.
+
+    Args:
+        path: the PNG to write.
+        thresholds: `[T]`, in either order; +inf (decide for none) may be among them.
+        precision: `[T]` at each threshold; NaN where nothing is decided positive.
+        recall: `[T]`, the true positive rate.
+        false_positive_rate: `[T]`.
+        base_rate: share of positives: what precision is by chance.
+        chosen: thresholds to mark, by what they were chosen for.
+        reliability: mean prediction, share of positives and number of examples in each bin.
+        title: the heading.
+
+    Raises:
+        ValueError: if there is no threshold, or lengths differ, or a rate is not in [0, 1].
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "trade_off.png")
+    ...     trade_off(picture, [0.8, 0.2], precision=[1.0, 0.5], recall=[0.5, 1.0],
+    ...               false_positive_rate=[0.0, 1.0], base_rate=0.5, title="A model")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    at = np.asarray(thresholds, float)
+    rates = {
+        "precision": np.asarray(precision, float),
+        "recall (true positive rate)": np.asarray(recall, float),
+        "false positive rate": np.asarray(false_positive_rate, float),
+    }
+    for name, values in rates.items():
+        if values.shape != at.shape or at.ndim != 1 or not at.size:
+            raise ValueError(
+                f"{name} must have one value a threshold, at least one; "
+                f"got {values.shape} for {at.shape}"
+            )
+        if (values < 0).any() or (values > 1).any():
+            raise ValueError(f"{name} must be in [0, 1]; got {values}")
+    order = np.argsort(-at, kind="stable")
+    at, (found, hits, alarms) = at[order], (values[order] for values in rates.values())
+    figure, _ = canvas.figure(title)
+    figure.clear()
+    figure.suptitle(textwrap.fill(title, 80), fontsize=16)
+    (top, roc), (below, diagonal) = figure.subplots(2, 2)
+    finite = np.isfinite(at)
+    shown = at[finite]
+    probabilities = shown.size > 0 and shown.min() >= 0 and shown.max() <= 1
+    if probabilities:
+        from matplotlib.ticker import LogitLocator, NullLocator
+
+        inner = shown[(shown > 0) & (shown < 1)]
+        low, high = (inner.min(), inner.max()) if inner.size else (0.01, 0.99)
+        top.set_xscale("logit")
+        top.xaxis.set_minor_locator(NullLocator())
+        top.xaxis.set_major_locator(LogitLocator(nbins=6))
+        shown = np.clip(shown, low, high)
+    for i, (name, values) in enumerate(zip(rates, (found, hits, alarms), strict=True)):
+        top.plot(
+            shown,
+            values[finite],
+            color=canvas.color(i),
+            linestyle=canvas.DASHES[i],
+            linewidth=2,
+            label=name,
+        )
+    top.set_xlabel("threshold")
+    top.set_ylim(-0.02, 1.02)
+    roc.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":")
+    roc.plot(alarms, hits, color=canvas.COLORS[1], linewidth=2)
+    roc.set_xlabel("false positive rate")
+    roc.set_ylabel("recall")
+    below.axhline(base_rate, color="#888888", linewidth=1, linestyle=":")
+    below.plot(hits, found, color=canvas.COLORS[0], linewidth=2, drawstyle="steps-pre")
+    below.set_xlabel("recall")
+    below.set_ylabel("precision")
+    below.set_ylim(-0.02, 1.02)
+    for i, (name, threshold) in enumerate((chosen or {}).items(), start=3):
+        style = {
+            "color": canvas.color(i),
+            "marker": canvas.MARKERS[i % len(canvas.MARKERS)],
+            "markersize": 9,
+        }
+        # Where it would decide: the lowest of the thresholds from it on.
+        place = max(int(np.searchsorted(-at, -threshold, "right")) - 1, 0)
+        x = np.clip(threshold, low, high) if probabilities else threshold
+        top.axvline(x, color=canvas.color(i), linestyle=":", linewidth=1.5)
+        top.plot([x], [hits[place]], linestyle="none", label=f"{name}: {threshold:.3g}", **style)
+        roc.plot([alarms[place]], [hits[place]], linestyle="none", **style)
+        below.plot([hits[place]], [found[place]], linestyle="none", **style)
+    diagonal.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":")
+    if reliability is not None:
+        mean, share, count = (np.asarray(part, float) for part in reliability)
+        if not mean.shape == share.shape == count.shape or mean.ndim != 1:
+            raise ValueError(
+                f"reliability must be three lists of one length; "
+                f"got shapes {mean.shape}, {share.shape} and {count.shape}"
+            )
+        some = count > 0
+        diagonal.plot(mean[some], share[some], color=canvas.COLORS[0], linewidth=1)
+        size = 20 + 280 * count[some] / max(count.max(), 1)
+        diagonal.scatter(
+            mean[some], share[some], size, color=canvas.COLORS[0], alpha=0.6, clip_on=False
+        )
+        diagonal.set_title("larger dots: more examples", fontsize=11)
+    else:
+        diagonal.text(0.5, 0.5, "not given", ha="center", fontsize=12)
+    diagonal.set_xlabel("mean prediction")
+    diagonal.set_ylabel("share of positives")
+    for one in (top, roc, below, diagonal):
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(color="#dddddd", linewidth=0.8)
+        one.tick_params(labelsize=11)
+        one.xaxis.label.set_fontsize(13)
+        one.yaxis.label.set_fontsize(13)
+    canvas.legend(figure, top)
+    canvas.write(figure, path)
