@@ -200,11 +200,11 @@ def _findings(result: Mapping[str, Any]) -> str:
 
 
 def _random(run: Path, found: Mapping[str, float]) -> str:
-    plots.bars(
+    plots.dots(
         run / "random-split.png",
         list(found),
-        {"AUC": list(found.values())},
-        ylabel="AUC",
+        {"AUC of one network": list(found.values())},
+        digits=3,
         title="How good the network looks, by how the flights to judge it on were set aside",
     )
     rows, days = found["flights drawn at random"], found["days drawn at random"]
@@ -222,18 +222,17 @@ def _random(run: Path, found: Mapping[str, float]) -> str:
 def _models(run: Path, results: Mapping[str, Any]) -> None:
     """AUC of all models on both clocks."""
     clocks = results["clocks"]
-    plots.bars(
+    kinds = next(iter(clocks.values()))["classification"]
+    plots.dots(
         run / "models.png",
-        [f"{TITLES[name]}: {m}" for name in clocks for m in ("AUC", "log loss")],
+        list(kinds),
         {
-            kind: [
-                clocks[name]["classification"][kind][m]
-                for name in clocks
-                for m in ("AUC", "log loss")
+            f"{TITLES[name]}: {measure}": [
+                clocks[name]["classification"][kind][measure] for kind in kinds
             ]
-            for kind in next(iter(clocks.values()))["classification"]
+            for name in clocks
+            for measure in ("AUC", "log loss")
         },
-        ylabel="",
         title="More than 15 minutes late? November and December, learned from January to August",
     )
 

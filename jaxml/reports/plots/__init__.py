@@ -8,6 +8,7 @@ markers and dashes say the same again.
 from jaxml.reports.plots.comparisons import (
     bars,
     curves,
+    dots,
     fitted_lines,
     histograms,
     scaling,
@@ -26,6 +27,7 @@ __all__ = [
     "bars",
     "compared_curves",
     "curves",
+    "dots",
     "fitted_lines",
     "generalization",
     "heatmap",

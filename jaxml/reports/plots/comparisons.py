@@ -1,4 +1,4 @@
-"""Pictures of numbers side by side: bars, curves over sizes, fits, histograms."""
+"""Pictures of numbers side by side: bars, dots, curves over sizes, fits, histograms."""
 
 import os
 import textwrap
@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxml.reports.plots import canvas
 
-__all__ = ["bars", "curves", "fitted_lines", "histograms", "scaling"]
+__all__ = ["bars", "curves", "dots", "fitted_lines", "histograms", "scaling"]
 
 
 def bars(
@@ -79,6 +79,86 @@ def bars(
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(ylabel)
     canvas.legend(figure, axes)
+    canvas.write(figure, path)
+
+
+def dots(
+    path: str | os.PathLike,
+    rows: Sequence[str],
+    panels: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    digits: int = 4,
+) -> None:
+    """A dot for each method in panels that have an axis of their own: figures that differ by little.
+
+    A bar's length is read as its value, so that its axis has to begin at 0, where 0.743 and 0.737 look the
+    same; a dot's place may be read on any axis.
+
+    Args:
+        path: the PNG to write.
+        rows: names of the methods, from the top.
+        panels: for each heading one value a row; NaN leaves the row empty.
+        title: the heading of all.
+        digits: of the values that are written beside the dots.
+
+    Raises:
+        ValueError: if there is nothing to draw, a panel has not one value a row, or a value is infinite.
+        OSError: if the file cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     picture = pathlib.Path(directory, "result.png")
+    ...     dots(picture, ["network", "trees"], {"AUC": [0.743, 0.737]}, title="Test")
+    ...     picture.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not rows or not panels:
+        raise ValueError(f"rows and panels must not be empty; got {len(rows)}, {len(panels)}")
+    places = {name: np.asarray(values, float) for name, values in panels.items()}
+    for name, values in places.items():
+        if values.shape != (len(rows),):
+            raise ValueError(
+                f"panels[{name!r}] must have one value for each of {len(rows)} rows; "
+                f"got shape {values.shape}"
+            )
+        if np.isinf(values).any():
+            raise ValueError(f"panels[{name!r}] must be finite; got {values}")
+    from matplotlib.ticker import MaxNLocator
+
+    figure, first = canvas.figure(title)
+    first.remove()
+    across = 1 if len(panels) == 1 else 2
+    grid = figure.subplots(-(-len(panels) // across), across, sharey=True, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    heights = np.arange(len(rows))[::-1]
+    for axes, (name, values) in zip(grid.flat, places.items(), strict=False):
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_title(name, fontsize=14, loc="left")
+        axes.tick_params(labelsize=12)
+        axes.tick_params(axis="y", length=0)
+        for i, (x, y) in enumerate(zip(values, heights, strict=True)):
+            if np.isnan(x):
+                continue
+            axes.plot(x, y, "o", color=canvas.color(i), markersize=11)
+            axes.annotate(
+                f"{x:.{digits}f}",
+                (x, y),
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha="center",
+                fontsize=12,
+            )
+        if not np.isnan(values).all():
+            low, high = np.nanmin(values), np.nanmax(values)
+            room = 0.25 * (high - low) or 0.05 * abs(high) or 1.0
+            axes.set_xlim(low - room, high + room)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylim(-0.6, len(rows) - 0.3)
+        axes.set_yticks(heights, rows)
     canvas.write(figure, path)
 
 

@@ -20,6 +20,15 @@ COMPARED = {
 }
 
 PICTURES = {
+    "dots": lambda path: plots.dots(
+        path,
+        ["network", "logistic regression", "scikit-learn, boosting"],
+        {"AUC": [0.7431, 0.74, 0.737], "log loss": [0.486, np.nan, 0.4942], "equal": [0.5] * 3},
+        title="Figures that differ by little",
+    ),
+    "dots of one panel": lambda path: plots.dots(
+        path, ["a", "b"], {"AUC": [0.7, 0.8]}, title="One"
+    ),
     "population": lambda path: plots.population(
         path,
         np.arange(200),
