@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxml.metrics.streaming.bins import PARTS, bins, lower_ends, part_ends, parts
+from jaxml.metrics import sums
+from jaxml.metrics.streaming.bins import FOLD, PARTS, bins, lower_ends, part_ends, parts, unfolded
 
 rng = np.random.default_rng(0)
 
@@ -51,3 +52,17 @@ def test_a_bin_is_what_is_between_its_ends(from_logits):
     part = np.asarray(jax.jit(parts, static_argnums=1)(cuts, from_logits))
     begins = jax.device_get(of_parts(again, part, from_logits))
     np.testing.assert_array_equal(begins, cuts)
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_with_64_bits_enabled_all_is_the_same(from_logits):
+    whole = sums.zeros((2, len(lower_ends(from_logits))))
+    whole = whole._replace(high=whole.high.at[:, ::100].set(1.0))
+    fine = sums.zeros((2, FOLD * PARTS))
+    unfold = jax.jit(lambda whole, fine: unfolded(whole, fine, from_logits))
+    wanted = unfold(whole, fine)
+    with jax.enable_x64(True):
+        got = unfold(whole, fine)
+    for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, two)
