@@ -26,8 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxml.data.anomalies import Anomaly, anomaly
 from jaxml.data.cache import write_atomically
-from jaxml.data.columns import Column, is_utf8, num_rows, read_column
-from jaxml.data.drift import Comparator, compare
+from jaxml.data.columns import BadColumn, Column, is_utf8, num_rows, read_column
+from jaxml.data.drift import SOURCES, Comparator, compare, is_number
 
 TYPES = ("BYTES", "INT", "FLOAT", "TIME", "DURATION")
 
@@ -92,6 +92,19 @@ class Feature:
     lifecycle_stage: str = "PRODUCTION"
     drift: Comparator | None = None
     skew: Comparator | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("domain", "in_environment", "not_in_environment"):
+            value = getattr(self, name)
+            if isinstance(value, set | frozenset):
+                value = sorted(value)
+            if value is not None:  # A text is one name, not a list of letters.
+                value = (value,) if isinstance(value, str) else tuple(map(_text, value))
+            object.__setattr__(self, name, value)
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, str) else value  # Of NumPy's, Python's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,8 +330,9 @@ def _infer_feature(column: Column, max_domain: int, widen: bool) -> Feature:
         slack = missing + 3 * math.sqrt(missing * (1 - missing) / rows)
         found["min_fraction"] = math.floor(1000 * max(0.0, 1 - missing - slack)) / 1000
     found["min_count"] = min(len(known), 1)
-    if column.type == "FLOAT":
+    if column.type == "FLOAT" or column.is_bool:
         found["disallow_nan"] = bool(len(known)) and column.num_nan == 0
+    if column.type == "FLOAT":
         found["disallow_inf"] = bool(len(known)) and not np.isinf(known).any()
         found["whole_numbers"] = len(known) < rows and column.is_whole()
     if column.is_bool:
@@ -404,7 +418,8 @@ def validate(
     Args:
         columns: one-dimensional arrays of one length, by name; their order does not matter.
         schema: what is wanted.
-        environment: in which the table is used: what the schema has `without` it may be absent.
+        environment: in which the table is used: what the schema has `without` it may be absent, as a
+            column or in some of its values.
         previous: the span of data before, held against the features' `drift` thresholds.
         serving: the serving data, held against the features' `skew` thresholds (`columns` is the
             training).
@@ -415,6 +430,7 @@ def validate(
 
     Raises:
         ValueError: if columns differ in length, or for an environment of which the schema does not speak.
+            Whatever else a column may hold (lists, records, complex numbers) is an anomaly.
 
     Example:
         >>> schema = infer_schema({"pay": np.array(["Cash", "Card", "Cash"])})
@@ -426,40 +442,44 @@ def validate(
         raise ValueError(f"environment must be in {schema.environments()}, got {environment!r}")
     read: dict[str, Column] = {}
     found: list[Anomaly] = []
-    shapes: list[Anomaly] = []
-    lengths: dict[str, int] = {}
+    unread: dict[str, NDArray[Any]] = {}
     for name, values in columns.items():
-        shape = np.shape(np.ma.getdata(values)) if isinstance(values, np.ndarray) else None
-        if shape is not None and len(shape) != 1:
-            told = f"one value a row is wanted, got an array of shape {shape}"
-            shapes.append(anomaly("INVALID_FEATURE_SHAPE", name, told, share=1.0))
-            lengths[name] = shape[0] if shape else 0
-            continue
-        read[name] = read_column(name, values)
-    rows = num_rows(read)
-    for name, length in lengths.items():
-        if read and length != rows:
-            raise ValueError(f"columns must have one length: {rows} rows, {name!r} has {length}")
+        try:
+            read[name] = read_column(name, values)
+        except BadColumn as error:
+            unread[name] = error.array
+    rows = num_rows(read) or max((len(a) for a in unread.values() if a.ndim), default=0)
 
     validated = {}
     for name, feature in schema.features.items():
         found += _check_specification(name, feature)
+        feature = _with_numbers(feature)
         if feature.lifecycle_stage in _NOT_VALIDATED:
             continue
         if name in read:
             validated[name] = feature
-            if rows:
+            if not _is_expected(feature, schema, environment):
+                # Where the column may be absent, its values may be missing: labels that come later.
+                feature = dataclasses.replace(
+                    feature, min_fraction=0.0, min_count=0, disallow_nan=False
+                )
+            if len(read[name].values):
                 found += _check_feature(read[name], feature)
-        elif name not in columns and _is_expected(feature, schema, environment):
+        elif name in unread:
+            found.append(_unread(name, unread[name]))
+        elif _is_expected(feature, schema, environment) and _is_required(feature):
             told = f"the {feature.type or ''} column is absent in {environment}".replace("  ", " ")
             found.append(anomaly("SCHEMA_MISSING_COLUMN", name, told, share=1.0))
-    found += shapes
     for name in columns:
         if name not in schema.features:
-            type_ = read[name].type if name in read else "of several dimensions"
+            if name in unread:
+                found.append(_unread(name, unread[name]))
+            type_ = read[name].type if name in read else "no column"
             told = f"the schema does not know this column ({type_ or 'nothing but gaps'})"
-            found.append(anomaly("SCHEMA_NEW_COLUMN", name, told, share=1.0))
+            some = _examples(read[name].known()[:100]) if name in read else ()
+            found.append(anomaly("SCHEMA_NEW_COLUMN", name, told, examples=some, share=1.0))
 
+    found += _check_sizes(schema)
     if rows < schema.min_examples_count:
         told = f"{rows} rows, at least {schema.min_examples_count} are wanted"
         found.append(anomaly("DATASET_LOW_NUM_EXAMPLES", None, told))
@@ -476,16 +496,42 @@ def validate(
     return found
 
 
+def _check_sizes(schema: Schema) -> list[Anomaly]:
+    found = []
+    for low, high in (
+        ("min_examples_count", "max_examples_count"),
+        ("min_examples_drift", "max_examples_drift"),
+    ):
+        least, most = getattr(schema, low), getattr(schema, high)
+        if least is not None and most is not None and least > most:
+            told = f"{low} {least} is above {high} {most}"
+            found.append(anomaly("INVALID_SCHEMA_SPECIFICATION", None, told))
+    return found
+
+
+def _unread(name: str, array: NDArray[Any]) -> Anomaly:
+    if array.ndim != 1:
+        told = f"one value a row is wanted, got an array of shape {array.shape}"
+        return anomaly("INVALID_FEATURE_SHAPE", name, told, share=1.0)
+    told = f"numbers, text or times are wanted, got {array.dtype}"
+    rows, some = np.arange(len(array)), _examples(array[:100])
+    return anomaly("UNEXPECTED_DATA_TYPE", name, told, examples=some, rows=rows, share=1.0)
+
+
 def _is_expected(feature: Feature, schema: Schema, environment: str) -> bool:
-    """Whether a column must be there at all: it is wanted here, and not optional."""
+    """Whether a column has its place in an environment."""
     if environment in feature.not_in_environment:
         return False
-    here = environment in schema.default_environment or environment in feature.in_environment
-    return here and (feature.min_count > 0 or feature.min_fraction > 0)
+    return environment in schema.default_environment or environment in feature.in_environment
+
+
+def _is_required(feature: Feature) -> bool:
+    """Whether it must be there at all."""
+    return feature.min_count > 0 or feature.min_fraction > 0
 
 
 def _check_growth(rows: int, previous: Mapping[str, ArrayLike], schema: Schema) -> list[Anomaly]:
-    before = max((len(np.asarray(values)) for values in previous.values()), default=0)
+    before = max((len(values) for values in previous.values()), default=0)  # type: ignore[arg-type]
     if not rows or not before:
         return []
     ratio = rows / before
@@ -516,6 +562,13 @@ def _check_specification(name: str, feature: Feature) -> list[Anomaly]:
     if feature.lifecycle_stage not in LIFECYCLE_STAGES:
         told = f"lifecycle_stage must be in {LIFECYCLE_STAGES}, got {feature.lifecycle_stage!r}"
         wrong("INVALID_SCHEMA_SPECIFICATION", told)
+    for field, value in _not_numbers(feature).items():
+        kind = f"INVALID_{'DOMAIN' if field in ('min', 'max') else 'SCHEMA'}_SPECIFICATION"
+        wrong(kind, f"{field} must be a number, got {value!r}")
+    feature = _with_numbers(feature)
+    for field, comparator in (("drift", feature.drift), ("skew", feature.skew)):
+        for told in comparator.contradictions() if comparator is not None else ():
+            wrong("INVALID_SCHEMA_SPECIFICATION", f"{field}: {told}")
     for field in ("min_fraction", "min_domain_mass"):
         if not 0 <= getattr(feature, field) <= 1:
             told = f"{field} must be in [0, 1], got {getattr(feature, field)}"
@@ -540,6 +593,10 @@ def _check_specification(name: str, feature: Feature) -> list[Anomaly]:
             wrong("INVALID_DOMAIN_SPECIFICATION", f"the domain holds {twice[0]!r} twice")
         if feature.type != "BYTES":
             wrong("DOMAIN_INVALID_FOR_TYPE", f"a domain of texts, and the type {feature.type}")
+    if feature.is_bool and feature.type in ("TIME", "DURATION"):
+        wrong("DOMAIN_INVALID_FOR_TYPE", f"booleans, and the type {feature.type}")
+    if feature.is_bool and (_is_bounded(feature) or feature.number is not None):
+        wrong("BOOL_TYPE_INVALID_CONFIG", "booleans, and another domain or range besides")
     if feature.number is not None and feature.type != "BYTES":
         wrong("DOMAIN_INVALID_FOR_TYPE", f"texts that spell numbers, and the type {feature.type}")
     if (feature.min is not None or feature.max is not None) and not (
@@ -547,6 +604,23 @@ def _check_specification(name: str, feature: Feature) -> list[Anomaly]:
     ):
         wrong("DOMAIN_INVALID_FOR_TYPE", f"a range of numbers, and the type {feature.type}")
     return found
+
+
+_NUMBERS = (
+    "min_fraction", "min_count", "min_domain_mass", "min", "max", "unique_min", "unique_max",
+)  # fmt: skip
+
+
+def _not_numbers(feature: Feature) -> dict[str, Any]:
+    """What should be a number and is none, or NaN, with which nothing can be compared."""
+    values = {name: getattr(feature, name) for name in _NUMBERS}
+    return {name: v for name, v in values.items() if v is not None and not is_number(v)}
+
+
+def _with_numbers(feature: Feature) -> Feature:
+    """The feature without what cannot be compared with."""
+    defaults: dict[str, Any] = {name: getattr(Feature(), name) for name in _not_numbers(feature)}
+    return dataclasses.replace(feature, **defaults) if defaults else feature
 
 
 def _is_bounded(feature: Feature) -> bool:
@@ -602,18 +676,14 @@ def _check_presence(column: Column, feature: Feature) -> list[Anomaly]:
     if 0 < present < feature.min_count:
         told = f"{present} rows have a value, at least {feature.min_count} should"
         low("FEATURE_TYPE_LOW_NUMBER_PRESENT", told)
-    if feature.disallow_nan and column.num_nan:
-        told = f"{column.num_nan} values are NaN, none should be"
-        nan = missing
-        if column.values.dtype.kind == "f" and column.type == "FLOAT":
-            nan = np.flatnonzero(np.isnan(column.values) & ~column.present)
+    if feature.disallow_nan and column.nan is not None and column.nan.any():
         found.append(
             anomaly(
-                "FLOAT_TYPE_HAS_NAN",
+                "BOOL_TYPE_UNEXPECTED_FLOAT" if feature.is_bool else "FLOAT_TYPE_HAS_NAN",
                 column.name,
-                told,
+                f"{column.num_nan} values are NaN, none should be",
                 examples=[math.nan],
-                rows=nan,
+                rows=np.flatnonzero(column.nan),
                 share=column.num_nan / rows,
             )
         )
@@ -733,7 +803,7 @@ def _out_of_bounds(
     for kind, bad, told in checks:
         bad = np.asarray(bad, bool)
         bounded = kind.endswith(("_BIG_INT", "_SMALL_INT", "_BIG_FLOAT", "_SMALL_FLOAT"))
-        if bad.any() and not (bounded and least < 1 and bad.mean() <= 1 - least):
+        if bad.any() and not (bounded and np.mean(~bad) >= least):
             found.append(
                 anomaly(
                     kind,
@@ -836,7 +906,7 @@ def _check_texts(column: Column, feature: Feature, rows: NDArray[np.int64]) -> l
         bad = np.fromiter(
             (isinstance(value, str) and value in odd for value in listed), bool, len(listed)
         )
-        if feature.min_domain_mass == 1 or bad.mean() > 1 - feature.min_domain_mass:
+        if np.mean(~bad) < feature.min_domain_mass:
             told = f"not in the domain of {len(allowed)} ({len(odd)} new)"
             checks = [("ENUM_TYPE_UNEXPECTED_STRING_VALUES", bad, told)]
             found += _out_of_bounds(column, values, rows, checks)
@@ -979,8 +1049,8 @@ def _comparator(raw: Mapping[str, Any], where: str) -> Comparator:
         if key not in known:
             raise ValueError(f"{where} has {key!r}, known are {known}")
         if key == "source":
-            if value not in ("STANDARD", "QUANTILES"):
-                raise ValueError(f"{where}: source must be STANDARD or QUANTILES, got {value!r}")
+            if value not in SOURCES:
+                raise ValueError(f"{where}: source must be in {SOURCES}, got {value!r}")
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{where}: {key} must be a number, got {value!r}")
     return Comparator(**raw)

@@ -115,7 +115,14 @@ def test_each_kind_has_its_condition():
         ("BOOL_TYPE_UNEXPECTED_STRING", "shared", with_row(clean["shared"], 1, "yes", "U5"), [1]),
         ("ENUM_TYPE_INVALID_UTF8", "pay", with_row(clean["pay"], 8, "\ud800"), [8]),
         ("FEATURE_TYPE_NOT_PRESENT", "tip", np.full(rows, np.nan), list(range(rows))),
+        ("BOOL_TYPE_UNEXPECTED_FLOAT", "shared", with_row(clean["shared"], 1, np.nan, float), [1]),
+        ("FLOAT_TYPE_HAS_NAN", "fare", with_row(clean["fare"], 2, np.nan, object), [2]),
         ("INVALID_FEATURE_SHAPE", "tip", np.zeros((rows, 2)), []),
+        ("INVALID_FEATURE_SHAPE", "tip", [[0.5, 1.5]] * rows, []),
+        ("INVALID_FEATURE_SHAPE", "tip", 0.5, []),
+        ("UNEXPECTED_DATA_TYPE", "tip", [[0.5], [1.0, 2.0]] * (rows // 2), list(range(rows))),
+        ("UNEXPECTED_DATA_TYPE", "tip", np.zeros(rows, complex), list(range(rows))),
+        ("UNEXPECTED_DATA_TYPE", "tip", np.zeros(rows, [("x", int)]), list(range(rows))),
     ]
     for kind, column, values, wanted in cases:
         found = [a for a in validate({**clean, column: values}, base) if a.kind == kind]
@@ -150,6 +157,35 @@ def test_the_label_is_wanted_in_training_only():
         validate(serving, schema, environment="SERVNG")
     with pytest.raises(ValueError, match="'label'"):
         schema.without("label")
+
+
+def test_where_the_label_is_absent_its_values_may_be_missing():
+    clean = table()
+    schema = infer_schema(clean).without("late").without("shared").without("fare")
+    rows = len(clean["late"])
+    for empty in (np.full(rows, np.nan), np.full(rows, None), np.ma.masked_all(rows, int)):
+        serving = {**clean, "late": empty, "shared": empty, "fare": empty}
+        assert validate(serving, schema, environment="SERVING") == []
+        assert ("FEATURE_TYPE_NOT_PRESENT", "late") in kinds(validate(serving, schema))
+    some = {**clean, "late": np.where(np.arange(rows) < 9, np.nan, 1.0)}
+    assert validate(some, schema, environment="SERVING") == []
+    wrong = {**clean, "late": np.full(rows, 7)}  # What is there must be right.
+    assert kinds(validate(wrong, schema, environment="SERVING")) == {("INT_TYPE_BIG_INT", "late")}
+
+
+@pytest.mark.parametrize("mass", [0.5, 0.7, 0.9, 0.99])
+def test_a_share_that_is_just_the_domain_mass_will_do(mass):
+    strangers = round(1000 * (1 - mass))
+    schema = Schema(
+        {
+            "s": Feature("BYTES", domain=("a",), min_domain_mass=mass),
+            "n": Feature("INT", max=1, min_domain_mass=mass),
+        }
+    )
+    for more, wanted in ((0, 0), (1, 2)):
+        odd = np.arange(1000) < strangers + more
+        found = validate({"s": np.where(odd, "b", "a"), "n": np.where(odd, 2, 1)}, schema)
+        assert len(found) == wanted
 
 
 def test_minimum_domain_mass_lets_some_strangers_in():
@@ -213,9 +249,27 @@ def test_a_schema_that_contradicts_itself_is_told():
         (Feature("NUMBER"), "INVALID_SCHEMA_SPECIFICATION"),
         (Feature("BYTES", min_domain_mass=0.5), "INVALID_SCHEMA_SPECIFICATION"),
         (Feature(None, min_count=1), "FEATURE_MISSING_TYPE"),
+        (Feature("INT", is_bool=True, max=1), "BOOL_TYPE_INVALID_CONFIG"),
+        (Feature("BYTES", is_bool=True, domain=("yes",)), "BOOL_TYPE_INVALID_CONFIG"),
+        (Feature("TIME", is_bool=True), "DOMAIN_INVALID_FOR_TYPE"),
+        (Feature("INT", max=float("nan")), "INVALID_DOMAIN_SPECIFICATION"),
+        (Feature("INT", min="0"), "INVALID_DOMAIN_SPECIFICATION"),
+        (Feature("INT", min_fraction="all"), "INVALID_SCHEMA_SPECIFICATION"),
+        (Feature("INT", drift=Comparator(float("nan"))), "INVALID_SCHEMA_SPECIFICATION"),
+        (Feature("INT", skew=Comparator(0.1, source="DEFAULT")), "INVALID_SCHEMA_SPECIFICATION"),
     ):
         assert kind in {a.kind for a in validate(one, Schema({"a": feature}))}, feature
     assert "FEATURE_MISSING_NAME" in {a.kind for a in validate(one, Schema({"": Feature("INT")}))}
+    sizes = Schema({"a": Feature("INT")}, min_examples_count=1, max_examples_count=0)
+    assert ("INVALID_SCHEMA_SPECIFICATION", None) in kinds(validate(one, sizes))
+
+
+def test_names_may_be_given_in_any_sequence():
+    wanted = Feature("BYTES", domain=("a", "b"), not_in_environment=("SERVING",))
+    for domain in (["a", "b"], {"b", "a"}, np.array(["a", "b"])):
+        assert Feature("BYTES", domain=domain, not_in_environment="SERVING") == wanted
+    schema = Schema({"s": Feature("BYTES")}).replace("s", domain=np.array(["a", "b"]))
+    assert Schema.from_text(schema.to_text()) == schema
 
 
 def test_drift_and_skew_have_thresholds_in_the_schema():
