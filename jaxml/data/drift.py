@@ -468,8 +468,8 @@ def kolmogorov_smirnov(a: Any, b: Any) -> float:
         order = sorted(set(range(len(keys))) - set(apart), key=lambda i: keys[i])
     except TypeError as error:
         raise ValueError(f"a and b must have categories that can be ordered: {error}") from error
-    steps = np.abs(np.cumsum(p[order]) - np.cumsum(q[order]))
-    return max(float(steps.max(initial=0.0)), float(np.abs(p[apart] - q[apart]).sum()) / 2)
+    between = np.abs(np.cumsum(p[order]) - np.cumsum(q[order])).max(initial=0.0)
+    return max(float(between), float(np.abs(p[apart] - q[apart]).sum()) / 2)
 
 
 def _histogram_ks(a: Histogram, b: Histogram) -> float:

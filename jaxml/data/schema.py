@@ -840,12 +840,20 @@ def _check_numbers(
 
 
 def _above(values: NDArray[Any], bound: float) -> NDArray[np.bool_]:
-    # NumPy refuses to compare with a Python integer only for some dtypes: all of them compare exactly.
-    return np.asarray(values > bound, bool)
+    return np.asarray(values > _comparable(values, bound), bool)
 
 
 def _below(values: NDArray[Any], bound: float) -> NDArray[np.bool_]:
-    return np.asarray(values < bound, bool)
+    return np.asarray(values < _comparable(values, bound), bool)
+
+
+def _comparable(values: NDArray[Any], bound: float) -> float:
+    """A bound that NumPy compares with exactly: with integers it does so of any size, not with others."""
+    if values.dtype.kind in "iuO" or not isinstance(bound, int):
+        return bound
+    if values.dtype.kind == "b":
+        return min(max(bound, -1), 2)
+    return float(bound) if abs(bound) < 2**1023 else math.inf if bound > 0 else -math.inf
 
 
 def _check_spelling(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -317,6 +318,18 @@ def test_missing_values_in_all_their_forms():
     assert empty["s"].domain == ("", "x") and empty["s"].min_fraction == 1.0
 
 
+@pytest.mark.parametrize("bound", [10**400, 2**64, 2**63, 7, 7.5, float("inf")])
+def test_bounds_of_any_size_are_compared_with_values_of_any_dtype(bound):
+    small = [np.array([0, 1], dtype) for dtype in (bool, np.int8, np.uint64, np.float16, object)]
+    for values in small:
+        for feature in (Feature("INT", max=bound), Feature("FLOAT", max=bound)):
+            found = {a.kind for a in validate({"a": values}, Schema({"a": feature}))}
+            assert found <= {"UNEXPECTED_DATA_TYPE"}
+            below = dataclasses.replace(feature, min=-bound, max=-bound)
+            found = {a.kind for a in validate({"a": values}, Schema({"a": below}))}
+            assert f"{feature.type}_TYPE_BIG_{feature.type}" in found
+
+
 def test_gaps_in_whole_numbers_do_not_fix_the_type_of_the_next_table():
     schema = infer_schema({"a": np.array([1.0, np.nan, 3.0])})
     assert schema["a"].type == "FLOAT" and schema["a"].whole_numbers
@@ -436,64 +449,76 @@ def generated(r):
     return {f"c{i}": r.choice(makers)() for i in range(r.randint(1, 4))}, rows
 
 
-def damage(r, columns, rows, schema):
-    """One fault, the kind it must be told as (any of), and the column."""
-    name = r.choice(list(columns))
-    feature, values, row = schema[name], columns[name], r.randrange(rows)
-    plain = np.array(values, object)
-    if isinstance(values, np.ma.MaskedArray):
-        plain[np.ma.getmaskarray(values)] = None
-    faults = ["drop", "new", "text_for_number"]
-    if feature.min_fraction == 1.0:
-        faults.append("gap")
-    if feature.max is not None and np.isfinite(feature.max):
-        faults.append("big")
-    if feature.domain is not None:
-        faults.append("category")
-    fault = r.choice(faults)
-    if fault == "drop":
-        wanted = {"SCHEMA_MISSING_COLUMN"} if feature.min_count else set()
-        return {n: v for n, v in columns.items() if n != name}, wanted, name
-    if fault == "new":
-        return {**columns, "stranger": np.zeros(rows)}, {"SCHEMA_NEW_COLUMN"}, "stranger"
-    if fault == "gap":
-        plain[row] = None
-        return {**columns, name: plain}, {"FEATURE_TYPE_LOW_FRACTION_PRESENT"}, name
-    if fault == "big":
-        plain[row] = feature.max + max(1, abs(feature.max))
-        wanted = {f"{feature.type}_TYPE_BIG_{feature.type}", "FLOAT_TYPE_HAS_INF"}
-        return {**columns, name: plain}, wanted, name
-    if fault == "category":
-        plain[row] = "a stranger"
-        return {**columns, name: plain}, {"ENUM_TYPE_UNEXPECTED_STRING_VALUES"}, name
-    if feature.type in ("BYTES", None):
-        numbers = np.arange(rows)
-        wanted = {"UNEXPECTED_DATA_TYPE"} if feature.type else set()
-        return {**columns, name: numbers}, wanted, name
-    return {**columns, name: np.full(rows, "abc")}, {"UNEXPECTED_DATA_TYPE"}, name
+def as_objects(values):
+    """A column as plain Python values, None where it is masked."""
+    plain = np.empty(len(values), object)
+    plain[:] = values.tolist() if values.dtype.kind != "M" else list(values)
+    return plain
+
+
+# One value of a column is replaced by what is said here (`...`: by None); None where that is no fault.
+FAULTS_OF_A_VALUE = {
+    "gap": lambda f: ... if f.min_fraction == 1 else None,
+    "NaN": lambda f: np.nan if f.min_fraction == 1 else None,
+    "infinity": lambda f: np.inf if f.type != "FLOAT" or f.disallow_inf else None,
+    "big": lambda f: None if f.max is None else f.max + max(1, abs(f.max)),
+    "small": lambda f: None if f.min is None else f.min - max(1, abs(f.min)),
+    "category": lambda f: None if f.domain is None else "a stranger",
+    "case": lambda f: None if f.domain is None else "A",
+    "text": lambda f: "12x" if f.type != "BYTES" else None,
+    "number": lambda f: 7 if f.type in ("BYTES", "TIME") else None,
+    "time": lambda f: np.datetime64("2013-01-01") if f.type != "TIME" else None,
+    "no Unicode": lambda f: "\ud800",
+    "list": lambda f: [1, 2],
+    "record": lambda f: {"a": 1},
+}
+# The column is replaced by what is said here.
+FAULTS_OF_A_COLUMN = {
+    "absent": lambda f, rows: ... if f.min_count else None,
+    "empty": lambda f, rows: np.full(rows, None) if f.min_count else None,
+    "texts": lambda f, rows: np.full(rows, "abc") if f.type != "BYTES" else None,
+    "halves": lambda f, rows: np.arange(rows) + 0.5 if f.type != "FLOAT" else None,
+    "booleans": lambda f, rows: np.arange(rows) % 2 == 0 if not f.is_bool else None,
+    "vectors": lambda f, rows: np.zeros((rows, 2)),
+    "complex": lambda f, rows: np.zeros(rows, complex),
+}
 
 
 def test_ten_thousand_tables_pass_their_own_schema_and_no_fault_passes():
     r = random.Random(0)
-    seen = set()
+    injected = Counter()
     for i in range(10_000):
         columns, rows = generated(r)
         schema = infer_schema(columns)
         assert validate(columns, schema) == [], (i, columns)
-        spoilt, wanted, name = damage(r, columns, rows, schema)
-        found = validate(spoilt, schema)
-        if wanted:
-            assert wanted & {a.kind for a in found if a.column == name}, (
-                i,
-                wanted,
-                columns,
-                spoilt,
-            )
-            seen |= wanted
         if i % 20 == 0:
+            assert validate(dict(reversed(columns.items())), schema) == []
             assert Schema.from_text(schema.to_text()) == schema
-            assert all(str(a) for a in found)
-    assert len(seen) >= 8
+        name, row = r.choice(list(columns)), r.randrange(rows)
+        feature = schema[name]
+        fault = r.choice([*FAULTS_OF_A_VALUE, *FAULTS_OF_A_COLUMN, "new"])
+        if fault == "new":
+            name, spoilt = "stranger", np.zeros(rows)
+        elif fault in FAULTS_OF_A_COLUMN:
+            spoilt = FAULTS_OF_A_COLUMN[fault](feature, rows)
+        else:
+            spoilt = as_objects(columns[name])
+            spoilt[row] = FAULTS_OF_A_VALUE[fault](feature)
+            if spoilt[row] is None:
+                continue
+            spoilt[row] = None if spoilt[row] is ... else spoilt[row]
+        if spoilt is None or (feature.type is None and fault != "new"):
+            continue
+        injected[fault] += 1
+        given = {**columns, name: spoilt}
+        if spoilt is ...:
+            del given[name]
+        found = [a for a in validate(given, schema) if a.column == name]
+        assert found and all(str(a) for a in found), (i, fault, columns[name], feature)
+        if fault in FAULTS_OF_A_VALUE:
+            assert any(row in a.rows for a in found), (i, fault, found)
+    assert set(injected) == {*FAULTS_OF_A_VALUE, *FAULTS_OF_A_COLUMN, "new"}
+    assert min(injected.values()) >= 50 and injected.total() >= 5_000, injected
 
 
 JUNK = [
