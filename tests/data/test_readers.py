@@ -63,6 +63,7 @@ def test_what_stands_for_missing_is_said(write):
     assert np.isnan(table["a"][0]) and table["b"].tolist() == [None, "x"]
     with pytest.raises(BadFile, match="'NA' is no number, and 1 of the column's 2"):
         read_csv(path)
+    assert read_csv(write("b\nNA\nN\nA\n"), missing="NA")["b"].tolist() == [None, "N", "A"]
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,25 @@ def test_integers_beyond_a_float_or_64_bits_stay_exact(write):
     big = 2**53 + 1
     assert read_csv(write(f"a,b\n{big},1\n,2\n"))["a"].tolist() == [big, None]
     assert read_csv(write(f"a\n{10**30}\n"))["a"].tolist() == [10**30]
-    with pytest.raises(BadFile, match="no integer"):
+    with pytest.raises(BadFile, match="no integer") as error:
         read_csv(write(f"a\n{'9' * 5000}\n"), types={"a": "INT"})
+    assert "(5002 characters)" in str(error.value) and len(str(error.value)) < 400
+    assert read_csv(write("a\n1e300\n-inf\n"))["a"].tolist() == [1e300, -np.inf]
+    with pytest.raises(BadFile, match=r"row 1 \(line 3\), column 'a': '1e400' is too large"):
+        read_csv(write("a\n1.5\n1e400\n"))
+    with pytest.raises(BadFile, match=r"column 'a': '3' is a text, and DURATION"):
+        read_csv(write("a\n3\n"), infer_schema({"a": np.array([3], "m8[s]")}))
+
+
+def test_a_last_number_with_fewer_decimals_is_the_cut_of_one(write):
+    text = "id,price\n" + "".join(f"{i},{i}.50\n" for i in range(30))
+    assert len(read_csv(write(text.rstrip("\n")))["id"]) == 30
+    for cut in range(2, 5):
+        with pytest.raises(BadFile, match="cut short") as error:
+            read_csv(write(text[:-cut]))
+        assert (error.value.row, error.value.column) == (29, "price")
+    mixed = text + "30,7.5\n31,7"  # Decimals as they come: the last number may be whole.
+    assert len(read_csv(write(mixed.replace(".50", "")))["id"]) == 32
 
 
 def test_rows_beyond_a_block_keep_their_order(write):
@@ -263,6 +281,15 @@ def test_parquet_that_is_none_is_refused(tmp_path):
     texts = parquet(tmp_path / "s.parquet", a=[None, "x"])
     with pytest.raises(BadFile, match="row 1, column 'a': INT is wanted, got string such as 'x'"):
         read_parquet(texts, schema)
+    spelt = parquet(tmp_path / "s.parquet", a=["1", "2.5", "x"])
+    with pytest.raises(BadFile, match="row 2, column 'a': INT is wanted, got string such as 'x'"):
+        read_parquet(spelt, schema)
+    raw = pyarrow.array([b"fine", None, b"caf\xe9"])
+    with pytest.raises(BadFile, match="row 2, column 'a': a text is no UTF-8"):
+        broken = pyarrow.StringArray.from_buffers(3, *raw.buffers()[1:], raw.buffers()[0])
+        read_parquet(parquet(tmp_path / "b.parquet", a=broken))
+    views = parquet(tmp_path / "v.parquet", a=pyarrow.array(["u", None], pyarrow.string_view()))
+    assert read_parquet(views)["a"].tolist() == ["u", None]
     with pytest.raises(ValueError, match="'b'"):
         read_parquet(texts, columns=["b"])
     empty = parquet(tmp_path / "e.parquet", a=pyarrow.array([], pyarrow.int64()))
