@@ -330,7 +330,7 @@ def _infer_feature(column: Column, max_domain: int, widen: bool) -> Feature:
         slack = missing + 3 * math.sqrt(missing * (1 - missing) / rows)
         found["min_fraction"] = math.floor(1000 * max(0.0, 1 - missing - slack)) / 1000
     found["min_count"] = min(len(known), 1)
-    if column.type == "FLOAT" or column.is_bool:
+    if column.type == "FLOAT" or (column.is_bool and len(known) == rows):
         found["disallow_nan"] = bool(len(known)) and column.num_nan == 0
     if column.type == "FLOAT":
         found["disallow_inf"] = bool(len(known)) and not np.isinf(known).any()

@@ -330,6 +330,11 @@ def test_bounds_of_any_size_are_compared_with_values_of_any_dtype(bound):
             assert f"{feature.type}_TYPE_BIG_{feature.type}" in found
 
 
+def test_gaps_in_booleans_may_be_none_or_nan():
+    schema = infer_schema({"a": np.array([True, None, False], object)})
+    assert validate({"a": np.array([1.0, np.nan, 0.0])}, schema) == []
+
+
 def test_gaps_in_whole_numbers_do_not_fix_the_type_of_the_next_table():
     schema = infer_schema({"a": np.array([1.0, np.nan, 3.0])})
     assert schema["a"].type == "FLOAT" and schema["a"].whole_numbers
