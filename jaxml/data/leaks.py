@@ -144,9 +144,14 @@ def duplicate_rows(
 def _rows_of(
     columns: Mapping[str, ArrayLike], names: Sequence[str], rows: NDArray[np.int64]
 ) -> list[Any]:
+    given = {n: columns[n] for n in names}
+    listed: dict[str, Any] = {  # A pandas column is asked by place, not by its index.
+        n: v if isinstance(v, list | tuple | np.ma.MaskedArray) else np.asarray(v)
+        for n, v in given.items()
+    }
     found = []
     for row in rows.tolist():
-        values = {name: columns[name][row] for name in names}  # type: ignore[index]
+        values = {name: listed[name][row] for name in names}
         found.append({n: None if v is np.ma.masked else _plain(v) for n, v in values.items()})
     return found
 
