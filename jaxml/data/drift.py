@@ -13,6 +13,7 @@ Counts need not be whole, and each side is normalised by itself. Names, normalis
 those of TensorFlow Data Validation (`anomalies/metrics.cc`).
 """
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxml.data.anomalies import Anomaly, anomaly
-from jaxml.data.columns import Column, num_rows, read_columns
+from jaxml.data.columns import BadColumn, Column, num_rows, read_column, read_columns
 
 Floats = NDArray[np.float64]
 
@@ -597,8 +598,11 @@ def compare(
         ['COMPARATOR_L_INFTY_HIGH']
     """
     current = read_columns({n: columns[n] for n in comparators if n in columns})
-    before = read_columns({n: control[n] for n in comparators if n in control})
-    num_rows(current)
+    before: dict[str, Column] = {}
+    for name in comparators:
+        with contextlib.suppress(BadColumn):  # What is no column there is nothing to compare with.
+            before |= {name: read_column(name, control[name])} if name in control else {}
+    num_rows(before)
     found = []
     for name, comparator in comparators.items():
         wanted = [m for m in _MEASURES if is_number(getattr(comparator, m[0]))]
