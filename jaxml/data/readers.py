@@ -70,6 +70,9 @@ def read_csv(
 ) -> dict[str, NDArray[Any]]:
     """Reads a CSV file (RFC 4180: quotes, doubled quotes, line breaks within quotes).
 
+    A file cut short is refused where that can be seen. Where the cut leaves whole rows, or digits of a
+    last number that look like others, it cannot: keep `min_examples_count` in the schema.
+
     Without a schema a column is INT if every value that is there spells an integer, FLOAT if a number,
     boolean if "true" or "false", else text; numbers with leading zeros are codes, that is text. A
     column half or more of whose values spell numbers and the rest do not is refused: name its type to
@@ -300,19 +303,32 @@ def _check_header(path: str | os.PathLike[str], header: list[str]) -> None:
 def _check_last(path: str | os.PathLike[str], field: _Fields, lines: Sequence[int]) -> None:
     """A last line without its line break may be how the file is written, or the cut of a longer one.
 
-    It is taken for a cut if the last field is shorter than any other of its column of twenty or more,
-    has fewer decimals than all of them, or is a text met nowhere else and the beginning of one that is.
+    It is taken for a cut where the last field is, by the others of its column,
+
+    - shorter than any of twenty or more, or than the one length of three or more texts (dates, codes);
+    - a number of fewer decimals than any of ten or more (of three or more, if those have six), or one
+      that ends in its point where no other does;
+    - the beginning of a boolean among booleans, or of a text that comes up again and again, and is
+      itself met nowhere else.
     """
     *before, code = field.codes.tolist()
     last, known = field.distinct[code], {field.distinct[other] for other in set(before)}
-    shorter = len(before) >= 20 and (
-        len(last) < min(map(len, known)) or _decimals(last) < min(map(_decimals, known))
+    number = len(before)
+    if not number or last in known:
+        return
+    lengths, decimals = set(map(len, known)), min(map(_decimals, known))
+    is_number = _FLOAT.fullmatch(last) is not None
+    even = (
+        number >= 3 and min(lengths) == max(lengths) >= 6 and not any(map(_FLOAT.fullmatch, known))
     )
-    repeated = 2 * len(known) <= len(before)
-    begun = repeated and last not in known and any(other.startswith(last) for other in known)
-    if shorter or (begun and _FLOAT.fullmatch(last) is None):
+    shorter = (number >= 20 or even) and len(last) < min(lengths)
+    rounder = number >= (3 if decimals >= 6 else 10) and _decimals(last) < decimals
+    repeated = 2 * len(known) <= number or all(text in _BOOL for text in known)
+    begun = repeated and not is_number and any(other.startswith(last) for other in {*known, *_BOOL})
+    pointed = is_number and last.endswith(".") and not any(text.endswith(".") for text in known)
+    if shorter or rounder or begun or pointed:
         told = f"the last line has no line break and ends in {_short(last)}: is the file cut short?"
-        raise BadFile(path, told, row=len(before), line=lines[-1], column=field.name)
+        raise BadFile(path, told, row=number, line=lines[-1], column=field.name)
 
 
 def _decimals(text: str) -> int:

@@ -184,6 +184,27 @@ def test_a_last_number_with_fewer_decimals_is_the_cut_of_one(write):
     assert len(read_csv(write(mixed.replace(".50", "")))["id"]) == 32
 
 
+@pytest.mark.parametrize(
+    "column, last, cut",
+    [
+        (["2013-01-05", "2013-11-12", "2013-02-28"], "2013-02-03", "2013-02"),
+        (["true", "false"], "false", "fals"),
+        (["0.123456789", "0.98765432", "12.3456789"], "3.14159265", "3.1415"),
+        (["1.25", "2.50"], "3.5", "3."),
+        (["cash", "card"] * 2, "other", None),  # A new text, and the beginning of none.
+        (["10", "20", "30"], "5", None),
+        (["x", "y"], "", None),
+    ],
+)
+def test_a_last_line_without_a_break_is_a_cut_where_its_column_says_so(write, column, last, cut):
+    text = "id,v\n" + "".join(f"{i},{value}\n" for i, value in enumerate(column)) + "9,"
+    assert len(read_csv(write(text + last))["v"]) == len(column) + 1
+    assert len(read_csv(write(text + last + "\n"))["v"]) == len(column) + 1
+    if cut is not None:
+        with pytest.raises(BadFile, match="no line break"):
+            read_csv(write(text + cut))
+
+
 def test_rows_beyond_a_block_keep_their_order(write):
     path = write("i,w\n" + "".join(f"{i},w{i % 7}\n" for i in range(20_000)))
     table = read_csv(path)
