@@ -139,6 +139,10 @@ class Schema:
             names += [*feature.in_environment, *feature.not_in_environment]
         return tuple(dict.fromkeys(names))
 
+    def __str__(self) -> str:
+        """The text that a person reviews."""
+        return self.to_text()
+
     def to_text(self) -> str:
         """The schema as TOML, see `save`."""
         return _to_toml(self)

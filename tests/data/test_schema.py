@@ -310,7 +310,7 @@ def test_the_file_holds_the_schema_exactly(tmp_path):
     assert loaded == schema and list(loaded.features) == list(schema.features)
     assert loaded["f"].max == 0.1 + 0.2 and loaded["huge"].max == 10**30
     assert validate(columns, loaded) == []
-    assert Schema.from_text(schema.to_text()).to_text() == schema.to_text()
+    assert Schema.from_text(schema.to_text()).to_text() == schema.to_text() == str(schema)
     with pytest.raises(ValueError, match="names that are texts and not empty"):
         infer_schema({"": np.zeros(1)})
     with pytest.raises(ValueError, match="UTF-8"):
