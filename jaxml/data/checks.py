@@ -301,7 +301,7 @@ def _check_texts(column: Column, feature: Feature, rows: NDArray[np.int64]) -> l
     texts = {value for value in listed if isinstance(value, str)}
     broken = {text for text in texts if not is_utf8(text)}
     allowed = texts if feature.domain is None else set(feature.domain)
-    odd = {text for text in texts if text not in allowed}
+    odd = texts - allowed - broken
     values = column.known()
     if broken:
         bad = np.fromiter(

@@ -228,8 +228,8 @@ def infer_schema(
         ranges: `"observed"` for the extremes as they are.
 
     Returns:
-        The schema; `validate(columns, infer_schema(columns))` is empty. Of a table without rows nothing
-        but the types.
+        The schema; `validate(columns, infer_schema(columns))` is empty but for texts that are no UTF-8.
+        Of a table without rows nothing but the types.
 
     Raises:
         ValueError: for columns of several lengths or more than one dimension, and for a column that mixes

@@ -39,6 +39,11 @@ def test_minimum_domain_mass_lets_some_strangers_in():
     assert found.examples == ("New",) and found.share == 0.05
 
 
+def test_a_text_that_is_no_utf8_is_told_once():
+    schema = Schema({"s": Feature("BYTES", domain=("a",))})
+    assert kinds(validate({"s": [b"a", b"\x80"]}, schema)) == {("ENUM_TYPE_INVALID_UTF8", "s")}
+
+
 def test_distinct_values_are_bounded():
     schema = Schema({"a": Feature("BYTES", unique_min=2, unique_max=3)})
     for values, kind in (
