@@ -75,6 +75,10 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "BOOL_TYPE_SMALL_INT": ("error", "a boolean is 0 or 1"),
     "BOOL_TYPE_UNEXPECTED_STRING": ("error", "a boolean is written 'true' or 'false'"),
     "BOOL_TYPE_UNEXPECTED_FLOAT": ("error", "a boolean is 0 or 1, and never NaN"),
+    "BOOL_TYPE_INVALID_CONFIG": (
+        "error",
+        "correct the schema: a boolean needs no other domain and no range",
+    ),
     # The table as a whole.
     "DATASET_LOW_NUM_EXAMPLES": ("error", "look for a file cut short or a filter that takes all"),
     "DATASET_HIGH_NUM_EXAMPLES": ("error", "look for a file read twice or a join that multiplies"),
@@ -163,7 +167,7 @@ class Anomaly:
 
     kind: str
     column: str | None
-    description: str
+    description: str = ""
     examples: tuple[Any, ...] = ()
     rows: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     share: float = 0.0
@@ -181,7 +185,8 @@ class Anomaly:
             told.append(f"such as {some}")
         tail = f" ({'; '.join(told)})" if told else ""
         advice = f". {self.advice[0].upper()}{self.advice[1:]}." if self.advice else "."
-        return f"{self.severity}: {self.kind}{where}: {self.description}{tail}{advice}"
+        description = f": {self.description}" if self.description else ""
+        return f"{self.severity}: {self.kind}{where}{description}{tail}{advice}"
 
 
 def anomaly(

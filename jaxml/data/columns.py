@@ -16,6 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 ColumnType = Literal["BYTES", "INT", "FLOAT", "TIME", "DURATION"]
 
 
+class BadColumn(ValueError):
+    """An array that is no column: of another shape, or of what is neither number, text nor time.
+
+    Attributes:
+        array: as it was given.
+    """
+
+    def __init__(self, message: str, array: NDArray[Any]) -> None:
+        super().__init__(message)
+        self.array = array
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Column:
     """One column, read.
@@ -27,7 +39,7 @@ class Column:
         values: [N] in one dtype: bool, int64, uint64, float64, text, datetime64, timedelta64, or object
             where it is mixed or an integer needs more than 64 bits. Undefined where not present.
         present: bool [N], False where the value is missing.
-        num_nan: how many values are NaN in so many words, not None or masked.
+        nan: bool [N], where the value is NaN in so many words, not None or masked; None if nowhere.
         kinds: object [N], the type of each value; None unless the column is mixed.
     """
 
@@ -35,7 +47,7 @@ class Column:
     type: str | None
     values: NDArray[Any]
     present: NDArray[np.bool_]
-    num_nan: int = 0
+    nan: NDArray[np.bool_] | None = None
     kinds: NDArray[Any] | None = None
 
     @property
@@ -47,6 +59,11 @@ class Column:
     def num_present(self) -> int:
         """How many values are not missing."""
         return int(np.count_nonzero(self.present))
+
+    @property
+    def num_nan(self) -> int:
+        """How many values are NaN."""
+        return 0 if self.nan is None else int(np.count_nonzero(self.nan))
 
     def known(self) -> NDArray[Any]:
         """The values that are present, in order; not a copy if all are."""
@@ -83,8 +100,8 @@ def read_columns(columns: Mapping[str, ArrayLike]) -> dict[str, Column]:
         The columns read, in the same order.
 
     Raises:
-        ValueError: if a column is not one-dimensional, holds records or complex numbers, or has
-            another length than the first.
+        BadColumn: a ValueError, if a column is not one-dimensional, or holds records or complex numbers.
+        ValueError: if it has another length than the first.
 
     Example:
         >>> read = read_columns({"a": [1, 2, None], "b": np.array([0.5, np.nan, 1.0])})
@@ -113,12 +130,12 @@ def read_column(name: str, values: ArrayLike) -> Column:
     """Reads one column, see `Column`.
 
     Raises:
-        ValueError: if it is not one-dimensional, or holds records or complex numbers.
+        BadColumn: a ValueError, if it is not one-dimensional, or holds records or complex numbers.
     """
     array, hidden = _array(values)
     if array.ndim != 1:
-        raise ValueError(
-            f"column {name!r} must be one-dimensional, got an array of shape {array.shape}"
+        raise BadColumn(
+            f"column {name!r} must be one-dimensional, got an array of shape {array.shape}", array
         )
     kind = array.dtype.kind
     visible = np.ones(len(array), bool) if hidden is None else ~hidden
@@ -131,7 +148,7 @@ def read_column(name: str, values: ArrayLike) -> Column:
     if kind == "f":
         numbers = array.astype(np.float64, copy=False)
         nan = np.isnan(numbers)
-        return Column(name, "FLOAT", numbers, visible & ~nan, int((visible & nan).sum()))
+        return Column(name, "FLOAT", numbers, visible & ~nan, visible & nan)
     if kind in "mM":
         type_ = "TIME" if kind == "M" else "DURATION"
         return Column(name, type_, array, visible & ~np.isnat(array))
@@ -139,20 +156,23 @@ def read_column(name: str, values: ArrayLike) -> Column:
         return Column(name, "BYTES", array, visible)
     if kind in "SOT":
         return _objects(name, array.astype(object), visible)
-    raise ValueError(f"column {name!r} must hold numbers, text or times, got {array.dtype}")
+    told = f"column {name!r} must hold numbers, text or times, got {array.dtype}"
+    raise BadColumn(told, array)
 
 
 def _array(values: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     if isinstance(values, np.ma.MaskedArray):
         return np.ma.getdata(values), np.ma.getmaskarray(values)
-    if isinstance(
-        values, list | tuple
-    ):  # NumPy would make text of [1, "a"] and floats of [1, None].
+    if isinstance(values, list | tuple):
+        # NumPy would make text of [1, "a"] and floats of [1, None].
         kinds = set(map(type, values))
-        if len(kinds) > 1 or type(None) in kinds or not values:
-            array = np.empty(len(values), object)
-            array[:] = values
-            return array, None
+        if len(kinds) == 1 and type(None) not in kinds:
+            try:
+                return np.asarray(values), None
+            except (ValueError, OverflowError):
+                pass  # Lists of several lengths, say: each is a value, and of no type that is known.
+        array = np.fromiter(values, object, len(values))
+        return array, None
     return np.asarray(values), None
 
 
@@ -190,12 +210,12 @@ def _objects(name: str, array: NDArray[Any], visible: NDArray[np.bool_]) -> Colu
     else:
         missing = np.fromiter((is_missing(value) for value in listed), bool, len(listed))
         present = visible & ~missing
-    num_nan = 0
+    nan = None
     if any(issubclass(type_, float | np.floating) for type_ in types):
-        num_nan = sum(
-            isinstance(value, float | np.floating) and value != value
-            for value, seen in zip(listed, visible.tolist(), strict=True)
-            if seen
+        nan = visible & np.fromiter(
+            (isinstance(value, float | np.floating) and value != value for value in listed),
+            bool,
+            len(listed),
         )
     kind_of = {type_: _kind_of(type_) for type_ in types}
     rows = np.flatnonzero(present).tolist()
@@ -205,10 +225,11 @@ def _objects(name: str, array: NDArray[Any], visible: NDArray[np.bool_]) -> Colu
     def column(type_: str, dtype: Any, known: Iterable[Any]) -> Column:
         values = np.zeros(len(listed), dtype)
         values[present] = np.fromiter(known, dtype, len(rows))
-        return Column(name, type_, values, present, num_nan)
+        return Column(name, type_, values, present, nan)
 
     if not kinds:
-        return Column(name, "FLOAT" if num_nan else None, np.zeros(len(listed)), present, num_nan)
+        some_nan = nan is not None and nan.any()
+        return Column(name, "FLOAT" if some_nan else None, np.zeros(len(listed)), present, nan)
     if kinds == {"BOOL"}:
         return column("INT", bool, known)
     if kinds <= {"BOOL", "INT"}:
@@ -237,7 +258,7 @@ def _objects(name: str, array: NDArray[Any], visible: NDArray[np.bool_]) -> Colu
             pass  # Times with and without a zone.
     each = np.full(len(listed), None, object)
     each[rows] = [kind_of[type(value)] for value in known]
-    return Column(name, "MIXED", array, present, num_nan, each)
+    return Column(name, "MIXED", array, present, nan, each)
 
 
 def is_utf8(text: str) -> bool:

@@ -4,14 +4,19 @@ A distribution is given as any of
 
 - a mapping of category to count;
 - two arrays of counts, aligned by category;
-- an array of text: the categories are counted;
+- an array of text or of booleans: the categories are counted;
 - a `Histogram`, or the pair `(counts, edges)` that `numpy.histogram` returns.
+
+As in a histogram, a category that is NaN or infinite matches nothing, not even its like.
 
 Counts need not be whole, and each side is normalised by itself. Names, normalisation and thresholds are
 those of TensorFlow Data Validation (`anomalies/metrics.cc`).
 """
 
+import contextlib
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -19,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxml.data.anomalies import Anomaly, anomaly
-from jaxml.data.columns import Column, num_rows, read_columns
+from jaxml.data.columns import BadColumn, Column, num_rows, read_column, read_columns
 
 Floats = NDArray[np.float64]
 
@@ -71,10 +76,10 @@ def histogram(
         >>> histogram([0.0, 1.0, 1.0, 4.0, np.nan], bins=2)
         Histogram(counts=array([3., 1.]), edges=array([0., 2., 4.]), num_nan=1.0)
     """
-    numbers = np.asarray(values, np.float64).ravel()
-    nan = np.isnan(numbers)
-    low, high = (numbers == -np.inf).sum(), (numbers == np.inf).sum()
-    finite = np.sort(numbers[np.isfinite(numbers)])
+    given = np.asarray(values, np.float64).ravel()
+    nan = np.isnan(given)
+    low, high = (given == -np.inf).sum(), (given == np.inf).sum()
+    finite = np.sort(given[np.isfinite(given)])
     if np.ndim(bins):
         edges = np.array(bins, np.float64)
         if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all():
@@ -153,7 +158,12 @@ def category_counts(values: ArrayLike) -> dict[Any, float]:
 
 
 def _as_histogram(side: Any, name: str) -> Histogram | None:
-    if isinstance(side, tuple) and len(side) in (2, 3) and np.ndim(side[0]) == 1:
+    if (
+        isinstance(side, tuple | list)
+        and len(side) in (2, 3)
+        and isinstance(side[0], list | tuple | np.ndarray)
+        and np.ndim(side[0]) == 1
+    ):
         counts, edges = np.asarray(side[0], np.float64), np.asarray(side[1], np.float64)
         if len(edges) not in (len(counts) + 1, 0) or (len(edges) == 0 and len(counts)):
             raise ValueError(
@@ -181,8 +191,15 @@ def _aligned(a: Distribution, b: Distribution) -> tuple[Floats, Floats, list[Any
         raise ValueError("a and b must both be histograms, or neither")
     sides = [_counted(a, "a"), _counted(b, "b")]
     if all(isinstance(side, Mapping) for side in sides):
-        keys = list(dict.fromkeys([*sides[0], *sides[1]]))
-        counts = [np.array([float(side.get(key, 0)) for key in keys]) for side in sides]
+        common = [{k: n for k, n in side.items() if not _matches_nothing(k)} for side in sides]
+        keys = list(dict.fromkeys([*common[0], *common[1]]))
+        counts = [np.array([_count(side.get(key, 0)) for key in keys]) for side in common]
+        for i, side in enumerate(sides):
+            alone = [key for key in side if _matches_nothing(key)]
+            keys += alone
+            mass = np.array([_count(side[key]) for key in alone])
+            counts[i] = np.concatenate([counts[i], mass])
+            counts[1 - i] = np.concatenate([counts[1 - i], np.zeros(len(alone))])
     elif any(isinstance(side, Mapping) for side in sides):
         raise ValueError("a and b must both be counts by category, or both arrays of counts")
     else:
@@ -195,13 +212,22 @@ def _aligned(a: Distribution, b: Distribution) -> tuple[Floats, Floats, list[Any
     return _checked(counts[0], "a"), _checked(counts[1], "b"), keys
 
 
+def _matches_nothing(key: Any) -> bool:
+    """Whether a category is a number that is not finite: NaN is not even itself."""
+    return isinstance(key, float | np.floating) and not math.isfinite(key)
+
+
+def _count(value: Any) -> float:
+    return float(value) if isinstance(value, numbers.Real) else math.nan
+
+
 def _counted(side: Any, name: str) -> Any:
     if isinstance(side, Mapping):
         return side
     array = np.asarray(side)
-    if array.dtype.kind in "USOT":
+    if array.dtype.kind in "bUSOT":
         return category_counts(side)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "iuf":
         raise ValueError(f"{name} must hold counts or categories, got {array.dtype}")
     return array.astype(np.float64)
 
@@ -412,8 +438,8 @@ def kolmogorov_smirnov(a: Any, b: Any) -> float:
         b: the same of the other side.
 
     Returns:
-        In [0, 1]. For samples this is the statistic of `scipy.stats.ks_2samp`. NaN and infinite mass of a
-        histogram are kept apart as in `jensen_shannon`, and its mass counts as a difference.
+        In [0, 1]. For samples this is the statistic of `scipy.stats.ks_2samp`. NaN and infinite mass of
+        histograms and of counts are kept apart as in `jensen_shannon`, and count as a difference.
 
     Raises:
         ValueError: if a side is empty, or of another form than the other.
@@ -425,7 +451,7 @@ def kolmogorov_smirnov(a: Any, b: Any) -> float:
     histograms = _as_histogram(a, "a"), _as_histogram(b, "b")
     if histograms[0] is not None and histograms[1] is not None:
         return _histogram_ks(histograms[0], histograms[1])
-    if not any(isinstance(side, Mapping | tuple) for side in (a, b)):
+    if histograms == (None, None) and not any(isinstance(side, Mapping) for side in (a, b)):
         arrays = [np.asarray(side) for side in (a, b)]
         if all(array.dtype.kind in "biuf" for array in arrays):
             first, second = (
@@ -438,11 +464,13 @@ def kolmogorov_smirnov(a: Any, b: Any) -> float:
             steps = [np.searchsorted(s, points, "right") / len(s) for s in (first, second)]
             return float(np.abs(steps[0] - steps[1]).max())
     p, q, keys = _shares(a, b)
+    apart = [i for i, key in enumerate(keys) if _matches_nothing(key)]
     try:
-        order = sorted(range(len(keys)), key=lambda i: keys[i])
+        order = sorted(set(range(len(keys))) - set(apart), key=lambda i: keys[i])
     except TypeError as error:
         raise ValueError(f"a and b must have categories that can be ordered: {error}") from error
-    return float(np.abs(np.cumsum(p[order]) - np.cumsum(q[order])).max())
+    between = np.abs(np.cumsum(p[order]) - np.cumsum(q[order])).max(initial=0.0)
+    return max(float(between), float(np.abs(p[apart] - q[apart]).sum()) / 2)
 
 
 def _histogram_ks(a: Histogram, b: Histogram) -> float:
@@ -476,6 +504,14 @@ def _histogram_ks(a: Histogram, b: Histogram) -> float:
 # ---------------------------------------------------------------------------------------- thresholds
 
 
+SOURCES = ("STANDARD", "QUANTILES")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value can be compared with: a number, and not NaN."""
+    return isinstance(value, int | float | np.integer | np.floating) and value == value
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparator:
     """How far a column may move from another table's before it is an anomaly; None is not looked at.
@@ -495,6 +531,17 @@ class Comparator:
     population_stability_index: float | None = None
     kolmogorov_smirnov: float | None = None
     source: str = "STANDARD"
+
+    def contradictions(self) -> list[str]:
+        """What of it can never be compared with, in words."""
+        found = []
+        for measure in _MEASURES:
+            value = getattr(self, measure[0])
+            if value is not None and not (is_number(value) and value >= 0):
+                found.append(f"{measure[0]} must be a number of at least 0, got {value!r}")
+        if self.source not in SOURCES:
+            found.append(f"source must be in {SOURCES}, got {self.source!r}")
+        return found
 
 
 _MEASURES = (
@@ -551,11 +598,14 @@ def compare(
         ['COMPARATOR_L_INFTY_HIGH']
     """
     current = read_columns({n: columns[n] for n in comparators if n in columns})
-    before = read_columns({n: control[n] for n in comparators if n in control})
-    num_rows(current)
+    before: dict[str, Column] = {}
+    for name in comparators:
+        with contextlib.suppress(BadColumn):  # What is no column there is nothing to compare with.
+            before |= {name: read_column(name, control[name])} if name in control else {}
+    num_rows(before)
     found = []
     for name, comparator in comparators.items():
-        wanted = [m for m in _MEASURES if getattr(comparator, m[0]) is not None]
+        wanted = [m for m in _MEASURES if is_number(getattr(comparator, m[0]))]
         if name not in current or not wanted:
             continue  # A column that should be there is missed by the schema.
         if name not in before or not before[name].num_present:
@@ -578,6 +628,7 @@ def compare(
                         name,
                         f"{told}; shares differ most, by {gap:.3g}, at {worst!r}",
                         examples=[worst],
+                        rows=_rows_at(current[name], worst, isinstance(pair[0], Histogram)),
                         share=gap,
                     )
                 )
@@ -585,8 +636,7 @@ def compare(
 
 
 def _comparable(a: Column, b: Column, source: str) -> tuple[Any, Any]:
-    numbers = {"INT", "FLOAT"}
-    if {a.type, b.type} <= numbers and not a.is_bool and not b.is_bool:
+    if {a.type, b.type} <= {"INT", "FLOAT"} and not a.is_bool and not b.is_bool:
         method: Literal["standard", "quantiles"] = (
             "quantiles" if source == "QUANTILES" else "standard"
         )
@@ -596,10 +646,29 @@ def _comparable(a: Column, b: Column, source: str) -> tuple[Any, Any]:
         edges = histogram(basis[np.isfinite(basis)], 10, method).edges
         bins: Any = edges if len(edges) else 1
         return tuple(  # type: ignore[return-value]
-            histogram(numbers, bins)._replace(num_nan=side.num_nan)
-            for numbers, side in zip(values, (a, b), strict=True)
+            histogram(inside, bins)._replace(num_nan=side.num_nan)
+            for inside, side in zip(values, (a, b), strict=True)
         )
     return tuple(_by_category(side, a.type == b.type) for side in (a, b))  # type: ignore[return-value]
+
+
+def _rows_at(column: Column, worst: Any, in_buckets: bool) -> NDArray[np.int64]:
+    """The rows of the category or bucket that differs most; none if it is the control's alone."""
+    values = column.values
+    if not in_buckets:
+        codes, distinct = column.codes()
+        if isinstance(worst, tuple):
+            distinct = [(column.type, str(value)) for value in distinct]
+        return np.flatnonzero(codes == distinct.index(worst) if worst in distinct else [])
+    if worst == "NaN":
+        inside = np.zeros(len(values), bool) if column.nan is None else column.nan
+    elif worst == "infinite":
+        inside = column.present & np.isinf(values.astype(np.float64))
+    elif isinstance(worst, tuple):
+        inside = column.present & (values >= worst[0]) & (values <= worst[1])
+    else:
+        inside = column.present & (values == worst)
+    return np.flatnonzero(inside)
 
 
 def _by_category(column: Column, same: bool) -> dict[Any, float]:

@@ -23,7 +23,7 @@ __all__ = [
 
 
 def row_hashes(
-    columns: Mapping[str, ArrayLike], names: Sequence[str] | None = None
+    columns: Mapping[str, ArrayLike], names: str | Sequence[str] | None = None
 ) -> NDArray[np.uint64]:
     """A 64-bit hash of each row: the same in every process, and on every machine.
 
@@ -55,7 +55,8 @@ def row_hashes(
     return _mixed(total)
 
 
-def _chosen(columns: Mapping[str, ArrayLike], names: Sequence[str] | None) -> list[str]:
+def _chosen(columns: Mapping[str, ArrayLike], names: str | Sequence[str] | None) -> list[str]:
+    names = [names] if isinstance(names, str) else names
     for name in names or ():
         if name not in columns:
             raise ValueError(f"column must be among {list(columns)}, got {name!r}")
@@ -107,13 +108,13 @@ def _object_codes(column: Column) -> tuple[NDArray[np.int64], list[str]]:
 
 
 def duplicate_rows(
-    columns: Mapping[str, ArrayLike], names: Sequence[str] | None = None
+    columns: Mapping[str, ArrayLike], names: str | Sequence[str] | None = None
 ) -> list[Anomaly]:
     """Rows that say what an earlier row has said.
 
     Args:
         columns: the table.
-        names: the columns that must agree, such as those of a key; None for all.
+        names: the column or columns that must agree, such as those of a key; None for all.
 
     Returns:
         One DUPLICATE_ROWS, its `rows` all but the first of each set, or nothing.
@@ -143,12 +144,24 @@ def duplicate_rows(
 def _rows_of(
     columns: Mapping[str, ArrayLike], names: Sequence[str], rows: NDArray[np.int64]
 ) -> list[Any]:
-    listed = {name: np.asarray(columns[name], object) for name in names}
-    return [{name: listed[name][row] for name in names} for row in rows.tolist()]
+    given = {n: columns[n] for n in names}
+    listed: dict[str, Any] = {  # A pandas column is asked by place, not by its index.
+        n: v if isinstance(v, list | tuple | np.ma.MaskedArray) else np.asarray(v)
+        for n, v in given.items()
+    }
+    found = []
+    for row in rows.tolist():
+        values = {name: listed[name][row] for name in names}
+        found.append({n: None if v is np.ma.masked else _plain(v) for n, v in values.items()})
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def conflicting_labels(
-    columns: Mapping[str, ArrayLike], label: str, names: Sequence[str] | None = None
+    columns: Mapping[str, ArrayLike], label: str, names: str | Sequence[str] | None = None
 ) -> list[Anomaly]:
     """Rows whose features are the same and whose labels are not.
 
@@ -213,7 +226,7 @@ def conflicting_labels(
 def shared_rows(
     training: Mapping[str, ArrayLike],
     evaluation: Mapping[str, ArrayLike],
-    names: Sequence[str] | None = None,
+    names: str | Sequence[str] | None = None,
 ) -> list[Anomaly]:
     """Rows of the evaluation split that are in the training split.
 
@@ -233,7 +246,8 @@ def shared_rows(
         >>> [a.rows.tolist() for a in shared_rows({"x": [1, 2]}, {"x": [3, 2]})]
         [[1]]
     """
-    chosen = [n for n in training if n in evaluation] if names is None else list(names)
+    both = [n for n in training if n in evaluation]
+    chosen = both if names is None else _chosen(training, names)
     if not chosen:
         raise ValueError("training and evaluation must have columns in common, got none")
     known = row_hashes(training, chosen)

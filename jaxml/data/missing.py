@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from jaxml.data.anomalies import Anomaly, anomaly
-from jaxml.data.columns import read_columns
+from jaxml.data.columns import Column, read_columns
 from jaxml.data.leaks import levels
 
 __all__ = ["MissingBySlice", "missing_by_slice", "underrepresented_slices"]
@@ -89,10 +89,9 @@ def missing_by_slice(
         if slicer not in read:
             raise ValueError(f"slice_by must be among {list(read)}, got {slicer!r}")
         column = read[slicer]
-        text = column.type == "BYTES" or column.is_bool
-        codes, size = levels(column, num_bins * 10 if text else num_bins)
+        codes, labels = _slices(column, num_bins)
+        size = len(labels)
         counts = np.bincount(codes, minlength=size)
-        labels = _labels(column.values, column.present, codes, size)
         sums, numbers = np.bincount(codes, weighed, size), np.bincount(codes, known, size)
         for name, other in read.items():
             gaps = ~other.present
@@ -124,6 +123,14 @@ def missing_by_slice(
                     )
                 )
     return sorted(found, key=lambda row: row.missing_rate_elsewhere - row.missing_rate)
+
+
+def _slices(column: Column, num_bins: int) -> tuple[NDArray[np.int64], list[object]]:
+    """The slice of each row, and what the slices are called; the last one is where the value is missing."""
+    text = column.type == "BYTES" or column.is_bool
+    codes, size = levels(column, num_bins * 10 if text else num_bins)
+    named = _labels(column.values, column.present, codes, size)
+    return codes, [named.get(level) for level in range(size)]
 
 
 def _ratio(total: float, count: float) -> float:
@@ -177,9 +184,9 @@ def underrepresented_slices(
         min_excess: the least difference of the two rates that is told, ≥ 0.
 
     Returns:
-        UNDERREPRESENTED_SLICE on the column with the gaps, the largest excess first; its `share` is
-        that of the slice in all rows. An error where the model's error is higher there too, else a
-        warning.
+        UNDERREPRESENTED_SLICE on the column with the gaps, the largest excess first; its `rows` are those
+        of the slice that lack the value, its `share` is that of the slice in all rows. An error where the
+        model's error is higher there too, else a warning.
 
     Raises:
         ValueError: as in `missing_by_slice`, and for a significance outside (0, 1).
@@ -194,6 +201,7 @@ def underrepresented_slices(
         raise ValueError(f"significance must be in (0, 1), got {significance}")
     rows = missing_by_slice(columns, slice_by, errors)
     total = max((len(np.asarray(values)) for values in columns.values()), default=0)
+    read = read_columns(columns)
     found = []
     for row in rows:
         excess = row.missing_rate - row.missing_rate_elsewhere
@@ -208,12 +216,15 @@ def underrepresented_slices(
             told += (
                 f"; the model's error is {row.error:.4g} there, {row.error_elsewhere:.4g} elsewhere"
             )
+        codes, labels = _slices(read[row.slice_column], 10)
+        inside = codes == labels.index(row.slice_value)
         found.append(
             anomaly(
                 "UNDERREPRESENTED_SLICE",
                 row.column,
                 told,
                 examples=[row.slice_value],
+                rows=np.flatnonzero(inside & ~read[row.column].present),
                 share=row.num_rows / total,
                 severity="error" if worse else "warning",
             )

@@ -64,11 +64,14 @@ def read_csv(
     schema: Schema | None = None,
     *,
     types: Mapping[str, str] | None = None,
-    missing: Sequence[str] = ("",),
+    missing: str | Sequence[str] = ("",),
     delimiter: str = ",",
     encoding: str = "utf-8",
 ) -> dict[str, NDArray[Any]]:
     """Reads a CSV file (RFC 4180: quotes, doubled quotes, line breaks within quotes).
+
+    A file cut short is refused where that can be seen. Where the cut leaves whole rows, or digits of a
+    last number that look like others, it cannot: keep `min_examples_count` in the schema.
 
     Without a schema a column is INT if every value that is there spells an integer, FLOAT if a number,
     boolean if "true" or "false", else text; numbers with leading zeros are codes, that is text. A
@@ -80,7 +83,7 @@ def read_csv(
         schema: types of the columns, and their order; columns that it does not know come after, those it
             misses are left for `validate` to report.
         types: `"INT"`, `"FLOAT"`, `"BOOL"`, `"BYTES"` or `"TIME"` by column; they precede the schema's.
-        missing: texts that stand for no value, such as `("", "NA")`.
+        missing: text or texts that stand for no value, such as `("", "NA")`.
         delimiter: one character.
         encoding: of the text; a byte order mark of UTF-8 is skipped.
 
@@ -92,8 +95,8 @@ def read_csv(
     Raises:
         BadFile: a ValueError that names the file and, where it can, row and column: an empty file, names
             missing or twice in the header, a row with more or fewer fields than the header, a value
-            that is not of its column's type, bytes that are not in the encoding, NUL characters, a
-            quote that is not closed, a last line that seems cut off.
+            that is not of its column's type or too large for it, bytes that are not in the encoding,
+            NUL characters, a quote that is not closed, a last line that seems cut off.
         OSError: if the file cannot be read.
 
     Example:
@@ -110,7 +113,7 @@ def read_csv(
     text = _text(path, encoding, delimiter)
     fields, lines = _parse(path, text, delimiter)
     wanted = _wanted([field.name for field in fields], schema, types)
-    gone = set(missing)
+    gone = {missing} if isinstance(missing, str) else set(missing)
     if len(lines) and not text.endswith(("\n", "\r")):
         _check_last(path, fields[-1], lines)
     columns = {
@@ -300,17 +303,37 @@ def _check_header(path: str | os.PathLike[str], header: list[str]) -> None:
 def _check_last(path: str | os.PathLike[str], field: _Fields, lines: Sequence[int]) -> None:
     """A last line without its line break may be how the file is written, or the cut of a longer one.
 
-    It is taken for a cut if the last field is shorter than any other of its column of twenty or more,
-    or is a text met nowhere else and the beginning of one that is.
+    It is taken for a cut where the last field is, by the others of its column,
+
+    - shorter than any of twenty or more, or than the one length of three or more texts (dates, codes);
+    - a number of fewer decimals than any of ten or more (of three or more, if those have six), or one
+      that ends in its point where no other does;
+    - the beginning of a boolean among booleans, or of a text that comes up again and again, and is
+      itself met nowhere else.
     """
     *before, code = field.codes.tolist()
     last, known = field.distinct[code], {field.distinct[other] for other in set(before)}
-    shorter = len(before) >= 20 and len(last) < min(map(len, known))
-    repeated = 2 * len(known) <= len(before)
-    begun = repeated and last not in known and any(other.startswith(last) for other in known)
-    if shorter or (begun and _FLOAT.fullmatch(last) is None):
-        told = f"the last line has no line break and ends in {last!r}: is the file cut short?"
-        raise BadFile(path, told, row=len(before), line=lines[-1], column=field.name)
+    number = len(before)
+    if not number or last in known:
+        return
+    lengths, decimals = set(map(len, known)), min(map(_decimals, known))
+    is_number = _FLOAT.fullmatch(last) is not None
+    even = (
+        number >= 3 and min(lengths) == max(lengths) >= 6 and not any(map(_FLOAT.fullmatch, known))
+    )
+    shorter = (number >= 20 or even) and len(last) < min(lengths)
+    rounder = number >= (3 if decimals >= 6 else 10) and _decimals(last) < decimals
+    repeated = 2 * len(known) <= number or all(text in _BOOL for text in known)
+    begun = repeated and not is_number and any(other.startswith(last) for other in {*known, *_BOOL})
+    pointed = is_number and last.endswith(".") and not any(text.endswith(".") for text in known)
+    if shorter or rounder or begun or pointed:
+        told = f"the last line has no line break and ends in {_short(last)}: is the file cut short?"
+        raise BadFile(path, told, row=number, line=lines[-1], column=field.name)
+
+
+def _decimals(text: str) -> int:
+    """How many digits follow the point of a number; of other texts none."""
+    return len(text.partition(".")[2]) if _FLOAT.fullmatch(text) else 0
 
 
 def _convert(
@@ -328,7 +351,9 @@ def _convert(
 
     def refuse(bad: str, told: str) -> BadFile:
         row = field.first(field.distinct.index(bad))
-        return BadFile(path, f"{bad!r} is {told}", row=row, line=lines[row], column=field.name)
+        return BadFile(
+            path, f"{_short(bad)} is {told}", row=row, line=lines[row], column=field.name
+        )
 
     def spread(values: list[Any], dtype: Any) -> NDArray[Any]:
         table = np.empty(len(values), dtype)
@@ -357,6 +382,8 @@ def _convert(
             if not _FLOAT.fullmatch(text) and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text):
                 raise refuse(value, "no number, as the column should hold")
             parsed.append(float(text))
+            if math.isinf(parsed[-1]) and "inf" not in text.lower():
+                raise refuse(value, "too large for a floating-point number")
         elif wanted == "BOOL":
             if text not in _BOOL and text not in ("0", "1"):
                 raise refuse(value, "neither true nor false, as the column should hold")
@@ -367,7 +394,7 @@ def _convert(
             except ValueError:
                 raise refuse(value, "no time in ISO 8601, as the column should hold") from None
         else:
-            raise ValueError(f"column {field.name!r} cannot be read as {wanted} from text")
+            raise refuse(value, f"a text, and {wanted} cannot be read from text")
     if wanted == "TIME":
         return spread([np.datetime64("NaT") if v is None else v for v in parsed], "M8[us]")
     if wanted == "BOOL":
@@ -380,6 +407,11 @@ def _convert(
         if not gaps:
             return spread(parsed, np.int64)
     return spread([math.nan if value is None else value for value in parsed], np.float64)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def _is_int64(numbers: list[int]) -> bool:
@@ -418,7 +450,7 @@ def _guess(
     bad = next(value for value in present if value not in numbers)
     row = field.first(field.distinct.index(bad))
     told = (
-        f"{bad!r} is no number, and {spelt} of the column's {filled} values are; pass "
+        f"{_short(bad)} is no number, and {spelt} of the column's {filled} values are; pass "
         f"types={{{field.name!r}: 'BYTES'}} to read it as text, or missing= if it stands for no value"
     )
     raise BadFile(path, told, row=row, line=lines[row], column=field.name)
@@ -498,6 +530,9 @@ def _from_arrow(arrow: Any, path: str | os.PathLike[str], name: str, column: Any
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = column.type
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        kind = arrow.large_string() if types.is_string_view(kind) else arrow.large_binary()
+        column = column.cast(kind)
     text = types.is_string(kind) or types.is_large_string(kind)
     if types.is_date(kind):
         column = column.cast(arrow.timestamp("s" if types.is_date32(kind) else "ms"))
@@ -526,7 +561,9 @@ def _from_arrow(arrow: Any, path: str | os.PathLike[str], name: str, column: Any
         try:
             values = column.to_pylist()
         except UnicodeDecodeError as error:
-            raise BadFile(path, f"a text is no UTF-8 ({error})", column=name) from error
+            texts = column.cast(arrow.large_binary()).to_pylist()
+            row = next(i for i, each in enumerate(texts) if each is not None and not _decodes(each))
+            raise BadFile(path, f"a text is no UTF-8 ({error})", row=row, column=name) from error
         whole = not column.null_count
         if types.is_boolean(kind):
             return np.array(values, bool if whole else object)
@@ -538,13 +575,23 @@ def _from_arrow(arrow: Any, path: str | os.PathLike[str], name: str, column: Any
     return np.asarray(column.to_numpy())
 
 
+def _decodes(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _check_arrow(path: str | os.PathLike[str], name: str, column: Any, wanted: str | None) -> None:
-    """A column of texts where numbers are wanted names the first that is none, and the other way round."""
+    """Texts for numbers are refused by the first that spells none, numbers for texts by the first."""
     kind = str(column.type)
     is_text = "string" in kind or "binary" in kind
     if wanted is None or kind == "null" or is_text == (wanted == "BYTES") or not len(column):
         return
     values = column.to_pylist()
-    row = next((i for i, value in enumerate(values) if value is not None), 0)
-    told = f"{wanted} is wanted, got {kind} such as {values[row]!r}"
+    first = next((i for i, value in enumerate(values) if value is not None), 0)
+    texts = [(i, value) for i, value in enumerate(values) if isinstance(value, str)]
+    row = next((i for i, value in texts if not _FLOAT.fullmatch(value)), first)
+    told = f"{wanted} is wanted, got {kind} such as {_short(values[row])}"
     raise BadFile(path, told, row=row, column=name)

@@ -17,7 +17,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,72 +26,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxml.data.anomalies import Anomaly, anomaly
 from jaxml.data.cache import write_atomically
-from jaxml.data.columns import Column, is_utf8, num_rows, read_column
-from jaxml.data.drift import Comparator, compare
-
-TYPES = ("BYTES", "INT", "FLOAT", "TIME", "DURATION")
-
-LIFECYCLE_STAGES = (
-    "PLANNED",
-    "ALPHA",
-    "BETA",
-    "PRODUCTION",
-    "DEPRECATED",
-    "DEBUG_ONLY",
-    "DISABLED",
-    "VALIDATION_DERIVED",
+from jaxml.data.checks import check_feature, some_values, unreadable
+from jaxml.data.columns import BadColumn, Column, is_utf8, num_rows, read_column
+from jaxml.data.drift import SOURCES, Comparator, compare
+from jaxml.data.feature import (
+    LIFECYCLE_STAGES,
+    NOT_VALIDATED,
+    TYPES,
+    Feature,
+    check_specification,
+    is_bounded,
+    with_numbers,
 )
 
-# Not validated, as in TensorFlow Data Validation: not ready yet, or no longer used.
-_NOT_VALIDATED = {"PLANNED", "ALPHA", "DEPRECATED", "DEBUG_ONLY", "DISABLED"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Feature:
-    """What one column should hold.
-
-    Attributes:
-        type: `"BYTES"` (text), `"INT"`, `"FLOAT"`, `"TIME"` or `"DURATION"`; None if it was never seen.
-        min_fraction: of the values that must be present, in [0, 1].
-        min_count: of the values that must be present.
-        domain: the texts allowed, or None for any. With a type of BYTES only.
-        min_domain_mass: share of the values present that must be in the domain, or in the range.
-        is_bool: the values are booleans: `bool`, 0 and 1, or the texts "true" and "false".
-        min: lowest number allowed; for BYTES with `number` of the numbers that the texts spell.
-        max: highest number allowed.
-        number: None, or for texts that spell numbers `"INT"` or `"FLOAT"` (TFDV: an int_domain on BYTES).
-        disallow_nan: whether NaN is an anomaly of its own, apart from being a missing value.
-        disallow_inf: whether infinities are.
-        whole_numbers: a FLOAT column that held whole numbers and gaps: arrays of integers are welcome.
-        unique_min: fewest distinct values.
-        unique_max: most distinct values.
-        in_environment: environments in which the column is expected, besides the schema's default ones.
-        not_in_environment: environments in which it is not.
-        lifecycle_stage: one of `LIFECYCLE_STAGES`; what is PLANNED, ALPHA, DEPRECATED, DEBUG_ONLY or
-            DISABLED is not validated.
-        drift: thresholds against the span of data before.
-        skew: thresholds of training against serving data.
-    """
-
-    type: str | None = None
-    min_fraction: float = 0.0
-    min_count: int = 0
-    domain: tuple[str, ...] | None = None
-    min_domain_mass: float = 1.0
-    is_bool: bool = False
-    min: float | int | None = None
-    max: float | int | None = None
-    number: str | None = None
-    disallow_nan: bool = False
-    disallow_inf: bool = False
-    whole_numbers: bool = False
-    unique_min: int | None = None
-    unique_max: int | None = None
-    in_environment: tuple[str, ...] = ()
-    not_in_environment: tuple[str, ...] = ()
-    lifecycle_stage: str = "PRODUCTION"
-    drift: Comparator | None = None
-    skew: Comparator | None = None
+__all__ = [
+    "LIFECYCLE_STAGES",
+    "TYPES",
+    "Anomaly",
+    "Comparator",
+    "Feature",
+    "Schema",
+    "infer_schema",
+    "validate",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +139,10 @@ class Schema:
             names += [*feature.in_environment, *feature.not_in_environment]
         return tuple(dict.fromkeys(names))
 
+    def __str__(self) -> str:
+        """The text that a person reviews."""
+        return self.to_text()
+
     def to_text(self) -> str:
         """The schema as TOML, see `save`."""
         return _to_toml(self)
@@ -267,8 +228,8 @@ def infer_schema(
         ranges: `"observed"` for the extremes as they are.
 
     Returns:
-        The schema; `validate(columns, infer_schema(columns))` is empty. Of a table without rows nothing
-        but the types.
+        The schema; `validate(columns, infer_schema(columns))` is empty but for texts that are no UTF-8.
+        Of a table without rows nothing but the types.
 
     Raises:
         ValueError: for columns of several lengths or more than one dimension, and for a column that mixes
@@ -292,7 +253,7 @@ def infer_schema(
         if column.type == "MIXED":
             raise ValueError(_mixture(column))
         feature = _infer_feature(column, max_string_domain_size, ranges == "widened")
-        if _is_bounded(feature):
+        if is_bounded(feature):
             feature = dataclasses.replace(feature, min_domain_mass=min_domain_mass)
         features[name] = feature
     return Schema(features, min_examples_count=min(rows, 1))
@@ -317,8 +278,9 @@ def _infer_feature(column: Column, max_domain: int, widen: bool) -> Feature:
         slack = missing + 3 * math.sqrt(missing * (1 - missing) / rows)
         found["min_fraction"] = math.floor(1000 * max(0.0, 1 - missing - slack)) / 1000
     found["min_count"] = min(len(known), 1)
-    if column.type == "FLOAT":
+    if column.type == "FLOAT" or (column.is_bool and len(known) == rows):
         found["disallow_nan"] = bool(len(known)) and column.num_nan == 0
+    if column.type == "FLOAT":
         found["disallow_inf"] = bool(len(known)) and not np.isinf(known).any()
         found["whole_numbers"] = len(known) < rows and column.is_whole()
     if column.is_bool:
@@ -404,7 +366,8 @@ def validate(
     Args:
         columns: one-dimensional arrays of one length, by name; their order does not matter.
         schema: what is wanted.
-        environment: in which the table is used: what the schema has `without` it may be absent.
+        environment: in which the table is used: what the schema has `without` it may be absent, as a
+            column or in some of its values.
         previous: the span of data before, held against the features' `drift` thresholds.
         serving: the serving data, held against the features' `skew` thresholds (`columns` is the
             training).
@@ -415,6 +378,7 @@ def validate(
 
     Raises:
         ValueError: if columns differ in length, or for an environment of which the schema does not speak.
+            Whatever else a column may hold (lists, records, complex numbers) is an anomaly.
 
     Example:
         >>> schema = infer_schema({"pay": np.array(["Cash", "Card", "Cash"])})
@@ -426,40 +390,44 @@ def validate(
         raise ValueError(f"environment must be in {schema.environments()}, got {environment!r}")
     read: dict[str, Column] = {}
     found: list[Anomaly] = []
-    shapes: list[Anomaly] = []
-    lengths: dict[str, int] = {}
+    unread: dict[str, NDArray[Any]] = {}
     for name, values in columns.items():
-        shape = np.shape(np.ma.getdata(values)) if isinstance(values, np.ndarray) else None
-        if shape is not None and len(shape) != 1:
-            told = f"one value a row is wanted, got an array of shape {shape}"
-            shapes.append(anomaly("INVALID_FEATURE_SHAPE", name, told, share=1.0))
-            lengths[name] = shape[0] if shape else 0
-            continue
-        read[name] = read_column(name, values)
-    rows = num_rows(read)
-    for name, length in lengths.items():
-        if read and length != rows:
-            raise ValueError(f"columns must have one length: {rows} rows, {name!r} has {length}")
+        try:
+            read[name] = read_column(name, values)
+        except BadColumn as error:
+            unread[name] = error.array
+    rows = num_rows(read) or max((len(a) for a in unread.values() if a.ndim), default=0)
 
     validated = {}
     for name, feature in schema.features.items():
-        found += _check_specification(name, feature)
-        if feature.lifecycle_stage in _NOT_VALIDATED:
+        found += check_specification(name, feature)
+        feature = with_numbers(feature)
+        if feature.lifecycle_stage in NOT_VALIDATED:
             continue
         if name in read:
             validated[name] = feature
-            if rows:
-                found += _check_feature(read[name], feature)
-        elif name not in columns and _is_expected(feature, schema, environment):
+            if not _is_expected(feature, schema, environment):
+                # Where the column may be absent, its values may be missing: labels that come later.
+                feature = dataclasses.replace(
+                    feature, min_fraction=0.0, min_count=0, disallow_nan=False
+                )
+            if len(read[name].values):
+                found += check_feature(read[name], feature)
+        elif name in unread:
+            found.append(unreadable(name, unread[name]))
+        elif _is_expected(feature, schema, environment) and _is_required(feature):
             told = f"the {feature.type or ''} column is absent in {environment}".replace("  ", " ")
             found.append(anomaly("SCHEMA_MISSING_COLUMN", name, told, share=1.0))
-    found += shapes
     for name in columns:
         if name not in schema.features:
-            type_ = read[name].type if name in read else "of several dimensions"
+            if name in unread:
+                found.append(unreadable(name, unread[name]))
+            type_ = read[name].type if name in read else "no column"
             told = f"the schema does not know this column ({type_ or 'nothing but gaps'})"
-            found.append(anomaly("SCHEMA_NEW_COLUMN", name, told, share=1.0))
+            some = some_values(read[name].known()[:100]) if name in read else ()
+            found.append(anomaly("SCHEMA_NEW_COLUMN", name, told, examples=some, share=1.0))
 
+    found += _check_sizes(schema)
     if rows < schema.min_examples_count:
         told = f"{rows} rows, at least {schema.min_examples_count} are wanted"
         found.append(anomaly("DATASET_LOW_NUM_EXAMPLES", None, told))
@@ -476,16 +444,33 @@ def validate(
     return found
 
 
+def _check_sizes(schema: Schema) -> list[Anomaly]:
+    found = []
+    for low, high in (
+        ("min_examples_count", "max_examples_count"),
+        ("min_examples_drift", "max_examples_drift"),
+    ):
+        least, most = getattr(schema, low), getattr(schema, high)
+        if least is not None and most is not None and least > most:
+            told = f"{low} {least} is above {high} {most}"
+            found.append(anomaly("INVALID_SCHEMA_SPECIFICATION", None, told))
+    return found
+
+
 def _is_expected(feature: Feature, schema: Schema, environment: str) -> bool:
-    """Whether a column must be there at all: it is wanted here, and not optional."""
+    """Whether a column has its place in an environment."""
     if environment in feature.not_in_environment:
         return False
-    here = environment in schema.default_environment or environment in feature.in_environment
-    return here and (feature.min_count > 0 or feature.min_fraction > 0)
+    return environment in schema.default_environment or environment in feature.in_environment
+
+
+def _is_required(feature: Feature) -> bool:
+    """Whether it must be there at all."""
+    return feature.min_count > 0 or feature.min_fraction > 0
 
 
 def _check_growth(rows: int, previous: Mapping[str, ArrayLike], schema: Schema) -> list[Anomaly]:
-    before = max((len(np.asarray(values)) for values in previous.values()), default=0)
+    before = max((len(values) for values in previous.values()), default=0)  # type: ignore[arg-type]
     if not rows or not before:
         return []
     ratio = rows / before
@@ -496,368 +481,6 @@ def _check_growth(rows: int, previous: Mapping[str, ArrayLike], schema: Schema) 
     if schema.max_examples_drift is not None and ratio > schema.max_examples_drift:
         wanted = f"{told}, at most {schema.max_examples_drift} are wanted"
         return [anomaly("COMPARATOR_HIGH_NUM_EXAMPLES", None, wanted)]
-    return []
-
-
-def _check_specification(name: str, feature: Feature) -> list[Anomaly]:
-    """What of the schema itself contradicts itself."""
-    found: list[Anomaly] = []
-
-    def wrong(kind: str, told: str) -> None:
-        found.append(anomaly(kind, name, told))
-
-    if not name:
-        wrong("FEATURE_MISSING_NAME", "the feature has no name")
-    never_seen = feature.type is None and feature.min_count == 0 and feature.min_fraction == 0
-    if feature.type is None and not never_seen:
-        wrong("FEATURE_MISSING_TYPE", "the feature has no type")
-    if feature.type is not None and feature.type not in TYPES:
-        wrong("INVALID_SCHEMA_SPECIFICATION", f"type must be in {TYPES}, got {feature.type!r}")
-    if feature.lifecycle_stage not in LIFECYCLE_STAGES:
-        told = f"lifecycle_stage must be in {LIFECYCLE_STAGES}, got {feature.lifecycle_stage!r}"
-        wrong("INVALID_SCHEMA_SPECIFICATION", told)
-    for field in ("min_fraction", "min_domain_mass"):
-        if not 0 <= getattr(feature, field) <= 1:
-            told = f"{field} must be in [0, 1], got {getattr(feature, field)}"
-            wrong("INVALID_SCHEMA_SPECIFICATION", told)
-    if feature.min_count < 0:
-        wrong("INVALID_SCHEMA_SPECIFICATION", f"min_count must be ≥ 0, got {feature.min_count}")
-    if feature.min_domain_mass != 1 and not _is_bounded(feature):
-        wrong("INVALID_SCHEMA_SPECIFICATION", "min_domain_mass is given, and no domain or range")
-    low, high = feature.unique_min, feature.unique_max
-    if low is not None and high is not None and low > high:
-        wrong("INVALID_SCHEMA_SPECIFICATION", f"unique_min {low} is above unique_max {high}")
-    if feature.min is not None and feature.max is not None and feature.min > feature.max:
-        told = f"min {feature.min} is above max {feature.max}"
-        wrong("INVALID_DOMAIN_SPECIFICATION", told)
-    if feature.number not in (None, "INT", "FLOAT"):
-        wrong(
-            "INVALID_DOMAIN_SPECIFICATION", f"number must be INT or FLOAT, got {feature.number!r}"
-        )
-    if feature.domain is not None:
-        if len(set(feature.domain)) != len(feature.domain):
-            twice = [v for i, v in enumerate(feature.domain) if v in feature.domain[:i]]
-            wrong("INVALID_DOMAIN_SPECIFICATION", f"the domain holds {twice[0]!r} twice")
-        if feature.type != "BYTES":
-            wrong("DOMAIN_INVALID_FOR_TYPE", f"a domain of texts, and the type {feature.type}")
-    if feature.number is not None and feature.type != "BYTES":
-        wrong("DOMAIN_INVALID_FOR_TYPE", f"texts that spell numbers, and the type {feature.type}")
-    if (feature.min is not None or feature.max is not None) and not (
-        feature.type in ("INT", "FLOAT") or feature.number
-    ):
-        wrong("DOMAIN_INVALID_FOR_TYPE", f"a range of numbers, and the type {feature.type}")
-    return found
-
-
-def _is_bounded(feature: Feature) -> bool:
-    return feature.domain is not None or feature.min is not None or feature.max is not None
-
-
-def _check_feature(column: Column, feature: Feature) -> list[Anomaly]:
-    """What of the values is not as wanted."""
-    found = _check_presence(column, feature)
-    known_rows = np.flatnonzero(column.present)
-    if not len(known_rows):
-        return found
-    if feature.type is None:  # Never seen before: nothing is known of its values.
-        return found
-    wrong_type = _check_type(column, feature)
-    found += wrong_type
-    values = column.known()
-    if column.type == "MIXED" or (wrong_type and column.type == "BYTES"):
-        # Texts among (or for) numbers are read, so that the report says which ones do not spell any.
-        number = feature.type if feature.type in ("INT", "FLOAT") else None
-        if feature.is_bool:
-            found += _check_bool(column, feature, known_rows)
-        elif number is not None:
-            found += _check_spelling(column, number, feature, known_rows)
-        elif column.type == "MIXED" and feature.type == "BYTES":
-            found += _check_texts(column, feature, known_rows)
-    elif feature.is_bool:
-        found += _check_bool(column, feature, known_rows)
-    elif column.type == "BYTES":
-        found += _check_texts(column, feature, known_rows)
-        if feature.number is not None:
-            found += _check_spelling(column, feature.number, feature, known_rows)
-    elif column.type in ("INT", "FLOAT") and feature.type in ("INT", "FLOAT"):
-        found += _check_numbers(column, values, feature, known_rows)
-    found += _check_unique(column, feature)
-    return found
-
-
-def _check_presence(column: Column, feature: Feature) -> list[Anomaly]:
-    rows, present = len(column.values), column.num_present
-    found = []
-    missing = np.flatnonzero(~column.present)
-    share = len(missing) / rows
-
-    def low(kind: str, told: str) -> None:
-        found.append(anomaly(kind, column.name, told, rows=missing, share=share))
-
-    if present == 0 and (feature.min_count > 0 or feature.min_fraction > 0):
-        low("FEATURE_TYPE_NOT_PRESENT", f"none of {rows} rows has a value")
-    if present / rows < feature.min_fraction:
-        told = f"{present / rows:.4g} of the rows have a value, at least {feature.min_fraction:.4g} should"
-        low("FEATURE_TYPE_LOW_FRACTION_PRESENT", told)
-    if 0 < present < feature.min_count:
-        told = f"{present} rows have a value, at least {feature.min_count} should"
-        low("FEATURE_TYPE_LOW_NUMBER_PRESENT", told)
-    if feature.disallow_nan and column.num_nan:
-        told = f"{column.num_nan} values are NaN, none should be"
-        nan = missing
-        if column.values.dtype.kind == "f" and column.type == "FLOAT":
-            nan = np.flatnonzero(np.isnan(column.values) & ~column.present)
-        found.append(
-            anomaly(
-                "FLOAT_TYPE_HAS_NAN",
-                column.name,
-                told,
-                examples=[math.nan],
-                rows=nan,
-                share=column.num_nan / rows,
-            )
-        )
-    return found
-
-
-def _check_type(column: Column, feature: Feature) -> list[Anomaly]:
-    if column.type == feature.type:
-        if feature.type == "INT" and column.is_bool and not feature.is_bool:
-            told = "INT is wanted, got booleans"
-            return [_whole_column("UNEXPECTED_DATA_TYPE", column, told, "warning")]
-        return []
-    if feature.type == "INT" and column.type == "FLOAT":
-        if column.num_present < len(column.values) and column.is_whole():
-            return []  # Integers with gaps.
-        values = column.known()
-        with np.errstate(invalid="ignore"):
-            broken = ~(values % 1 == 0)
-        rows = np.flatnonzero(column.present)
-        if not broken.any():
-            return [_whole_column("UNEXPECTED_DATA_TYPE", column, "INT is wanted, got FLOAT")]
-        return [
-            anomaly(
-                "UNEXPECTED_DATA_TYPE",
-                column.name,
-                f"INT is wanted, got FLOAT, {broken.sum()} of {len(values)} values not whole",
-                examples=_examples(values[broken]),
-                rows=rows[broken],
-                share=broken.mean(),
-            )
-        ]
-    if feature.type == "FLOAT" and column.type == "INT":
-        if feature.whole_numbers and not column.is_bool:
-            return []
-        got = "booleans" if column.is_bool else "INT"
-        told = f"FLOAT is wanted, got {got}: decimals may have been cut off"
-        return [_whole_column("UNEXPECTED_DATA_TYPE", column, told, "warning")]
-    if column.type == "MIXED":
-        assert column.kinds is not None
-        fine = {feature.type, "INT" if feature.type == "FLOAT" else "", "BOOL" * feature.is_bool}
-        rows = np.array(
-            [r for r in np.flatnonzero(column.present).tolist() if column.kinds[r] not in fine],
-            np.int64,
-        )
-        got = ", ".join(sorted(set(column.kinds[rows].tolist()))) or "values of several forms"
-        return [
-            anomaly(
-                "UNEXPECTED_DATA_TYPE",
-                column.name,
-                f"{feature.type} is wanted, got {got} among them",
-                examples=_examples(column.values[rows]),
-                rows=rows,
-                share=len(rows) / max(column.num_present, 1),
-            )
-        ]
-    told = f"{feature.type} is wanted, got {column.type}"
-    return [_whole_column("UNEXPECTED_DATA_TYPE", column, told)]
-
-
-def _whole_column(
-    kind: str, column: Column, told: str, severity: Literal["error", "warning"] | None = None
-) -> Anomaly:
-    rows = np.flatnonzero(column.present)
-    return anomaly(
-        kind,
-        column.name,
-        told,
-        examples=_examples(column.values[rows[:100]]),
-        rows=rows,
-        share=1.0,
-        severity=severity,
-    )
-
-
-def _examples(values: Iterable[Any], most: int = 5) -> tuple[Any, ...]:
-    """A few distinct values, the most frequent first, as plain Python objects."""
-    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    counts: dict[Any, int] = {}
-    for value in listed[:100_000]:
-        try:
-            counts[value] = counts.get(value, 0) + 1
-        except TypeError:  # A list or another thing without a hash.
-            counts[repr(value)] = counts.get(repr(value), 0) + 1
-    return tuple(sorted(counts, key=lambda value: -counts[value])[:most])
-
-
-def _check_bool(column: Column, feature: Feature, rows: NDArray[np.int64]) -> list[Anomaly]:
-    values = column.known()
-    checks: list[tuple[str, Any, str]] = []
-    if column.type == "INT" and not column.is_bool:
-        checks = [
-            ("BOOL_TYPE_BIG_INT", values > 1, "above 1"),
-            ("BOOL_TYPE_SMALL_INT", values < 0, "below 0"),
-        ]
-    elif column.type == "FLOAT":
-        checks = [("BOOL_TYPE_UNEXPECTED_FLOAT", (values != 0) & (values != 1), "neither 0 nor 1")]
-    elif column.type in ("BYTES", "MIXED"):
-        fine = (
-            {"true", "false", "0", "1", "0.0", "1.0"}
-            if column.type == "MIXED"
-            else {"true", "false"}
-        )
-        odd = np.array([str(value).lower() not in fine for value in values.tolist()], bool)
-        checks = [("BOOL_TYPE_UNEXPECTED_STRING", odd, "neither 'true' nor 'false'")]
-    return _out_of_bounds(column, values, rows, checks)
-
-
-def _out_of_bounds(
-    column: Column,
-    values: NDArray[Any],
-    rows: NDArray[np.int64],
-    checks: Iterable[tuple[str, Any, str]],
-    least: float = 1.0,
-) -> list[Anomaly]:
-    """An anomaly for each check that some values fail; out of a range may lie 1 − `least` of them."""
-    found = []
-    for kind, bad, told in checks:
-        bad = np.asarray(bad, bool)
-        bounded = kind.endswith(("_BIG_INT", "_SMALL_INT", "_BIG_FLOAT", "_SMALL_FLOAT"))
-        if bad.any() and not (bounded and least < 1 and bad.mean() <= 1 - least):
-            found.append(
-                anomaly(
-                    kind,
-                    column.name,
-                    f"{bad.sum()} of {len(values)} values are {told}",
-                    examples=_examples(values[bad]),
-                    rows=rows[bad],
-                    share=bad.mean(),
-                )
-            )
-    return found
-
-
-def _check_numbers(
-    column: Column, values: NDArray[Any], feature: Feature, rows: NDArray[np.int64]
-) -> list[Anomaly]:
-    whole = feature.type == "INT"
-    big, small = (
-        ("INT_TYPE_BIG_INT", "INT_TYPE_SMALL_INT")
-        if whole
-        else ("FLOAT_TYPE_BIG_FLOAT", "FLOAT_TYPE_SMALL_FLOAT")
-    )
-    finite: Any = np.isfinite(values) if values.dtype.kind == "f" else True
-    checks: list[tuple[str, Any, str]] = []
-    # An infinity is out of every range, and is told as what it is where that is forbidden.
-    ranged = finite if feature.disallow_inf else True
-    if feature.max is not None:
-        checks.append((big, _above(values, feature.max) & ranged, f"above {feature.max}"))
-    if feature.min is not None:
-        checks.append((small, _below(values, feature.min) & ranged, f"below {feature.min}"))
-    if feature.disallow_inf and values.dtype.kind == "f":
-        checks.append(("FLOAT_TYPE_HAS_INF", ~finite, "infinite"))
-    return _out_of_bounds(column, values, rows, checks, feature.min_domain_mass)
-
-
-def _above(values: NDArray[Any], bound: float) -> NDArray[np.bool_]:
-    # NumPy refuses to compare with a Python integer only for some dtypes: all of them compare exactly.
-    return np.asarray(values > bound, bool)
-
-
-def _below(values: NDArray[Any], bound: float) -> NDArray[np.bool_]:
-    return np.asarray(values < bound, bool)
-
-
-def _check_spelling(
-    column: Column, number: str, feature: Feature, rows: NDArray[np.int64]
-) -> list[Anomaly]:
-    """Values as texts that should spell numbers: which do not, and which are out of range."""
-    parse = _parse_int if number == "INT" else _parse_float
-    listed = column.known().tolist()
-    parsed: dict[Any, float | None] = {}
-    for value in listed:
-        key = value if isinstance(value, str) else repr(value)
-        if key not in parsed:
-            text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-            parsed[key] = parse(text)
-    numbers = [parsed[v if isinstance(v, str) else repr(v)] for v in listed]
-    values = np.empty(len(listed), object)
-    values[:] = listed
-    kind = "INT_TYPE_NOT_INT_STRING" if number == "INT" else "FLOAT_TYPE_STRING_NOT_FLOAT"
-    told = "not the text of an integer" if number == "INT" else "not the text of a number"
-    checks: list[tuple[str, Any, str]] = [(kind, [n is None for n in numbers], told)]
-    if feature.max is not None:
-        big = "INT_TYPE_BIG_INT" if number == "INT" else "FLOAT_TYPE_BIG_FLOAT"
-        high = feature.max
-        checks.append((big, [n is not None and n > high for n in numbers], f"above {high}"))
-    if feature.min is not None:
-        small = "INT_TYPE_SMALL_INT" if number == "INT" else "FLOAT_TYPE_SMALL_FLOAT"
-        low = feature.min
-        checks.append((small, [n is not None and n < low for n in numbers], f"below {low}"))
-    return _out_of_bounds(column, values, rows, checks, feature.min_domain_mass)
-
-
-def _parse_int(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,4000}", text) else None
-
-
-def _parse_float(text: str) -> float | None:
-    try:
-        return float(text) if "_" not in text else None
-    except ValueError:
-        return None
-
-
-def _check_texts(column: Column, feature: Feature, rows: NDArray[np.int64]) -> list[Anomaly]:
-    found: list[Anomaly] = []
-    listed = column.known().tolist()
-    texts = {value for value in listed if isinstance(value, str)}
-    broken = {text for text in texts if not is_utf8(text)}
-    allowed = texts if feature.domain is None else set(feature.domain)
-    odd = {text for text in texts if text not in allowed}
-    values = column.known()
-    if broken:
-        bad = np.fromiter(
-            (isinstance(value, str) and value in broken for value in listed), bool, len(listed)
-        )
-        checks = [("ENUM_TYPE_INVALID_UTF8", bad, "no valid UTF-8")]
-        found += _out_of_bounds(column, values, rows, checks)
-    if odd:
-        bad = np.fromiter(
-            (isinstance(value, str) and value in odd for value in listed), bool, len(listed)
-        )
-        if feature.min_domain_mass == 1 or bad.mean() > 1 - feature.min_domain_mass:
-            told = f"not in the domain of {len(allowed)} ({len(odd)} new)"
-            checks = [("ENUM_TYPE_UNEXPECTED_STRING_VALUES", bad, told)]
-            found += _out_of_bounds(column, values, rows, checks)
-    return found
-
-
-def _check_unique(column: Column, feature: Feature) -> list[Anomaly]:
-    low, high = feature.unique_min, feature.unique_max
-    if low is None and high is None:
-        return []
-    if column.type not in ("BYTES", "INT"):
-        told = f"distinct values are counted for text and integers, this is {column.type}"
-        return [anomaly("FEATURE_TYPE_NO_UNIQUE", column.name, told)]
-    distinct = len(column.codes()[1])
-    examples = _examples(column.known())
-    if low is not None and distinct < low:
-        told = f"{distinct} distinct values, at least {low} are wanted"
-        return [anomaly("FEATURE_TYPE_LOW_UNIQUE", column.name, told, examples=examples)]
-    if high is not None and distinct > high:
-        told = f"{distinct} distinct values, at most {high} are wanted"
-        return [anomaly("FEATURE_TYPE_HIGH_UNIQUE", column.name, told, examples=examples)]
     return []
 
 
@@ -979,8 +602,8 @@ def _comparator(raw: Mapping[str, Any], where: str) -> Comparator:
         if key not in known:
             raise ValueError(f"{where} has {key!r}, known are {known}")
         if key == "source":
-            if value not in ("STANDARD", "QUANTILES"):
-                raise ValueError(f"{where}: source must be STANDARD or QUANTILES, got {value!r}")
+            if value not in SOURCES:
+                raise ValueError(f"{where}: source must be in {SOURCES}, got {value!r}")
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{where}: {key} must be a number, got {value!r}")
     return Comparator(**raw)

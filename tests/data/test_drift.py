@@ -85,6 +85,17 @@ def test_nan_and_infinite_mass_match_nothing():
     assert drift.l_infinity(same, same) == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("key", [np.nan, np.inf, -np.inf, np.float32("nan")])
+def test_categories_that_are_no_finite_number_match_nothing_either(key):
+    same = {key: 1, 1.0: 3}
+    assert drift.jensen_shannon(same, same) == pytest.approx(0.25)
+    assert drift.l_infinity(same, same) == pytest.approx(0.25)
+    assert drift.kolmogorov_smirnov(same, same) == pytest.approx(0.25)
+    assert drift.normalized_absolute_difference(same, same) == pytest.approx(1 / 8)
+    assert drift.largest_difference({key: 1, 2.0: 1}, {2.0: 1})[0] == 0.5
+    assert drift.kolmogorov_smirnov({key: 1}, {key: 1}) == 1.0
+
+
 def test_point_masses_meet_only_at_the_same_point():
     a = Histogram(np.array([1.0, 2.0, 1.0]), np.array([0.0, 1.0, 1.0, 2.0]))
     assert drift.jensen_shannon(a, a) == 0
@@ -173,6 +184,16 @@ def test_the_widest_range_of_floats_has_a_width():
 def test_texts_are_counted():
     assert drift.l_infinity(np.array(["a", "b"]), np.array(["a", "a"])) == 0.5
     assert drift.jensen_shannon(["a", "b"], np.array(["c", None], object)) == 1.0
+    booleans = np.array([True, False, True, True]), np.array([False, True])
+    assert drift.l_infinity(*booleans) == 0.25
+    assert drift.kolmogorov_smirnov(*booleans) == 0.25
+
+
+def test_lists_and_tuples_mean_the_same():
+    pairs = ([1, 2], [0.0, 1.0, 3.0]), ([1, 4], [0.0, 2.0, 3.0])
+    for distance in DISTANCES:
+        assert distance(*map(list, pairs)) == distance(*pairs) > 0
+        assert distance((5, 2, 3), (3, 2, 7)) == distance([5, 2, 3], [3, 2, 7])
 
 
 @pytest.mark.parametrize("distance", DISTANCES, ids=lambda f: f.__name__)
@@ -180,6 +201,7 @@ def test_what_cannot_be_compared_is_refused(distance):
     for a, b, told in (
         ({"x": -1, "y": 2}, {"x": 1}, "finite counts of at least 0"),
         ({"x": np.nan}, {"x": 1}, "finite counts"),
+        ({"x": None}, {"x": 1}, "finite counts"),
         ({"x": 1}, [1], "both"),
         (([1], [0, 1]), {"x": 1}, "both be histograms"),
         (([1, 2], [0, 1]), ([1], [0, 1]), "one edge more"),
@@ -211,6 +233,11 @@ def test_columns_are_compared_by_their_thresholds():
     gaps = {**same, "fare": np.where(rng.random(1000) < 0.5, np.nan, same["fare"])}
     (found,) = drift.compare(gaps, before, {"fare": Comparator(jensen_shannon_divergence=0.1)})
     assert found.examples == ("NaN",)
+    assert found.rows.tolist() == np.flatnonzero(np.isnan(gaps["fare"])).tolist()
+    (new,) = drift.compare(moved, before, {"pay": Comparator(infinity_norm=0.3)})
+    assert new.examples == ("b",) and len(new.rows) == 0  # Gone, and so in no row.
+    (more,) = drift.compare({"pay": ["a", "c", "c"]}, {"pay": ["a", "a"]}, {"pay": Comparator(0.1)})
+    assert more.examples == ("a",) and more.rows.tolist() == [0]
     (missing,) = drift.compare(same, {}, {"pay": Comparator(0.1)})
     assert missing.kind == "COMPARATOR_CONTROL_DATA_MISSING"
     assert drift.compare({}, before, {"pay": Comparator(0.1)}) == []

@@ -159,3 +159,14 @@ def test_a_number_to_be_predicted_can_leak_too():
     fare = rng.gamma(2, 10, 2000)
     table = {"fare": fare, "tax": 0.08 * fare, "miles": fare + rng.normal(0, 20, 2000)}
     assert [a.column for a in leaks.label_leaks(table, "fare", threshold=0.8)] == ["tax"]
+
+
+def test_one_name_is_one_column_and_hidden_values_stay_hidden():
+    table = {"ab": [1, 1], "a": [1, 2], "b": [3, 4]}
+    assert [a.rows.tolist() for a in leaks.duplicate_rows(table, "ab")] == [[1]]
+    assert [a.rows.tolist() for a in leaks.shared_rows(table, table, "ab")] == [[0, 1]]
+    with pytest.raises(ValueError, match="'c'"):
+        leaks.shared_rows(table, table, ["c"])
+    masked = np.ma.masked_array([1, 5, 7], [False, True, True])
+    (found,) = leaks.duplicate_rows({"a": masked})
+    assert found.examples == ({"a": None},)

@@ -56,6 +56,14 @@ def test_a_slice_may_itself_be_missing():
     assert missing_by_slice({"s": ["a", "a"], "v": [1, None]}, "s") == []  # Nothing elsewhere.
 
 
+def test_the_rows_are_those_of_the_slice_that_lack_the_value():
+    rows = np.arange(400)
+    for town in (np.where(rows < 90, "b", "a"), rows < 90, np.where(rows < 90, None, "a")):
+        income = np.where((rows < 80) | (rows == 200), np.nan, 1.0)
+        (found,) = underrepresented_slices({"income": income, "town": town}, "town")[:1]
+        assert found.rows.tolist() == list(range(80))
+
+
 def test_bad_arguments_are_named():
     columns, error = table()
     with pytest.raises(ValueError, match="'city'"):

@@ -63,6 +63,7 @@ def test_what_stands_for_missing_is_said(write):
     assert np.isnan(table["a"][0]) and table["b"].tolist() == [None, "x"]
     with pytest.raises(BadFile, match="'NA' is no number, and 1 of the column's 2"):
         read_csv(path)
+    assert read_csv(write("b\nNA\nN\nA\n"), missing="NA")["b"].tolist() == [None, "N", "A"]
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,46 @@ def test_integers_beyond_a_float_or_64_bits_stay_exact(write):
     big = 2**53 + 1
     assert read_csv(write(f"a,b\n{big},1\n,2\n"))["a"].tolist() == [big, None]
     assert read_csv(write(f"a\n{10**30}\n"))["a"].tolist() == [10**30]
-    with pytest.raises(BadFile, match="no integer"):
+    with pytest.raises(BadFile, match="no integer") as error:
         read_csv(write(f"a\n{'9' * 5000}\n"), types={"a": "INT"})
+    assert "(5002 characters)" in str(error.value) and len(str(error.value)) < 400
+    assert read_csv(write("a\n1e300\n-inf\n"))["a"].tolist() == [1e300, -np.inf]
+    with pytest.raises(BadFile, match=r"row 1 \(line 3\), column 'a': '1e400' is too large"):
+        read_csv(write("a\n1.5\n1e400\n"))
+    with pytest.raises(BadFile, match=r"column 'a': '3' is a text, and DURATION"):
+        read_csv(write("a\n3\n"), infer_schema({"a": np.array([3], "m8[s]")}))
+
+
+def test_a_last_number_with_fewer_decimals_is_the_cut_of_one(write):
+    text = "id,price\n" + "".join(f"{i},{i}.50\n" for i in range(30))
+    assert len(read_csv(write(text.rstrip("\n")))["id"]) == 30
+    for cut in range(2, 5):
+        with pytest.raises(BadFile, match="cut short") as error:
+            read_csv(write(text[:-cut]))
+        assert (error.value.row, error.value.column) == (29, "price")
+    mixed = text + "30,7.5\n31,7"  # Decimals as they come: the last number may be whole.
+    assert len(read_csv(write(mixed.replace(".50", "")))["id"]) == 32
+
+
+@pytest.mark.parametrize(
+    "column, last, cut",
+    [
+        (["2013-01-05", "2013-11-12", "2013-02-28"], "2013-02-03", "2013-02"),
+        (["true", "false"], "false", "fals"),
+        (["0.123456789", "0.98765432", "12.3456789"], "3.14159265", "3.1415"),
+        (["1.25", "2.50"], "3.5", "3."),
+        (["cash", "card"] * 2, "other", None),  # A new text, and the beginning of none.
+        (["10", "20", "30"], "5", None),
+        (["x", "y"], "", None),
+    ],
+)
+def test_a_last_line_without_a_break_is_a_cut_where_its_column_says_so(write, column, last, cut):
+    text = "id,v\n" + "".join(f"{i},{value}\n" for i, value in enumerate(column)) + "9,"
+    assert len(read_csv(write(text + last))["v"]) == len(column) + 1
+    assert len(read_csv(write(text + last + "\n"))["v"]) == len(column) + 1
+    if cut is not None:
+        with pytest.raises(BadFile, match="no line break"):
+            read_csv(write(text + cut))
 
 
 def test_rows_beyond_a_block_keep_their_order(write):
@@ -263,6 +302,15 @@ def test_parquet_that_is_none_is_refused(tmp_path):
     texts = parquet(tmp_path / "s.parquet", a=[None, "x"])
     with pytest.raises(BadFile, match="row 1, column 'a': INT is wanted, got string such as 'x'"):
         read_parquet(texts, schema)
+    spelt = parquet(tmp_path / "s.parquet", a=["1", "2.5", "x"])
+    with pytest.raises(BadFile, match="row 2, column 'a': INT is wanted, got string such as 'x'"):
+        read_parquet(spelt, schema)
+    raw = pyarrow.array([b"fine", None, b"caf\xe9"])
+    with pytest.raises(BadFile, match="row 2, column 'a': a text is no UTF-8"):
+        broken = pyarrow.StringArray.from_buffers(3, *raw.buffers()[1:], raw.buffers()[0])
+        read_parquet(parquet(tmp_path / "b.parquet", a=broken))
+    views = parquet(tmp_path / "v.parquet", a=pyarrow.array(["u", None], pyarrow.string_view()))
+    assert read_parquet(views)["a"].tolist() == ["u", None]
     with pytest.raises(ValueError, match="'b'"):
         read_parquet(texts, columns=["b"])
     empty = parquet(tmp_path / "e.parquet", a=pyarrow.array([], pyarrow.int64()))
