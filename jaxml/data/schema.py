@@ -195,6 +195,13 @@ class Schema:
             raise ValueError(f"column must be among {list(self.features)}, got {column!r}")
 
 
+# Times the distance between the largest and the eleventh largest value that a drafted bound lies beyond.
+_WIDER = 5
+
+# What is looked at to see whether integers stop at a value: the last ones, and the last distinct ones.
+_TAIL, _LAST = 1000, 4
+
+
 # ------------------------------------------------------------------------------------------- inference
 
 
@@ -212,10 +219,10 @@ def infer_schema(
       must have 1 − 2m − 3·√(m(1−m)/N) present: twice as many gaps as were seen, and three standard
       errors.
     - **Domain**: text of at most `max_string_domain_size` distinct values may take no others.
-    - **Range**: the numbers seen, widened where the extremes are thinly strewn, by three times the
+    - **Range**: the numbers seen, widened where the extremes are thinly strewn, by five times the
       distance from the largest to the eleventh largest value (with 20 rows or more a value counted;
-      none below). A bound that is reached again and again (hour 23, share 1.0) or approached in steps
-      of one is left as it is, and none is moved across zero.
+      none below). A bound that is reached again and again (hour 23, share 1.0) is left as it is, so is
+      one where integers that are seen often end (1 … 31), and none is moved across zero.
     - **NaN and infinity** are anomalies if there were none.
 
     Args:
@@ -313,28 +320,41 @@ def _range(known: NDArray[Any], whole: bool, widen: bool) -> tuple[Any, Any]:
     )
 
 
+def _is_an_end(ends: NDArray[Any]) -> bool:
+    """Whether integers, sorted, stop where they stop: 1 … 12, 0 … 99, but not counts of a rare event.
+
+    The last values follow each other in steps of one, each seen five times or more on average, so that one
+    left out would have to be missed by chance (e⁻⁵), and the last is not far rarer than those before it.
+    """
+    tail = ends[-_TAIL:].tolist()
+    values = sorted(set(tail), key=tail.index)[-_LAST:]
+    if abs(values[-1] - values[0]) != len(values) - 1:
+        return False
+    counts = [int((ends == value).sum()) for value in values]
+    before = sum(counts[:-1]) / max(len(counts) - 1, 1)
+    return sum(counts) >= 5 * len(counts) and counts[-1] >= before / 3
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _outwards(end: list[Any], ends: NDArray[Any], whole: bool, *, upper: bool) -> Any:
-    """The last of `end`, moved on by three times its distance to the first.
+    """The last of `end`, moved on by five times its distance to the first.
 
     The spacings of the k + 1 largest of an exponential tail are independent, E_j / j; as many fresh draws
-    pass the bound with a probability of about Π_j j / (j + 3), 1 in 286 for k = 10.
+    pass the bound with a probability of about Π_j j / (j + 5), 1 in 3,003 for k = 10; of a heavier tail,
+    the lognormal's, 1 in 100.
     """
     extreme, distance = end[-1], abs(end[-1] - end[0])
     if distance == 0 or not math.isfinite(distance):
         return extreme
     if whole:
-        # Dense integers (1 … 12, 0 … 99) end where they end.
-        distinct = ends[np.concatenate([[True], ends[1:] != ends[:-1]])]
-        few = distinct[-len(end) :] if upper else distinct[: len(end)]
-        if int(few[-1]) - int(few[0]) == len(few) - 1:
+        if _is_an_end(ends if upper else ends[::-1]):
             return extreme
-        bound = extreme + 3 * distance if upper else extreme - 3 * distance
+        bound = extreme + _WIDER * distance if upper else extreme - _WIDER * distance
     else:
-        wide = 3.0 * distance
+        wide = float(_WIDER) * distance
         if not math.isfinite(extreme + wide if upper else extreme - wide):
             return extreme
         digits = 1 - math.floor(math.log10(wide))

@@ -74,7 +74,8 @@ def test_new_draws_of_a_smooth_distribution_stay_in_the_widened_range():
     "values, low, high",
     [
         (np.repeat(np.arange(1, 13), 50), 1, 12),  # Reached again and again.
-        (np.arange(1000), 0, 999),  # Dense.
+        (np.arange(1000) % 50, 0, 49),  # In steps of one, each often.
+        (np.random.default_rng(0).integers(1, 32, 300), 1, 31),
         (np.array([3, 5, 9]), 3, 9),  # Few.
         (np.linspace(0, 1, 500) ** 3, 0.0, None),  # Never across zero.
         (np.array([2**63 - 1, -(2**63)] * 30), -(2**63), 2**63 - 1),
@@ -85,6 +86,24 @@ def test_ranges_end_where_they_are_known_to(values, low, high):
     feature = infer_schema({"x": values})["x"]
     assert feature.min == low
     assert high is None or feature.max == high
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng: rng.poisson(3, 2000),
+        lambda rng: rng.geometric(0.2, 2000),
+        lambda rng: rng.integers(0, 1000, 2000),
+        lambda rng: rng.exponential(size=2000),
+        lambda rng: rng.lognormal(size=2000),
+    ],
+)
+def test_new_draws_of_counts_and_of_long_tails_are_hardly_ever_accused(draw):
+    rng = np.random.default_rng(0)
+    accused = sum(
+        bool(validate({"x": draw(rng)}, infer_schema({"x": draw(rng)}))) for _ in range(100)
+    )
+    assert accused <= 2
 
 
 def test_each_kind_has_its_condition():
