@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from jaxml.features import hashing
 from jaxml.features.columns import Column, Counts, read
+from jaxml.features.options import integer, optional_integer
 from jaxml.features.transform import Output, Transform, make, run
 
 __all__ = ["hash_buckets", "hashes", "one_hot", "vocabulary"]
@@ -93,12 +94,9 @@ def vocabulary(max_size: int | None = None, num_oov: int = 1, *, min_count: int 
         >>> transform.apply(transform.fit(["UA", "B6", "UA", "AA"]), ["UA", "AA", "DL", None])
         array([0, 1, 2, 3], dtype=int32)
     """
-    if max_size is not None and max_size < 1:
-        raise ValueError(f"max_size is {max_size}, wanted None or at least 1")
-    if num_oov < 1:
-        raise ValueError(f"num_oov is {num_oov}, wanted at least 1")
-    if min_count < 1:
-        raise ValueError(f"min_count is {min_count}, wanted at least 1")
+    max_size = optional_integer("max_size", max_size, 1)
+    num_oov = integer("num_oov", num_oov, 1)
+    min_count = integer("min_count", min_count, 1)
 
     def finish(counts: Counts) -> Vocabulary:
         if counts.texts:
@@ -220,7 +218,7 @@ def hash_buckets(num_buckets: int, *, seed: int = 0) -> Transform:
         >>> transform.apply(transform.fit(["N14228"]), ["N14228", "N24211", ""])
         array([ 743,  345, 1000], dtype=int32)
     """
-    check_buckets(num_buckets, seed)
+    num_buckets, seed = num_buckets_and_seed(num_buckets, seed)
 
     def apply(state: tuple[()], values: Any) -> NDArray[np.int32]:
         column = read(on_host(values, "values"))
@@ -240,12 +238,9 @@ def hash_buckets(num_buckets: int, *, seed: int = 0) -> Transform:
     )
 
 
-def check_buckets(num_buckets: int, seed: int) -> None:
-    """Refuses a number of buckets or a seed that cannot be."""
-    if not 1 <= num_buckets < 2**31 - 1:
-        raise ValueError(f"num_buckets is {num_buckets}, wanted 1 to 2³¹ - 2")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed}, wanted 0 to 2⁶⁴ - 1")
+def num_buckets_and_seed(num_buckets: int, seed: int) -> tuple[int, int]:
+    """Both as Python ints; refuses what they cannot be."""
+    return integer("num_buckets", num_buckets, 1, 2**31 - 2), integer("seed", seed, 0, 2**64 - 1)
 
 
 class OneHot(NamedTuple):
@@ -278,8 +273,7 @@ def one_hot(depth: int | None = None) -> Transform:
         Array([[0., 0., 1.],
                [0., 0., 0.]], dtype=float32)
     """
-    if depth is not None and depth < 1:
-        raise ValueError(f"depth is {depth}, wanted None or at least 1")
+    depth = optional_integer("depth", depth, 1)
 
     def finish(counts: Counts) -> OneHot:
         if depth is not None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxml.features.columns import Column, Counts, read
+from jaxml.features.options import number
 from jaxml.features.scaling import moments, quantile
 from jaxml.features.transform import Output, Pair, Transform, halves, make, on_device, run, split
 
@@ -95,8 +96,12 @@ def imputation(strategy: Strategy = "median", value: float | str | None = None) 
         raise ValueError(
             f"value is {value!r} with strategy {strategy!r}, wanted it with 'constant' alone"
         )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"value is {value}, wanted a finite number or a text")
+    if isinstance(value, str):
+        value = str(value)
+    elif value is not None:
+        value = number("value", value)
+        if math.isinf(value):
+            raise ValueError(f"value is {value}, wanted a finite number or a text")
 
     def finish(counts: Counts) -> Fill:
         if strategy == "constant":
