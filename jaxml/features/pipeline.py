@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxml.features import binning, categories, crosses, missing, scaling
 from jaxml.features.columns import MAX_DISTINCT, Column, Counts, read
+from jaxml.features.texts import Texts, pack
 from jaxml.features.transform import Output, Pair, State, Transform, opaque, split
 from jaxml.types import Array
 
@@ -135,8 +136,10 @@ class FeaturePipeline:
         self._chains = {name: _chain(name, spec) for name, spec in features.items()}
         for name in self._chains:
             self._check_no_circle(name, ())
-        self._state = None if state is None else {name: tuple(state[name]) for name in features}
+        self._state: dict[str, tuple[State, ...]] | None = None
         self._program: Callable[..., dict[str, Any]] | None = None  # compiled once a shape
+        if state is not None:
+            self._state = self.with_state(state)._state
 
     def __repr__(self) -> str:
         told = ", ".join(
@@ -205,12 +208,26 @@ class FeaturePipeline:
                 raise ValueError(_told(name, chain, error)) from error
         return self.with_state(state)
 
-    def with_state(self, state: Mapping[str, Sequence[State]]) -> "FeaturePipeline":
-        """The same features with another state."""
+    def with_state(self, state: Mapping[str, Any]) -> "FeaturePipeline":
+        """The same features with another state.
+
+        Args:
+            state: as from `state`, or what a checkpoint makes of it that keeps no types: mappings of
+                field names (and "0", "1", … for places in a chain), or sequences, for the tuples.
+
+        Raises:
+            ValueError: a feature is missing, or its state is that of another chain.
+        """
         made = object.__new__(FeaturePipeline)
         made._chains, made._program = self._chains, None
-        made._state = {name: tuple(state[name]) for name in self._chains}
+        made._state = {
+            name: _typed(name, chain.transforms, _of_feature(state, name))
+            for name, chain in self._chains.items()
+        }
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_program": None}  # a compiled program does not travel
 
     @property
     def state(self) -> dict[str, tuple[State, ...]]:
@@ -221,11 +238,14 @@ class FeaturePipeline:
 
     # Use.
 
-    def encode(self, columns: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
+    def encode(
+        self, columns: Mapping[str, ArrayLike], state: Mapping[str, Any] | None = None
+    ) -> dict[str, NDArray]:
         """The host's stage: columns to int32 ids and float32 numbers.
 
         Args:
             columns: by name, [B] each, or a scalar each for a single row; more of them do no harm.
+            state: None for this pipeline's own.
 
         Returns:
             For each feature int32 [B] if it has become ids, else float32 [B], or [B, 2] where one
@@ -234,6 +254,8 @@ class FeaturePipeline:
         Raises:
             ValueError: a column is missing, of unlike length, or of another type than in fitting.
         """
+        if state is not None:
+            return self.with_state(state).encode(columns)
         state = self.state
         table = _Table(columns, self._columns())
         done: dict[str, Any] = {}
@@ -269,7 +291,7 @@ class FeaturePipeline:
                 encoded[name] = categories.as_ids(values)
             else:
                 try:
-                    pair = split(values, self._is_fine(name))
+                    pair = split(values, _is_fine(chain, state[name][chain.num_host :]))
                 except ValueError as error:
                     raise ValueError(_told(name, chain, error)) from error
                 both = pair.low is not None
@@ -283,32 +305,64 @@ class FeaturePipeline:
 
         Args:
             encoded: as from `encode`, of any leading shape.
-            state: None for this pipeline's own. What the device needs, `device_state`, may be passed
-                instead, so that a program is compiled once for many fits.
+            state: None for this pipeline's own. Another fit's `state`, or its `device_state`, makes the
+                state an argument of a program that is compiled once for many fits; where it is traced,
+                the pipeline's own says which numbers come in two halves.
 
         Returns:
             For each feature int32 [*B] ids, a float32 [*B] number, or a float32 [*B, depth] vector;
             the same bits for a row alone and in a batch.
 
         Raises:
-            ValueError: a feature is missing.
+            ValueError: a feature is missing, or features are of unlike shape.
         """
+        own = self.device_state if state is None else self._device_part(state)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(own))
+        known = self.device_state if traced else own
+        fine = tuple(name for name, chain in self._chains.items() if _is_fine(chain, known[name]))
+        values = {}
         for name in self._chains:
             if name not in encoded:
                 raise ValueError(f"encoded has no feature {name!r}, wanted {list(self._chains)}")
-        own = self.device_state if state is None else {name: state[name] for name in self._chains}
+            values[name] = encoded[name]
+            if name in fine and np.shape(values[name])[-1:] != (2,):
+                raise ValueError(
+                    f"feature {name!r} has shape {np.shape(values[name])}, wanted [..., 2]: the two "
+                    "halves of a number, as `encode` gives them with this state"
+                )
+        shapes = {
+            name: np.shape(each)[: -1 if name in fine else None] for name, each in values.items()
+        }
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"encoded features have shapes {shapes}, wanted one")
         if self._program is None:
-            self._program = jax.jit(self._apply)
-        made = self._program({name: encoded[name] for name in self._chains}, own)
+            self._program = jax.jit(self._apply, static_argnums=2)
+        made = self._program(values, own, fine)
         return {name: made[name] for name in self._chains}  # jit sorts
 
+    def _device_part(self, state: Mapping[str, Any]) -> dict[str, tuple[State, ...]]:
+        """What `apply` reads of a state, or of a `device_state`."""
+        parts = {}
+        for name, chain in self._chains.items():
+            own, rest = _of_feature(state, name), chain.transforms[chain.num_host :]
+            whole = len(own) == len(chain.transforms)
+            parts[name] = (
+                _typed(name, chain.transforms, own)[chain.num_host :]
+                if whole
+                else _typed(name, rest, own)
+            )
+        return parts
+
     def _apply(
-        self, encoded: Mapping[str, Any], own: Mapping[str, Sequence[State]]
+        self,
+        encoded: Mapping[str, Any],
+        own: Mapping[str, Sequence[State]],
+        fine: tuple[str, ...],
     ) -> dict[str, Any]:
         features = {}
         for name, chain in self._chains.items():
             values: Any = jnp.asarray(encoded[name])
-            if self._is_fine(name):
+            if name in fine:
                 values = Pair(values[..., 0], values[..., 1])
             for transform, each in zip(chain.transforms[chain.num_host :], own[name], strict=True):
                 if transform.name != "one_hot" and not isinstance(values, Pair):
@@ -502,18 +556,6 @@ class FeaturePipeline:
             if part != name and self._gives_ids(part):
                 self._check_no_circle(part, (*above, name))
 
-    def _is_fine(self, name: str) -> bool:
-        """Whether the device's part of a chain needs both halves of a number."""
-        chain = self._chains[name]
-        for transform, own in zip(
-            chain.transforms[chain.num_host :], self.state[name][chain.num_host :], strict=True
-        ):
-            if bool(getattr(own, "fine", False)):
-                return True
-            if transform.stage != "either":  # what passes both halves on
-                return False
-        return False
-
     def _labels(self, name: str) -> list[str]:
         chain, states = self._chains[name], self.state[name]
         width = self.output(name).width
@@ -523,11 +565,49 @@ class FeaturePipeline:
             if transform.gives == "id"
         ]
         if before and before[-1][0].name == "vocabulary":
-            terms = [str(term) for term in np.asarray(before[-1][1].terms).tolist()]
+            terms = [str(term) for term in before[-1][1].terms.tolist()]
             num_oov = before[-1][0].options["num_oov"]
             others = ["?"] if num_oov == 1 else [f"?{i}" for i in range(num_oov)]
             return [*terms, *others, "missing"][:width]
         return [str(i) for i in range(width)]
+
+
+def _is_fine(chain: _Chain, device: Sequence[State]) -> bool:
+    """Whether the device's part of a chain, of that state, needs both halves of a number."""
+    for transform, own in zip(chain.transforms[chain.num_host :], device, strict=True):
+        if bool(getattr(own, "fine", False)):
+            return True
+        if transform.stage != "either":  # what passes both halves on
+            return False
+    return False
+
+
+def _of_feature(state: Mapping[str, Any], name: str) -> Any:
+    if not isinstance(state, Mapping) or name not in state:
+        raise ValueError(f"state has no feature {name!r}")
+    return state[name]
+
+
+def _typed(name: str, transforms: Sequence[Transform], states: Any) -> tuple[State, ...]:
+    """The states of a chain, with the types that a checkpoint may have lost."""
+    in_order = (
+        [states[key] for key in sorted(states, key=int)] if isinstance(states, Mapping) else states
+    )
+    kinds = [_KINDS[each.name][1] for each in transforms]
+    try:
+        return tuple(
+            () if kind is None else _retyped(kind, own)
+            for kind, own in zip(kinds, in_order, strict=True)
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"state of feature {name!r} is not that of {list(transforms)}") from error
+
+
+def _retyped(kind: Any, own: Any) -> State:
+    if isinstance(own, kind):
+        return own
+    made = kind(**own) if isinstance(own, Mapping) else kind(*own)
+    return kind(*(Texts(**each) if isinstance(each, Mapping) else each for each in made))
 
 
 def _told(name: str, chain: _Chain, error: ValueError) -> str:
@@ -642,26 +722,32 @@ def _image(transform: Transform, state: State, counts: Counts) -> Counts:
 def _written(state: State) -> Any:
     if not state:
         return None
-    return {field: _array(np.asarray(value)) for field, value in state._asdict().items()}
+    return {field: _array(value) for field, value in state._asdict().items()}
 
 
-def _array(array: NDArray) -> dict[str, Any]:
+def _array(value: Any) -> dict[str, Any]:
     """An array as JSON: Python writes the shortest digits that give back a float64 to the bit."""
+    if isinstance(value, Texts):
+        texts = value.tolist()
+        return {"dtype": "str", "shape": [len(texts)], "data": texts}
+    array = np.asarray(value)
     if array.dtype.kind == "f":
         flat = array.astype(np.float64).ravel().tolist()
         data = [each if np.isfinite(each) else str(each) for each in flat]
     else:
         data = array.ravel().tolist()
-    dtype = "str" if array.dtype.kind == "U" else array.dtype.name
-    return {"dtype": dtype, "shape": list(array.shape), "data": data}
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
 
 
 def _read_back(written: Any, kind: Any) -> State:
     if written is None:
         return ()
-    fields = {}
+    fields: dict[str, Any] = {}
     for field, given in written.items():
         data = given["data"]
+        if given["dtype"] == "str":
+            fields[field] = pack([data] if isinstance(data, str) else data)
+            continue
         if given["dtype"].startswith("float"):
             data = [float(each) for each in data]
         fields[field] = np.array(data, given["dtype"]).reshape(given["shape"])
