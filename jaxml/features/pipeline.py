@@ -131,6 +131,8 @@ class FeaturePipeline:
     def __init__(
         self, features: Mapping[str, Spec], *, state: Mapping[str, Sequence[State]] | None = None
     ) -> None:
+        if not isinstance(features, Mapping):
+            raise ValueError(f"features is {features!r}, wanted a mapping of names to transforms")
         if not features:
             raise ValueError("features is empty, wanted at least one")
         self._chains = {name: _chain(name, spec) for name, spec in features.items()}
@@ -165,7 +167,7 @@ class FeaturePipeline:
                 transform cannot be fitted on it; the message names the feature and the column.
         """
         gathered = self.empty()
-        tables: Iterable[Any] = [data] if hasattr(data, "keys") else data
+        tables: Iterable[Any] = data if _column_names(data) is None else [data]
         for columns in tables:
             gathered = self.update(gathered, columns)
         return self.finish(gathered)
@@ -614,13 +616,32 @@ def _told(name: str, chain: _Chain, error: ValueError) -> str:
     return f"feature {name!r} of column {chain.column!r}: {error}"
 
 
+def _column_names(table: Any) -> list[str] | None:
+    """Of a mapping, a data frame (pandas, polars), an Arrow table or a structured array; else None."""
+    if hasattr(table, "keys"):
+        return list(table.keys())
+    for names in (
+        getattr(getattr(table, "dtype", None), "names", None),
+        getattr(table, "column_names", None),
+        getattr(table, "columns", None),
+    ):
+        if names is not None and all(isinstance(name, str) for name in names):
+            return list(names)
+    return None
+
+
 class _Table:
     """Columns of one length, each read once."""
 
     def __init__(self, columns: Mapping[str, ArrayLike], names: Sequence[str]) -> None:
         self._columns: dict[str, Column] = {}
+        present = _column_names(columns)
+        if present is None:
+            raise ValueError(
+                f"columns is a {type(columns).__name__}, wanted a mapping of names to arrays"
+            )
         for name in names:
-            if name not in columns:
+            if name not in present:
                 raise ValueError(f"columns has no {name!r}, wanted {list(names)}")
             self._columns[name] = read(columns[name], f"column {name!r}")
         shapes = {name: column.missing.shape for name, column in self._columns.items()}
@@ -645,6 +666,8 @@ def _chain(name: str, spec: Spec) -> _Chain:
         if len(given) != 2:
             raise ValueError(f"feature {name!r} is {given!r}, wanted (column, transforms)")
         column, given = given
+    if not isinstance(given, Transform | Sequence):
+        raise ValueError(f"feature {name!r} is {given!r}, wanted transforms")
     transforms: tuple[Transform, ...] = (given,) if isinstance(given, Transform) else tuple(given)
     gives = "raw"
     for place, transform in enumerate(transforms):

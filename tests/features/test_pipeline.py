@@ -259,6 +259,14 @@ def test_more_columns_and_frames_do_no_harm():
     frame["carrier"] = frame["carrier"].replace("", None)
     same_state(PIPELINE.fit(frame), FITTED)
     equal(FITTED(frame), made())
+    pyarrow = pytest.importorskip("pyarrow")
+    small = FeaturePipeline({"x": z_score(), "carrier": vocabulary()})
+    arrow = pyarrow.table({"x": TABLE["x"], "carrier": TABLE["carrier"].tolist()})
+    structured = np.empty(N, [("x", float), ("carrier", "U2")])
+    structured["x"], structured["carrier"] = TABLE["x"], TABLE["carrier"]
+    for table in (arrow, structured):
+        same_state(small.fit(table), small.fit(TABLE))
+        equal(small.fit(TABLE).encode(table), small.fit(TABLE).encode(TABLE))
 
 
 def test_what_does_not_fit_is_refused_by_name():
@@ -266,6 +274,8 @@ def test_what_does_not_fit_is_refused_by_name():
         PIPELINE.encode(TABLE)
     with pytest.raises(ValueError, match="columns has no 'x'"):
         PIPELINE.fit({"far": [1.0]})
+    with pytest.raises(ValueError, match="columns is a list, wanted a mapping"):
+        FITTED.encode([1.0, 2.0])
     with pytest.raises(ValueError, match="columns have shapes"):
         PIPELINE.fit({**TABLE, "x": [1.0]})
     with pytest.raises(ValueError, match="columns are empty"):
@@ -282,6 +292,8 @@ def test_what_does_not_fit_is_refused_by_name():
         FeaturePipeline({"x": vocabulary()}).fit([{"x": [1]}, {"x": ["a"]}])
     for chains, message in [
         ({}, "features is empty"),
+        ([z_score()], "wanted a mapping of names"),
+        ({"x": None}, "feature 'x' is None, wanted transforms"),
         ({"x": ["log"]}, "holds 'log', wanted transforms"),
         ({"x": [z_score(), one_hot()]}, "one_hot of numbers"),
         ({"x": [one_hot(), z_score()]}, "after one_hot"),
