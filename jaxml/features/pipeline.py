@@ -258,6 +258,14 @@ class FeaturePipeline:
         """
         if state is not None:
             return self.with_state(state).encode(columns)
+        return self._encode(columns)
+
+    def _encode(
+        self,
+        columns: Mapping[str, ArrayLike],
+        hashed: dict[str, tuple[NDArray, NDArray]] | None = None,
+    ) -> dict[str, NDArray]:
+        """`encode`, which fills `hashed`, if there is one, with keys and buckets."""
         state = self.state
         table = _Table(columns, self._columns())
         done: dict[str, Any] = {}
@@ -277,8 +285,14 @@ class FeaturePipeline:
                 if transform.name == "cross":
                     named = {part: component(name, part) for part in chain.parts or ()}
                     values = transform.apply(own, named)
+                    if hashed is not None:
+                        keys = crosses.keys(list(named.values()), transform.options["seed"])
+                        hashed[name] = keys, values
                 else:
-                    values = apply_on_host(transform, own, values)
+                    made = apply_on_host(transform, own, values)
+                    if hashed is not None and transform.name == "hash_buckets":
+                        hashed[name] = categories.hashes(values), made
+                    values = made
             return values
 
         def component(name: str, part: str) -> Any:
@@ -405,20 +419,8 @@ class FeaturePipeline:
 
         Rows of one bucket and different keys are what a model cannot tell apart.
         """
-        encoded, table = self.encode(columns), _Table(columns, self._columns())
-        found = {}
-        for name, chain in self._chains.items():
-            if chain.parts:
-                parts = [
-                    encoded[part] if part != name and self._gives_ids(part) else table[part]
-                    for part in chain.parts
-                ]
-                found[name] = (
-                    crosses.keys(parts, chain.transforms[0].options["seed"]),
-                    encoded[name],
-                )
-            elif any(each.name == "hash_buckets" for each in chain.transforms):
-                found[name] = (categories.hashes(table[chain.column]), encoded[name])
+        found: dict[str, tuple[NDArray, NDArray]] = {}
+        self._encode(columns, found)
         return found
 
     # What it is.
