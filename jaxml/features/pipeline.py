@@ -18,9 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxml.features import binning, categories, crosses, missing, scaling
+from jaxml.features import categories, crosses, storage
 from jaxml.features.columns import MAX_DISTINCT, Column, Counts, read
-from jaxml.features.texts import Texts, pack
 from jaxml.features.transform import Output, Pair, State, Transform, opaque, split
 from jaxml.types import Array
 
@@ -28,25 +27,6 @@ __all__ = ["FeaturePipeline", "Gathered", "Spec"]
 
 Spec: TypeAlias = Transform | Sequence[Transform] | tuple[str, Transform | Sequence[Transform]]
 """A chain of transforms of the column of the feature's own name, or (column, chain)."""
-
-# What a saved pipeline is remade from: constructor and class of the state by a transform's name.
-_KINDS: dict[str, tuple[Callable[..., Transform], Any]] = {
-    "bucketize": (binning.bucketize, binning.Buckets),
-    "clipping": (scaling.clipping, scaling.Bounds),
-    "cross": (crosses.cross, None),
-    "hash_buckets": (categories.hash_buckets, None),
-    "imputation": (missing.imputation, missing.Fill),
-    "interpolated_buckets": (scaling.interpolated_buckets, scaling.Interpolated),
-    "linear_scaling": (scaling.linear_scaling, scaling.Linear),
-    "log_scaling": (scaling.log_scaling, scaling.Log),
-    "missing_indicator": (missing.missing_indicator, None),
-    "one_hot": (categories.one_hot, categories.OneHot),
-    "quantile_buckets": (binning.quantile_buckets, binning.Buckets),
-    "robust_scaling": (scaling.robust_scaling, scaling.ZScore),
-    "uniform_buckets": (binning.uniform_buckets, binning.Buckets),
-    "vocabulary": (categories.vocabulary, categories.Vocabulary),
-    "z_score": (scaling.z_score, scaling.ZScore),
-}
 
 _FORMAT = 1
 
@@ -121,8 +101,8 @@ class FeaturePipeline:
 
     Example:
         >>> table = {"distance": [200, 1200, 4200], "carrier": ["UA", "B6", "UA"]}
-        >>> chains = {"distance": scaling.linear_scaling(),
-        ...           "carrier": [categories.vocabulary(), categories.one_hot()]}
+        >>> from jaxml.features import linear_scaling, one_hot, vocabulary
+        >>> chains = {"distance": linear_scaling(), "carrier": [vocabulary(), one_hot()]}
         >>> fitted = FeaturePipeline(chains).fit(table)
         >>> fitted({"distance": [1200], "carrier": ["DL"]})
         {'distance': Array([0.25], dtype=float32), 'carrier': Array([[0., 0., 1., 0.]], dtype=float32)}
@@ -223,7 +203,7 @@ class FeaturePipeline:
         made = object.__new__(FeaturePipeline)
         made._chains, made._program = self._chains, None
         made._state = {
-            name: _typed(name, chain.transforms, _of_feature(state, name))
+            name: storage.typed(name, chain.transforms, _of_feature(state, name))
             for name, chain in self._chains.items()
         }
         return made
@@ -363,9 +343,9 @@ class FeaturePipeline:
             own, rest = _of_feature(state, name), chain.transforms[chain.num_host :]
             whole = len(own) == len(chain.transforms)
             parts[name] = (
-                _typed(name, chain.transforms, own)[chain.num_host :]
+                storage.typed(name, chain.transforms, own)[chain.num_host :]
                 if whole
-                else _typed(name, rest, own)
+                else storage.typed(name, rest, own)
             )
         return parts
 
@@ -488,7 +468,11 @@ class FeaturePipeline:
                     "name": name,
                     "column": chain.column,
                     "transforms": [
-                        {"name": each.name, "options": dict(each.options), "state": _written(own)}
+                        {
+                            "name": each.name,
+                            "options": dict(each.options),
+                            "state": storage.written(own),
+                        }
                         for each, own in zip(chain.transforms, state[name], strict=True)
                     ],
                 }
@@ -510,11 +494,13 @@ class FeaturePipeline:
         for feature in written["features"]:
             chain, states = [], []
             for each in feature["transforms"]:
-                if each["name"] not in _KINDS:
-                    raise ValueError(f"transform is {each['name']!r}, wanted one of {list(_KINDS)}")
-                constructor, kind = _KINDS[each["name"]]
+                if each["name"] not in storage.KINDS:
+                    raise ValueError(
+                        f"transform is {each['name']!r}, wanted one of {list(storage.KINDS)}"
+                    )
+                constructor, kind = storage.KINDS[each["name"]]
                 chain.append(constructor(**each["options"]))
-                states.append(_read_back(each["state"], kind))
+                states.append(storage.read_back(each["state"], kind))
             features[feature["name"]] = (feature["column"], chain)
             state[feature["name"]] = states
         return cls(features, state=state)
@@ -590,28 +576,6 @@ def _of_feature(state: Mapping[str, Any], name: str) -> Any:
     if not isinstance(state, Mapping) or name not in state:
         raise ValueError(f"state has no feature {name!r}")
     return state[name]
-
-
-def _typed(name: str, transforms: Sequence[Transform], states: Any) -> tuple[State, ...]:
-    """The states of a chain, with the types that a checkpoint may have lost."""
-    in_order = (
-        [states[key] for key in sorted(states, key=int)] if isinstance(states, Mapping) else states
-    )
-    kinds = [_KINDS[each.name][1] for each in transforms]
-    try:
-        return tuple(
-            () if kind is None else _retyped(kind, own)
-            for kind, own in zip(kinds, in_order, strict=True)
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"state of feature {name!r} is not that of {list(transforms)}") from error
-
-
-def _retyped(kind: Any, own: Any) -> State:
-    if isinstance(own, kind):
-        return own
-    made = kind(**own) if isinstance(own, Mapping) else kind(*own)
-    return kind(*(Texts(**each) if isinstance(each, Mapping) else each for each in made))
 
 
 def _told(name: str, chain: _Chain, error: ValueError) -> str:
@@ -742,38 +706,3 @@ def _image(transform: Transform, state: State, counts: Counts) -> Counts:
         width = min(transform.output(state).width, MAX_DISTINCT)
         image = image.update(np.arange(width), np.zeros(width, np.int64))
     return image
-
-
-def _written(state: State) -> Any:
-    if not state:
-        return None
-    return {field: _array(value) for field, value in state._asdict().items()}
-
-
-def _array(value: Any) -> dict[str, Any]:
-    """An array as JSON: Python writes the shortest digits that give back a float64 to the bit."""
-    if isinstance(value, Texts):
-        texts = value.tolist()
-        return {"dtype": "str", "shape": [len(texts)], "data": texts}
-    array = np.asarray(value)
-    if array.dtype.kind == "f":
-        flat = array.astype(np.float64).ravel().tolist()
-        data = [each if np.isfinite(each) else str(each) for each in flat]
-    else:
-        data = array.ravel().tolist()
-    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
-
-
-def _read_back(written: Any, kind: Any) -> State:
-    if written is None:
-        return ()
-    fields: dict[str, Any] = {}
-    for field, given in written.items():
-        data = given["data"]
-        if given["dtype"] == "str":
-            fields[field] = pack([data] if isinstance(data, str) else data)
-            continue
-        if given["dtype"].startswith("float"):
-            data = [float(each) for each in data]
-        fields[field] = np.array(data, given["dtype"]).reshape(given["shape"])
-    return kind(**fields)

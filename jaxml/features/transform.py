@@ -92,6 +92,10 @@ class Transform(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Closures do not pickle; what they were made from does.
+        from jaxml import features  # the package imports this module
+
+        if not hasattr(features, self.name):  # somebody's own transform, as far as it pickles
+            return Transform, tuple(self)
         return _remade, (self.name, dict(self.options))
 
     def __repr__(self) -> str:
@@ -103,7 +107,7 @@ class Transform(NamedTuple):
 
 def _remade(name: str, options: Mapping[str, Any]) -> Transform:
     """The transform that a function of this package makes of such options."""
-    from jaxml import features  # the package imports this module
+    from jaxml import features
 
     return getattr(features, name)(**options)
 

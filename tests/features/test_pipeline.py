@@ -145,9 +145,10 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch():
 def test_state_may_be_an_argument_of_the_program():
     other = PIPELINE.fit(rows(slice(0, N)))
     program = jax.jit(FITTED.apply)
-    equal(program(ENCODED, other.device_state), made())
     equal(program(ENCODED, other.state), made())
-    equal(PIPELINE.apply(ENCODED, other.state), made())  # not fitted itself
+    equal(FITTED.apply(ENCODED, other.device_state), made())
+    far = FeaturePipeline({"far": z_score()})  # not fitted itself
+    equal(far.apply(far.encode(TABLE, other.state), other.state), {"far": made()["far"]})
     with pytest.raises(ValueError, match="not fitted"):
         jax.jit(PIPELINE.apply)(ENCODED, other.state)
     with pytest.raises(ValueError, match="encoded features have shapes"):
