@@ -84,12 +84,12 @@ def check(
         >>> [(found.kind, found.value) for found in check(pipeline, {"miles": [5.0, 2500.0]})]
         [('too_large', 2500.0)]
     """
-    features = {name: np.asarray(values) for name, values in pipeline(columns).items()}
+    encoded = pipeline.encode(columns)
+    features = {name: np.asarray(values) for name, values in pipeline.apply(encoded).items()}
     num_rows = next(iter(features.values())).shape[:1]
     if num_rows == (0,):
         raise ValueError("columns are empty, wanted at least one row")
     hashed = pipeline.hashed(columns)
-    encoded = pipeline.encode(columns)
     findings = []
 
     def found(name: str, kind: Kind, value: Any, limit: float, message: str) -> None:

@@ -111,7 +111,7 @@ def _as_array(values: Any) -> NDArray:
 
 def _is_missing(value: Any) -> bool:
     # pandas' NA compares as neither true nor false; it is told by its name, pandas being no need.
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(value, decimal.Decimal):
         return value.is_nan()

@@ -255,6 +255,8 @@ def make(
         return Counts.empty(0 if exact else MAX_DISTINCT)
 
     def update(counts: Counts, values: ArrayLike) -> Counts:
+        if isinstance(values, jax.core.Tracer):
+            raise ValueError("values is traced, wanted values on the host: fit outside of jit")
         return counts.update(values)
 
     def finished(counts: Counts) -> State:
@@ -263,7 +265,7 @@ def make(
         return jax.tree.map(np.asarray, finish(counts))
 
     def fit(values: ArrayLike) -> State:
-        return finished(empty().update(values))
+        return finished(update(empty(), values))
 
     return Transform(
         fit=fit,

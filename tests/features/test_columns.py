@@ -44,6 +44,7 @@ def same(a, b):
         ([decimal.Decimal("1.5"), decimal.Decimal("nan"), 2], [1.5, np.nan, 2], [0, 1, 0], False),
         ([fractions.Fraction(1, 4)], [0.25], [0], False),
         ([None, None], [np.nan, np.nan], [1, 1], False),
+        ([1.0, np.ma.masked], [1, np.nan], [0, 1], False),
         ([], [], [], False),
         ("UA", "UA", 0, True),
         (3, 3, 0, False),
