@@ -10,7 +10,6 @@ that a value on a boundary still goes right.
 Source: Google's Machine Learning Crash Course, "Numerical data: Binning".
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxml.features.columns import Counts, numbers
+from jaxml.features.options import integer
 from jaxml.features.scaling import quantile
 from jaxml.features.transform import Output, Transform, make, run, split
 
@@ -91,7 +91,10 @@ def bucketize(boundaries: Sequence[float]) -> Transform:
         >>> transform.apply(transform.fit([5.0]), [-1, 0, 9.9, 10, float("nan")])
         array([0, 1, 1, 2, 3], dtype=int32)
     """
-    edges = np.asarray(boundaries, np.float64)
+    try:
+        edges = np.asarray(boundaries, np.float64)
+    except (TypeError, ValueError):
+        edges = np.zeros(0)
     if (
         edges.ndim != 1
         or not edges.size
@@ -131,7 +134,7 @@ def quantile_buckets(num_buckets: int) -> Transform:
         >>> transform.apply(transform.fit([1, 2, 3, 1000]), [1, 2.5, 1000])
         array([0, 1, 1], dtype=int32)
     """
-    _check(num_buckets)
+    num_buckets = integer("num_buckets", num_buckets, 1)
 
     def finish(counts: Counts) -> Buckets:
         values, often = counts.numbers()
@@ -162,7 +165,7 @@ def uniform_buckets(num_buckets: int) -> Transform:
         >>> transform.apply(transform.fit([0, 1, 8]), [-3, 1, 2, 8])
         array([0, 0, 1, 3], dtype=int32)
     """
-    _check(num_buckets)
+    num_buckets = integer("num_buckets", num_buckets, 1)
 
     def finish(counts: Counts) -> Buckets:
         values, _ = counts.numbers()
@@ -172,8 +175,3 @@ def uniform_buckets(num_buckets: int) -> Transform:
         return Buckets(edges[(edges > values[0]) & (edges <= values[-1])])
 
     return _buckets("uniform_buckets", {"num_buckets": num_buckets}, finish)
-
-
-def _check(num_buckets: int) -> None:
-    if num_buckets < 1 or not math.isfinite(num_buckets) or num_buckets != int(num_buckets):
-        raise ValueError(f"num_buckets is {num_buckets}, wanted an integer of at least 1")

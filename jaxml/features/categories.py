@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from jaxml.features import hashing
 from jaxml.features.columns import Column, Counts, read
+from jaxml.features.options import integer, optional_integer
+from jaxml.features.texts import Texts, pack
 from jaxml.features.transform import Output, Transform, make, run
 
 __all__ = ["hash_buckets", "hashes", "one_hot", "vocabulary"]
@@ -59,8 +61,8 @@ class Vocabulary(NamedTuple):
     """Of `vocabulary`.
 
     Attributes:
-        terms: [V] texts, int64, uint64 or float64: the categories, in falling frequency, those as
-            frequent in rising order.
+        terms: V `Texts`, or [V] int64, uint64 or float64: the categories, in falling frequency, those
+            as frequent in rising order; `terms.tolist()` lists them.
         counts: [V] int64, how often each occurred.
     """
 
@@ -93,61 +95,59 @@ def vocabulary(max_size: int | None = None, num_oov: int = 1, *, min_count: int 
         >>> transform.apply(transform.fit(["UA", "B6", "UA", "AA"]), ["UA", "AA", "DL", None])
         array([0, 1, 2, 3], dtype=int32)
     """
-    if max_size is not None and max_size < 1:
-        raise ValueError(f"max_size is {max_size}, wanted None or at least 1")
-    if num_oov < 1:
-        raise ValueError(f"num_oov is {num_oov}, wanted at least 1")
-    if min_count < 1:
-        raise ValueError(f"min_count is {min_count}, wanted at least 1")
+    max_size = optional_integer("max_size", max_size, 1)
+    num_oov = integer("num_oov", num_oov, 1)
+    min_count = integer("min_count", min_count, 1)
 
     def finish(counts: Counts) -> Vocabulary:
         if counts.texts:
             known = sorted(counts.texts.items(), key=lambda item: (-item[1], item[0]))
-            terms = np.array([term for term, _ in known])
-            often = np.array([count for _, count in known], np.int64)
-        else:
-            order = np.lexsort((counts.values, -counts.counts))
-            terms, often = counts.values[order], counts.counts[order]
-        if not len(terms):
+            kept = [(term, often) for term, often in known if often >= min_count][:max_size]
+            often = np.array([count for _, count in kept], np.int64)
+            return Vocabulary(pack([term for term, _ in kept]), often)
+        if not len(counts.values):
             raise ValueError(
                 f"values has no category among {counts.total} rows, wanted at least one"
             )
-        keep = often >= min_count
-        return Vocabulary(terms[keep][:max_size], often[keep][:max_size])
+        order = np.lexsort((counts.values, -counts.counts))
+        order = order[counts.counts[order] >= min_count][:max_size]
+        return Vocabulary(counts.values[order], counts.counts[order])
 
     # Looking up needs an index, which is made once for each state and kept while it is in use.
     indices: dict[int, tuple[Any, Any]] = {}
 
-    def index_of(terms: NDArray) -> Any:
-        kept = indices.get(id(terms))
-        if kept is None or kept[0] is not terms:
+    def index_of(terms: Any) -> Any:
+        leaf = terms.utf8 if isinstance(terms, Texts) else terms
+        kept = indices.get(id(leaf))
+        if kept is None or kept[0] is not leaf:
             made: Any
-            if terms.dtype.kind == "U":
+            if isinstance(terms, Texts):
                 made = {term: rank for rank, term in enumerate(terms.tolist())}
             else:
-                made = np.argsort(terms, kind="stable")
+                numbers = _wide(np.asarray(terms))
+                made = numbers, np.argsort(numbers, kind="stable")
             indices.clear()
-            indices[id(terms)] = kept = (terms, made)
+            indices[id(leaf)] = kept = (leaf, made)
         return kept[1]
 
     def apply(state: Vocabulary, values: Any) -> NDArray[np.int32]:
         column = read(on_host(values, "values"))
-        terms = np.asarray(state.terms)
-        size = len(terms)
-        texts = terms.dtype.kind == "U"
+        size = len(state.counts)
+        texts = isinstance(state.terms, Texts)
         if column.is_text != texts and size and not column.missing.all():
             first = column.values[~column.missing].ravel()[:1].tolist()[0]
             raise ValueError(
                 f"values holds {first!r}, wanted {'text' if texts else 'numbers'} "
-                f"such as {terms[:1].tolist()[0]!r}"
+                f"such as {state.terms.tolist()[0]!r}"
             )
         if texts or not size:
-            index = index_of(terms) if size else {}
+            index = index_of(state.terms) if size else {}
             flat = column.values.ravel().tolist()
             ids = np.fromiter((index.get(each, -1) for each in flat), np.int32, len(flat))
             ids = ids.reshape(column.values.shape)
         else:
-            ids = _look_up(terms, index_of(terms), column)
+            terms, order = index_of(state.terms)
+            ids = _look_up(terms, order, column)
         unseen = (ids < 0) & ~column.missing
         if num_oov == 1 or not unseen.any():
             ids = np.where(unseen, size, ids)
@@ -158,7 +158,7 @@ def vocabulary(max_size: int | None = None, num_oov: int = 1, *, min_count: int 
         return np.where(column.missing, size + num_oov, ids).astype(np.int32)
 
     def output(state: Vocabulary) -> Output:
-        size = len(state.terms)
+        size = len(state.counts)
         return Output(size + num_oov + 1, out_of_vocabulary=(size, size + num_oov))
 
     return make(
@@ -172,6 +172,11 @@ def vocabulary(max_size: int | None = None, num_oov: int = 1, *, min_count: int 
         stage="host",
         exact=True,
     )
+
+
+def _wide(terms: NDArray) -> NDArray:
+    """Terms in 64 bits, of which JAX leaves 32."""
+    return terms.astype({"i": np.int64, "u": np.uint64, "f": np.float64}[terms.dtype.kind])
 
 
 def _look_up(terms: NDArray, order: NDArray[np.int64], column: Column) -> NDArray[np.int32]:
@@ -220,7 +225,7 @@ def hash_buckets(num_buckets: int, *, seed: int = 0) -> Transform:
         >>> transform.apply(transform.fit(["N14228"]), ["N14228", "N24211", ""])
         array([ 743,  345, 1000], dtype=int32)
     """
-    check_buckets(num_buckets, seed)
+    num_buckets, seed = num_buckets_and_seed(num_buckets, seed)
 
     def apply(state: tuple[()], values: Any) -> NDArray[np.int32]:
         column = read(on_host(values, "values"))
@@ -240,12 +245,9 @@ def hash_buckets(num_buckets: int, *, seed: int = 0) -> Transform:
     )
 
 
-def check_buckets(num_buckets: int, seed: int) -> None:
-    """Refuses a number of buckets or a seed that cannot be."""
-    if not 1 <= num_buckets < 2**31 - 1:
-        raise ValueError(f"num_buckets is {num_buckets}, wanted 1 to 2³¹ - 2")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed}, wanted 0 to 2⁶⁴ - 1")
+def num_buckets_and_seed(num_buckets: int, seed: int) -> tuple[int, int]:
+    """Both as Python ints; refuses what they cannot be."""
+    return integer("num_buckets", num_buckets, 1, 2**31 - 2), integer("seed", seed, 0, 2**64 - 1)
 
 
 class OneHot(NamedTuple):
@@ -278,8 +280,7 @@ def one_hot(depth: int | None = None) -> Transform:
         Array([[0., 0., 1.],
                [0., 0., 0.]], dtype=float32)
     """
-    if depth is not None and depth < 1:
-        raise ValueError(f"depth is {depth}, wanted None or at least 1")
+    depth = optional_integer("depth", depth, 1)
 
     def finish(counts: Counts) -> OneHot:
         if depth is not None:

@@ -54,7 +54,8 @@ def check(
 
     - not_finite: the share of rows with a NaN or an infinity in the feature.
     - out_of_range: the share of rows outside the range that the transform promises ([low, high] of
-      `linear_scaling`): the table is not like the one that was fitted on.
+      `linear_scaling`), or whose id `one_hot` has no place for: the table is not like the one that was
+      fitted on.
     - too_large: the greatest magnitude, where no range is promised. A number of 2,000 beside one of
       0.5 makes the learning rate fit neither.
     - constant: all rows alike (of two rows or more); nothing can be learned from it.
@@ -83,12 +84,12 @@ def check(
         >>> [(found.kind, found.value) for found in check(pipeline, {"miles": [5.0, 2500.0]})]
         [('too_large', 2500.0)]
     """
-    features = {name: np.asarray(values) for name, values in pipeline(columns).items()}
+    encoded = pipeline.encode(columns)
+    features = {name: np.asarray(values) for name, values in pipeline.apply(encoded).items()}
     num_rows = next(iter(features.values())).shape[:1]
     if num_rows == (0,):
         raise ValueError("columns are empty, wanted at least one row")
     hashed = pipeline.hashed(columns)
-    encoded = pipeline.encode(columns)
     findings = []
 
     def found(name: str, kind: Kind, value: Any, limit: float, message: str) -> None:
@@ -96,7 +97,9 @@ def check(
 
     for name, values in features.items():
         output = pipeline.output(name)
-        rows = values.reshape(-1, 1) if values.ndim < 2 else values
+        transforms = pipeline.chain(name)[1]
+        is_vector = bool(transforms) and transforms[-1].gives == "vector"
+        rows = values.reshape(-1, values.shape[-1] if is_vector else 1)
         finite = np.isfinite(rows)
         lost = 1 - finite.all(1).mean()
         if lost > max_not_finite:
@@ -117,6 +120,14 @@ def check(
                         name, "out_of_range", share, max_out_of_range,
                         f"{share:.1%} of the rows lie outside [{output.low:g}, {output.high:g}], from "
                         f"{some.min():.3g} to {some.max():.3g}: fit on data like this, or clip first",
+                    )  # fmt: skip
+            if is_vector:
+                nowhere = 1 - rows.any(1).mean()
+                if nowhere > max_out_of_range:
+                    found(
+                        name, "out_of_range", nowhere, max_out_of_range,
+                        f"{nowhere:.1%} of the rows are vectors of zeros, their ids being none of the "
+                        f"{output.width}: fit on data like this, or put a vocabulary before one_hot",
                     )  # fmt: skip
             largest = np.abs(some).max()
             promised = max(abs(output.low), abs(output.high)) if bounded else 0.0

@@ -7,6 +7,9 @@ multiset under the first.
 """
 
 import collections
+import datetime
+import decimal
+import fractions
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -42,7 +45,7 @@ def read(values: ArrayLike, name: str = "values") -> Column:
     """Values of any usual kind as a `Column`.
 
     Missing are NaN, None, NaT, the empty text and what is masked (`numpy.ma`). Booleans are read as 0
-    and 1, times (datetime64) as seconds since 1970 and durations as seconds, bytes as UTF-8.
+    and 1, times (dates, too) as seconds since 1970 in UTC and durations as seconds, bytes as UTF-8.
 
     Args:
         values: an array, a list or a scalar; of any shape, of numbers, text, times, or objects that
@@ -82,7 +85,10 @@ def read(values: ArrayLike, name: str = "values") -> Column:
         unit = array.astype(f"{kind}8[us]").astype(np.int64)
         return Column(np.where(nat, np.nan, unit / 1e6), nat)
     if kind == "S":
-        array = np.char.decode(array, "utf-8")
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError:
+            return _read_objects(array.astype(object), name)  # which knows the row
         kind = "U"
     if kind == "U":
         return Column(array, array == "")
@@ -105,8 +111,10 @@ def _as_array(values: Any) -> NDArray:
 
 def _is_missing(value: Any) -> bool:
     # pandas' NA compares as neither true nor false; it is told by its name, pandas being no need.
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
+    if isinstance(value, decimal.Decimal):
+        return value.is_nan()
     if isinstance(value, np.datetime64 | np.timedelta64):
         return bool(np.isnat(value))
     return isinstance(value, float | np.floating) and math.isnan(value)
@@ -125,28 +133,37 @@ def _read_objects(array: NDArray, name: str) -> Column:
             as_text = any(isinstance(item, str | bytes) for item in items) and empty
             return Column(np.full(array.shape, "" if as_text else np.nan), gone)
         texts = [
-            "" if lost else item if isinstance(item, str) else item.decode()
-            for item, lost in zip(items, missing, strict=True)
+            "" if lost else item if isinstance(item, str) else _decoded(item, name, row)
+            for row, (item, lost) in enumerate(zip(items, missing, strict=True))
         ]
         filled = np.empty(len(items), object)
         filled[:] = texts
         return Column(filled.reshape(array.shape), gone)
-    times = (np.datetime64, np.timedelta64)
-    if all(isinstance(item, times) or hasattr(item, "isoformat") for item in present):
-        stamps = [
-            np.datetime64("NaT") if lost else item
-            for item, lost in zip(items, missing, strict=True)
-        ]
-        return read(np.array(stamps, "M8[us]").reshape(array.shape), name)
-    numeric = (bool, int, float, np.number, np.bool_)
+    for types, unit in (
+        (
+            (np.datetime64, datetime.date),
+            "M8[us]",
+        ),  # a datetime is a date, and so is pandas' Timestamp
+        ((np.timedelta64, datetime.timedelta), "m8[us]"),
+    ):
+        if all(isinstance(item, types) for item in present):
+            times = [
+                np.array("NaT", unit) if lost else _without_zone(item)
+                for item, lost in zip(items, missing, strict=True)
+            ]
+            return read(np.array(times, unit).reshape(array.shape), name)
+    numeric = (bool, int, float, np.number, np.bool_, decimal.Decimal, fractions.Fraction)
+    first = present[0]
     for row, item in enumerate(items):
         if not missing[row] and not isinstance(item, numeric):
-            other = next(each for each in present if type(each) is not type(item) or each is item)
+            others = [each for each in present if type(each) is not type(item)]
+            beside = f" beside {others[0]!r}" if others else f", a {type(first).__name__}"
             raise ValueError(
-                f"{name} holds {item!r} at row {row} beside {other!r}, "
-                "wanted all numbers or all text, and None or NaN for what is missing"
+                f"{name} holds {item!r} at row {row}{beside}, wanted all numbers, all text or all "
+                "times, and None or NaN for what is missing"
             )
-    whole = [not isinstance(item, float | np.floating) for item in present]
+    fractional = (float, np.floating, decimal.Decimal, fractions.Fraction)
+    whole = [not isinstance(item, fractional) for item in present]
     if all(whole):
         integers = [0 if lost else int(item) for item, lost in zip(items, missing, strict=True)]
         if not -(2**63) <= min(integers) <= max(integers) < 2**64:
@@ -155,6 +172,20 @@ def _read_objects(array: NDArray, name: str) -> Column:
         return Column(np.array(integers, dtype).reshape(array.shape), gone)
     floats = [math.nan if lost else float(item) for item, lost in zip(items, missing, strict=True)]
     return Column(np.array(floats, np.float64).reshape(array.shape), gone)
+
+
+def _decoded(item: bytes, name: str, row: int) -> str:
+    try:
+        return item.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} holds {item!r} at row {row}, wanted text in UTF-8") from error
+
+
+def _without_zone(item: Any) -> Any:
+    """A time with a zone as UTC, which is what NumPy's times are."""
+    if getattr(item, "tzinfo", None) is None:
+        return item
+    return item.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
 def numbers(values: ArrayLike, name: str = "values") -> NDArray[np.float64]:

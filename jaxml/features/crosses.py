@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml.features import hashing
-from jaxml.features.categories import check_buckets, hashes
+from jaxml.features.categories import hashes, num_buckets_and_seed
 from jaxml.features.columns import Counts
 from jaxml.features.transform import Output, Transform, make
 
@@ -68,10 +68,15 @@ def cross(columns: Sequence[str], num_buckets: int, *, seed: int = 0) -> Transfo
         >>> transform.apply(transform.fit(table), table)
         array([822, 818, 757], dtype=int32)
     """
-    if isinstance(columns, str) or len(columns) < 2:
+    if isinstance(columns, str) or not np.iterable(columns):
         raise ValueError(f"columns is {columns!r}, wanted at least two names")
+    for name in columns:
+        if not isinstance(name, str):
+            raise ValueError(f"columns holds {name!r}, wanted names of columns or features")
     names = [str(name) for name in columns]
-    check_buckets(num_buckets, seed)
+    if len(names) < 2:
+        raise ValueError(f"columns is {columns!r}, wanted at least two names")
+    num_buckets, seed = num_buckets_and_seed(num_buckets, seed)
 
     def parts(values: Any) -> list[Any]:
         if isinstance(values, Mapping):

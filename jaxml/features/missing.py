@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxml.features.columns import Column, Counts, read
+from jaxml.features.options import number
 from jaxml.features.scaling import moments, quantile
+from jaxml.features.texts import Texts, pack
 from jaxml.features.transform import Output, Pair, Transform, halves, make, on_device, run, split
 
 __all__ = ["imputation", "missing_indicator"]
@@ -63,7 +65,7 @@ class Fill(NamedTuple):
     """Of `imputation`.
 
     Attributes:
-        value: float64 scalar, or a text; what goes into the gaps.
+        value: float64 scalar, or one text as `Texts`; what goes into the gaps.
     """
 
     value: Any
@@ -95,15 +97,19 @@ def imputation(strategy: Strategy = "median", value: float | str | None = None) 
         raise ValueError(
             f"value is {value!r} with strategy {strategy!r}, wanted it with 'constant' alone"
         )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"value is {value}, wanted a finite number or a text")
+    if isinstance(value, str):
+        value = str(value)
+    elif value is not None:
+        value = number("value", value)
+        if math.isinf(value):
+            raise ValueError(f"value is {value}, wanted a finite number or a text")
 
     def finish(counts: Counts) -> Fill:
         if strategy == "constant":
-            return Fill(np.array(value) if isinstance(value, str) else np.float64(value))
+            return Fill(pack([value]) if isinstance(value, str) else np.float64(value))
         if strategy == "most_frequent" and counts.texts:
             # Of the texts that are as frequent, the first by code points.
-            return Fill(np.array(_most_frequent(counts.texts)))
+            return Fill(pack([_most_frequent(counts.texts)]))
         values, often = counts.numbers()
         if strategy == "most_frequent":
             return Fill(np.float64(values[np.argmax(often)]))
@@ -118,14 +124,14 @@ def imputation(strategy: Strategy = "median", value: float | str | None = None) 
             rest = None if values.low is None else xp.where(gone, low, values.low)
             return Pair(xp.where(gone, high, values.high), rest)
         column = read(values)
-        texts = np.asarray(state.value).dtype.kind == "U"
+        texts = isinstance(state.value, Texts)
         if texts != column.is_text and not column.missing.all():
             first = column.values[~column.missing].tolist()[0]
             raise ValueError(
                 f"values holds {first!r}, wanted {'text' if texts else 'numbers'} as in fitting"
             )
         if texts:
-            filled = np.where(column.missing, state.value, column.values)
+            filled = np.where(column.missing, np.array(state.value.tolist()[0]), column.values)
             return Column(filled, np.zeros(filled.shape, bool))
         whole = column.values.dtype.kind in "iu" and float(state.value).is_integer()
         # Integers stay integers, which hold more digits than a float.

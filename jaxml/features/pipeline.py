@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxml.features import binning, categories, crosses, missing, scaling
+from jaxml.features import categories, crosses, storage
 from jaxml.features.columns import MAX_DISTINCT, Column, Counts, read
 from jaxml.features.transform import Output, Pair, State, Transform, opaque, split
 from jaxml.types import Array
@@ -27,25 +27,6 @@ __all__ = ["FeaturePipeline", "Gathered", "Spec"]
 
 Spec: TypeAlias = Transform | Sequence[Transform] | tuple[str, Transform | Sequence[Transform]]
 """A chain of transforms of the column of the feature's own name, or (column, chain)."""
-
-# What a saved pipeline is remade from: constructor and class of the state by a transform's name.
-_KINDS: dict[str, tuple[Callable[..., Transform], Any]] = {
-    "bucketize": (binning.bucketize, binning.Buckets),
-    "clipping": (scaling.clipping, scaling.Bounds),
-    "cross": (crosses.cross, None),
-    "hash_buckets": (categories.hash_buckets, None),
-    "imputation": (missing.imputation, missing.Fill),
-    "interpolated_buckets": (scaling.interpolated_buckets, scaling.Interpolated),
-    "linear_scaling": (scaling.linear_scaling, scaling.Linear),
-    "log_scaling": (scaling.log_scaling, scaling.Log),
-    "missing_indicator": (missing.missing_indicator, None),
-    "one_hot": (categories.one_hot, categories.OneHot),
-    "quantile_buckets": (binning.quantile_buckets, binning.Buckets),
-    "robust_scaling": (scaling.robust_scaling, scaling.ZScore),
-    "uniform_buckets": (binning.uniform_buckets, binning.Buckets),
-    "vocabulary": (categories.vocabulary, categories.Vocabulary),
-    "z_score": (scaling.z_score, scaling.ZScore),
-}
 
 _FORMAT = 1
 
@@ -120,8 +101,8 @@ class FeaturePipeline:
 
     Example:
         >>> table = {"distance": [200, 1200, 4200], "carrier": ["UA", "B6", "UA"]}
-        >>> chains = {"distance": scaling.linear_scaling(),
-        ...           "carrier": [categories.vocabulary(), categories.one_hot()]}
+        >>> from jaxml.features import linear_scaling, one_hot, vocabulary
+        >>> chains = {"distance": linear_scaling(), "carrier": [vocabulary(), one_hot()]}
         >>> fitted = FeaturePipeline(chains).fit(table)
         >>> fitted({"distance": [1200], "carrier": ["DL"]})
         {'distance': Array([0.25], dtype=float32), 'carrier': Array([[0., 0., 1., 0.]], dtype=float32)}
@@ -130,13 +111,17 @@ class FeaturePipeline:
     def __init__(
         self, features: Mapping[str, Spec], *, state: Mapping[str, Sequence[State]] | None = None
     ) -> None:
+        if not isinstance(features, Mapping):
+            raise ValueError(f"features is {features!r}, wanted a mapping of names to transforms")
         if not features:
             raise ValueError("features is empty, wanted at least one")
         self._chains = {name: _chain(name, spec) for name, spec in features.items()}
         for name in self._chains:
             self._check_no_circle(name, ())
-        self._state = None if state is None else {name: tuple(state[name]) for name in features}
+        self._state: dict[str, tuple[State, ...]] | None = None
         self._program: Callable[..., dict[str, Any]] | None = None  # compiled once a shape
+        if state is not None:
+            self._state = self.with_state(state)._state
 
     def __repr__(self) -> str:
         told = ", ".join(
@@ -162,7 +147,7 @@ class FeaturePipeline:
                 transform cannot be fitted on it; the message names the feature and the column.
         """
         gathered = self.empty()
-        tables: Iterable[Any] = [data] if hasattr(data, "keys") else data
+        tables: Iterable[Any] = data if _column_names(data) is None else [data]
         for columns in tables:
             gathered = self.update(gathered, columns)
         return self.finish(gathered)
@@ -205,12 +190,26 @@ class FeaturePipeline:
                 raise ValueError(_told(name, chain, error)) from error
         return self.with_state(state)
 
-    def with_state(self, state: Mapping[str, Sequence[State]]) -> "FeaturePipeline":
-        """The same features with another state."""
+    def with_state(self, state: Mapping[str, Any]) -> "FeaturePipeline":
+        """The same features with another state.
+
+        Args:
+            state: as from `state`, or what a checkpoint makes of it that keeps no types: mappings of
+                field names (and "0", "1", … for places in a chain), or sequences, for the tuples.
+
+        Raises:
+            ValueError: a feature is missing, or its state is that of another chain.
+        """
         made = object.__new__(FeaturePipeline)
         made._chains, made._program = self._chains, None
-        made._state = {name: tuple(state[name]) for name in self._chains}
+        made._state = {
+            name: storage.typed(name, chain.transforms, _of_feature(state, name))
+            for name, chain in self._chains.items()
+        }
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_program": None}  # a compiled program does not travel
 
     @property
     def state(self) -> dict[str, tuple[State, ...]]:
@@ -221,11 +220,14 @@ class FeaturePipeline:
 
     # Use.
 
-    def encode(self, columns: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
+    def encode(
+        self, columns: Mapping[str, ArrayLike], state: Mapping[str, Any] | None = None
+    ) -> dict[str, NDArray]:
         """The host's stage: columns to int32 ids and float32 numbers.
 
         Args:
             columns: by name, [B] each, or a scalar each for a single row; more of them do no harm.
+            state: None for this pipeline's own.
 
         Returns:
             For each feature int32 [B] if it has become ids, else float32 [B], or [B, 2] where one
@@ -234,6 +236,16 @@ class FeaturePipeline:
         Raises:
             ValueError: a column is missing, of unlike length, or of another type than in fitting.
         """
+        if state is not None:
+            return self.with_state(state).encode(columns)
+        return self._encode(columns)
+
+    def _encode(
+        self,
+        columns: Mapping[str, ArrayLike],
+        hashed: dict[str, tuple[NDArray, NDArray]] | None = None,
+    ) -> dict[str, NDArray]:
+        """`encode`, which fills `hashed`, if there is one, with keys and buckets."""
         state = self.state
         table = _Table(columns, self._columns())
         done: dict[str, Any] = {}
@@ -253,8 +265,14 @@ class FeaturePipeline:
                 if transform.name == "cross":
                     named = {part: component(name, part) for part in chain.parts or ()}
                     values = transform.apply(own, named)
+                    if hashed is not None:
+                        keys = crosses.keys(list(named.values()), transform.options["seed"])
+                        hashed[name] = keys, values
                 else:
-                    values = apply_on_host(transform, own, values)
+                    made = apply_on_host(transform, own, values)
+                    if hashed is not None and transform.name == "hash_buckets":
+                        hashed[name] = categories.hashes(values), made
+                    values = made
             return values
 
         def component(name: str, part: str) -> Any:
@@ -269,7 +287,7 @@ class FeaturePipeline:
                 encoded[name] = categories.as_ids(values)
             else:
                 try:
-                    pair = split(values, self._is_fine(name))
+                    pair = split(values, _is_fine(chain, state[name][chain.num_host :]))
                 except ValueError as error:
                     raise ValueError(_told(name, chain, error)) from error
                 both = pair.low is not None
@@ -283,32 +301,64 @@ class FeaturePipeline:
 
         Args:
             encoded: as from `encode`, of any leading shape.
-            state: None for this pipeline's own. What the device needs, `device_state`, may be passed
-                instead, so that a program is compiled once for many fits.
+            state: None for this pipeline's own. Another fit's `state`, or its `device_state`, makes the
+                state an argument of a program that is compiled once for many fits; where it is traced,
+                the pipeline's own says which numbers come in two halves.
 
         Returns:
             For each feature int32 [*B] ids, a float32 [*B] number, or a float32 [*B, depth] vector;
             the same bits for a row alone and in a batch.
 
         Raises:
-            ValueError: a feature is missing.
+            ValueError: a feature is missing, or features are of unlike shape.
         """
+        own = self.device_state if state is None else self._device_part(state)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(own))
+        known = self.device_state if traced else own
+        fine = tuple(name for name, chain in self._chains.items() if _is_fine(chain, known[name]))
+        values = {}
         for name in self._chains:
             if name not in encoded:
                 raise ValueError(f"encoded has no feature {name!r}, wanted {list(self._chains)}")
-        own = self.device_state if state is None else {name: state[name] for name in self._chains}
+            values[name] = encoded[name]
+            if name in fine and np.shape(values[name])[-1:] != (2,):
+                raise ValueError(
+                    f"feature {name!r} has shape {np.shape(values[name])}, wanted [..., 2]: the two "
+                    "halves of a number, as `encode` gives them with this state"
+                )
+        shapes = {
+            name: np.shape(each)[: -1 if name in fine else None] for name, each in values.items()
+        }
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"encoded features have shapes {shapes}, wanted one")
         if self._program is None:
-            self._program = jax.jit(self._apply)
-        made = self._program({name: encoded[name] for name in self._chains}, own)
+            self._program = jax.jit(self._apply, static_argnums=2)
+        made = self._program(values, own, fine)
         return {name: made[name] for name in self._chains}  # jit sorts
 
+    def _device_part(self, state: Mapping[str, Any]) -> dict[str, tuple[State, ...]]:
+        """What `apply` reads of a state, or of a `device_state`."""
+        parts = {}
+        for name, chain in self._chains.items():
+            own, rest = _of_feature(state, name), chain.transforms[chain.num_host :]
+            whole = len(own) == len(chain.transforms)
+            parts[name] = (
+                storage.typed(name, chain.transforms, own)[chain.num_host :]
+                if whole
+                else storage.typed(name, rest, own)
+            )
+        return parts
+
     def _apply(
-        self, encoded: Mapping[str, Any], own: Mapping[str, Sequence[State]]
+        self,
+        encoded: Mapping[str, Any],
+        own: Mapping[str, Sequence[State]],
+        fine: tuple[str, ...],
     ) -> dict[str, Any]:
         features = {}
         for name, chain in self._chains.items():
             values: Any = jnp.asarray(encoded[name])
-            if self._is_fine(name):
+            if name in fine:
                 values = Pair(values[..., 0], values[..., 1])
             for transform, each in zip(chain.transforms[chain.num_host :], own[name], strict=True):
                 if transform.name != "one_hot" and not isinstance(values, Pair):
@@ -349,20 +399,8 @@ class FeaturePipeline:
 
         Rows of one bucket and different keys are what a model cannot tell apart.
         """
-        encoded, table = self.encode(columns), _Table(columns, self._columns())
-        found = {}
-        for name, chain in self._chains.items():
-            if chain.parts:
-                parts = [
-                    encoded[part] if part != name and self._gives_ids(part) else table[part]
-                    for part in chain.parts
-                ]
-                found[name] = (
-                    crosses.keys(parts, chain.transforms[0].options["seed"]),
-                    encoded[name],
-                )
-            elif any(each.name == "hash_buckets" for each in chain.transforms):
-                found[name] = (categories.hashes(table[chain.column]), encoded[name])
+        found: dict[str, tuple[NDArray, NDArray]] = {}
+        self._encode(columns, found)
         return found
 
     # What it is.
@@ -430,7 +468,11 @@ class FeaturePipeline:
                     "name": name,
                     "column": chain.column,
                     "transforms": [
-                        {"name": each.name, "options": dict(each.options), "state": _written(own)}
+                        {
+                            "name": each.name,
+                            "options": dict(each.options),
+                            "state": storage.written(own),
+                        }
                         for each, own in zip(chain.transforms, state[name], strict=True)
                     ],
                 }
@@ -452,11 +494,13 @@ class FeaturePipeline:
         for feature in written["features"]:
             chain, states = [], []
             for each in feature["transforms"]:
-                if each["name"] not in _KINDS:
-                    raise ValueError(f"transform is {each['name']!r}, wanted one of {list(_KINDS)}")
-                constructor, kind = _KINDS[each["name"]]
+                if each["name"] not in storage.KINDS:
+                    raise ValueError(
+                        f"transform is {each['name']!r}, wanted one of {list(storage.KINDS)}"
+                    )
+                constructor, kind = storage.KINDS[each["name"]]
                 chain.append(constructor(**each["options"]))
-                states.append(_read_back(each["state"], kind))
+                states.append(storage.read_back(each["state"], kind))
             features[feature["name"]] = (feature["column"], chain)
             state[feature["name"]] = states
         return cls(features, state=state)
@@ -502,18 +546,6 @@ class FeaturePipeline:
             if part != name and self._gives_ids(part):
                 self._check_no_circle(part, (*above, name))
 
-    def _is_fine(self, name: str) -> bool:
-        """Whether the device's part of a chain needs both halves of a number."""
-        chain = self._chains[name]
-        for transform, own in zip(
-            chain.transforms[chain.num_host :], self.state[name][chain.num_host :], strict=True
-        ):
-            if bool(getattr(own, "fine", False)):
-                return True
-            if transform.stage != "either":  # what passes both halves on
-                return False
-        return False
-
     def _labels(self, name: str) -> list[str]:
         chain, states = self._chains[name], self.state[name]
         width = self.output(name).width
@@ -523,15 +555,45 @@ class FeaturePipeline:
             if transform.gives == "id"
         ]
         if before and before[-1][0].name == "vocabulary":
-            terms = [str(term) for term in np.asarray(before[-1][1].terms).tolist()]
+            terms = [str(term) for term in before[-1][1].terms.tolist()]
             num_oov = before[-1][0].options["num_oov"]
             others = ["?"] if num_oov == 1 else [f"?{i}" for i in range(num_oov)]
             return [*terms, *others, "missing"][:width]
         return [str(i) for i in range(width)]
 
 
+def _is_fine(chain: _Chain, device: Sequence[State]) -> bool:
+    """Whether the device's part of a chain, of that state, needs both halves of a number."""
+    for transform, own in zip(chain.transforms[chain.num_host :], device, strict=True):
+        if bool(getattr(own, "fine", False)):
+            return True
+        if transform.stage != "either":  # what passes both halves on
+            return False
+    return False
+
+
+def _of_feature(state: Mapping[str, Any], name: str) -> Any:
+    if not isinstance(state, Mapping) or name not in state:
+        raise ValueError(f"state has no feature {name!r}")
+    return state[name]
+
+
 def _told(name: str, chain: _Chain, error: ValueError) -> str:
     return f"feature {name!r} of column {chain.column!r}: {error}"
+
+
+def _column_names(table: Any) -> list[str] | None:
+    """Of a mapping, a data frame (pandas, polars), an Arrow table or a structured array; else None."""
+    if hasattr(table, "keys"):
+        return list(table.keys())
+    for names in (
+        getattr(getattr(table, "dtype", None), "names", None),
+        getattr(table, "column_names", None),
+        getattr(table, "columns", None),
+    ):
+        if names is not None and all(isinstance(name, str) for name in names):
+            return list(names)
+    return None
 
 
 class _Table:
@@ -539,8 +601,13 @@ class _Table:
 
     def __init__(self, columns: Mapping[str, ArrayLike], names: Sequence[str]) -> None:
         self._columns: dict[str, Column] = {}
+        present = _column_names(columns)
+        if present is None:
+            raise ValueError(
+                f"columns is a {type(columns).__name__}, wanted a mapping of names to arrays"
+            )
         for name in names:
-            if name not in columns:
+            if name not in present:
                 raise ValueError(f"columns has no {name!r}, wanted {list(names)}")
             self._columns[name] = read(columns[name], f"column {name!r}")
         shapes = {name: column.missing.shape for name, column in self._columns.items()}
@@ -565,6 +632,8 @@ def _chain(name: str, spec: Spec) -> _Chain:
         if len(given) != 2:
             raise ValueError(f"feature {name!r} is {given!r}, wanted (column, transforms)")
         column, given = given
+    if not isinstance(given, Transform | Sequence):
+        raise ValueError(f"feature {name!r} is {given!r}, wanted transforms")
     transforms: tuple[Transform, ...] = (given,) if isinstance(given, Transform) else tuple(given)
     gives = "raw"
     for place, transform in enumerate(transforms):
@@ -639,32 +708,3 @@ def _image(transform: Transform, state: State, counts: Counts) -> Counts:
         width = min(transform.output(state).width, MAX_DISTINCT)
         image = image.update(np.arange(width), np.zeros(width, np.int64))
     return image
-
-
-def _written(state: State) -> Any:
-    if not state:
-        return None
-    return {field: _array(np.asarray(value)) for field, value in state._asdict().items()}
-
-
-def _array(array: NDArray) -> dict[str, Any]:
-    """An array as JSON: Python writes the shortest digits that give back a float64 to the bit."""
-    if array.dtype.kind == "f":
-        flat = array.astype(np.float64).ravel().tolist()
-        data = [each if np.isfinite(each) else str(each) for each in flat]
-    else:
-        data = array.ravel().tolist()
-    dtype = "str" if array.dtype.kind == "U" else array.dtype.name
-    return {"dtype": dtype, "shape": list(array.shape), "data": data}
-
-
-def _read_back(written: Any, kind: Any) -> State:
-    if written is None:
-        return ()
-    fields = {}
-    for field, given in written.items():
-        data = given["data"]
-        if given["dtype"].startswith("float"):
-            data = [float(each) for each in data]
-        fields[field] = np.array(data, given["dtype"]).reshape(given["shape"])
-    return kind(**fields)

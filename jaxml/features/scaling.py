@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml.features.columns import Counts, numbers
+from jaxml.features.options import integer, number, quantile_range
 from jaxml.features.transform import (
     Output,
     Pair,
@@ -179,7 +180,7 @@ def robust_scaling(low_quantile: float = 0.25, high_quantile: float = 0.75) -> T
         >>> transform.apply(transform.fit([0, 1, 2, 3, 1000]), [2, 3])
         Array([0. , 0.5], dtype=float32)
     """
-    _check_quantiles(low_quantile, high_quantile)
+    low_quantile, high_quantile = quantile_range("quantiles", (low_quantile, high_quantile))
     options = {"low_quantile": low_quantile, "high_quantile": high_quantile}
 
     def finish(counts: Counts) -> ZScore:
@@ -237,7 +238,7 @@ def linear_scaling(low: float = 0.0, high: float = 1.0) -> Transform:
         >>> transform.apply(transform.fit([10, 20, 30]), [10, 15, 40])
         Array([-1. , -0.5,  2. ], dtype=float32)
     """
-    low, high = float(low), float(high)
+    low, high = number("low", low), number("high", high)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"low is {low} and high is {high}, wanted finite numbers, low < high")
     bottom, top = np.float32(low), np.float32(high)
@@ -312,9 +313,9 @@ def log_scaling(shift: float | None = None) -> Transform:
         >>> transform.apply(transform.fit([0, 1, 9]), [0, -5, 99])  # the least is 0: ln(1 + x)
         Array([0.       , 0.       , 4.6051702], dtype=float32)
     """
-    if shift is not None and not (0 <= shift < math.inf):
+    given = None if shift is None else number("shift", shift)
+    if given is not None and not 0 <= given < math.inf:
         raise ValueError(f"shift is {shift}, wanted None or a number of at least 0")
-    given = None if shift is None else float(shift)
 
     def finish(counts: Counts) -> Log:
         values, often = _finite(counts)
@@ -386,12 +387,11 @@ def clipping(
     if quantiles is not None:
         if low is not None or high is not None:
             raise ValueError(f"quantiles is {quantiles} beside low or high, wanted one of both")
-        _check_quantiles(*quantiles)
-        quantiles = (float(quantiles[0]), float(quantiles[1]))
+        quantiles = quantile_range("quantiles", quantiles)
     elif low is None and high is None:
         raise ValueError("low, high and quantiles are None, wanted at least one bound")
-    bottom = -math.inf if low is None else float(low)
-    top = math.inf if high is None else float(high)
+    bottom = -math.inf if low is None else number("low", low)
+    top = math.inf if high is None else number("high", high)
     if not bottom <= top:
         raise ValueError(f"low is {low} and high is {high}, wanted low ≤ high")
 
@@ -420,7 +420,12 @@ def clipping(
     def output(state: Bounds) -> Output:
         return Output(low=float(state.low[0]), high=float(state.high[0]))
 
-    options = {"low": low, "high": high, "quantiles": quantiles}
+    # An infinite bound is none, and JSON has no infinity.
+    options = {
+        "low": bottom if math.isfinite(bottom) else None,
+        "high": top if math.isfinite(top) else None,
+        "quantiles": quantiles,
+    }
     return numeric("clipping", options, finish, core, output, gives="same", stage="either")
 
 
@@ -468,8 +473,7 @@ def interpolated_buckets(num_buckets: int = 100) -> Transform:
         >>> transform.apply(transform.fit([0, 1, 2, 6, 1000]), [1, 2, 501, 5000])
         Array([0.25, 0.5 , 0.75, 1.  ], dtype=float32)
     """
-    if num_buckets < 1:
-        raise ValueError(f"num_buckets is {num_buckets}, wanted at least 1")
+    num_buckets = integer("num_buckets", num_buckets, 1)
 
     def finish(counts: Counts) -> Interpolated:
         values, often = _finite(counts)
@@ -519,8 +523,3 @@ def interpolated_buckets(num_buckets: int = 100) -> Transform:
         core,
         lambda state: Output(low=0.0, high=1.0),
     )
-
-
-def _check_quantiles(low: float, high: float) -> None:
-    if not 0 <= low < high <= 1:
-        raise ValueError(f"quantiles are {low} and {high}, wanted 0 ≤ low < high ≤ 1")

@@ -90,11 +90,26 @@ class Transform(NamedTuple):
     exact: bool
     reads: bool
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Closures do not pickle; what they were made from does.
+        from jaxml import features  # the package imports this module
+
+        if not hasattr(features, self.name):  # somebody's own transform, as far as it pickles
+            return Transform, tuple(self)
+        return _remade, (self.name, dict(self.options))
+
     def __repr__(self) -> str:
         told = ", ".join(
             f"{key}={value!r}" for key, value in self.options.items() if value is not None
         )
         return f"{self.name}({told})"
+
+
+def _remade(name: str, options: Mapping[str, Any]) -> Transform:
+    """The transform that a function of this package makes of such options."""
+    from jaxml import features
+
+    return getattr(features, name)(**options)
 
 
 class Pair(NamedTuple):
@@ -240,14 +255,17 @@ def make(
         return Counts.empty(0 if exact else MAX_DISTINCT)
 
     def update(counts: Counts, values: ArrayLike) -> Counts:
+        if isinstance(values, jax.core.Tracer):
+            raise ValueError("values is traced, wanted values on the host: fit outside of jit")
         return counts.update(values)
 
     def finished(counts: Counts) -> State:
         check_rows(counts)
-        return finish(counts)
+        # NumPy's scalars are arrays too, but checkpoints do not take them for such.
+        return jax.tree.map(np.asarray, finish(counts))
 
     def fit(values: ArrayLike) -> State:
-        return finished(empty().update(values))
+        return finished(update(empty(), values))
 
     return Transform(
         fit=fit,

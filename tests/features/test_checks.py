@@ -13,6 +13,7 @@ from jaxml.features import (
     linear_scaling,
     log_scaling,
     one_hot,
+    quantile_buckets,
     vocabulary,
     z_score,
 )
@@ -105,6 +106,27 @@ def test_hash_collisions_are_the_rows_taken_for_another():
         assert found["id"].value == pytest.approx(wanted)
     strict = check(fitted, {"id": ids, "x": np.zeros(100)}, max_hash_collisions=0.0)
     assert {f.feature: f.value for f in strict}["id"] == pytest.approx(wanted)
+
+
+def test_a_hash_is_judged_by_what_it_is_given():
+    """What was made one before the hash was not mistaken by it."""
+    x = np.random.default_rng(0).random(500)
+    text = rng.choice(["a", "b", ""], 500)
+    pipeline = FeaturePipeline(
+        {
+            "bins": ("x", [quantile_buckets(4), hash_buckets(10_000)]),
+            "filled": ("text", [imputation("most_frequent"), hash_buckets(10_000)]),
+            "both": cross(["bins", "text"], 100_000),
+        }
+    ).fit({"x": x, "text": text})
+    assert check(pipeline, {"x": x, "text": text}) == []
+
+
+def test_ids_that_one_hot_has_no_place_for():
+    fitted = FeaturePipeline({"grade": one_hot()}).fit({"grade": [0, 1, 2, 3]})
+    (found,) = check(fitted, {"grade": [0, 1, 7, None, 9, 2, 3, 1]})
+    assert (found.kind, found.value) == ("out_of_range", 3 / 8)
+    assert check(fitted, {"grade": [0, 1, 3]}) == []
 
 
 def test_raw_numbers_and_missing_values_are_told():

@@ -1,11 +1,17 @@
 """Reading raw columns, and counts that do not depend on the order of chunks."""
 
+import datetime
+import decimal
+import fractions
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxml.features.columns import Counts, numbers, read
+
+EAST = datetime.timezone(datetime.timedelta(hours=3))
 
 
 def same(a, b):
@@ -31,7 +37,14 @@ def same(a, b):
         (np.ma.masked_array([1, 2], [False, True]), [1, 2], [0, 1], False),
         (np.array(["1970-01-02", "NaT"], "M8[s]"), [86400, np.nan], [0, 1], False),
         (np.array([90, 30], "m8[m]"), [5400, 1800], [0, 0], False),
+        (np.array([np.timedelta64(90, "m"), None], object), [5400, np.nan], [0, 1], False),
+        ([datetime.timedelta(minutes=1), None], [60, np.nan], [0, 1], False),
+        ([datetime.date(1970, 1, 2), None], [86400, np.nan], [0, 1], False),
+        ([datetime.datetime(1970, 1, 2, 3, tzinfo=EAST)], [86400], [0], False),
+        ([decimal.Decimal("1.5"), decimal.Decimal("nan"), 2], [1.5, np.nan, 2], [0, 1, 0], False),
+        ([fractions.Fraction(1, 4)], [0.25], [0], False),
         ([None, None], [np.nan, np.nan], [1, 1], False),
+        ([1.0, np.ma.masked], [1, np.nan], [0, 1], False),
         ([], [], [], False),
         ("UA", "UA", 0, True),
         (3, 3, 0, False),
@@ -49,6 +62,17 @@ def test_any_usual_kind_is_read(values, wanted, missing, text):
 def test_what_is_no_column_is_refused():
     with pytest.raises(ValueError, match="column 'x' holds 'a' at row 1 beside 1"):
         read([1, "a"], "column 'x'")
+    with pytest.raises(ValueError, match="column 'x' holds 'a' at row 0 beside 1"):
+        read(["a", 1], "column 'x'")
+    with pytest.raises(ValueError, match=r"holds \{2\} at row 0, a set, wanted all numbers"):
+        read([{2}])
+    with pytest.raises(ValueError, match="a time, wanted"):
+        read([datetime.time(5)])
+    for latin in ([b"a", b"\xff"], np.array([b"a", b"\xff"])):
+        with pytest.raises(
+            ValueError, match=r"column 'x' holds b'\\xff' at row 1, wanted .* UTF-8"
+        ):
+            read(latin, "column 'x'")
     with pytest.raises(ValueError, match="complex128, wanted numbers, text or times"):
         read(np.array([1j]))
     with pytest.raises(ValueError, match="beyond 64 bits"):

@@ -1,7 +1,10 @@
 """The pipeline: one pass in any order, two stages, the same bits alone and in a batch."""
 
+import collections
+import copy
 import functools
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -141,10 +144,17 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch():
 
 def test_state_may_be_an_argument_of_the_program():
     other = PIPELINE.fit(rows(slice(0, N)))
-    program = jax.jit(
-        lambda encoded, state: PIPELINE.with_state(FITTED.state).apply(encoded, state)
-    )
-    equal(program(ENCODED, other.device_state), made())
+    program = jax.jit(FITTED.apply)
+    equal(program(ENCODED, other.state), made())
+    equal(FITTED.apply(ENCODED, other.device_state), made())
+    far = FeaturePipeline({"far": z_score()})  # not fitted itself
+    equal(far.apply(far.encode(TABLE, other.state), other.state), {"far": made()["far"]})
+    with pytest.raises(ValueError, match="not fitted"):
+        jax.jit(PIPELINE.apply)(ENCODED, other.state)
+    with pytest.raises(ValueError, match="encoded features have shapes"):
+        FITTED.apply({**ENCODED, "hour": ENCODED["hour"][:5]})
+    with pytest.raises(ValueError, match=r"feature 'far' has shape \(403,\), wanted \[..., 2\]"):
+        FITTED.apply({**ENCODED, "far": ENCODED["x"]})
 
 
 def test_a_chain_is_fitted_on_what_the_device_will_see():
@@ -185,6 +195,48 @@ def test_a_file_gives_back_every_bit(tmp_path):
         FeaturePipeline.from_dict(written)
 
 
+def test_a_state_is_arrays_of_numbers_alone():
+    """So that whatever stores parameters stores it, text and all."""
+    for leaf in jax.tree.leaves(FITTED.state):
+        assert isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf"
+    often = collections.Counter(TABLE["carrier"].tolist())
+    del often[""]
+    assert FITTED.state["carrier"][0].terms.tolist()[0] == often.most_common()[0][0]
+
+
+def test_a_state_comes_back_from_any_store(tmp_path):
+    leaves, structure = jax.tree.flatten(FITTED.state)
+    np.savez(tmp_path / "state.npz", *leaves)
+    with np.load(tmp_path / "state.npz") as stored:
+        same_state(PIPELINE.with_state(jax.tree.unflatten(structure, stored.values())), FITTED)
+    serialization = pytest.importorskip("flax.serialization")
+    back = serialization.from_bytes(FITTED.state, serialization.to_bytes(FITTED.state))
+    same_state(PIPELINE.with_state(back), FITTED)
+    # Without a target flax and orbax give mappings for tuples.
+    untyped = serialization.msgpack_restore(serialization.to_bytes(FITTED.state))
+    same_state(PIPELINE.with_state(untyped), FITTED)
+    equal(PIPELINE.encode(TABLE, untyped), ENCODED)
+    on_device = FITTED.with_state(
+        {**FITTED.state, **jax.device_put({"hour": FITTED.state["hour"]})}
+    )
+    np.testing.assert_array_equal(on_device.encode(TABLE)["hour"], ENCODED["hour"])
+    with pytest.raises(ValueError, match="state has no feature 'x'"):
+        PIPELINE.with_state({})
+    with pytest.raises(ValueError, match="state of feature 'x' is not that of"):
+        PIPELINE.with_state({**FITTED.state, "x": FITTED.state["far"]})
+
+
+def test_pipelines_and_transforms_are_pickled_and_copied():
+    for twin in (pickle.loads(pickle.dumps(FITTED)), copy.deepcopy(FITTED)):
+        same_state(twin, FITTED)
+        assert repr(twin) == repr(FITTED)
+        equal(twin.encode(TABLE), ENCODED)
+    same_state(pickle.loads(pickle.dumps(PIPELINE)).fit(TABLE), FITTED)
+    twin = pickle.loads(pickle.dumps(clipping(quantiles=(0.1, 0.9))))
+    assert repr(twin) == "clipping(quantiles=(0.1, 0.9))"
+    assert twin.fit(TABLE["x"]).low[0] == np.float32(np.quantile(TABLE["x"], 0.1))
+
+
 def test_a_matrix_and_ids_for_a_model():
     dense, ids = FITTED.stack(made())
     assert dense.shape == (N, len(FITTED.dense_names)) and dense.dtype == jnp.float32
@@ -218,6 +270,14 @@ def test_more_columns_and_frames_do_no_harm():
     frame["carrier"] = frame["carrier"].replace("", None)
     same_state(PIPELINE.fit(frame), FITTED)
     equal(FITTED(frame), made())
+    pyarrow = pytest.importorskip("pyarrow")
+    small = FeaturePipeline({"x": z_score(), "carrier": vocabulary()})
+    arrow = pyarrow.table({"x": TABLE["x"], "carrier": TABLE["carrier"].tolist()})
+    structured = np.empty(N, [("x", float), ("carrier", "U2")])
+    structured["x"], structured["carrier"] = TABLE["x"], TABLE["carrier"]
+    for table in (arrow, structured):
+        same_state(small.fit(table), small.fit(TABLE))
+        equal(small.fit(TABLE).encode(table), small.fit(TABLE).encode(TABLE))
 
 
 def test_what_does_not_fit_is_refused_by_name():
@@ -225,6 +285,8 @@ def test_what_does_not_fit_is_refused_by_name():
         PIPELINE.encode(TABLE)
     with pytest.raises(ValueError, match="columns has no 'x'"):
         PIPELINE.fit({"far": [1.0]})
+    with pytest.raises(ValueError, match="columns is a list, wanted a mapping"):
+        FITTED.encode([1.0, 2.0])
     with pytest.raises(ValueError, match="columns have shapes"):
         PIPELINE.fit({**TABLE, "x": [1.0]})
     with pytest.raises(ValueError, match="columns are empty"):
@@ -241,6 +303,8 @@ def test_what_does_not_fit_is_refused_by_name():
         FeaturePipeline({"x": vocabulary()}).fit([{"x": [1]}, {"x": ["a"]}])
     for chains, message in [
         ({}, "features is empty"),
+        ([z_score()], "wanted a mapping of names"),
+        ({"x": None}, "feature 'x' is None, wanted transforms"),
         ({"x": ["log"]}, "holds 'log', wanted transforms"),
         ({"x": [z_score(), one_hot()]}, "one_hot of numbers"),
         ({"x": [one_hot(), z_score()]}, "after one_hot"),

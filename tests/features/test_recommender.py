@@ -38,6 +38,8 @@ COLUMNS = {
         lambda r, n: r.lognormal(10, 1.5, n),
         lambda r, n: r.pareto(1.5, n) + 1,
         lambda r, n: np.floor(r.lognormal(4, 1.2, n)),
+        lambda r, n: r.pareto(3, n) + 1,
+        lambda r, n: r.zipf(1.8, n),  # six in ten are 1: the median is the least
     ],
     "outliers": [
         lambda r, n: outliers(r, r.normal(size=n), 0.01, 10, 50),
@@ -49,6 +51,7 @@ COLUMNS = {
         lambda r, n: mixture(r, n, [0, 6], [1, 1]),
         lambda r, n: mixture(r, n, [0, 6, 14], [3, 2, 2]),
         lambda r, n: mixture(r, n, [0, 8, 16, 24, 32], [1] * 5),
+        lambda r, n: mixture(r, n, [0, 20], [4, 1]),  # a fifth of the values is no outlier
     ],
     "constant": [lambda r, n: np.full(n, 3.7)],
     "categorical": [
@@ -69,6 +72,31 @@ def test_kinds_are_recognised(size, least):
             for seed in range(10)
         )
         assert told[kind] >= least * told.total(), f"{kind} at {size}: {dict(told)}"
+
+
+def test_few_rows_with_a_gap_are_clusters_and_are_told_to_be_few():
+    rng = np.random.default_rng(0)
+    for n in (30, 40, 60):
+        for _ in range(10):
+            apart = np.append(rng.normal(0, 1, n // 2), rng.normal(10, 1, n - n // 2))
+            assert recommend(apart).kind == "clusters"
+            assert recommend(rng.random(n)).kind != "clusters"
+            assert recommend(np.tile(np.arange(6) / 2, n // 6)).kind != "clusters"  # a grid
+    assert "told from 30 values" in str(recommend(rng.random(30)))
+    assert "told from" not in str(recommend(rng.random(300))) + str(recommend([3, 3]))
+
+
+def test_the_picture(tmp_path):
+    """Every kind's two panels are ones that the plot takes."""
+    plots = pytest.importorskip("jaxml.reports.plots")
+    rng = np.random.default_rng(0)
+    panels = []
+    for kind, makers in COLUMNS.items():
+        pair = recommend(makers[0](rng, 500)).panels("column")
+        assert len(pair) == 2 and kind.replace("_", " ") in pair[0][0]
+        panels += pair
+    plots.histograms(tmp_path / "all.png", panels, title="What is recommended", columns=4)
+    assert (tmp_path / "all.png").stat().st_size > 10_000
 
 
 def test_units_do_not_matter():

@@ -227,6 +227,13 @@ def test_whatever_the_column_a_fit_gives_finite_features(x, name):
         assert y.min() >= -1 and y.max() <= 3
 
 
+def test_fitting_is_for_the_host():
+    with pytest.raises(
+        ValueError, match="values is traced, wanted values on the host: fit outside"
+    ):
+        jax.jit(features.z_score().fit)(jnp.ones(3))
+
+
 def test_gradients_pass():
     """Attributions of a model on raw numbers differentiate through the scaling."""
     transform = features.z_score()
