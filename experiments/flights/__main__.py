@@ -381,7 +381,7 @@ def on_clock(
             loss=loss_function, scale=(typical, spread),
         ).outputs  # fmt: skip
     delays["scikit-learn, boosting, absolute loss"] = models.scikit_learn(
-        "boosted delay", given, columns, minutes, parts.training, iterations=config.iterations // 4
+        "boosted delay", given, columns, minutes, parts.training, iterations=config.iterations
     ).outputs
     regression = {
         kind: misses(minutes[parts.test], each[parts.test]) for kind, each in delays.items()
