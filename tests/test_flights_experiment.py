@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.flights import __main__ as experiment
-from experiments.flights import table
+from experiments.flights import judging, table
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def few():
 
 def test_the_tables_are_held_against_their_schemas(few, tmp_path):
     flights, weather = few
-    parts = experiment.split(flights)
+    parts = table.split(flights)
     assert set(flights.month[parts.training]) <= set(range(1, 9))
     assert set(flights.month[parts.validation]) <= {9, 10}
     assert set(flights.month[parts.test]) <= {11, 12}
@@ -37,9 +37,9 @@ def test_the_tables_are_held_against_their_schemas(few, tmp_path):
 
 def test_what_is_missing_is_told_beside_the_error(few):
     flights, _ = few
-    parts = experiment.split(flights)
+    parts = table.split(flights)
     loss = np.where(np.isnan(flights.seats[parts.test]), 2.0, 1.0)
-    told, under = experiment.gaps({**flights.columns()}, loss, parts)
+    told, under = judging.gaps({**flights.columns()}, loss, parts)
     seats = next(row for row in told if row["column"] == "seats")
     assert seats["log loss where missing"] == 2.0 and seats["log loss elsewhere"] == 1.0
     # American and Envoy report fleet numbers instead of tail numbers.
@@ -51,10 +51,10 @@ def test_thresholds_are_chosen_on_the_validation_months_alone():
     labels = (rng.random(3000) < 0.3).astype(float)
     scores = np.clip(0.5 * labels + 0.5 * rng.random(3000), 0, 1)
     rows = np.split(np.arange(3000), 3)
-    before = experiment.thresholds(labels, scores, experiment.Split(*rows))
+    before = judging.thresholds(labels, scores, table.Split(*rows))
     changed = labels.copy()
     changed[rows[2]] = 1 - changed[rows[2]]
-    after = experiment.thresholds(changed, scores, experiment.Split(*rows))
+    after = judging.thresholds(changed, scores, table.Split(*rows))
     for name, each in before.items():
         assert after[name]["threshold"] == each["threshold"]
         assert after[name]["precision in test"] != each["precision in test"]
@@ -67,8 +67,8 @@ def test_differences_have_the_width_of_whole_days():
     good_day = rng.random(40) < 0.6  # on the other days the second model is the better one
     first = np.where(good_day[day], 2 * labels - 1, 0.0)
     second = np.where(good_day[day], 0.0, 2 * labels - 1)
-    wide = experiment.differences(labels, first, second, day, 100)
-    narrow = experiment.differences(labels, first, second, np.arange(1000), 100)
+    wide = judging.differences(labels, first, second, day, 100)
+    narrow = judging.differences(labels, first, second, np.arange(1000), 100)
     for name, each in wide.items():
         low, high = each["interval"]
         assert low < each["value"] < high
@@ -82,22 +82,22 @@ def test_a_report_from_what_a_run_has_written(tmp_path):
     rng = np.random.default_rng(0)
     labels = (rng.random(500) < 0.3).astype(float)
     logits = 2 * labels - 2 + rng.normal(size=500)
-    figures = experiment.judged(labels, logits)
+    figures = judging.classification(labels, logits)
     kinds = {
         kind: {**figures, "validation": figures, "seconds": 2.0, "seconds of compiling": 1.0}
         for kind in ("network", "logistic", "scikit-learn, logistic", "scikit-learn, boosting")
     }
-    parts = experiment.Split(*[np.arange(500)] * 3)
+    parts = table.Split(*[np.arange(500)] * 3)
     part = {"flights": 500, "late": 0.3, "predicted": 0.25, "AUC": 0.8, "AUC interval": [0.7, 0.9],
             "log loss": 0.5, "log loss interval": [0.4, 0.6]}  # fmt: skip
     clock = {
         "columns": 3, "inputs": 7, "gate on features": [], "settings": {"members": 2},
         "classification": kinds,
-        "network less boosting": experiment.differences(
+        "network less boosting": judging.differences(
             labels, logits, -logits, np.arange(500) // 9, 5
         ),
-        "regression": {"median": experiment.misses(labels, logits)},
-        "thresholds": experiment.thresholds(labels, 1 / (1 + np.exp(-logits)), parts),
+        "regression": {"median": judging.regression(labels, logits)},
+        "thresholds": judging.thresholds(labels, 1 / (1 + np.exp(-logits)), parts),
         "slices": [{"slice": "carrier AA", "small": False, **part},
                    {"slice": "origin <JFK>", "small": True, **part}],
         "missing": [{"column": "seats", "missing in training": 0.1, "missing in test": 0.0,

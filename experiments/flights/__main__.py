@@ -20,7 +20,6 @@ before 0.800 and 0.439 (boosting 0.794 and 0.4415). Training takes 1.8 and 1.6 t
 """
 
 import dataclasses
-import functools
 import json
 import sys
 import time
@@ -28,14 +27,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from experiments.flights import clocks, models, report, table
+from experiments.flights import clocks, judging, models, report, table
 from jaxml import bench, losses, metrics, reports
-from jaxml.data import leaks, missing, schema
+from jaxml.data import leaks, schema
 
 LATE = 15.0
 
@@ -62,26 +60,8 @@ class Config:
     """Of the bootstrap, for each interval."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Rows of the three parts: flights with a known delay at arrival."""
-
-    training: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test: NDArray[np.int64]
-
-
-def split(flights: table.Flights) -> Split:
-    """By month."""
-    known = np.isfinite(flights.arr_delay)
-    training, validation = flights.month <= 8, (flights.month > 8) & (flights.month <= 10)
-    return Split(
-        *(np.flatnonzero(known & part) for part in (training, validation, flights.month > 10))
-    )
-
-
 def checked(
-    flights: table.Flights, weather: table.Weather, parts: Split, run: Path
+    flights: table.Flights, weather: table.Weather, parts: table.Split, run: Path
 ) -> tuple[table.Weather, dict[str, Any]]:
     """The tables held against schemas; what the weather cannot have been is taken out.
 
@@ -142,157 +122,11 @@ def checked(
     return table.Weather(cleaned), found
 
 
-def judged(labels: NDArray, logits: NDArray) -> dict[str, float]:
-    """The figures of a classifier."""
-    return {
-        "AUC": metrics.roc_auc(labels, logits),
-        "AP": metrics.average_precision(labels, logits),
-        "log loss": metrics.log_loss(labels, logits, from_logits=True),
-        "Brier": metrics.brier(labels, logits, from_logits=True),
-        "calibration error": metrics.calibration_error(labels, logits, from_logits=True),
-        "mean prediction": float(_probability(logits).mean()),
-        "base rate": float(labels.mean()),
-    }
-
-
-def differences(
-    labels: NDArray, first: NDArray, second: NDArray, day: NDArray[np.int64], num_samples: int
-) -> dict[str, dict[str, Any]]:
-    """The first model's figures less the second's, with 95 % intervals by the bootstrap of whole days.
-
-    Flights of a day share its weather and its queues: drawn one by one they would make the interval look
-    far narrower than what another two months could bring.
-    """
-    rng = np.random.default_rng(0)
-    days, place = np.unique(day, return_inverse=True)
-    copies = rng.poisson(1.0, (num_samples, len(days)))[:, place].astype(np.float64)
-    found = {}
-    for name, metric in (
-        ("AUC", metrics.roc_auc),
-        ("log loss", functools.partial(metrics.log_loss, from_logits=True)),
-    ):
-        value, *drawn = (
-            float(metric(labels, first, weights=each) - metric(labels, second, weights=each))
-            for each in (np.ones(len(labels)), *copies)
-        )
-        found[name] = {"value": value, "interval": np.quantile(drawn, [0.025, 0.975]).tolist()}
-    return found
-
-
-def misses(labels: NDArray, minutes: NDArray) -> dict[str, float]:
-    """The figures of a regression."""
-    return {
-        "mean absolute error": metrics.mean_absolute_error(labels, minutes),
-        "median absolute error": metrics.median_absolute_error(labels, minutes),
-        "root mean squared error": metrics.root_mean_squared_error(labels, minutes),
-    }
-
-
-def _probability(logits: NDArray) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
-
-
-def thresholds(labels: NDArray, scores: NDArray, parts: Split) -> dict[str, Any]:
-    """Chosen on the validation months, and what they come to on the test months."""
-    counts = metrics.threshold_counts(labels[parts.validation], scores[parts.validation])
-    choices = {
-        "a miss costs as much as 3 false alarms": metrics.threshold_for_cost(
-            counts, false_positive=1.0, false_negative=3.0
-        ),
-        "precision of 60 %": metrics.threshold_for_precision(counts, 0.6),
-    }
-    found = {}
-    for name, choice in choices.items():
-        said, truth = scores[parts.test] >= choice.threshold, labels[parts.test]
-        cost = (said & (truth == 0)).mean() + 3 * (~said & (truth == 1)).mean()
-        found[name] = {
-            "threshold": choice.threshold,
-            "reached in validation": choice.reached,
-            "precision in validation": choice.precision,
-            "recall in validation": choice.recall,
-            "precision in test": metrics.precision(truth, said.astype(float), threshold=0.5),
-            "recall in test": metrics.recall(truth, said.astype(float), threshold=0.5),
-            "cost in test": float(cost),
-        }
-    return found
-
-
-def slices(
-    flights: table.Flights, labels: NDArray, logits: NDArray, rows: NDArray, config: Config
-) -> list[dict[str, Any]]:
-    """AUC and log loss by carrier and airport, with bootstrap intervals."""
-    by = {"carrier": flights.carrier[rows], "origin": flights.origin[rows]}
-    scores = _probability(logits[rows]).astype(np.float32)
-    measured = {
-        name: metrics.by_slice(
-            metric, by, labels[rows], scores, key=jax.random.key(1), num_samples=config.resamples
-        )
-        for name, metric in (
-            ("AUC", metrics.streaming.roc_auc()),
-            ("log loss", metrics.streaming.log_loss()),
-        )
-    }
-    found = []
-    for (column, value), auc in measured["AUC"].items():
-        loss = measured["log loss"][column, value]
-        here = by[column] == value
-        found.append(
-            {
-                "slice": f"{column} {value}",
-                "flights": auc.num_examples,
-                "small": auc.small,
-                "late": float(labels[rows][here].mean()),
-                "predicted": float(scores[here].mean()),
-                "AUC": auc.value,
-                "AUC interval": [auc.interval.low, auc.interval.high] if auc.interval else None,
-                "log loss": loss.value,
-                "log loss interval": [loss.interval.low, loss.interval.high]
-                if loss.interval
-                else None,
-            }
-        )
-    return found
-
-
-def gaps(
-    columns: Mapping[str, NDArray], loss: NDArray, parts: Split
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """How often each column is missing, and how wrong the model is there; and where that is by carrier."""
-    found: list[dict[str, Any]] = []
-    for name, values in columns.items():
-        if values.dtype.kind != "f":
-            continue
-        absent = np.isnan(values)
-        here = absent[parts.test]
-        if not absent[parts.training].any() and not here.any():
-            continue
-        found.append(
-            {
-                "column": name,
-                "missing in training": float(absent[parts.training].mean()),
-                "missing in test": float(here.mean()),
-                "log loss where missing": float(loss[here].mean()) if here.any() else None,
-                "log loss elsewhere": float(loss[~here].mean()) if not here.all() else None,
-            }
-        )
-    found.sort(key=lambda row: -row["missing in test"])
-    # Columns that are missing together are told of once.
-    together: dict[bytes, str] = {}
-    for row in found:
-        if row["missing in test"] > 0.01:
-            pattern = np.packbits(np.isnan(columns[row["column"]][parts.test])).tobytes()
-            together.setdefault(pattern, row["column"])
-    some = list(together.values())
-    told = {name: columns[name][parts.test] for name in (*some, "carrier", "origin")}
-    under = missing.underrepresented_slices(told, ["carrier", "origin"], loss) if some else []
-    return found, [str(each) for each in under[:8]]
-
-
 def random_splits(
     given: models.Inputs,
     labels: NDArray,
     flights: table.Flights,
-    parts: Split,
+    parts: table.Split,
     settings: models.Settings,
 ) -> dict[str, float]:
     """How good the network looks where test flights are drawn at random, one by one or by whole days."""
@@ -313,11 +147,73 @@ def random_splits(
     return found
 
 
+def classifiers(
+    name: str,
+    given: models.Inputs,
+    columns: Mapping[str, NDArray],
+    labels: NDArray,
+    parts: table.Split,
+    settings: tuple[models.Settings, models.Settings],
+    config: Config,
+) -> dict[str, models.Trained]:
+    """The network, logistic regression and scikit-learn's rivals, trained one after the other."""
+    network, linear = settings
+    data = given, labels, parts.training, parts.validation
+    compared = columns, labels, parts.training
+    trainings = {
+        "network": lambda: models.network(*data, network),
+        "logistic": lambda: models.logistic(*data, linear),
+        "scikit-learn, logistic": lambda: models.scikit_learn(
+            "logistic", given, *compared, iterations=config.iterations
+        ),
+        "scikit-learn, boosting": lambda: models.scikit_learn(
+            "boosting", given, *compared, iterations=config.iterations
+        ),
+    }
+    trained: dict[str, models.Trained] = {}
+    for kind, training in trainings.items():
+        trained[kind] = training()
+        figures = judging.classification(labels[parts.test], trained[kind].outputs[parts.test])
+        print(
+            f"{name}, {kind}: AUC {figures['AUC']:.4f}, log loss {figures['log loss']:.4f}, "
+            f"{trained[kind].seconds:.0f} s",
+            flush=True,
+        )
+    return trained
+
+
+def delays(
+    given: models.Inputs,
+    columns: Mapping[str, NDArray],
+    minutes: NDArray,
+    parts: table.Split,
+    settings: models.Settings,
+    config: Config,
+) -> dict[str, NDArray[np.float64]]:
+    """Minutes of delay, as four ways of learning them foretell them, for all flights."""
+    typical = float(np.median(minutes[parts.training]))
+    spread = 1.4826 * float(np.median(np.abs(minutes[parts.training] - typical)))
+    found = {"median of training": np.full(len(minutes), typical)}
+    alone = dataclasses.replace(settings, members=1)
+    for kind, loss_function in (
+        ("network, Huber loss", models.huber),
+        ("network, squared loss", losses.squared),
+    ):
+        found[kind] = models.network(
+            given, minutes, parts.training, parts.validation, alone,
+            loss=loss_function, scale=(typical, spread),
+        ).outputs  # fmt: skip
+    found["scikit-learn, boosting, absolute loss"] = models.scikit_learn(
+        "boosted delay", given, columns, minutes, parts.training, iterations=config.iterations
+    ).outputs
+    return found
+
+
 def on_clock(
     name: str,
     columns: Mapping[str, NDArray],
     flights: table.Flights,
-    parts: Split,
+    parts: table.Split,
     config: Config,
 ) -> tuple[dict[str, Any], dict[str, NDArray]]:
     """Both questions on one clock."""
@@ -333,31 +229,13 @@ def on_clock(
     given, gate = models.inputs(columns, parts.training)
     print(f"{name}: {given.number} inputs, {time.perf_counter() - began:.0f} s", flush=True)
 
-    data = given, labels, parts.training, parts.validation
-    compared = columns, labels, parts.training
-    trainings = {
-        "network": lambda: models.network(*data, settings),
-        "logistic": lambda: models.logistic(*data, linear),
-        "scikit-learn, logistic": lambda: models.scikit_learn(
-            "logistic", given, *compared, iterations=config.iterations
-        ),
-        "scikit-learn, boosting": lambda: models.scikit_learn(
-            "boosting", given, *compared, iterations=config.iterations
-        ),
-    }
-    trained = {}
-    for kind, training in trainings.items():
-        trained[kind] = training()
-        figures = judged(labels[parts.test], trained[kind].outputs[parts.test])
-        print(
-            f"{name}, {kind}: AUC {figures['AUC']:.4f}, log loss {figures['log loss']:.4f}, "
-            f"{trained[kind].seconds:.0f} s",
-            flush=True,
-        )
+    trained = classifiers(name, given, columns, labels, parts, (settings, linear), config)
     classification = {
         kind: {
-            **judged(labels[parts.test], each.outputs[parts.test]),
-            "validation": judged(labels[parts.validation], each.outputs[parts.validation]),
+            **judging.classification(labels[parts.test], each.outputs[parts.test]),
+            "validation": judging.classification(
+                labels[parts.validation], each.outputs[parts.validation]
+            ),
             "seconds": each.seconds,
             "seconds of compiling": each.compile_seconds,
         }
@@ -366,25 +244,11 @@ def on_clock(
     network = trained["network"]
     logits = network.outputs
     loss = np.logaddexp(0.0, np.where(labels == 1, -logits, logits))[parts.test]
-    missing_rates, under = gaps(columns, loss, parts)
+    missing_rates, under = judging.gaps(columns, loss, parts)
 
-    typical = float(np.median(minutes[parts.training]))
-    spread = 1.4826 * float(np.median(np.abs(minutes[parts.training] - typical)))
-    delays = {"median of training": np.full(len(labels), typical)}
-    alone = dataclasses.replace(settings, members=1)
-    for kind, loss_function in (
-        ("network, Huber loss", models.huber),
-        ("network, squared loss", losses.squared),
-    ):
-        delays[kind] = models.network(
-            given, minutes, parts.training, parts.validation, alone,
-            loss=loss_function, scale=(typical, spread),
-        ).outputs  # fmt: skip
-    delays["scikit-learn, boosting, absolute loss"] = models.scikit_learn(
-        "boosted delay", given, columns, minutes, parts.training, iterations=config.iterations
-    ).outputs
     regression = {
-        kind: misses(minutes[parts.test], each[parts.test]) for kind, each in delays.items()
+        kind: judging.regression(minutes[parts.test], each[parts.test])
+        for kind, each in delays(given, columns, minutes, parts, settings, config).items()
     }
 
     rival = trained["scikit-learn, boosting"].outputs
@@ -394,7 +258,7 @@ def on_clock(
         "gate on features": gate,
         "settings": dataclasses.asdict(settings),
         "classification": classification,
-        "network less boosting": differences(
+        "network less boosting": judging.differences(
             labels[parts.test],
             logits[parts.test],
             rival[parts.test],
@@ -402,8 +266,8 @@ def on_clock(
             config.resamples,
         ),
         "regression": regression,
-        "thresholds": thresholds(labels, _probability(logits), parts),
-        "slices": slices(flights, labels, logits, parts.test, config),
+        "thresholds": judging.thresholds(labels, judging.probability(logits), parts),
+        "slices": judging.slices(flights, labels, logits, parts.test, config.resamples),
         "missing": missing_rates,
         "under-represented": under,
         "findings": [[str(f) for f in each] for each in network.findings]
@@ -457,7 +321,7 @@ def main(arguments: Sequence[str]) -> int:
     if config.smoke:
         flights = flights.take(shortened(flights))
         config = dataclasses.replace(config, iterations=5, resamples=20)
-    parts = split(flights)
+    parts = table.split(flights)
     weather, anomalies = checked(flights, weather, parts, run)
     results: dict[str, Any] = {
         "command": " ".join(["python -m experiments.flights", *arguments]),

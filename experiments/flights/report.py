@@ -150,7 +150,7 @@ def _clock(run: Path, name: str, result: Mapping[str, Any], arrays: Mapping[str,
         f"<p><img src={name}-slices.png alt='late flights and predictions by slice'></p>",
         "<h3>What is missing, and the error there</h3>",
         _missing(result["missing"]),
-        "".join(f"<li>{html.escape(each)}" for each in result["under-represented"]),
+        f"<ul>{''.join(f'<li>{html.escape(each)}' for each in result['under-represented'])}</ul>",
     ]  # fmt: skip
     if "random split" in result:
         parts.append(_random(run, result["random split"]))

@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 
 from jaxml.data import flights
 
-__all__ = ["NEVER", "Flights", "Weather", "numbers", "read", "read_raw", "read_weather", "typed"]
+__all__ = [
+    "NEVER",
+    "Flights",
+    "Split",
+    "Weather",
+    "numbers",
+    "read",
+    "read_raw",
+    "read_weather",
+    "split",
+    "typed",
+]
 
 COLUMNS = (
     "month", "day", "dep_delay", "arr_time", "sched_arr_time", "arr_delay", "carrier", "flight",
@@ -202,3 +213,21 @@ def read_weather() -> Weather:
 def read() -> tuple[Flights, Weather]:
     """All of it."""
     return typed(read_raw()), read_weather()
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Rows of the three parts: flights with a known delay at arrival."""
+
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split(flights: Flights) -> Split:
+    """By month."""
+    known = np.isfinite(flights.arr_delay)
+    training, validation = flights.month <= 8, (flights.month > 8) & (flights.month <= 10)
+    return Split(
+        *(np.flatnonzero(known & part) for part in (training, validation, flights.month > 10))
+    )
