@@ -564,8 +564,10 @@ def _foresee(
     extents: Array,
 ) -> tuple[Array | bool, Array]:
     """Whether the update must be finite, False if it can never be told; and the extents after it."""
+    # One interval for all, not one like the other: tensors that are treated alike are followed once.
+    low, high = -largest, largest
     values = [
-        bounds.Value(-largest, largest, functools.partial(_itself, leaf))
+        bounds.Value(low, high, functools.partial(_itself, leaf))
         for leaf in jax.tree.leaves(gradients)
     ]
     slots = _slots(state, gradients)
