@@ -396,7 +396,7 @@ def _convert(
         else:
             raise refuse(value, f"a text, and {wanted} cannot be read from text")
     if wanted == "TIME":
-        return spread([np.datetime64("NaT") if v is None else v for v in parsed], "M8[us]")
+        return spread([np.datetime64("NaT", "us") if v is None else v for v in parsed], "M8[us]")
     if wanted == "BOOL":
         return spread(parsed, object if gaps else bool)
     if wanted == "INT":

