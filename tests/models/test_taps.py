@@ -54,7 +54,12 @@ def test_zero_taps_change_nothing(module):
     variables = module.init(jax.random.key(1), X)
     listener = models.listen(module)
     outputs, _, _ = listener.apply(variables, listener.taps(variables, X), X)
-    np.testing.assert_array_equal(outputs, module.apply(variables, X))
+    # Up to rounding: a scan over cells that are listened to is another program.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        outputs,
+        module.apply(variables, X),
+    )
 
 
 def test_layers_in_the_order_of_the_calls():
