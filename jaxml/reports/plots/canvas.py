@@ -2,6 +2,7 @@
 
 import os
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,34 @@ def scale(axis: Any, values: np.ndarray) -> bool:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.set_minor_locator(NullLocator())
     return True
+
+
+def by_name(name: str, given: Mapping[str, Any], number: int, of: str) -> dict[str, np.ndarray]:
+    """Arrays of so many finite numbers or NaN, or ValueError that names the one that is not."""
+    found = {key: np.asarray(values, float) for key, values in given.items()}
+    for key, values in found.items():
+        if values.shape != (number,):
+            raise ValueError(
+                f"{name}[{key!r}] must have one value for each of {number} {of}; "
+                f"got shape {values.shape}"
+            )
+        if np.isinf(values).any():
+            raise ValueError(f"{name}[{key!r}] must be finite; got {values}")
+    return found
+
+
+def steps(axes: Any, ends: np.ndarray) -> None:
+    """Whole steps along the horizontal axis, also where there is but one.
+
+    Args:
+        axes: to be drawn on.
+        ends: steps that are drawn.
+    """
+    axes.set_xlabel("step")
+    if np.ptp(ends) < 1:
+        axes.set_xlim(ends[0] - 1, ends[0] + 1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def short(value: float) -> str:

@@ -43,15 +43,10 @@ def bars(
     """
     if not groups or not series:
         raise ValueError(f"groups and series must not be empty; got {len(groups)}, {len(series)}")
-    heights = {name: np.asarray(values, float) for name, values in series.items()}
+    heights = canvas.by_name("series", series, len(groups), "groups")
     for name, values in heights.items():
-        if values.shape != (len(groups),):
-            raise ValueError(
-                f"series[{name!r}] must have one value for each of {len(groups)} groups; "
-                f"got shape {values.shape}"
-            )
-        if np.isinf(values).any() or (values < 0).any():
-            raise ValueError(f"series[{name!r}] must be at least 0 and finite; got {values}")
+        if (values < 0).any():
+            raise ValueError(f"series[{name!r}] must be at least 0; got {values}")
     figure, axes = canvas.figure(title)
     width = 0.84 / len(series)
     # On 1150 pixels a group has its share; upright labels of four characters take 36.
@@ -115,15 +110,7 @@ def dots(
     """
     if not rows or not panels:
         raise ValueError(f"rows and panels must not be empty; got {len(rows)}, {len(panels)}")
-    places = {name: np.asarray(values, float) for name, values in panels.items()}
-    for name, values in places.items():
-        if values.shape != (len(rows),):
-            raise ValueError(
-                f"panels[{name!r}] must have one value for each of {len(rows)} rows; "
-                f"got shape {values.shape}"
-            )
-        if np.isinf(values).any():
-            raise ValueError(f"panels[{name!r}] must be finite; got {values}")
+    places = canvas.by_name("panels", panels, len(rows), "rows")
     from matplotlib.ticker import MaxNLocator
 
     figure, first = canvas.figure(title)

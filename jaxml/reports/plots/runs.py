@@ -76,13 +76,8 @@ def loss_curves(
         axes.axvline(
             first, color=canvas.COLORS[6], linestyle=":", label=f"not finite at step {first:,.0f}"
         )
-    axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
-    ends = np.concatenate([steps, held_steps])
-    if np.ptp(ends) < 1:
-        axes.set_xlim(ends[0] - 1, ends[0] + 1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    canvas.steps(axes, np.concatenate([steps, held_steps]))
     canvas.legend(figure, axes)
     canvas.write(figure, path)
 
@@ -185,13 +180,9 @@ def compared_curves(
         ratio, room = (high / low) ** 0.05 if low > 0 else 1.0, 0.05 * (high - low) or high / 2
         logarithmic = axes.get_yscale() == "log"
         axes.set_ylim(*((low / ratio, high * ratio) if logarithmic else (low - room, high + room)))
-    axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
-    ends = np.concatenate([part for run in pairs.values() for part in (run[0], run[2])])
-    if np.ptp(ends) < 1:
-        axes.set_xlim(ends[0] - 1, ends[0] + 1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    drawn = [part for run in pairs.values() for part in (run[0], run[2])]
+    canvas.steps(axes, np.concatenate(drawn))
     canvas.legend(figure, axes)
     canvas.write(figure, path)
 
