@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.flights import __main__ as experiment
-from experiments.flights import judging, table
+from experiments.flights import judging, models, table
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +123,37 @@ def test_a_report_from_what_a_run_has_written(tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes()[1:4] == b"PNG"
     assert f"{figures['AUC']:.4f}" in page and "a &lt;finding&gt;" in page and "0.050" in page
     assert experiment.main(["--members", "0"]) == 2
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Inputs of 1,200 flights, some of whose delay can be told from a number and a category."""
+    rng = np.random.default_rng(0)
+    dense, ids = rng.normal(size=(1200, 2)).astype(np.float32), rng.integers(0, 4, (1200, 1))
+    minutes = 20 * dense[:, 0] + 15 * (ids[:, 0] == 2) + 10 * rng.normal(size=1200)
+    x = {"dense": dense, "ids": ids.astype(np.int32)}
+    return models.Inputs(x, (4,), ("carrier",)), minutes, np.split(np.arange(1200), [800, 1000])
+
+
+def test_members_are_averaged_and_measured_in_minutes(made):
+    given, minutes, (training, validation, test) = made
+    settings = models.Settings(
+        (8,), dropout=0.0, epochs=20.0, batch_size=64, learning_rate=0.02, monitor=False
+    )
+    trained = models.network(
+        given, minutes, training, validation, settings, loss=models.huber, scale=(5.0, 20.0)
+    )
+    assert trained.members.shape == (2, 1200) and (trained.members[0] != trained.members[1]).any()
+    np.testing.assert_array_equal(trained.outputs, trained.members.mean(0))
+    for member in trained.members:
+        assert np.abs(member - minutes)[test].mean() < 10 < np.abs(5 - minutes)[test].mean()
+
+
+def test_logistic_regression_comes_to_the_minimum_of_scikit_learn(made):
+    given, minutes, (training, validation, _) = made
+    labels = (minutes > 15).astype(float)
+    settings = models.Settings(epochs=60.0, batch_size=200, learning_rate=3e-2, monitor=False)
+    ours = models.logistic(given, labels, training, validation, settings)
+    theirs = models.scikit_learn("logistic", given, {}, labels, training, iterations=100)
+    np.testing.assert_allclose(ours.outputs, theirs.outputs, atol=0.03)
+    assert np.ptp(theirs.outputs) > 1

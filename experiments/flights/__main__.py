@@ -275,10 +275,9 @@ def on_clock(
         else None,
     }
     if name == "early":
-        assert network.alone is not None
         result["random split"] = {
             **random_splits(given, labels, flights, parts, settings),
-            "split by time": metrics.roc_auc(labels[parts.test], network.alone[parts.test]),
+            "split by time": metrics.roc_auc(labels[parts.test], network.members[0][parts.test]),
         }
     assert network.curves is not None
     (steps, curve), (at, held_out) = network.curves

@@ -154,20 +154,23 @@ class Trained(NamedTuple):
     """Outputs of a model for all flights, and how it came about.
 
     Attributes:
-        outputs: float64 [N]: logits, or minutes of delay; the mean over members.
+        members: float64 [M, N]: logits, or minutes of delay, of each member.
         seconds: of training, compilation included.
         compile_seconds: of that, of compilation.
         curves: (steps and losses, steps and validation losses) of the first member, or None.
         findings: of the monitor, for each member.
-        alone: [N], outputs of the first member, or None.
     """
 
-    outputs: NDArray[np.float64]
+    members: NDArray[np.float64]
     seconds: float
     compile_seconds: float = 0.0
     curves: tuple[tuple[Any, Any], tuple[Any, Any]] | None = None
     findings: tuple[list[Finding], ...] = ()
-    alone: NDArray[np.float64] | None = None
+
+    @property
+    def outputs(self) -> NDArray[np.float64]:
+        """[N], the mean over members."""
+        return self.members.mean(0)
 
 
 def network(
@@ -205,7 +208,7 @@ def network(
         validation,
         settings,
     )
-    return trained._replace(outputs=center + width * trained.outputs)
+    return trained._replace(members=center + width * trained.members)
 
 
 def logistic(
@@ -300,7 +303,7 @@ def _trained(
             outputs[i, rows] = np.asarray(apply(member.fit.params, take(rows))).reshape(-1)
     first = swept.members[0].fit
     return Trained(
-        outputs.mean(0),
+        outputs,
         seconds,
         swept.seconds["compile"],
         (
@@ -308,7 +311,6 @@ def _trained(
             (first.validation_steps, first.validation_curve),
         ),
         tuple(swept.findings),
-        outputs[0],
     )
 
 
@@ -367,11 +369,8 @@ def scikit_learn(
     began = time.perf_counter()
     model.fit(x[training], labels[training])
     seconds = time.perf_counter() - began
-    if kind == "boosted delay":
-        return Trained(model.predict(x).astype(np.float64), seconds)
-    if kind == "logistic":
-        return Trained(model.decision_function(x).astype(np.float64), seconds)
-    return Trained(np.asarray(model.decision_function(x), np.float64), seconds)
+    foretell = model.predict if kind == "boosted delay" else model.decision_function
+    return Trained(np.asarray(foretell(x), np.float64)[None], seconds)
 
 
 huber = functools.partial(losses.huber, delta=1.0)
