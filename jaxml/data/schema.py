@@ -198,8 +198,8 @@ class Schema:
 # Times the distance between the largest and the eleventh largest value that a drafted bound lies beyond.
 _WIDER = 5
 
-# What is looked at to see whether integers stop at a value: the last ones, and the last distinct ones.
-_TAIL, _LAST = 1000, 4
+# Distinct values that are looked at to see whether integers stop at the last of them.
+_LAST = 4
 
 
 # ------------------------------------------------------------------------------------------- inference
@@ -320,19 +320,19 @@ def _range(known: NDArray[Any], whole: bool, widen: bool) -> tuple[Any, Any]:
     )
 
 
-def _is_an_end(ends: NDArray[Any]) -> bool:
-    """Whether integers, sorted, stop where they stop: 1 … 12, 0 … 99, but not counts of a rare event.
+def _is_an_end(known: NDArray[Any], *, upper: bool) -> bool:
+    """Whether integers stop where they stop: 1 … 12, 0 … 99, but not counts of a rare event.
 
     The last values follow each other in steps of one, each seen five times or more on average, so that one
     left out would have to be missed by chance (e⁻⁵), and the last is not far rarer than those before it.
     """
-    tail = ends[-_TAIL:].tolist()
-    values = sorted(set(tail), key=tail.index)[-_LAST:]
-    if abs(values[-1] - values[0]) != len(values) - 1:
+    values, counts = np.unique(known, return_counts=True)
+    outwards = slice(None) if upper else slice(None, None, -1)
+    values, counts = values[outwards][-_LAST:], counts[outwards][-_LAST:]
+    if abs(int(values[-1]) - int(values[0])) != len(values) - 1:
         return False
-    counts = [int((ends == value).sum()) for value in values]
-    before = sum(counts[:-1]) / max(len(counts) - 1, 1)
-    return sum(counts) >= 5 * len(counts) and counts[-1] >= before / 3
+    before = counts[:-1].mean() if len(counts) > 1 else 0
+    return bool(counts.mean() >= 5 and counts[-1] >= before / 3)
 
 
 def _plain(value: Any) -> Any:
@@ -350,7 +350,7 @@ def _outwards(end: list[Any], ends: NDArray[Any], whole: bool, *, upper: bool) -
     if distance == 0 or not math.isfinite(distance):
         return extreme
     if whole:
-        if _is_an_end(ends if upper else ends[::-1]):
+        if _is_an_end(ends, upper=upper):
             return extreme
         bound = extreme + _WIDER * distance if upper else extreme - _WIDER * distance
     else:
