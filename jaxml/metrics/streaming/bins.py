@@ -137,10 +137,8 @@ def part_ends(at: Array, part: Array, from_logits: bool) -> Array:
     Returns:
         float32, of the same shape.
     """
-    at, part = (
-        at.astype(jnp.int32),
-        part.astype(jnp.int32),
-    )  # whatever they are with 64 bits enabled
+    # Whatever they are with 64 bits enabled.
+    at, part = at.astype(jnp.int32), part.astype(jnp.int32)
     if from_logits:
         near = (at - _FAR - _NEAR // 2) / _STEPS + part / (_STEPS * PARTS)
         # −32 itself is beyond.
