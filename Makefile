@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null)
 STAMP := $(VENV)/installed-$(VERSION)
 
-.PHONY: env run test lint clean
+.PHONY: env run test test-all lint clean
 
 env: $(STAMP)
 
@@ -21,7 +21,10 @@ run: env  ## train the place-name resolver (about five minutes of training on tw
 	$(BIN)/python -m experiments.geonames train
 
 # Nearly all of its time is XLA compiling on one core; a file's fixtures stay in one process.
-test: env  ## the whole test suite
+test: env  ## the test suite (eight minutes on two cores)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: env  ## with the exhaustive and statistical tests (twenty minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: env  ## style, formatting, types

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxml import bench, models, reports, softmax, tables, train
+from jaxml import bench, files, models, reports, softmax, tables, train
 from jaxml.bench import tfidf
 from jaxml.data import batches, cache, geonames, grouping
 from jaxml.features.ngrams import HashedNgrams
@@ -496,7 +496,7 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
         title = f"{len(names.test):,} held-out aliases: {population}"
         reports.table(title, ["method", *results["jaxml"][population]], rows)
     results["environment"] = bench.environment()
-    with reports.atomic.replacing(run_dir / "results.json") as unfinished:
+    with files.replacing(run_dir / "results.json") as unfinished:
         unfinished.write_text(json.dumps(results, indent=2) + "\n")
 
     record = reports.jsonl.read(run_dir / "metrics.jsonl")

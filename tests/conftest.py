@@ -18,6 +18,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests ask for values, not for speed: compiling without optimizations takes a quarter less time.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_unconfigure():
@@ -29,3 +31,14 @@ def pytest_unconfigure():
 def key():
     """The key of tests that need just one."""
     return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def _optimizations(request):
+    """Compiles tests marked `optimized` as a user's program is compiled."""
+    optimized = request.node.get_closest_marker("optimized") is not None
+    if optimized:
+        jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    if optimized:
+        jax.config.update("jax_disable_most_optimizations", True)

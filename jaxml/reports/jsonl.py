@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxml.reports.atomic import replacing
+from jaxml.files import replacing
 from jaxml.reports.writer import numbers, step_number
 
 NOT_FINITE = {"NaN", "Infinity", "-Infinity"}

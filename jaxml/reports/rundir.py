@@ -25,8 +25,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxml.files import replacing
 from jaxml.reports import jsonl
-from jaxml.reports.atomic import replacing
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"

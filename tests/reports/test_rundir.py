@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxml.reports import RunDirectoryError, atomic, jsonl, rundir
+from jaxml import files
+from jaxml.reports import RunDirectoryError, jsonl, rundir
 
 ENVIRONMENT = {"device": "cpu", "jax": "0.10.0", "commit": None}
 Finding = namedtuple("Finding", "symptom step where severity evidence cause remedy")
@@ -126,12 +127,12 @@ def test_the_file_is_readable_json(tmp_path):
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), files.replacing(path) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
-    with atomic.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"

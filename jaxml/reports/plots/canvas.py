@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxml.reports.atomic import replacing
+from jaxml.files import replacing
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
