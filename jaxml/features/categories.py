@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml.features import hashing
+from jaxml import hashing
 from jaxml.features.columns import Column, Counts, read
 from jaxml.features.options import integer, optional_integer
 from jaxml.features.texts import Texts, pack

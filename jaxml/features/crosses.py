@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml.features import hashing
+from jaxml import hashing
 from jaxml.features.categories import hashes, num_buckets_and_seed
 from jaxml.features.columns import Counts
 from jaxml.features.transform import Output, Transform, make

@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxml.features.hashing import MULTIPLIER, mix
+from jaxml.hashing import MULTIPLIER, mix
 
 Folding: TypeAlias = Literal["none", "only", "union", "both"]
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from jaxml import features
 from jaxml.features.categories import hashes
-from jaxml.features.hashing import hash_texts
+from jaxml.hashing import hash_texts
 
 CARRIERS = ["UA", "B6", "UA", "EV", "B6", "UA", "AA", None, ""]
 

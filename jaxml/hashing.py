@@ -1,15 +1,16 @@
-"""One 64-bit hash of any category: the same in every process, on every platform, for ever.
+"""64-bit hashes of numbers and texts that are the same in every process and on every platform.
 
-Python's `hash` of a string changes from process to process, so a model that was trained with it is
-noise after a restart. Here only code points and wrapping 64-bit integers enter:
+Python's `hash` of a text changes from process to process, so a model trained with it is useless after a
+restart. Here only code points and wrapping 64-bit integers enter:
 
     text     h = mix(Σᵢ mix(cᵢ · M + i + 1) + n · M + salt)      c₁ … c_n its code points
     number   h = mix(mix(u + salt') + salt'')                    u its 64 bits
 
-with `mix` the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014) and M an odd constant. Numbers that are equal are hashed alike, whatever
-their dtype (below 2⁶³ in magnitude): 5, 5.0 and `np.int8(5)`. The text "5" is another category than the
-number 5.
+with `mix` the finaliser of SplitMix64 and M an odd constant. Numbers that are equal have equal hashes
+whatever their dtype (below 2⁶³ in magnitude): 5, 5.0 and `np.int8(5)`. The text "5" is not the number 5.
+
+References:
+    Steele, Lea, Flood. "Fast Splittable Pseudorandom Number Generators" (OOPSLA 2014).
 """
 
 from collections.abc import Sequence
@@ -23,16 +24,10 @@ _TEXT, _INTEGER, _FRACTION, _NEGATIVE = (np.uint64(salt << 32) for salt in (1, 2
 _MISSING = np.uint64(0x5851F42D4C957F2D)
 
 
-# Integers are meant to wrap around; of scalars NumPy would warn.
+# Integers wrap around on purpose; for scalars NumPy would warn.
 @np.errstate(over="ignore")
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser: every bit of the result depends on every bit of x.
-
-    Args:
-        x: uint64 of any shape.
-
-    Returns:
-        uint64 of that shape; a bijection.
+    """Returns SplitMix64's finaliser of x, a bijection: each bit of the result depends on every bit of x.
 
     >>> mix(np.array([0, 1], np.uint64)).tolist()
     [0, 6238072747940578789]
@@ -44,13 +39,7 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @np.errstate(over="ignore")
 def hash_texts(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """The hash of each text.
-
-    Args:
-        texts: N strings of any length, the empty one included.
-
-    Returns:
-        [N] uint64.
+    """Returns the hash of each text, uint64 [N].
 
     >>> hash_texts(["UA", "AU"]).tolist()
     [15473985891023193905, 4818235786776981149]
@@ -68,13 +57,7 @@ def hash_texts(texts: Sequence[str]) -> NDArray[np.uint64]:
 
 @np.errstate(over="ignore")
 def hash_numbers(values: NDArray) -> NDArray[np.uint64]:
-    """The hash of each number; equal numbers have equal hashes.
-
-    Args:
-        values: int64, uint64 or float64 of any shape; not NaN.
-
-    Returns:
-        uint64 of that shape.
+    """Returns the hash of each number of an int64, uint64 or float64 array without NaN.
 
     >>> (hash_numbers(np.array([5, 7])) == hash_numbers(np.array([5.0, 7.5]))).tolist()
     [True, False]
@@ -90,17 +73,11 @@ def hash_numbers(values: NDArray) -> NDArray[np.uint64]:
 
 @np.errstate(over="ignore")
 def combine(hashes: Sequence[NDArray[np.uint64]], seed: int) -> NDArray[np.uint64]:
-    """One hash of several, in their order: h ← mix(h · M + hₖ), from mix(seed).
-
-    Each part was hashed by itself, with its length, so that ("a", "bc") and ("ab", "c") have no more
-    in common than any two pairs.
+    """Returns one hash of several, in their order: h ← mix(h · M + hₖ), from mix(seed).
 
     Args:
         hashes: uint64 arrays of one shape, at least one.
         seed: in [0, 2⁶⁴).
-
-    Returns:
-        uint64 of that shape.
     """
     combined = np.full(hashes[0].shape, mix(np.array(seed, np.uint64)))
     for each in hashes:
@@ -109,11 +86,11 @@ def combine(hashes: Sequence[NDArray[np.uint64]], seed: int) -> NDArray[np.uint6
 
 
 def with_missing(hashes: NDArray[np.uint64], missing: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """The hashes with one of its own for what is missing."""
+    """Returns the hashes, with one hash of its own where a value is missing."""
     return np.where(missing, _MISSING, hashes)
 
 
 def buckets(hashes: NDArray[np.uint64], num_buckets: int) -> NDArray[np.int32]:
-    """Scales the upper halves to [0, num_buckets): every bucket is as likely, for any number of them."""
+    """Returns the upper halves scaled to [0, num_buckets): all buckets are equally likely."""
     upper = hashes >> np.uint64(32)
     return ((upper * np.uint64(num_buckets)) >> np.uint64(32)).astype(np.int32)

@@ -1,0 +1,513 @@
+"""Columns of a table: one reader of values, and one rule of what is missing.
+
+Missing are None, NaN, NaT, `pandas.NA`, masked values, Arrow's nulls, and the empty text: a CSV file
+cannot tell an empty text from no value, so neither does anything that reads tables here. Everything else
+is a value, texts such as "NA" or " " included (`readers.read_csv(missing=…)` makes those missing).
+"""
+
+import dataclasses
+import datetime
+import decimal
+import fractions
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml import hashing
+
+Table = Any
+"""A mapping of names to columns, a pandas DataFrame or a pyarrow Table."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Column:
+    """Values of one type, and which of them are missing.
+
+    Attributes:
+        name: name of the column.
+        type: `"INT"` (booleans included), `"FLOAT"`, `"BYTES"` (texts), `"TIME"`, `"DURATION"`, `"MIXED"`
+            (several that do not go together, or none of these), or None if no value is present.
+        values: array of any shape. INT: bool, int64, uint64, or objects if an integer needs more than 64
+            bits. FLOAT: float64. BYTES: objects that are all `str`; bytes that are not UTF-8 are decoded
+            with lone surrogates. TIME, DURATION: datetime64 (UTC) and timedelta64, in the unit given.
+            MIXED: objects as given. A missing value is 0, False, NaN, "" or NaT.
+        missing: bool array of the same shape.
+        nan: bool array, True where a missing value is NaN. None if there is no NaN.
+    """
+
+    name: str
+    type: str | None
+    values: NDArray[Any]
+    missing: NDArray[np.bool_]
+    nan: NDArray[np.bool_] | None = None
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Bool array, True where there is a value."""
+        return ~self.missing
+
+    @property
+    def is_bool(self) -> bool:
+        """Whether the values are booleans."""
+        return self.values.dtype == np.bool_
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are texts."""
+        return self.type == "BYTES"
+
+    @property
+    def num_present(self) -> int:
+        """Number of values that are not missing."""
+        return self.missing.size - int(np.count_nonzero(self.missing))
+
+    def known(self) -> NDArray[Any]:
+        """Returns the values that are present, in order."""
+        return self.values[~self.missing] if self.missing.any() else self.values.ravel()
+
+    def is_whole(self) -> bool:
+        """Returns whether every value present is a whole number."""
+        known = self.known()
+        finite = self.type == "FLOAT" and bool(np.isfinite(known).all())
+        return self.type == "INT" or (finite and bool((known % 1 == 0).all()))
+
+    def numbers(self) -> NDArray[np.float64]:
+        """Returns the values as float64, NaN where missing.
+
+        Times are seconds since 1970 (UTC), durations seconds, booleans 0 and 1.
+
+        Raises:
+            ValueError: if the column holds texts or mixed values, or an integer beyond float64.
+
+        >>> read_column("delay", [3, None]).numbers().tolist()
+        [3.0, nan]
+        """
+        if self.type == "MIXED":
+            raise ValueError(self.mixture())
+        if self.is_text and self.num_present:
+            raise ValueError(
+                f"column {self.name!r} must hold numbers, got texts such as {self.known()[0]!r}"
+            )
+        if self.is_text:
+            return np.full(self.values.shape, np.nan)
+        if self.values.dtype.kind in "mM":
+            return _seconds(self.values)
+        try:
+            numbers = self.values.astype(np.float64)
+        except OverflowError as error:
+            raise ValueError(f"column {self.name!r} must fit into float64: {error}") from error
+        numbers[self.missing] = np.nan
+        return numbers
+
+    def exact(self) -> NDArray[Any]:
+        """Returns the values as int64, uint64, float64 or texts, without rounding any integer.
+
+        Booleans are 0 and 1, times and durations are seconds in float64.
+
+        Raises:
+            ValueError: naming the row, for mixed values, an integer beyond 64 bits, or bytes that are not
+                UTF-8.
+
+        >>> read_column("id", [2**60 + 1, None]).exact().tolist()
+        [1152921504606846977, 0]
+        """
+        if self.type == "MIXED":
+            raise ValueError(self.mixture())
+        if self.is_text:
+            row = first_not_utf8(self.values)
+            if row is not None:
+                raise ValueError(
+                    f"column {self.name!r} must hold texts in UTF-8, got {self.values.flat[row]!r} in "
+                    f"row {row}"
+                )
+        elif self.values.dtype == object:
+            row = next(i for i, v in enumerate(self.values.flat) if not -(2**63) <= v < 2**64)
+            raise ValueError(
+                f"column {self.name!r} must hold integers of at most 64 bits, got "
+                f"{self.values.flat[row]} in row {row}"
+            )
+        elif self.values.dtype.kind in "mM":
+            return _seconds(self.values)
+        return self.values.astype(np.int64) if self.is_bool else self.values
+
+    def hashes(self) -> NDArray[np.uint64]:
+        """Returns a 64-bit hash of each value, the same in every process (see `jaxml.hashing`).
+
+        Equal numbers below 2⁶³ in magnitude have equal hashes whatever their dtype (1, 1.0, True), equal
+        times whatever their unit. All missing values have one hash. The text "1" is not the number 1.
+        """
+        values = self.values
+        if values.dtype.kind in "mM":
+            whole = np.where(
+                self.missing, values.dtype.type(0, "s"), values.astype(f"{values.dtype.kind}8[s]")
+            )
+            rest = np.where(self.missing, np.timedelta64(0), values - whole).astype("m8[ns]")
+            found = hashing.hash_numbers(whole.astype(np.int64))
+            found = np.where(
+                rest.astype(np.int64) == 0, found, hashing.mix(found + rest.view(np.uint64))
+            )
+        elif values.dtype == object:
+            codes, distinct = (
+                self.codes()
+                if self.is_text
+                else Column(
+                    self.name,
+                    None,
+                    np.array([f"{type(v).__name__} {v!r}" for v in values.flat], object),
+                    self.missing.ravel(),
+                ).codes()
+            )
+            found = hashing.hash_texts([*distinct, ""])[codes].reshape(values.shape)
+        else:
+            found = hashing.hash_numbers(np.where(self.missing, 0, self.exact()))
+        return hashing.with_missing(found, self.missing)
+
+    def codes(self) -> tuple[NDArray[np.int64], list[Any]]:
+        """Returns each value's place among the distinct values (−1 where missing), and those values.
+
+        Distinct texts are in the order in which they first appear, distinct numbers are sorted.
+        """
+        codes = np.full(self.missing.size, -1, np.int64)
+        present, known = ~self.missing.ravel(), self.known()
+        if known.dtype == object:
+            listed = known.tolist()  # A dictionary is faster than sorting texts.
+            place = {value: i for i, value in enumerate(dict.fromkeys(listed))}
+            codes[present] = np.fromiter(map(place.__getitem__, listed), np.int64, len(listed))
+            return codes, list(place)
+        distinct, inverse = np.unique(known, return_inverse=True)
+        codes[present] = inverse.ravel()
+        # `tolist` makes bare integers of times in nanoseconds.
+        return codes, list(distinct) if distinct.dtype.kind in "mM" else distinct.tolist()
+
+    def kinds(self) -> list[str | None]:
+        """Returns the type of each value of a mixed column, None where missing."""
+        pairs = zip(self.values.flat, self.missing.flat, strict=True)
+        return [None if missing else _kind(type(value)) for value, missing in pairs]
+
+    def mixture(self) -> str:
+        """Returns the error message for a mixed column, with the first row of each type."""
+        rows: dict[str, int] = {}
+        for row, kind in enumerate(self.kinds()):
+            if kind is not None:
+                rows.setdefault(kind, row)
+        found = ", ".join(
+            f"{kind} {self.values.flat[row]!r:.50} in row {row}"
+            for kind, row in list(rows.items())[:4]
+        )
+        return f"column {self.name!r} must hold all numbers, all texts or all times, got {found}"
+
+
+class BadColumn(ValueError):
+    """An array that is not a column: records or complex numbers, or not one-dimensional in a table.
+
+    Attributes:
+        array: the array as given.
+    """
+
+    def __init__(self, message: str, array: NDArray[Any]) -> None:
+        super().__init__(message)
+        self.array = array
+
+
+def table_columns(table: Table, name: str = "columns") -> dict[str, Any]:
+    """Returns the columns of a mapping, a DataFrame or a pyarrow Table, by name, not yet read.
+
+    Raises:
+        ValueError: if it is none of these, or two columns have one name.
+    """
+    if isinstance(table, Mapping):
+        return dict(table)
+    names = getattr(table, "column_names", getattr(table, "columns", None))  # Arrow's, pandas'.
+    if names is None or isinstance(table, np.ndarray):
+        raise ValueError(
+            f"{name} must be a mapping of names to columns, a DataFrame or a pyarrow Table, got "
+            f"{type(table).__name__}"
+        )
+    names = list(names)
+    if len(set(names)) < len(names):
+        twice = next(each for i, each in enumerate(names) if each in names[:i])
+        raise ValueError(f"{name} must have different names, got {twice!r} twice")
+    return {each: table[each] for each in names}
+
+
+def read_columns(table: Table, name: str = "columns") -> dict[str, Column]:
+    """Returns the columns of a table.
+
+    Args:
+        table: one-dimensional columns of one length: a mapping, a DataFrame or a pyarrow Table.
+        name: what an error calls the table.
+
+    Raises:
+        BadColumn: a ValueError, if a column is not one-dimensional, or holds records or complex numbers.
+        ValueError: if the table is none of these, or its columns differ in length.
+
+    >>> read = read_columns({"a": [1, 2, None], "b": np.array([0.5, np.nan, 1.0])})
+    >>> [(column.type, column.present.tolist()) for column in read.values()]
+    [('INT', [True, True, False]), ('FLOAT', [True, False, True])]
+    """
+    read = {}
+    for key, values in table_columns(table, name).items():
+        read[key] = read_column(key, values)
+        if read[key].values.ndim != 1:
+            raise BadColumn(
+                f"column {key!r} must be one-dimensional, got shape {read[key].values.shape}",
+                read[key].values,
+            )
+    num_rows(read)
+    return read
+
+
+def num_rows(read: Mapping[str, Column]) -> int:
+    """Returns the length of all columns, 0 without columns. Raises ValueError if lengths differ."""
+    lengths = {name: len(column.values) for name, column in read.items()}
+    for name, length in lengths.items():
+        first = next(iter(lengths))
+        if length != lengths[first]:
+            raise ValueError(
+                f"columns must have one length, got {lengths[first]} rows of {first!r} and {length} of "
+                f"{name!r}"
+            )
+    return next(iter(lengths.values()), 0)
+
+
+def read_column(name: str, values: Any) -> Column:
+    """Returns values of any usual kind as a `Column`.
+
+    Args:
+        name: name of the column.
+        values: NumPy or JAX array, masked array, list (nested lists too), scalar, pandas Series, Index or
+            extension array, or pyarrow Array or ChunkedArray. Integers stay exact, with gaps too.
+
+    Raises:
+        BadColumn: a ValueError, for records or complex numbers.
+
+    >>> read_column("carrier", ["UA", None, ""]).missing.tolist()
+    [False, True, True]
+    >>> column = read_column("id", [2**70, 1, None])
+    >>> column.type, column.values.tolist()
+    ('INT', [1180591620717411303424, 1, 0])
+    """
+    if isinstance(values, Column):
+        return values
+    array, hidden = _as_array(values)
+    kind = array.dtype.kind
+    if kind == "V" and array.dtype.names is None and array.dtype.itemsize <= 2:
+        array, kind = array.astype(np.float64), "f"  # bfloat16 and float8.
+    shown = np.ones(array.shape, bool) if hidden is None else ~hidden
+    if kind in "biu":
+        if kind == "u" and (not array.size or array.max() < 2**63):
+            kind = "i"
+        plain = array.astype({"b": np.bool_, "i": np.int64, "u": np.uint64}[kind])
+        return Column(name, "INT", np.where(shown, plain, plain.dtype.type(0)), ~shown)
+    if kind == "f":
+        numbers = np.where(shown, array, np.nan).astype(np.float64, copy=False)
+        missing = np.isnan(numbers)
+        nan = missing & shown
+        return Column(name, "FLOAT", numbers, missing, nan if nan.any() else None)
+    if kind in "mM":
+        times = np.where(shown, array, np.array("NaT", array.dtype))
+        return Column(name, "TIME" if kind == "M" else "DURATION", times, np.isnat(times))
+    if kind in "OSTU":
+        return _read_objects(name, array.astype(object), shown)
+    raise BadColumn(f"column {name!r} must hold numbers, texts or times, got {array.dtype}", array)
+
+
+def _as_array(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Returns an array, and a mask of the values that are hidden."""
+    package = type(values).__module__.partition(".")[0]
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.getdata(values), np.ma.getmaskarray(values)
+    if package == "pyarrow":
+        return _from_arrow(values)
+    if package == "pandas" and hasattr(values, "dtype") and not isinstance(values.dtype, np.dtype):
+        return _from_pandas(values)
+    if hasattr(values, "dtype"):
+        return np.asarray(values), None
+    # NumPy by itself makes texts of [1, "a"], floats of [1, None], and one text of ["a", "a\0"].
+    try:
+        return np.array(values, object), None
+    except ValueError:  # Lists of several lengths.
+        return np.fromiter(values, object, len(values)), None
+
+
+def _from_pandas(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    dtype = values.dtype
+    if hasattr(dtype, "pyarrow_dtype"):
+        return _from_arrow(getattr(values, "array", values).__arrow_array__())
+    if hasattr(dtype, "categories"):
+        values = getattr(values, "cat", values)
+        categories = np.append(np.asarray(values.categories, object), [None])
+        return categories[np.asarray(values.codes)], None
+    if getattr(dtype, "tz", None) is not None:
+        return values.to_numpy(dtype=f"M8[{dtype.unit}]"), None
+    if getattr(dtype, "numpy_dtype", None) is not None and dtype.kind in "biu":
+        return values.to_numpy(dtype=dtype.numpy_dtype, na_value=0), np.asarray(values.isna())
+    return np.asarray(values, object), None
+
+
+def _from_arrow(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    import pyarrow
+    from pyarrow import types
+
+    if isinstance(values, pyarrow.ChunkedArray):
+        values = values.combine_chunks()
+    if types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
+    hidden = np.asarray(values.is_null()) if values.null_count else None
+    if types.is_integer(kind) or types.is_boolean(kind):
+        filled = values.fill_null(False if types.is_boolean(kind) else 0)
+        return filled.to_numpy(zero_copy_only=False), hidden
+    if types.is_decimal(kind):
+        whole = kind.scale <= 0
+        listed = [v if v is None else int(v) if whole else v for v in values.to_pylist()]
+        return np.array(listed, object), None
+    if types.is_date(kind):
+        values = values.cast(pyarrow.timestamp("s" if types.is_date32(kind) else "ms"))
+    elif types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        try:
+            return np.array(values.to_pylist(), object), None
+        except UnicodeDecodeError:
+            return np.array(values.cast(pyarrow.large_binary()).to_pylist(), object), None
+    elif not (types.is_floating(kind) or types.is_timestamp(kind) or types.is_duration(kind)):
+        return np.fromiter(values.to_pylist(), object, len(values)), None
+    return values.to_numpy(zero_copy_only=False), hidden
+
+
+_KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
+    ("BOOL", (bool, np.bool_)),
+    # Before INT: np.timedelta64 inherits from np.integer.
+    ("DURATION", (datetime.timedelta, np.timedelta64)),
+    ("INT", (int, np.integer)),
+    ("FLOAT", (float, np.floating, decimal.Decimal, fractions.Fraction)),
+    ("BYTES", (str, bytes)),
+    ("TIME", (datetime.date, np.datetime64)),
+)
+
+
+def _kind(type_: type) -> str:
+    found = next((kind for kind, types in _KINDS if issubclass(type_, types)), None)
+    return found or type_.__name__
+
+
+def is_missing(value: Any) -> bool:
+    """Returns whether a value is None, NaN, NaT, `pandas.NA`, masked, or an empty text."""
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, str | bytes):
+        return not value
+    floats = (float, np.floating, np.datetime64, np.timedelta64, decimal.Decimal)
+    return isinstance(value, floats) and bool(value != value)
+
+
+def is_utf8(text: str) -> bool:
+    """Returns whether a text can be written as UTF-8: it has no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def first_not_utf8(texts: NDArray[Any]) -> int | None:
+    """Returns the place of the first text that cannot be written as UTF-8, or None."""
+    listed = texts.ravel().tolist()
+    if is_utf8("\n".join(listed)):
+        return None
+    return next(row for row, text in enumerate(listed) if not is_utf8(text))
+
+
+def _read_objects(name: str, array: NDArray[Any], shown: NDArray[np.bool_]) -> Column:
+    listed = array.ravel().tolist()
+    types = set(map(type, listed))
+    if types <= {str, type(None)}:
+        present = np.fromiter(map(bool, listed), bool, len(listed))
+    else:
+        present = np.fromiter((not is_missing(v) for v in listed), bool, len(listed))
+    present &= shown.ravel()
+    known = [v for v, there in zip(listed, present.tolist(), strict=True) if there]
+    missing = ~present.reshape(array.shape)
+    nan = None
+    if any(issubclass(type_, float | np.floating) for type_ in types):
+        is_nan = (isinstance(v, float | np.floating) and v != v for v in listed)
+        nan = np.fromiter(is_nan, bool, len(listed)).reshape(array.shape) & shown
+        nan = nan if nan.any() else None
+
+    def column(type_: str | None, values: Any, fill: Any, dtype: Any) -> Column:
+        filled = np.full(len(listed), fill, dtype)
+        filled[present] = values
+        return Column(name, type_, filled.reshape(array.shape), missing, nan)
+
+    kinds = set(map(_kind, set(map(type, known))))
+    try:
+        if not kinds and any(issubclass(type_, str | bytes) for type_ in types):
+            return column("BYTES", [], "", object)
+        if not kinds:
+            return column(None if nan is None else "FLOAT", [], np.nan, np.float64)
+        if kinds == {"BYTES"}:
+            if any(issubclass(type_, bytes) for type_ in types):
+                known = [
+                    v.decode(errors="surrogateescape") if isinstance(v, bytes) else v for v in known
+                ]
+            return column("BYTES", known, "", object)
+        if kinds == {"BOOL"}:
+            return column("INT", known, False, np.bool_)
+        if kinds <= {"BOOL", "INT"}:
+            return column("INT", known := list(map(int, known)), 0, _integer_dtype(known))
+        if kinds <= {"BOOL", "INT", "FLOAT"}:
+            return column("FLOAT", list(map(float, known)), np.nan, np.float64)
+        if kinds == {"TIME"}:
+            return column("TIME", _times(known), "NaT", _unit(known, "M"))
+        if kinds == {"DURATION"}:
+            return column("DURATION", _to_numpy(known), "NaT", _unit(known, "m"))
+    except (OverflowError, TypeError, ValueError):
+        pass  # An integer beyond float64 among floats; times with and without a zone.
+    return Column(name, "MIXED", array, missing, nan)
+
+
+def _integer_dtype(values: list[int]) -> Any:
+    low, high = min(values), max(values)
+    if low >= -(2**63) and high < 2**63:
+        return np.int64
+    return np.uint64 if low >= 0 and high < 2**64 else object
+
+
+def _unit(values: list[Any], kind: str) -> str:
+    """Returns the dtype for times or durations as objects: microseconds, as Python's, or finer."""
+    fine = any(
+        getattr(v, "nanosecond", 0)
+        or getattr(v, "nanoseconds", 0)
+        or (isinstance(v, np.generic) and np.datetime_data(v.dtype)[0] not in _MICROSECONDS)
+        for v in values
+    )
+    return f"{kind}8[{'ns' if fine else 'us'}]"
+
+
+_MICROSECONDS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "generic")
+
+
+def _times(values: list[Any]) -> list[Any]:
+    zoned = [getattr(v, "tzinfo", None) is not None for v in values]
+    if any(zoned):
+        if not all(zoned):
+            raise ValueError("times with and without a zone")
+        try:
+            values = [v.astimezone(datetime.UTC).replace(tzinfo=None) for v in values]
+        except OverflowError:  # The year 9999 in the west is the year 10000 in UTC.
+            local = [np.datetime64(v.replace(tzinfo=None), "us") for v in values]
+            away = [np.timedelta64(v.utcoffset(), "us") for v in values]
+            values = [time - offset for time, offset in zip(local, away, strict=True)]
+    return _to_numpy(values)
+
+
+def _to_numpy(values: list[Any]) -> list[Any]:
+    """Returns pandas' times, which NumPy would cut to microseconds, as NumPy's."""
+    return [v.to_numpy() if hasattr(v, "to_numpy") else v for v in values]
+
+
+def _seconds(times: NDArray[Any]) -> NDArray[np.float64]:
+    unit = np.timedelta64(1, "s")
+    since = times - np.datetime64(0, "s") if times.dtype.kind == "M" else times
+    return since / unit
