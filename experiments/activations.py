@@ -153,30 +153,28 @@ class Population:
             worst = each.max() / jnp.where(mean > 0, mean, 1.0)
             return mean, (state, {"loss": mean, "worst": worst})
 
-        def watch(optimizer: optax.GradientTransformation) -> train.Watch:
-            return train.Watch(module, cross_entropy, optimizer, self._shapes, x[: len(few)])
+        recorder = monitor.Recorder(module, cross_entropy, self._shapes, x[: len(few)])
 
         def member(variables: PyTree, rate: Array, clip: Array, key: Array, batches: PyTree):
             params, model_state = models.split_variables(variables)
-            watched = watch(_optimizer(rate, clip))
-            optimizer = watched.guard(_optimizer(rate, clip), branch=False)
+            optimizer = recorder.guard(_optimizer(rate, clip), branch=False)
             step = train.make_step(
                 train.Task(loss),
                 optimizer=optimizer,
                 accept=lambda loss, gradients: jnp.ones((), bool),  # The guard judges.
-                verdict=lambda state: monitor.verdict(state).taken,
+                verdict=lambda state: monitor.verdict(state).accepted,
             )
             state = train.create_state(
                 key, params=params, model_state=model_state, optimizer=optimizer
             )
-            state, seen = jax.lax.scan(watched.step(step), state, batches)
+            state, seen = jax.lax.scan(train.recorded(step, recorder), state, batches)
             outputs, _ = model.apply(
                 {"params": state.params, **state.model_state}, jnp.asarray(self._x_test)
             )
             return jnp.mean(jnp.argmax(outputs, -1) == jnp.asarray(self._y_test)), seen
 
         self._program = jax.jit(jax.vmap(member, in_axes=(0, 0, 0, 0, None)))
-        self._history = watch(_optimizer(config.learning_rate, float("inf"))).history
+        self._history = recorder.history
         self._inspected = monitor.inspect(x, y)
 
     def _variables(self, recipe: Recipe, key: Array) -> PyTree:
@@ -223,7 +221,7 @@ class Population:
             seen = jax.tree.map(np.asarray, seen)
             for i in range(len(some)):
                 own = jax.tree.map(lambda leaf, i=i: leaf[i], seen)
-                history = self._history(own, self._inspected, len(x) / config.batch_size)
+                history = self._history(own.metrics, self._inspected, len(x) / config.batch_size)
                 outcomes.append(Outcome(float(accuracy[i]), monitor.diagnose(history)))
         return outcomes
 

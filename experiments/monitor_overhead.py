@@ -62,17 +62,16 @@ def _programs(config: Config) -> dict[str, tuple[train.State, Any]]:
         return jnp.ones((), bool)
 
     def taken(state: PyTree) -> Array:
-        return monitor.verdict(state).taken
+        return monitor.verdict(state).accepted
 
-    def watch(every: int) -> train.Watch:
-        return train.Watch(model, cross_entropy, optax.adam(1e-3), variables, x, every=every)
+    recorder = monitor.Recorder(model, cross_entropy, variables, x)
 
     found = {}
-    for name, optimizer, wrap in (
+    for name, optimizer, watch in (
         ("bare", optax.adam(1e-3), None),
         ("guard, norms every 10th", monitor.guard(optax.adam(1e-3), every=10), None),
         ("guard, norms every step", monitor.guard(optax.adam(1e-3), every=1), None),
-        ("guard and taps, every 10th", watch(10).optimizer, watch(10).step),
+        ("guard and taps, every 10th", recorder.guard(optax.adam(1e-3)), recorder),
     ):
         guarded = name != "bare"
         step = train.make_step(
@@ -87,7 +86,7 @@ def _programs(config: Config) -> dict[str, tuple[train.State, Any]]:
             model_state={},
             optimizer=optimizer,
         )
-        found[name] = state, train.repeat(wrap(step) if wrap else step)
+        found[name] = state, train.repeat(train.recorded(step, watch) if watch else step)
     return found
 
 

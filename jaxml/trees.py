@@ -17,6 +17,7 @@ __all__ = [
     "num_parameters",
     "select",
     "stack",
+    "take",
     "unstack",
 ]
 
@@ -217,3 +218,13 @@ def unstack(tree: PyTree) -> list[PyTree]:
         raise ValueError(f"tree must have leaves with one common leading axis; got shapes {shapes}")
     ((members,),) = leading
     return [jax.tree.unflatten(structure, [leaf[i] for leaf in leaves]) for i in range(members)]
+
+
+def take(tree: PyTree, rows: Any) -> Any:
+    """Returns these rows of every leaf.
+
+    Args:
+        tree: arrays of equally many rows.
+        rows: indices of any shape, a mask, or a slice.
+    """
+    return jax.tree.map(lambda leaf: leaf[rows], tree)

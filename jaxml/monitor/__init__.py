@@ -9,12 +9,14 @@ says what to change.
 from jaxml.monitor.activity import ACTIVITY, TIMES, Activity, activity, units
 from jaxml.monitor.curves import diagnose_loss_curve
 from jaxml.monitor.diagnose import diagnose, is_suspicious
+from jaxml.monitor.final import FinalDiagnostics
 from jaxml.monitor.findings import SYMPTOMS, Finding
 from jaxml.monitor.guard import Guard, GuardState, Verdict, guard, holds_moments, verdict
 from jaxml.monitor.history import After, History
 from jaxml.monitor.inputs import DataReport, inspect
 from jaxml.monitor.preserve import preserving_penalty
 from jaxml.monitor.probes import STATISTICS, Layout, layer_norms, layer_statistics, layout
+from jaxml.monitor.recorder import Recorder
 from jaxml.monitor.remedies import Remedy, remedy
 from jaxml.monitor.signs import signs
 
@@ -26,11 +28,13 @@ __all__ = [
     "Activity",
     "After",
     "DataReport",
+    "FinalDiagnostics",
     "Finding",
     "Guard",
     "GuardState",
     "History",
     "Layout",
+    "Recorder",
     "Remedy",
     "Verdict",
     "activity",

@@ -31,7 +31,7 @@ _MOST = 0.75
 def is_suspicious(history: History) -> bool:
     """Whether a run is worth measuring the curvature for: steps clipped or refused, or no fall."""
     finite = history.losses[np.isfinite(history.losses)]
-    if len(finite) < len(history.losses) or not history.taken.all():
+    if len(finite) < len(history.losses) or not history.accepted.all():
         return True
     if (history.coefficient < 1).any():
         return True
@@ -123,7 +123,7 @@ class _Case:
         """Steps and rates of plain gradient descent: update and gradient in one ratio in all layers."""
         h = self.history
         g, u = h.statistic("gradient_norm"), h.statistic("update_norm")
-        at = np.flatnonzero(h.measured & h.taken & (h.coefficient == 1))
+        at = np.flatnonzero(h.measured & h.accepted & (h.coefficient == 1))
         # A step of rate 0, as a warm-up begins with, tells nothing.
         moved = (g > 0) & np.isfinite(g) & (u > 0)
         ratios = np.where(moved, u / np.where(g > 0, g, 1), np.nan)[at]
@@ -162,7 +162,7 @@ class _Case:
         h = self.history
         p, u = h.statistic("parameter_norm"), h.statistic("update_norm")
         usable = (p > 1e-8) & np.isfinite(p) & np.isfinite(u)
-        return np.where(usable, u / np.where(usable, p, 1), np.nan)[h.measured & h.taken]
+        return np.where(usable, u / np.where(usable, p, 1), np.nan)[h.measured & h.accepted]
 
     # The findings
 
@@ -336,7 +336,7 @@ class _Case:
     def _of_steps(self, found: list[Finding]) -> list[Finding]:
         h = self.history
         out: list[Finding] = []
-        unexplained = ~h.taken
+        unexplained = ~h.accepted
         if self.bad_data:
             unexplained = np.zeros_like(unexplained)
         curve = {f.symptom: f for f in self.curve}
@@ -619,7 +619,7 @@ class _Case:
         if after is None:
             return out
         norms = h.norm[np.isfinite(h.norm)]
-        guarded = float(np.mean((h.coefficient < 1) & h.taken))
+        guarded = float(np.mean((h.coefficient < 1) & h.accepted))
         if guarded > 0.5:
             out.append(
                 Finding(

@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
     """What was made of the last step.
 
     Attributes:
-        taken: bool scalar; False if gradient, loss or update was not finite and nothing moved.
+        accepted: bool scalar; False if gradient, loss or update was not finite and nothing moved.
         coefficient: float32 scalar, the smallest factor that a gradient was multiplied by; 1 if none was
             clipped.
         skipped_in_a_row: int32 scalar.
@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
             adaptive optimizer had of it before; 0 where it has none.
     """
 
-    taken: Array
+    accepted: Array
     coefficient: Array
     skipped_in_a_row: Array
     clipped_share: Array
@@ -194,7 +194,7 @@ def guard(
         >>> params = {"w": jnp.ones(2)}
         >>> state = optimizer.init(params)
         >>> updates, state = optimizer.update({"w": jnp.array([1.0, jnp.nan])}, state, params)
-        >>> bool(verdict(state).taken), optax.apply_updates(params, updates)["w"].tolist()
+        >>> bool(verdict(state).accepted), optax.apply_updates(params, updates)["w"].tolist()
         (False, [1.0, 1.0])
     """
     if not deviations > 0:
@@ -231,7 +231,7 @@ def guard(
             losses=zeros(WINDOW, 1),
             losses_filled=zeros(1, dtype=jnp.int32),
             verdict=Verdict(
-                taken=jnp.ones((), bool),
+                accepted=jnp.ones((), bool),
                 coefficient=jnp.ones(()),
                 skipped_in_a_row=zeros(dtype=jnp.int32),
                 clipped_share=zeros(),
@@ -457,7 +457,7 @@ def guard(
             losses=losses,
             losses_filled=losses_filled,
             verdict=Verdict(
-                taken=finite,
+                accepted=finite,
                 coefficient=smallest,
                 skipped_in_a_row=jnp.where(finite, 0, state.verdict.skipped_in_a_row + 1),
                 clipped_share=share,

@@ -61,7 +61,7 @@ class History:
     Attributes:
         losses: [S] mean loss of each step's batch.
         worst: [S] largest loss of an example over the mean.
-        taken: [S] whether the step was taken.
+        accepted: [S] whether the step changed the parameters.
         coefficient: [S] what the gradient was multiplied by.
         norm: [S] of the gradient, before that.
         bound: [S] what it was held against.
@@ -89,7 +89,7 @@ class History:
 
     losses: NDArray[np.float64]
     worst: NDArray[np.float64]
-    taken: NDArray[np.bool_]
+    accepted: NDArray[np.bool_]
     coefficient: NDArray[np.float64]
     norm: NDArray[np.float64]
     bound: NDArray[np.float64]

@@ -51,7 +51,7 @@ def first_exploding(history: History, step: int) -> tuple[str, float, float]:
 
 def first_non_finite(history: History) -> tuple[int, str]:
     """The first step that was refused, and the first layer without a finite gradient there."""
-    step = int(np.argmax(~history.taken))
+    step = int(np.argmax(~history.accepted))
     counts = history.statistic("non_finite")[step]
     return step, history.layers[int(np.argmax(counts > 0))] if (counts > 0).any() else "loss"
 
@@ -82,7 +82,7 @@ def signs(history: History) -> list[Finding]:
         Findings, at most one of a symptom.
     """
     found = []
-    if not history.taken.all():
+    if not history.accepted.all():
         step, layer = first_non_finite(history)
         found.append(
             Finding(
@@ -90,7 +90,7 @@ def signs(history: History) -> list[Finding]:
                 step,
                 layer,
                 "warning",
-                {"steps_refused": int((~history.taken).sum())},
+                {"steps_refused": int((~history.accepted).sum())},
                 "loss, gradient or update is not finite; the parameters stay as they were",
                 "look at the batch of this step",
             )

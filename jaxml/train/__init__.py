@@ -9,9 +9,8 @@ from jaxml.train.resume import Checkpoints
 from jaxml.train.rewind import Rewound, rewindable, rewinding, rewound, unwound
 from jaxml.train.spaces import choice, grid, log_uniform, random_space, uniform
 from jaxml.train.state import Report, State, create_state
-from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step
+from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step, recorded
 from jaxml.train.sweep import successive_halving, sweep
-from jaxml.train.watch import Watch
 
 __all__ = [
     "Bags",
@@ -27,7 +26,6 @@ __all__ = [
     "Stopping",
     "Sweep",
     "Task",
-    "Watch",
     "Whole",
     "all_finite",
     "choice",
@@ -37,6 +35,7 @@ __all__ = [
     "log_uniform",
     "make_step",
     "random_space",
+    "recorded",
     "repeat",
     "rewindable",
     "rewinding",

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from jaxml import models
 from jaxml import monitor as monitoring
 from jaxml.train import inputs
-from jaxml.train.aftermath import Aftermath
 from jaxml.train.loop import run
 from jaxml.train.program import Course, Data, Program, Recipe, held_out_blocks
 from jaxml.train.progress import Meter, Progress
@@ -89,7 +88,6 @@ def fit(
     on_bad_data: Literal["report", "drop", "raise"] = "report",
     shuffle: bool = True,
     every: int = 10,
-    vanishing: Literal["ignore", "rescale"] = "ignore",
     preserve: float = 0.0,
     rewind: int = 0,
     accumulate: int = 1,
@@ -131,7 +129,6 @@ def fit(
         on_bad_data: what to do with rows that hold NaN or infinity: say so and go on, drop them, or refuse.
         shuffle: whether every epoch comes in an order of its own; else the rows' own.
         every: steps between two looks at the layers.
-        vanishing: as in `monitor.guard`.
         preserve: weight of `monitor.preserving_penalty`, for recurrent models whose gradient vanishes on
             its way back through time; it is no part of the loss that is reported.
         rewind: steps between two snapshots that the training goes back to when all that was learned is
@@ -197,7 +194,6 @@ def fit(
         inputs.take(x, slice(batch)),
         monitor=monitor,
         every=every,
-        vanishing=vanishing,
         preserve=preserve,
         rewind=rewind,
         accumulate=accumulate,
@@ -266,7 +262,7 @@ def fit(
         if on_chunk is not None:
             on_chunk(course, report)
         if say is not None and watch is not None and inspected is not None:
-            past = watch.history(joined(reports), inspected, len(y) / batch)
+            past = watch.history(joined(reports).metrics, inspected, len(y) / batch)
             for sign in monitoring.signs(past):
                 if sign.symptom not in said:
                     said.add(sign.symptom)
@@ -304,11 +300,19 @@ def fit(
     at, validation = validations(whole.metrics.get("validation"), course.first_validation, between)
     history, findings = None, []
     if watch is not None and inspected is not None:
-        history = watch.history(whole, inspected, len(y) / batch, at, validation, shuffle)
-        aftermath = Aftermath(recipe.compute, loss, recipe.bare, (x, y))
+        history = watch.history(
+            whole.metrics,
+            inspected,
+            len(y) / batch,
+            validation_steps=at,
+            validation_losses=validation,
+            shuffled=shuffle,
+        )
+        aftermath = monitoring.FinalDiagnostics(recipe.compute, loss, recipe.bare, (x, y))
         after = aftermath.measure(
             (params, model_state),
-            state,
+            (state.params, state.model_state),
+            state.opt_state,
             seed=seed,
             curved=monitoring.is_suspicious(history),
         )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jaxml import monitor as monitoring
 from jaxml.data import batches
+from jaxml.trees import take
 from jaxml.types import Array, PyTree
 
 __all__ = [
@@ -66,11 +67,6 @@ def _is_tree(node: Any) -> bool:
     if isinstance(node, tuple):
         return any(hasattr(part, "ndim") or isinstance(part, Mapping) for part in node)
     return not jax.tree_util.all_leaves([node])
-
-
-def take(data: PyTree, rows: Any) -> Any:
-    """These rows of every array: indices of any shape, or a slice."""
-    return jax.tree.map(lambda leaf: leaf[rows], data)
 
 
 def num_bytes(data: PyTree) -> int:

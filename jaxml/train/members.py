@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from jaxml import monitor as monitoring
 from jaxml import trees
 from jaxml.train import inputs
-from jaxml.train.aftermath import Aftermath
 from jaxml.train.fit import (
     Fit,
     best_step,
@@ -169,7 +168,7 @@ class Sweep:
                 "best_step": member.fit.best_step,
                 "refused": math.nan
                 if member.fit.history is None
-                else float(np.mean(~member.fit.history.taken)),
+                else float(np.mean(~member.fit.history.accepted)),
                 "findings": ", ".join(finding.symptom for finding in member.fit.findings),
             }
             for member in self.members
@@ -261,23 +260,24 @@ def _explained(
     """Members with history and findings."""
     watch, recipe = study.recipe.watch, study.recipe
     assert watch is not None
-    aftermath = Aftermath(recipe.compute, recipe.loss, recipe.bare, study.data)
+    aftermath = monitoring.FinalDiagnostics(recipe.compute, recipe.loss, recipe.bare, study.data)
     explained = []
     for member in members:
         course, report = found[member.index]
         report = jax.tree.map(lambda leaf, n=member.steps: leaf[:n], report)
         history = watch.history(
-            report,
+            report.metrics,
             inspected,
             len(study.data[1]) / study.batch(member.batch_size),
-            member.fit.validation_steps,
-            member.fit.validation_curve,
-            study.shuffle,
+            validation_steps=member.fit.validation_steps,
+            validation_losses=member.fit.validation_curve,
+            shuffled=study.shuffle,
         )
         if explain:
             after = aftermath.measure(
                 study.initial(member.seed),
-                course.state,
+                (course.state.params, course.state.model_state),
+                course.state.opt_state,
                 seed=study.order_seeds[member.seed],
                 curved=monitoring.is_suspicious(history),
                 hyperparameters=study.hyperparameters_of(member.index),

@@ -18,8 +18,7 @@ from jaxml import models, trees
 from jaxml import monitor as monitoring
 from jaxml.train.rewind import rewindable, rewinding
 from jaxml.train.state import Report, State, create_state
-from jaxml.train.step import Task, make_step
-from jaxml.train.watch import Watch
+from jaxml.train.step import Task, make_step, recorded
 from jaxml.types import Array, Key, PyTree
 
 __all__ = ["Course", "Program", "Recipe", "Stopping", "held_out_blocks", "population_axes"]
@@ -123,7 +122,6 @@ class Recipe:
             to what is reported.
         monitor: whether to guard and to watch.
         every: steps between two looks at the layers.
-        vanishing: as in `monitor.guard`.
         preserve: weight of `monitor.preserving_penalty`.
         rewind: steps between two snapshots; 0 for none.
         accumulate: parts of a batch that are gone through one after the other.
@@ -141,7 +139,6 @@ class Recipe:
         penalty: Callable[[Hyperparameters, PyTree], Array] | None = None,
         monitor: bool = True,
         every: int = 10,
-        vanishing: Literal["ignore", "rescale"] = "ignore",
         preserve: float = 0.0,
         rewind: int = 0,
         accumulate: int = 1,
@@ -152,11 +149,9 @@ class Recipe:
         self._rewind, self._accumulate, self._remat = rewind, accumulate, remat
         self._preserve = preserve
         self._preserving = monitoring.preserving_penalty(model, loss) if preserve else None
-        self.watch: Watch | None = None
+        self.watch: monitoring.Recorder | None = None
         if monitor:
-            self.watch = Watch(
-                model, loss, optax.identity(), variables, few, every=every, vanishing=vanishing
-            )
+            self.watch = monitoring.Recorder(model, loss, variables, few, every)
 
     def compute(
         self,
@@ -270,10 +265,10 @@ class Recipe:
             # What is not finite is the guard's; without a monitor nothing stands between a step and the
             # parameters.
             accept=lambda loss, gradients: jnp.ones((), bool),
-            verdict=(lambda state: monitoring.verdict(state).taken) if watch else None,
+            verdict=(lambda state: monitoring.verdict(state).accepted) if watch else None,
         )
         if watch is not None:
-            step = watch.step(step)
+            step = recorded(step, watch)
         if self._rewind:
             step = rewinding(step, every=self._rewind)
         return step(state, batch)

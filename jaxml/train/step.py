@@ -229,6 +229,27 @@ def make_step(
     return step
 
 
+def recorded(
+    step: Callable[[State, PyTree], tuple[State, Report]], recorder: monitor.Recorder
+) -> Callable[[State, PyTree], tuple[State, Report]]:
+    """Returns the step with the guard's verdict and the layers' activity in its metrics.
+
+    Args:
+        step: of an optimizer guarded by the recorder.
+        recorder: of the model that is trained.
+    """
+
+    def stepped(state: State, batch: PyTree) -> tuple[State, Report]:
+        activity = recorder.observe(state.params, state.model_state, state.key, state.step, batch)
+        # Observe before the update in place; otherwise the compiler keeps a copy of the parameters.
+        activity, batch = jax.lax.optimization_barrier((activity, batch))
+        after, report = step(state, batch)
+        seen: Any = {"verdict": monitor.verdict(after.opt_state), "activity": activity}
+        return after, dataclasses.replace(report, metrics={**report.metrics, **seen})
+
+    return stepped
+
+
 def _look_up(table: Array, ids: Array | Bags | Whole) -> Array:
     if isinstance(ids, Whole):
         return row_tables.from_storage(table).astype(jnp.float32)

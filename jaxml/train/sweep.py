@@ -45,7 +45,6 @@ def sweep(
     on_bad_data: Literal["report", "drop", "raise"] = "report",
     shuffle: bool = True,
     every: int = 10,
-    vanishing: Literal["ignore", "rescale"] = "ignore",
     accumulate: int = 1,
     remat: bool = False,
     stream: bool | None = None,
@@ -86,7 +85,6 @@ def sweep(
         on_bad_data: as in `fit`.
         shuffle: as in `fit`.
         every: as in `fit`.
-        vanishing: as in `fit`.
         accumulate: as in `fit`.
         remat: as in `fit`.
         stream: as in `fit`.
@@ -136,7 +134,6 @@ def sweep(
         penalty=penalty,
         monitor=monitor,
         every=every,
-        vanishing=vanishing,
         accumulate=accumulate,
         remat=remat,
     )
@@ -188,7 +185,7 @@ def successive_halving(
         explain: as in `sweep`.
         progress: as in `sweep`.
         options: further arguments of `sweep`: `seeds`, `penalty`, `validation_data`, `validate_every`,
-            `monitor`, `on_bad_data`, `shuffle`, `every`, `vanishing`, `accumulate`, `remat`, `stream`,
+            `monitor`, `on_bad_data`, `shuffle`, `every`, `accumulate`, `remat`, `stream`,
             `max_bytes`, `chunk`.
 
     Returns:
@@ -278,7 +275,6 @@ def _study(
     on_bad_data: Literal["report", "drop", "raise"] = "report",
     shuffle: bool = True,
     every: int = 10,
-    vanishing: Literal["ignore", "rescale"] = "ignore",
     accumulate: int = 1,
     remat: bool = False,
     stream: bool | None = None,
@@ -319,7 +315,6 @@ def _study(
         penalty=penalty,
         monitor=monitor,
         every=every,
-        vanishing=vanishing,
         accumulate=accumulate,
         remat=remat,
     )

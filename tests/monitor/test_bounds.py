@@ -138,7 +138,7 @@ def test_after_an_eager_step_nothing_is_taken_for_known():
     _, state = optimizer.update(gradients(jax.random.key(0), 1.0), state, PARAMS)
     assert not np.isfinite(state.extents).any()
     _, state = jax.jit(optimizer.update)(gradients(jax.random.key(1), 1.0), state, PARAMS)
-    assert state.verdict.taken and np.isfinite(state.extents).all()
+    assert state.verdict.accepted and np.isfinite(state.extents).all()
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -153,7 +153,7 @@ def test_an_infinite_update_that_no_gradient_shows_is_refused(in_place):
     else:
         updates, after = jax.jit(optimizer.update)(given, state, PARAMS)
         params = optax.apply_updates(PARAMS, updates)
-    assert not after.verdict.taken
+    assert not after.verdict.accepted
     before = (PARAMS, state.inner)
     for old, new in zip(
         jax.tree.leaves(before), jax.tree.leaves((params, after.inner)), strict=True

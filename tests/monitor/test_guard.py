@@ -50,7 +50,7 @@ def noisy(number, deviation=0.2, seed=0):
 def test_noise_is_left_alone(deviation):
     for seed in range(3):
         found = verdicts(noisy(400, deviation, seed))
-        assert (found.coefficient == 1).all() and found.taken.all()
+        assert (found.coefficient == 1).all() and found.accepted.all()
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_one_bad_step_costs_one_step(bad):
     norms = noisy(200)
     norms[100] = bad
     found = verdicts(norms)
-    assert np.flatnonzero(~found.taken).tolist() == [100]
+    assert np.flatnonzero(~found.accepted).tolist() == [100]
     assert (found.coefficient == 1).all()
 
 
 def test_a_lasting_nan_is_never_let_through():
     found = verdicts(np.where(np.arange(300) < 20, 1.0, np.nan))
-    assert not found.taken[20:].any()
+    assert not found.accepted[20:].any()
     assert found.skipped_in_a_row[-1] == 280
 
 
@@ -140,14 +140,14 @@ def test_the_loss_refuses_a_step():
     optimizer = monitor.guard(optax.sgd(0.1))
     state = optimizer.init(PARAMS)
     _, state = optimizer.update(gradients(1.0), state, PARAMS, value=jnp.float32(jnp.nan))
-    assert not state.verdict.taken
+    assert not state.verdict.accepted
 
 
 def test_an_infinite_update_is_refused():
     bad = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u / 0, updates))
     optimizer = monitor.guard(bad)
     _, state = optimizer.update(gradients(1.0), optimizer.init(PARAMS), PARAMS)
-    assert not state.verdict.taken
+    assert not state.verdict.accepted
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_members_are_judged_by_themselves():
     def run(norms):
         def step(state, norm):
             _, state = GUARDED.update(gradients(norm), state, PARAMS)
-            return state, (state.verdict.taken, state.verdict.coefficient)
+            return state, (state.verdict.accepted, state.verdict.coefficient)
 
         return jax.lax.scan(step, GUARDED.init(PARAMS), norms)[1]
 
@@ -226,7 +226,7 @@ def test_it_runs_in_a_chain_with_donation():
     for _ in range(3):
         params, state = compiled(params, state)
     assert len(traces) == 1
-    assert monitor.verdict(state).taken
+    assert monitor.verdict(state).accepted
 
 
 @pytest.mark.parametrize(

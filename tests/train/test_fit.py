@@ -50,7 +50,7 @@ def test_a_healthy_run_is_left_alone(healthy):
         watched.params,
         plain.params,
     )
-    assert (watched.history.coefficient == 1).all() and watched.history.taken.all()
+    assert (watched.history.coefficient == 1).all() and watched.history.accepted.all()
 
 
 def test_what_a_fit_holds(healthy):
@@ -138,7 +138,7 @@ def test_bad_rows_are_reported_and_cost_their_steps():
     (finding,) = fitted.findings
     assert (finding.symptom, finding.where) == ("non_finite", "input")
     assert (finding.evidence["row"], finding.evidence["column"]) == (5, 2)
-    refused = ~fitted.history.taken
+    refused = ~fitted.history.accepted
     # Each row comes once an epoch of nine and a bit batches.
     assert 30 <= refused.sum() <= 70
     for leaf in jax.tree.leaves((fitted.params, fitted.model_state, fitted.opt_state.inner)):
@@ -193,5 +193,5 @@ def test_what_is_definite_is_said_while_the_training_goes_on():
     assert len(so_far) == 1 and "non finite" in so_far[0]
     assert said.index(so_far[0]) < len(said) - 1
     found = next(f for f in fitted.findings if f.symptom == "non_finite")
-    assert found.evidence["steps_refused"] == np.sum(~fitted.history.taken) > 100
+    assert found.evidence["steps_refused"] == np.sum(~fitted.history.accepted) > 100
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))

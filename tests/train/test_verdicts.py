@@ -173,7 +173,8 @@ def watched_program(traced=lambda: None):
     # A key of its own: the program consumes its state.
     key = jax.random.key(1)
     variables = model.init(KEY, jnp.asarray(x))
-    watch = train.Watch(model, cross_entropy, optax.adam(1e-3), variables, x, every=5)
+    recorder = monitor.Recorder(model, cross_entropy, variables, x, every=5)
+    optimizer = recorder.guard(optax.adam(1e-3))
     functional = models.from_linen(model)
 
     def loss(params, model_state, rows, batch, context, key):
@@ -183,14 +184,12 @@ def watched_program(traced=lambda: None):
 
     step = train.make_step(
         train.Task(loss),
-        optimizer=watch.optimizer,
-        verdict=lambda state: monitor.verdict(state).taken,
+        optimizer=optimizer,
+        verdict=lambda state: monitor.verdict(state).accepted,
     )
-    state = train.create_state(
-        key, params=variables["params"], model_state={}, optimizer=watch.optimizer
-    )
+    state = train.create_state(key, params=variables["params"], model_state={}, optimizer=optimizer)
     batches = {"x": jnp.zeros((10, 32, 6)), "y": jnp.zeros((10, 32), jnp.int32)}
-    return train.repeat(watch.step(step)), state, batches
+    return train.repeat(train.recorded(step, recorder)), state, batches
 
 
 def test_a_watched_step_is_compiled_once():

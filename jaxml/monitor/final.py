@@ -1,4 +1,4 @@
-"""What is measured when a training is over: too dear for every step, and telling all the same."""
+"""Diagnostics that are too expensive to run every step; run once after training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import NDArray
 
-from jaxml import monitor, trees
-from jaxml.train import inputs
-from jaxml.train.state import State
+from jaxml import trees
+from jaxml.monitor.guard import holds_moments
+from jaxml.monitor.history import After
 from jaxml.types import Array, PyTree
+
+__all__ = ["FinalDiagnostics"]
 
 # Training examples it is measured on.
 _SAMPLE = 512
@@ -30,8 +33,8 @@ _HELD_OUT, _SHIFTS = 4096, 32
 _FURTHER = (3.0, 10.0, 30.0, 100.0)
 
 
-class Aftermath:
-    """Measures trained models against their untrained selves; all models of a shape by one program.
+class FinalDiagnostics:
+    """Compares trained models with their initial parameters; one program for all models of a shape.
 
     Args:
         compute: `compute(params, model_state, x, y, key, training) -> (loss of each example, outputs, …)`.
@@ -45,7 +48,7 @@ class Aftermath:
         compute: Callable[..., Any],
         loss: Callable[[Any, Array], Array],
         optimizer: Callable[[Any], Any],
-        data: inputs.Arrays,
+        data: tuple[PyTree, NDArray[Any]],
     ) -> None:
         self._data = data
         finite = np.ones(len(data[1]), bool)
@@ -62,29 +65,32 @@ class Aftermath:
     def measure(
         self,
         first: tuple[PyTree, PyTree],
-        state: State,
+        last: tuple[PyTree, PyTree],
+        opt_state: PyTree,
         *,
         seed: int,
         curved: bool,
         hyperparameters: Any = None,
-    ) -> monitor.After:
-        """All of it.
+    ) -> After:
+        """Returns all diagnostics.
 
         Args:
             first: parameters and model state before the first step.
-            state: after the last step.
+            last: the same after the last step.
+            opt_state: of the guarded optimizer after the last step.
             seed: of the choice of examples.
             curved: whether to measure curvature, too.
             hyperparameters: of the optimizer.
         """
         params, model_state = first
+        last_params, last_state = last
         further = {}
         loss = mismatched = before = before_mismatched = constant = varies = np.nan
         sharpness, limits = (np.nan, np.nan), (np.nan, np.nan)
         if len(self._usable):
             generator = np.random.Generator(np.random.PCG64(seed))
             order = generator.permutation(self._usable)[:_SAMPLE]
-            x, y = jax.tree.map(jnp.asarray, inputs.take(self._data, order))
+            x, y = jax.tree.map(jnp.asarray, trees.take(self._data, order))
             # Other examples' labels, several times over: a constant is as good on these as on their own.
             turns = [max(1, len(order) * part // 8) for part in (1, 3, 5, 7)]
             others = jnp.stack([jnp.roll(y, turn, axis=0) for turn in turns])
@@ -93,18 +99,18 @@ class Aftermath:
                 return [*map(float, self._losses(params, model_state, x, y, others))]
 
             before, before_mismatched, *_ = losses(params, model_state)
-            loss, mismatched, constant, varies = losses(state.params, state.model_state)
+            loss, mismatched, constant, varies = losses(last_params, last_state)
             for factor in _FURTHER:
-                moved = jax.tree.map(lambda a, b, f=factor: a + f * (b - a), params, state.params)
-                further[factor] = losses(moved, state.model_state)[0]
+                moved = jax.tree.map(lambda a, b, f=factor: a + f * (b - a), params, last_params)
+                further[factor] = losses(moved, last_state)[0]
             if curved:
-                few = inputs.take((x, y), slice(_CURVED))
+                few = trees.take((x, y), slice(_CURVED))
                 sharpness = (
                     float(self._curvature(params, model_state, *few)),
-                    float(self._curvature(state.params, state.model_state, *few)),
+                    float(self._curvature(last_params, last_state, *few)),
                 )
-            limits = self._of_optimizer(state, x, y, hyperparameters)
-        return monitor.After(
+            limits = self._of_optimizer(last, opt_state.inner, x, y, hyperparameters)
+        return After(
             loss=loss,
             mismatched_loss=mismatched,
             constant_loss=constant,
@@ -118,7 +124,9 @@ class Aftermath:
             output_constant=bool(varies == 0),
         )
 
-    def held_out(self, params: PyTree, model_state: PyTree, data: inputs.Arrays) -> float:
+    def held_out(
+        self, params: PyTree, model_state: PyTree, data: tuple[PyTree, NDArray[Any]]
+    ) -> float:
         """How far beyond chance labels are foretold, in deviations of the loss with others' labels.
 
         Args:
@@ -126,7 +134,7 @@ class Aftermath:
             model_state: likewise.
             data: `(x, y)`.
         """
-        x, y = jax.tree.map(jnp.asarray, inputs.take(data, slice(_HELD_OUT)))
+        x, y = jax.tree.map(jnp.asarray, trees.take(data, slice(_HELD_OUT)))
         shifts = np.unique(np.linspace(1, len(y) - 1, _SHIFTS).round().astype(np.int32))
         by = jnp.asarray([0, *shifts], jnp.int32)
         found = np.asarray(self._shifted(params, model_state, x, y, by), np.float64)
@@ -215,13 +223,15 @@ class Aftermath:
         return changed, jnp.where(whole > 0, 1 - smaller / whole, jnp.nan)
 
     def _of_optimizer(
-        self, state: State, x: PyTree, y: Array, hyperparameters: Any
+        self,
+        last: tuple[PyTree, PyTree],
+        inner: PyTree,
+        x: PyTree,
+        y: Array,
+        hyperparameters: Any,
     ) -> tuple[float, float]:
-        """From which norm on the optimizer clips, and what epsilon takes: see `monitor.After`."""
-        inner = state.opt_state.inner
-        changed, shrunk = self._limits(
-            hyperparameters, state.params, state.model_state, inner, x, y
-        )
+        """From which norm on the optimizer clips, and what epsilon takes: see `After`."""
+        changed, shrunk = self._limits(hyperparameters, *last, inner, x, y)
         # It clips where from some norm on nothing changes, and below something does.
         last = np.flatnonzero(np.asarray(changed))
         clips_at = np.nan
@@ -231,16 +241,14 @@ class Aftermath:
 
 
 def _moments(state: PyTree) -> list[Any]:
-    return [
-        n for n in jax.tree.leaves(state, is_leaf=monitor.holds_moments) if monitor.holds_moments(n)
-    ]
+    return [n for n in jax.tree.leaves(state, is_leaf=holds_moments) if holds_moments(n)]
 
 
 def _scale_moments(state: PyTree, factor: float) -> PyTree:
     """A state as it would be had all gradients been scaled by this: of second moments the square."""
 
     def scale(node: Any) -> Any:
-        if not monitor.holds_moments(node):
+        if not holds_moments(node):
             return node
         by = {"mu": factor, "nu": factor**2, "nu_max": factor**2}
         return node._replace(
@@ -251,7 +259,7 @@ def _scale_moments(state: PyTree, factor: float) -> PyTree:
             }
         )
 
-    return jax.tree.map(scale, state, is_leaf=monitor.holds_moments)
+    return jax.tree.map(scale, state, is_leaf=holds_moments)
 
 
 def _equal_units(params: PyTree) -> tuple[str, ...]:

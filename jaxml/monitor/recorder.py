@@ -1,0 +1,176 @@
+"""Records a training from inside its compiled step, and turns the records into a `History`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from jaxml.models.taps import listen
+from jaxml.monitor.activity import Activity, activity
+from jaxml.monitor.guard import Guard, guard
+from jaxml.monitor.history import History
+from jaxml.monitor.inputs import DataReport
+from jaxml.monitor.probes import layout
+from jaxml.types import Array, Key, PyTree
+
+__all__ = ["Recorder"]
+
+# Examples of a batch on which layers are observed.
+_EXAMPLES = 64
+
+
+class Recorder:
+    """Observes the layers of a model during training.
+
+    Args:
+        model: a Linen module.
+        loss: `loss(outputs, labels) -> ` loss of each example.
+        variables: of the model, arrays or shapes.
+        sample_inputs: the inputs of a batch.
+        every: steps between two observations of the layers.
+
+    Attributes:
+        layout: which parameters belong to which layer.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Callable[[Any, Array], Array],
+        variables: PyTree,
+        sample_inputs: PyTree,
+        every: int = 10,
+    ) -> None:
+        self._loss, self._every = loss, every
+        self._listener = listen(model)
+        shapes = jax.eval_shape(
+            lambda: jax.tree.map(lambda leaf: jnp.asarray(leaf[:_EXAMPLES]), sample_inputs)
+        )
+        self._layers = self._listener.layers(variables, shapes)
+        has_cells = any(layer.kind == "cell" for layer in self._layers)
+        # Sequences without a recurrent cell are observed at their inputs instead of at the carry.
+        first, *others = jax.tree.leaves(shapes)
+        self._by_input = (
+            not has_cells
+            and not others
+            and first.ndim == 3
+            and jnp.issubdtype(first.dtype, jnp.floating)
+        )
+        self._examples = first.shape[0]
+        self._length = first.shape[1] if first.ndim > 1 else 0
+        self.layout = layout(
+            variables.get("params", {}),
+            [layer.parameters for layer in self._layers],
+            {layer.parameters: layer.stacked for layer in self._layers if layer.stacked},
+        )
+
+    def guard(self, optimizer: optax.GradientTransformation, *, branch: bool = True) -> Guard:
+        """Returns the optimizer, guarded, with the statistics of this model's layers.
+
+        Args:
+            optimizer: any optax transformation.
+            branch: as in `monitor.guard`; False under `vmap`.
+        """
+        return guard(optimizer, layout=self.layout, every=self._every, branch=branch)
+
+    def observe(
+        self, params: PyTree, model_state: PyTree, key: Key, step: Array, batch: PyTree
+    ) -> Activity:
+        """Returns the activity of the layers at every `every`-th step, and zeros at the others.
+
+        Args:
+            params: before the step.
+            model_state: before the step.
+            key: for dropout.
+            step: int32 scalar, steps taken; under `vmap` not batched.
+            batch: `{"x": inputs, "y": labels}`.
+        """
+        observed = jax.tree.map(lambda leaf: leaf[:_EXAMPLES], batch)
+
+        def observe() -> Activity:
+            return self._activity({"params": params, **model_state}, key, observed)
+
+        blank = jax.eval_shape(observe)
+        return jax.lax.cond(
+            step % self._every == 0,
+            observe,
+            lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank),
+        )
+
+    def _activity(self, variables: PyTree, key: Key, batch: PyTree) -> Activity:
+        x, y = batch["x"], batch["y"]
+
+        def of_taps(taps: PyTree, inputs: PyTree):
+            outputs, _, seen = self._listener.apply(variables, taps, inputs, key=key, training=True)
+            return jnp.mean(self._loss(outputs, y).astype(jnp.float32)), (outputs, seen)
+
+        wanted = (0, 1) if self._by_input else (0,)
+        gradients, (outputs, seen) = jax.grad(of_taps, wanted, has_aux=True)(
+            self._listener.taps(variables, x), x
+        )
+        return activity(self._layers, seen, gradients[0], outputs, *gradients[1:])
+
+    def history(
+        self,
+        metrics: Mapping[str, Any],
+        data: DataReport,
+        steps_per_epoch: float,
+        *,
+        validation_steps: NDArray[np.int64] | None = None,
+        validation_losses: NDArray[np.float64] | None = None,
+        shuffled: bool = True,
+    ) -> History:
+        """Returns the history of a training.
+
+        Args:
+            metrics: NumPy arrays `[S, …]` of all steps until now: `"loss"`, the mean of the batch;
+                `"worst"`, the largest loss of an example over the mean; `"verdict"`, of the guard;
+                `"activity"`, as `observe` returns it.
+            data: as `inspect` returns it.
+            steps_per_epoch: batches in an epoch.
+            validation_steps: [V] steps taken before each validation; None for none.
+            validation_losses: [V].
+            shuffled: whether each epoch has an order of its own.
+        """
+        loss, worst, verdict, activity = jax.tree.map(
+            lambda leaf: leaf if leaf.dtype == bool else leaf.astype(np.float64),
+            tuple(metrics[name] for name in ("loss", "worst", "verdict", "activity")),
+        )
+        steps = np.arange(len(loss))
+        observed = steps % self._every == 0
+        cells = [layer for layer in self._layers if layer.kind == "cell"]
+        return History(
+            losses=loss,
+            worst=worst,
+            accepted=verdict.accepted,
+            coefficient=verdict.coefficient,
+            norm=verdict.norm,
+            bound=verdict.bound,
+            layers=self.layout.names,
+            statistics=verdict.statistics,
+            measured=observed | ~verdict.accepted,
+            tapped=tuple(layer for layer in self._layers if layer.shape is not None),
+            looks=steps[observed],
+            activity=activity.layers[observed],
+            alive=activity.alive[observed],
+            over_time=activity.over_time[observed],
+            gain=activity.gain[observed],
+            times=(self._length,)
+            if self._by_input
+            else tuple(cell.shape[0] for cell in cells if cell.shape),
+            validation_steps=np.zeros(0, np.int64)
+            if validation_steps is None
+            else validation_steps,
+            validation_losses=np.zeros(0) if validation_losses is None else validation_losses,
+            data=data,
+            after=None,
+            steps_per_epoch=steps_per_epoch,
+            shuffled=shuffled,
+            moment_ratio=verdict.moment_ratio,
+            by_input=self._by_input,
+            listened=self._examples,
+        )
