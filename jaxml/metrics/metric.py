@@ -1,4 +1,4 @@
-"""What a mergeable metric is: `(empty, update, merge, compute)` over a small pytree."""
+"""`Metric`: a mergeable metric as four pure functions over a small pytree."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,18 +11,16 @@ __all__ = ["Metric", "all_reduce", "collection"]
 
 
 class Metric(NamedTuple):
-    """A metric that is gathered batch by batch, in any order and in any number of places.
+    """A metric that is accumulated batch by batch, in any order and on any number of devices.
 
     Attributes:
-        empty: `empty() -> state`: nothing seen.
-        update: `update(state, labels, scores, weights=None, mask=None) -> state`: pure; under `jit`, `vmap`
+        empty: `empty() -> state` of no data.
+        update: `update(state, labels, scores, weights=None, mask=None) -> state`; pure, for `jit`, `vmap`
             and `scan`.
-        merge: `merge(state, state) -> state`: of what two have seen. Commutative to the bit. Counts are
-            exact up to 2⁴⁷, so for them it is associative to the bit, too; sums of other numbers have 48
-            bits.
-        compute: `compute(state) -> value`: the metric of all that was seen; NaN for none, and where it is
-            undefined, and if a label, score or weight was out of place that no mask took out (inside `jit`
-            nothing can be raised, and a wrong figure is worse than none).
+        merge: `merge(state, state) -> state` of the data of both. Commutative to the bit. Counts are exact
+            up to 2⁴⁷, and so associative to the bit; other sums have 48 bits.
+        compute: `compute(state) -> value`. NaN where the metric is undefined, and after any label, score or
+            weight out of range that no mask left out: `jit` cannot raise.
 
     Example:
         >>> import jax.numpy as jnp
@@ -41,16 +39,7 @@ class Metric(NamedTuple):
 
 
 def collection(metrics: Mapping[str, Metric]) -> Metric:
-    """Several metrics of the same labels and scores, gathered as one.
-
-    Args:
-        metrics: by name; at least one.
-
-    Returns:
-        A Metric whose state and value are dicts by those names.
-
-    Raises:
-        ValueError: for no metric.
+    """Several metrics of the same labels and scores as one, whose state and value are dicts by name.
 
     >>> import jax.numpy as jnp
     >>> from jaxml.metrics import streaming
@@ -63,40 +52,24 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
     if not parts:
         raise ValueError("metrics must hold at least one, got none")
 
-    def empty() -> PyTree:
-        return {name: metric.empty() for name, metric in parts.items()}
+    def each(of: Callable[[str, Metric], Any]) -> dict[str, Any]:
+        return {name: of(name, metric) for name, metric in parts.items()}
 
-    def update(
-        state: PyTree, labels: Any, scores: Any, weights: Any = None, mask: Any = None
-    ) -> PyTree:
-        return {
-            name: metric.update(state[name], labels, scores, weights, mask)
-            for name, metric in parts.items()
-        }
-
-    def merge(a: PyTree, b: PyTree) -> PyTree:
-        return {name: metric.merge(a[name], b[name]) for name, metric in parts.items()}
-
-    def compute(state: PyTree) -> Any:
-        return {name: metric.compute(state[name]) for name, metric in parts.items()}
-
-    return Metric(empty, update, merge, compute)
+    return Metric(
+        empty=lambda: each(lambda _, metric: metric.empty()),
+        update=lambda state, labels, scores, weights=None, mask=None: each(
+            lambda name, metric: metric.update(state[name], labels, scores, weights, mask)
+        ),
+        merge=lambda a, b: each(lambda name, metric: metric.merge(a[name], b[name])),
+        compute=lambda state: each(lambda name, metric: metric.compute(state[name])),
+    )
 
 
 def all_reduce(metric: Metric, state: PyTree, axis_name: str) -> PyTree:
-    """Merges the states of all devices along a mapped axis (`shard_map`, `vmap`, `pmap`).
+    """Merges the states of all devices along a mapped axis (`shard_map`, `vmap`); each gets the result.
 
-    Every state of `streaming` also merges by an elementwise sum, so `jax.lax.psum(state, axis_name)` will
-    do: counts stay exact while they are below 2²⁴, and beyond the sum rounds to float32's 24 bits. Here
-    nothing is lost: the states are gathered and merged one by one.
-
-    Args:
-        metric: whose states they are.
-        state: of this device.
-        axis_name: of the mapped axis.
-
-    Returns:
-        The state of all that was seen, the same on every device.
+    `jax.lax.psum(state, axis_name)` merges the states of `streaming` as well, with counts that are exact
+    below 2²⁴ only. Here the states are gathered and merged one by one, without loss.
 
     >>> import jax.numpy as jnp
     >>> from jaxml.metrics import streaming

@@ -1,7 +1,11 @@
-"""The order of items in lists: queries with their documents, users with what they were shown; exact.
+"""The order of items in lists: queries with documents, users with what they were shown.
 
-Items of one score come in random order, and the expected value over all such orders is given: a model that
-scores everything alike gets what chance gets. Every list counts once (or by its weight).
+Labels [..., D] are relevances of at least 0, relevant above 0; scores are [..., D]. Weights are of the
+lists. A mask [..., D] leaves out items (padding), a mask [...] whole lists. The mean is over lists; one
+without a relevant item, for which a figure is undefined, does not count.
+
+Items of equal score come in random order, and the figure is the expected value over all such orders: a
+model that scores everything alike gets what chance gets.
 """
 
 import functools
@@ -10,9 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike
 
-from jaxml.metrics import checks
+from jaxml import checks
+from jaxml.metrics.rows import Rows, of_rows
 
 __all__ = ["hit_rate", "mean_reciprocal_rank", "ndcg", "precision_at_k", "recall_at_k"]
 
@@ -20,13 +24,13 @@ GAINS = ("linear", "exponential")
 
 
 class Ranked(NamedTuple):
-    """Lists in the order of falling scores, what is taken out at the end.
+    """Lists in the order of falling scores, masked items last.
 
     Attributes:
-        labels: [..., D], 0 for what is taken out.
+        labels: [..., D], 0 for masked items.
         start: [..., D], place (from 0) of the first item of the same score.
         size: [..., D], number of items of that score.
-        present: [..., D], whether an item is there.
+        present: [..., D], False for masked items.
         xp: NumPy or jax.numpy.
     """
 
@@ -47,15 +51,15 @@ class Ranked(NamedTuple):
 def ranked(xp: Any, labels: Any, scores: Any, where: Any) -> Ranked:
     """Sorts each list and finds its ties."""
     depth = labels.shape[-1]
-    # Two keys in turn: by score, then what is out behind what is in, whatever its score.
-    low = xp.where(where, scores, 0.0)
-    order = xp.argsort(-low, axis=-1, stable=True)
+    # Two keys in turn: by score, then masked items behind the others, whatever their score.
+    scores = xp.where(where, scores, 0.0)
+    order = xp.argsort(-scores, axis=-1, stable=True)
     out = xp.take_along_axis(~where, order, -1)
     order = xp.take_along_axis(order, xp.argsort(out, axis=-1, stable=True), -1)
     present = xp.take_along_axis(where, order, -1)
     labels = xp.where(present, xp.take_along_axis(labels, order, -1), 0)
-    low = xp.take_along_axis(low, order, -1)
-    first = (low[..., 1:] != low[..., :-1]) | (present[..., 1:] != present[..., :-1])
+    scores = xp.take_along_axis(scores, order, -1)
+    first = (scores[..., 1:] != scores[..., :-1]) | (present[..., 1:] != present[..., :-1])
     first = xp.concatenate([xp.ones_like(present[..., :1]), first], -1)
     places = xp.broadcast_to(xp.arange(depth), labels.shape)
     start = _running_max(xp, xp.where(first, places, 0))
@@ -72,8 +76,8 @@ def _running_max(xp: Any, values: Any) -> Any:
     return jax.lax.cummax(values, axis=values.ndim - 1)
 
 
-def in_top(lists: Ranked, k: Any) -> Any:
-    """[..., D]: the probability that an item is among the first k."""
+def _in_top(lists: Ranked, k: Any) -> Any:
+    """[..., D]: probability that an item is among the first k."""
     return lists.xp.clip((k - lists.start) / lists.size, 0.0, 1.0)
 
 
@@ -92,14 +96,14 @@ def _first_relevant(lists: Ranked) -> tuple[Any, Any]:
 
 def precision_of(lists: Ranked, k: Any) -> Any:
     """[...]: expected share of relevant items among the first k."""
-    return (in_top(lists, k) * (lists.labels > 0)).sum(-1) / k
+    return (_in_top(lists, k) * (lists.labels > 0)).sum(-1) / k
 
 
 def recall_of(lists: Ranked, k: Any) -> Any:
     """[...]: expected share of the relevant items that are among the first k; NaN without one."""
     xp, relevant = lists.xp, lists.labels > 0
     total = relevant.sum(-1)
-    found = (in_top(lists, k) * relevant).sum(-1)
+    found = (_in_top(lists, k) * relevant).sum(-1)
     return xp.where(total > 0, found / xp.maximum(total, 1), np.nan)
 
 
@@ -108,8 +112,7 @@ def hit_of(lists: Ranked, k: Any) -> Any:
     xp = lists.xp
     start, later = _first_relevant(lists)
     slots = k - start
-    depth = later.shape[-1]
-    at = xp.clip(slots - 1, 0, depth - 1)
+    at = xp.clip(slots - 1, 0, later.shape[-1] - 1)
     missed = xp.where(slots > 0, xp.take_along_axis(later, at, -1), 1.0)[..., 0]
     return xp.where((lists.labels > 0).any(-1), 1 - missed, np.nan)
 
@@ -140,183 +143,78 @@ def ndcg_of(lists: Ranked, k: Any, gain: str) -> Any:
     return xp.where(best > 0, actual / xp.where(best > 0, best, 1.0), np.nan)
 
 
-def _mean(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    k: int | None,
-    weights: ArrayLike | None,
-    mask: ArrayLike | None,
-    value: Callable[[Ranked, int], Any],
-) -> float:
-    truth, given = np.asarray(labels), np.asarray(scores)
-    there = np.ones(truth.shape, bool)
-    if mask is not None and np.shape(mask) == truth.shape == given.shape and truth.ndim:
-        there, mask = checks.booleans(mask), None
-        truth, given = np.where(there, truth, 0), np.where(there, given, 0)
-    rows = checks.read(truth, given, weights, mask, lists=True)
+def _mean(rows: Rows, k: int | None, value: Callable[[Ranked, int], Any]) -> float:
     depth = rows.labels.shape[-1]
-    k = depth if k is None else checks.integer("k", k, 1)
+    k = depth if k is None else checks.integer("k", k, at_least=1)
     fault = ~((rows.labels >= 0) & np.isfinite(rows.labels))
-    checks.refuse("labels", rows.labels, fault, rows.numbers, "finite relevances of at least 0")
-    if not depth or not len(rows.labels):
+    rows.refuse("labels", rows.labels, fault, "finite relevances of at least 0")
+    if not rows.labels.size:
         return float("nan")
-    there = there.reshape(-1, depth)[rows.numbers]
-    values = value(ranked(np, rows.labels, rows.scores, there), k)
-    w = np.ones(len(values)) if rows.weights is None else rows.weights
-    told = ~np.isnan(values) & there.any(-1)
-    total = w[told].sum()
-    return float((w[told] * values[told]).sum() / total) if total > 0 else float("nan")
+    present = np.ones(rows.labels.shape, bool) if rows.items is None else rows.items
+    values = value(ranked(np, rows.labels, rows.scores, present), k)
+    defined = ~np.isnan(values) & present.any(-1)
+    w = defined * (1.0 if rows.weights is None else rows.weights)
+    return rows._replace(weights=w).mean(np.where(defined, values, 0.0))
 
 
-def precision_at_k(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    k: int,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Share of relevant items among the k that score highest, averaged over lists.
+@of_rows(lists=True)
+def precision_at_k(rows: Rows, k: int) -> float:
+    """Mean share of relevant items among the k with the highest scores.
 
-    Args:
-        labels: [..., D], relevance of each item; above 0 is relevant.
-        scores: [..., D], any real.
-        k: at least 1; a list shorter than k is still divided by k.
-        weights: [...] or None, of each list.
-        mask: None, or boolean: [..., D], where False takes out an item (padding), whatever it holds, or
-            [...], where it takes out a list.
-
-    Returns:
-        A float in [0, 1]; NaN without a list. A list without items does not count.
-
-    Raises:
-        ValueError: for shapes that do not fit, k below 1; a value out of place, with the list's number.
+    A list shorter than k is still divided by k.
 
     >>> precision_at_k([[1, 0, 1]], [[0.9, 0.5, 0.2]], 2)
     0.5
     """
-    return _mean(labels, scores, k, weights, mask, precision_of)
+    return _mean(rows, k, precision_of)
 
 
-def recall_at_k(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    k: int,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Share of the relevant items that are among the k that score highest, averaged over lists.
-
-    Args:
-        labels: [..., D], relevance of each item; above 0 is relevant.
-        scores: [..., D], any real.
-        k: at least 1.
-        weights: [...] or None, of each list.
-        mask: of items [..., D] or lists [...], as in `precision_at_k`.
-
-    Returns:
-        A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
-
-    Raises:
-        ValueError: as `precision_at_k`.
+@of_rows(lists=True)
+def recall_at_k(rows: Rows, k: int) -> float:
+    """Mean share of the relevant items that are among the k with the highest scores.
 
     >>> recall_at_k([[1, 0, 1]], [[0.9, 0.5, 0.2]], 1)
     0.5
     """
-    return _mean(labels, scores, k, weights, mask, recall_of)
+    return _mean(rows, k, recall_of)
 
 
-def hit_rate(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    k: int,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Share of lists with a relevant item among the k that score highest.
-
-    Args:
-        labels: [..., D], relevance of each item; above 0 is relevant.
-        scores: [..., D], any real.
-        k: at least 1.
-        weights: [...] or None, of each list.
-        mask: of items [..., D] or lists [...], as in `precision_at_k`.
-
-    Returns:
-        A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
-
-    Raises:
-        ValueError: as `precision_at_k`.
+@of_rows(lists=True)
+def hit_rate(rows: Rows, k: int) -> float:
+    """Share of lists with a relevant item among the k with the highest scores.
 
     >>> hit_rate([[0, 1], [1, 0]], [[0.9, 0.5], [0.9, 0.5]], 1), hit_rate([[1, 0]], [[3, 3]], 1)
     (0.5, 0.5)
     """
-    return _mean(labels, scores, k, weights, mask, hit_of)
+    return _mean(rows, k, hit_of)
 
 
-def mean_reciprocal_rank(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    k: int | None = None,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """1 / rank of the first relevant item, averaged over lists.
-
-    Args:
-        labels: [..., D], relevance of each item; above 0 is relevant.
-        scores: [..., D], any real.
-        k: at least 1: a first relevant item beyond it counts 0. None: no limit.
-        weights: [...] or None, of each list.
-        mask: of items [..., D] or lists [...], as in `precision_at_k`.
-
-    Returns:
-        A float in [0, 1]; NaN without a list. A list without a relevant item does not count.
-
-    Raises:
-        ValueError: as `precision_at_k`.
+@of_rows(lists=True)
+def mean_reciprocal_rank(rows: Rows, k: int | None = None) -> float:
+    """Mean of 1 / rank of the first relevant item, counting 0 beyond rank k.
 
     >>> mean_reciprocal_rank([[0, 1, 0]], [[0.9, 0.5, 0.2]]), mean_reciprocal_rank([[0, 1]], [[7, 7]])
     (0.5, 0.75)
     """
-    return _mean(labels, scores, k, weights, mask, reciprocal_of)
+    return _mean(rows, k, reciprocal_of)
 
 
-def ndcg(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    k: int | None = None,
-    *,
-    gain: str = "linear",
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Normalised discounted cumulative gain, averaged over lists.
+@of_rows(lists=True)
+def ndcg(rows: Rows, k: int | None = None, *, gain: str = "linear") -> float:
+    """Mean normalised discounted cumulative gain.
 
         DCG = Σ_i gain_i / log₂(1 + rank_i) over ranks up to k,   NDCG = DCG / DCG of the best order
 
+    scikit-learn counts a list without a relevant item as 0; here it does not count.
+
     Args:
-        labels: [..., D], relevance of each item, at least 0.
-        scores: [..., D], any real.
-        k: at least 1; None: all.
         gain: "linear", the relevance itself, or "exponential", 2^relevance − 1.
-        weights: [...] or None, of each list.
-        mask: of items [..., D] or lists [...], as in `precision_at_k`.
 
-    Returns:
-        A float in [0, 1]; NaN without a list. A list without a relevant item does not count
-        (scikit-learn counts it as 0).
-
-    Raises:
-        ValueError: as `precision_at_k`, or for an unknown gain.
-
-    Source: Järvelin and Kekäläinen, ACM TOIS 20, 2002; ties: McSherry and Najork, ECIR 2008.
+    References:
+        Järvelin and Kekäläinen 2002, Cumulated gain-based evaluation; ties: McSherry and Najork 2008.
 
     >>> round(ndcg([[0, 1]], [[0.9, 0.5]]), 4)  # 1 / log2(3)
     0.6309
     """
     checks.choice("gain", gain, GAINS)
-    return _mean(labels, scores, k, weights, mask, functools.partial(ndcg_of, gain=gain))
+    return _mean(rows, k, functools.partial(ndcg_of, gain=gain))

@@ -1,10 +1,9 @@
-"""How far predictions are from what came; exact, in float64 on the host."""
+"""Errors of predicted numbers. Labels and predictions must be finite; the unit is the labels'."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from jaxml.metrics import checks
-from jaxml.metrics.checks import Rows
+from jaxml import checks
+from jaxml.metrics.rows import Rows, of_rows, scikit_learn
 
 __all__ = [
     "explained_variance",
@@ -16,244 +15,115 @@ __all__ = [
     "root_mean_squared_error",
 ]
 
-_NAMES = ("labels", "predictions")
+_of_predictions = of_rows(scores="predictions", finite=True)
 
 
-def _read(
-    labels: ArrayLike, predictions: ArrayLike, weights: ArrayLike | None, mask: ArrayLike | None
-) -> tuple[Rows, NDArray[np.float64]]:
-    rows = checks.read(labels, predictions, weights, mask, names=_NAMES, finite=True)
-    return rows, rows.labels - rows.scores
-
-
-def _spread(rows: Rows) -> float:
-    """Variance of the labels; 0 if all that have weight are alike, whatever the rounding of their mean."""
-    labels = rows.labels if rows.weights is None else rows.labels[rows.weights > 0]
-    if len(labels) and labels.min() == labels.max():
-        return 0.0
-    return rows.mean(np.square(rows.labels - rows.mean(rows.labels)))
-
-
-def mean_squared_error(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
+@_of_predictions
+def mean_squared_error(rows: Rows) -> float:
     """Mean of (label − prediction)².
-
-    Args:
-        labels: [...], finite.
-        predictions: [...], finite.
-        weights: [...] or None, finite and at least 0.
-        mask: [...] or None, boolean; what is False does not count, whatever it holds.
-
-    Returns:
-        A float, in the square of the labels' unit; NaN if nothing has weight.
-
-    Raises:
-        ValueError: for shapes that do not fit; a value that is not finite or a weight below 0, with its
-            row.
 
     >>> mean_squared_error([1.0, 2.0], [1.0, 4.0])
     2.0
     """
-    rows, error = _read(labels, predictions, weights, mask)
-    return rows.mean(np.square(error))
+    return float(scikit_learn("mean_squared_error", rows))
 
 
-def root_mean_squared_error(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
+@_of_predictions
+def root_mean_squared_error(rows: Rows) -> float:
     """Square root of the mean squared error.
-
-    Args:
-        labels: [...], finite.
-        predictions: [...], finite.
-        weights: [...] or None, finite and at least 0.
-        mask: [...] or None, boolean; what is False does not count, whatever it holds.
-
-    Returns:
-        A float, in the labels' unit; NaN if nothing has weight.
-
-    Raises:
-        ValueError: as `mean_squared_error`.
 
     >>> root_mean_squared_error([1.0, 2.0], [5.0, 6.0])
     4.0
     """
-    return float(np.sqrt(mean_squared_error(labels, predictions, weights=weights, mask=mask)))
+    return float(scikit_learn("root_mean_squared_error", rows))
 
 
-def mean_absolute_error(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
+@_of_predictions
+def mean_absolute_error(rows: Rows) -> float:
     """Mean of |label − prediction|.
-
-    Args:
-        labels: [...], finite.
-        predictions: [...], finite.
-        weights: [...] or None, finite and at least 0.
-        mask: [...] or None, boolean; what is False does not count, whatever it holds.
-
-    Returns:
-        A float, in the labels' unit; NaN if nothing has weight.
-
-    Raises:
-        ValueError: as `mean_squared_error`.
 
     >>> mean_absolute_error([1.0, 2.0], [1.0, 4.0])
     1.0
     """
-    rows, error = _read(labels, predictions, weights, mask)
-    return rows.mean(np.abs(error))
+    return float(scikit_learn("mean_absolute_error", rows))
 
 
-def median_absolute_error(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Median of |label − prediction|: half of the predictions are closer than this, whatever the outliers.
+@_of_predictions
+def median_absolute_error(rows: Rows) -> float:
+    """Median of |label − prediction|, which outliers do not move.
 
-    Args:
-        labels: [...], finite.
-        predictions: [...], finite.
-        weights: [...] or None, finite and at least 0.
-        mask: [...] or None, boolean; what is False does not count, whatever it holds.
-
-    Returns:
-        A float, in the labels' unit: the middle one, or halfway between the two in the middle (weighted:
-        between the lower and the upper weighted median); NaN if nothing has weight.
-
-    Raises:
-        ValueError: as `mean_squared_error`.
+    Of an even number the mean of the two in the middle; with weights, the mean of the lower and the upper
+    weighted median.
 
     >>> median_absolute_error([0.0, 0.0, 0.0, 0.0], [1.0, 2.0, -4.0, 1000.0])
     3.0
+    >>> median_absolute_error([0] * 6, [1, 2, 3, 4, 5, 6], weights=[0.1] * 6)
+    3.5
     """
-    rows, error = _read(labels, predictions, weights, mask)
-    order = np.argsort(np.abs(error), kind="stable")
-    sizes = np.abs(error)[order]
-    w = np.ones(len(sizes)) if rows.weights is None else rows.weights[order]
-    sizes, w = sizes[w > 0], w[w > 0]
-    if not len(sizes):
+    rows = rows.counted()
+    if not len(rows.labels):
         return float("nan")
+    errors = np.abs(rows.labels - rows.scores)
+    order = np.argsort(errors, kind="stable")
+    errors = errors[order]
+    w = np.ones(len(errors)) if rows.weights is None else rows.weights[order]
     reached = np.cumsum(w)
-    half = reached[-1] / 2
-    # The smallest size with half of the weight at or below it, and the next one if it is exactly half.
-    lower = min(int(np.searchsorted(reached, half)), len(sizes) - 1)
-    upper = min(lower + 1, len(sizes) - 1) if reached[lower] == half else lower
-    return float((sizes[lower] + sizes[upper]) / 2)
+    # Sums of fractions are rounded: half of the weight is what is within rounding of it.
+    half, rounding = reached[-1] / 2, 1e-12 * reached[-1]
+    lower = np.searchsorted(reached, half - rounding)
+    upper = np.searchsorted(reached, half + rounding)
+    return float((errors[lower] + errors[min(upper, len(errors) - 1)]) / 2)
 
 
-def huber(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    *,
-    delta: float = 1.0,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Mean Huber loss: quadratic up to δ, linear beyond, so that outliers do not decide.
+@_of_predictions
+def huber(rows: Rows, *, delta: float = 1.0) -> float:
+    """Mean Huber loss: quadratic up to δ > 0 and linear beyond.
 
         e² / 2  for |e| ≤ δ,   δ (|e| − δ / 2)  beyond
 
-    Args:
-        labels: [...], finite.
-        predictions: [...], finite.
-        delta: δ > 0, in the labels' unit.
-        weights: [...] or None, finite and at least 0.
-        mask: [...] or None, boolean; what is False does not count, whatever it holds.
-
-    Returns:
-        A float; NaN if nothing has weight.
-
-    Raises:
-        ValueError: as `mean_squared_error`, or for a δ that is not positive.
-
-    Source: Huber, Annals of Mathematical Statistics 35, 1964.
+    References:
+        Huber 1964, Robust estimation of a location parameter.
 
     >>> huber([0.0, 0.0], [1.0, 3.0])  # (1/2 + 5/2) / 2
     1.5
     """
-    delta = checks.number("delta", delta, 0.0, exclusive=True)
-    rows, error = _read(labels, predictions, weights, mask)
-    size = np.abs(error)
+    delta = checks.number("delta", delta, above=0)
+    size = np.abs(rows.labels - rows.scores)
     near = np.minimum(size, delta)
     return rows.mean(near * (size - near / 2))
 
 
-def r2(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Coefficient of determination: what is better than predicting the mean.
+def _without_variance(rows: Rows) -> bool:
+    """Whether all labels are equal. A variance would be rounding error rather than 0."""
+    labels = rows.counted().labels
+    return not len(labels) or labels.min() == labels.max()
+
+
+@_of_predictions
+def r2(rows: Rows) -> float:
+    """Coefficient of determination: 1 is perfect, 0 is as good as predicting the mean, below 0 is worse.
 
         R² = 1 − Σ (y − ŷ)² / Σ (y − ȳ)²
 
-    Args:
-        labels: [...], finite.
-        predictions: [...], finite.
-        weights: [...] or None, finite and at least 0.
-        mask: [...] or None, boolean; what is False does not count, whatever it holds.
-
-    Returns:
-        A float of at most 1, 0 for the mean, below 0 for worse. Labels that are all alike have no variance
-        to explain: NaN (scikit-learn says 1 or 0).
-
-    Raises:
-        ValueError: as `mean_squared_error`.
+    NaN if all labels are equal; scikit-learn returns 0 or 1 by default.
 
     >>> r2([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]), r2([1.0, 1.0], [1.0, 2.0])
     (0.5, nan)
     """
-    rows, error = _read(labels, predictions, weights, mask)
-    spread = _spread(rows)
-    return 1 - rows.mean(np.square(error)) / spread if spread > 0 else float("nan")
+    return float("nan") if _without_variance(rows) else float(scikit_learn("r2_score", rows))
 
 
-def explained_variance(
-    labels: ArrayLike,
-    predictions: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-) -> float:
-    """Share of the labels' variance that is not in the errors: R² if the errors' mean is forgiven.
+@_of_predictions
+def explained_variance(rows: Rows) -> float:
+    """Share of the labels' variance that is not in the errors: R² without the errors' mean.
 
         1 − Var(y − ŷ) / Var(y)
 
-    Args:
-        labels: [...], finite.
-        predictions: [...], finite.
-        weights: [...] or None, finite and at least 0.
-        mask: [...] or None, boolean; what is False does not count, whatever it holds.
-
-    Returns:
-        A float of at most 1; NaN for labels that are all alike.
-
-    Raises:
-        ValueError: as `mean_squared_error`.
+    NaN if all labels are equal.
 
     >>> explained_variance([1.0, 2.0, 3.0], [11.0, 12.0, 13.0])
     1.0
     """
-    rows, error = _read(labels, predictions, weights, mask)
-    spread = _spread(rows)
-    left = rows.mean(np.square(error - rows.mean(error)))
-    return 1 - left / spread if spread > 0 else float("nan")
+    if _without_variance(rows):
+        return float("nan")
+    return float(scikit_learn("explained_variance_score", rows))

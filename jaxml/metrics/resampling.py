@@ -1,4 +1,4 @@
-"""Bootstrap intervals: how much of a figure is chance of which examples were in the sample."""
+"""Bootstrap intervals of metrics."""
 
 import functools
 from collections.abc import Callable
@@ -10,33 +10,31 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from jaxml.metrics import checks
+from jaxml import checks
 from jaxml.metrics.metric import Metric
+from jaxml.metrics.rows import booleans
 from jaxml.types import Array, Key
 
 __all__ = ["Interval", "bootstrap"]
 
-METHODS = ("percentile", "bca")
-# Fewer examples than this of a class, and resamples keep the size of each class.
+# With fewer examples of a class than this, resamples keep the size of each class.
 _RARE = 100
-# Leave-out groups of the jackknife that measures how skewed the estimate is.
-_GROUPS = 200
 # Resamples of one device program at a time.
 _AT_ONCE = 16
-# P(count ≤ c) of a Poisson variable of mean 1; beyond 12 there is less than 1e-10.
+# P(count ≤ c) of a Poisson variable of mean 1; the rest is below 1e-10.
 _POISSON = np.cumsum(np.exp(-1.0) / special.factorial(np.arange(13))).astype(np.float32)
 
 
 class Interval(NamedTuple):
-    """A figure and how far chance may have moved it.
+    """A figure with a confidence interval.
 
     Attributes:
         value: of all examples.
         low: lower end; NaN if more than half of the resamples are undefined.
         high: upper end.
         standard_error: standard deviation over the resamples.
-        samples: [B], the resamples' values; NaN where undefined. With one key and as many rows, those of
-            two models are of the same resamples: their differences are paired.
+        samples: [B], the resamples' values; NaN where undefined. With the same key and number of rows, two
+            models have the same resamples: their differences are paired.
     """
 
     value: float
@@ -66,14 +64,10 @@ class Data(NamedTuple):
         return Data(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
-def data(
+def read(
     labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None, mask: ArrayLike | None
 ) -> tuple[Data, NDArray[np.int64]]:
-    """The rows along the first axis that the mask leaves, and their numbers.
-
-    Raises:
-        ValueError: if lengths differ.
-    """
+    """The rows along the first axis that the mask keeps, and their positions."""
     truth, given = np.asarray(labels), np.asarray(scores)
     if truth.ndim < 1 or given.shape[:1] != truth.shape[:1]:
         raise ValueError(
@@ -81,7 +75,7 @@ def data(
         )
     n = len(truth)
     w = None if weights is None else np.asarray(weights)
-    m = None if mask is None else checks.booleans(mask)
+    m = None if mask is None else booleans(mask)
     for name, part in (("weights", w), ("mask", m)):
         if part is not None and part.shape[:1] != (n,):
             raise ValueError(f"{name} must have {n} rows, as labels; got shape {part.shape}")
@@ -133,7 +127,7 @@ def _values(metric: Metric) -> Callable[[Data, ArrayLike], Array]:
     @jax.jit
     def values(rows: Data, copies: Array) -> Array:
         def one(copies: Array) -> Array:
-            assert rows.weights is not None  # _padded has put them there
+            assert rows.weights is not None  # by _padded
             w = copies * rows.weights
             state = metric.update(metric.empty(), rows.labels, rows.scores, w, rows.mask)
             return _number(metric.compute(state))
@@ -179,40 +173,30 @@ def bootstrap(
     key: Key,
     num_samples: int = 1000,
     confidence: float = 0.95,
-    method: str = "percentile",
     stratify: bool | None = None,
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> Interval:
-    """A metric with a bootstrap interval.
+    """Returns a metric with a bootstrap interval.
 
-    A resample gives every row a number of copies: independent Poisson variables of mean 1, or,
-    stratified, as many draws with replacement from each class as it has rows. A mergeable metric is
-    computed for many resamples at once, by `vmap`; a one-call form for one after the other.
+    A resample gives every row a number of copies: independent Poisson variables of mean 1 or, stratified,
+    as many draws with replacement from each class as it has rows. A mergeable metric is computed for many
+    resamples at once by `vmap`, a one-call form for one after the other.
 
     Args:
-        metric: `streaming.…()`, or a one-call form such as `metrics.roc_auc` (any function of labels,
-            scores, weights= and mask=) that gives one number.
+        metric: a mergeable metric, or a one-call form such as `metrics.roc_auc` (any function of labels,
+            scores, weights= and mask=), with one number as value.
         labels: [n, ...]; rows are drawn along the first axis.
         scores: [n, ...].
         key: the same key gives the same interval.
-        num_samples: resamples, at least 2; a thousand for 95 %.
-        confidence: share of such intervals that hold the true value, in (0, 1).
-        method: "percentile", or "bca": bias-corrected and accelerated, which is right for skewed estimates,
-            too, and costs up to 200 evaluations more.
-        stratify: whether each class (each distinct label) keeps its size. None: if labels are 0 and 1 and
-            one of them has fewer than 100 rows, so that no resample goes without it.
-        weights: [n] or None.
-        mask: [n] or None, boolean; what is False does not count, whatever it holds.
+        num_samples: number of resamples, at least 2.
+        confidence: in (0, 1).
+        stratify: whether each class keeps its size. None: if labels are 0 and 1 and one of them has fewer
+            than 100 rows, so that no resample misses it.
 
-    Returns:
-        Interval.
-
-    Raises:
-        ValueError: for shapes that do not fit or options out of range, or what the metric refuses.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 14; Poisson:
-        Chamandy et al., Estimating Uncertainty for Massive Data Streams, 2012.
+    References:
+        Efron and Tibshirani 1993, An introduction to the bootstrap, chapter 13; Chamandy et al. 2012,
+        Estimating uncertainty for massive data streams (Poisson).
 
     >>> from jaxml.metrics import streaming
     >>> rng = np.random.default_rng(0)
@@ -224,12 +208,8 @@ def bootstrap(
     >>> interval.low < interval.value < interval.high
     True
     """
-    num_samples = checks.integer("num_samples", num_samples, 2)
-    checks.choice("method", method, METHODS)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
-    rows, _ = data(labels, scores, weights, mask)
-    return interval(metric, rows, key, num_samples, confidence, method, stratify)
+    rows, _ = read(labels, scores, weights, mask)
+    return interval(metric, rows, key, num_samples, confidence, stratify)
 
 
 def interval(
@@ -238,37 +218,31 @@ def interval(
     key: Key,
     num_samples: int,
     confidence: float,
-    method: str,
-    stratify: bool | None,
+    stratify: bool | None = None,
 ) -> Interval:
-    """`bootstrap` of rows that were checked."""
-    n = len(rows.labels)
+    """`bootstrap` of rows that `read` has checked."""
+    num_samples = checks.integer("num_samples", num_samples, at_least=2)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
+    n, nan = len(rows.labels), float("nan")
     if not n:
-        nothing = float("nan")
-        value = evaluate(metric, rows)
-        return Interval(value, nothing, nothing, nothing, np.full(num_samples, np.nan))
-    if stratify is None:
-        stratify = _rare_class(rows.labels)
-    draw = _draws(rows.labels, stratify)
+        return Interval(evaluate(metric, rows), nan, nan, nan, np.full(num_samples, nan))
+    draw = _draws(rows.labels, _rare_class(rows.labels) if stratify is None else stratify)
     of_copies = _evaluator(metric, rows)
-    # Whole batches of keys, so that the last one needs no program of its own; nor does the value itself.
+    # Whole batches of keys, so that neither the last batch nor the value needs a program of its own.
     keys = jax.random.split(key, -(-num_samples // _AT_ONCE) * _AT_ONCE)
     value = float(of_copies(np.ones((1, n), np.float32))[0])
-    samples = np.concatenate(
-        [of_copies(draw(keys[i : i + _AT_ONCE])) for i in range(0, len(keys), _AT_ONCE)]
-    )[:num_samples]
+    batches = [of_copies(draw(keys[i : i + _AT_ONCE])) for i in range(0, len(keys), _AT_ONCE)]
+    samples = np.concatenate(batches)[:num_samples]
     defined = samples[~np.isnan(samples)]
     if len(defined) * 2 < num_samples or len(defined) < 2:
-        return Interval(value, float("nan"), float("nan"), float("nan"), samples)
-    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    if method == "bca" and not np.isnan(value):
-        tails = _corrected(tails, value, defined, _left_out(of_copies, n))
-    low, high = np.quantile(defined, tails)
+        return Interval(value, nan, nan, nan, samples)
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value, float(low), float(high), float(defined.std(ddof=1)), samples)
 
 
 def _draws(labels: NDArray, stratify: bool) -> Callable[[Key], Array]:
-    """Copies [B, n'] of the rows and of what fills them up to a power of two."""
+    """`draw(keys) -> copies [B, n']` of the rows and of the padding to a power of two."""
     n = len(labels)
     size = _power_of_two(n)
     if not stratify:
@@ -278,12 +252,12 @@ def _draws(labels: NDArray, stratify: bool) -> Callable[[Key], Array]:
     _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     starts = np.cumsum(sizes) - sizes
     order = np.argsort(group, kind="stable")
-    # What fills up draws itself.
-    filling = np.arange(n, size)
+    # Padding draws itself.
+    padding = np.arange(n, size)
     parts = (
-        (order, filling),
-        (starts[group[order]], filling),
-        (sizes[group[order]], np.ones_like(filling)),
+        (order, padding),
+        (starts[group[order]], padding),
+        (sizes[group[order]], np.ones_like(padding)),
     )
     arrays = [jnp.asarray(np.concatenate(part).astype(np.int32)) for part in parts]
     return lambda keys: _stratified(keys, *arrays)
@@ -314,26 +288,3 @@ def _evaluator(
         return np.array([_number(of(weights=one)) for one in w], np.float64)
 
     return one_call
-
-
-def _left_out(of_copies: Callable[[Any], NDArray], n: int) -> NDArray[np.float64]:
-    """Values without each of at most 200 groups of rows."""
-    groups = min(n, _GROUPS)
-    without = (np.arange(n) % groups != np.arange(groups)[:, None]).astype(np.float32)
-    parts = [of_copies(without[i : i + _AT_ONCE]) for i in range(0, groups, _AT_ONCE)]
-    values = np.concatenate(parts)
-    return values[~np.isnan(values)]
-
-
-def _corrected(
-    tails: NDArray, value: float, samples: NDArray, left_out: NDArray
-) -> NDArray[np.float64]:
-    """BCa's tail probabilities: shifted by the median's bias and stretched by the skewness."""
-    share = (samples < value).mean() + (samples == value).mean() / 2
-    edge = 0.5 / len(samples)
-    bias = special.ndtri(np.clip(share, edge, 1 - edge))
-    influence = left_out.mean() - left_out if len(left_out) else np.zeros(1)
-    scale = (influence**2).sum() ** 1.5
-    acceleration = (influence**3).sum() / (6 * scale) if scale > 0 else 0.0
-    shifted = bias + special.ndtri(tails)
-    return special.ndtr(bias + shifted / (1 - acceleration * shifted))

@@ -1,4 +1,4 @@
-"""Sums that lose nothing to float32: each is a pair (high, low) whose exact sum is meant.
+"""Sums that float32 does not round: pairs (high, low) whose exact sum is the value.
 
 A plain float32 counter stops at 2²⁴: 16,777,216 + 1 = 16,777,216. A pair has 48 bits, and integers below
 2⁴⁷ are added exactly, in any order. The error of one float addition is itself a float, and computed by more
@@ -22,7 +22,7 @@ class Sums(NamedTuple):
 
     Attributes:
         high: the sum, rounded.
-        low: what rounding took off.
+        low: the rounding error.
     """
 
     high: Array
@@ -34,12 +34,12 @@ class Sums(NamedTuple):
 
 
 def zeros(shape: tuple[int, ...] = ()) -> Sums:
-    """Nothing yet."""
+    """Returns sums of nothing."""
     return Sums(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
 
 
 def _pair(high: Array, low: Array) -> Sums:
-    """Renormalises; infinities and NaN stay what they are, as their rounding errors are NaN."""
+    """Renormalises. Infinities and NaN stay as they are, since their rounding errors would be NaN."""
     total = high + low
     rest = low - (total - high)
     whole = jnp.isfinite(high)
@@ -82,7 +82,7 @@ def product(a: Array, b: Array) -> Sums:
 
     (a1, a2), (b1, b2) = split(a), split(b)
     low = ((a1 * b1 - high) + a1 * b2 + a2 * b1) + a2 * b2
-    # Beyond 2¹¹⁵ the split overflows; what it was for is lost in such numbers anyway.
+    # Beyond 2¹¹⁵ the split overflows; such numbers are only rounded.
     return Sums(high, jnp.where(jnp.isfinite(low), low, 0.0))
 
 
@@ -121,7 +121,7 @@ def total(values: Array | Sums) -> Sums:
 
 
 def running(values: Sums) -> Sums:
-    """Sums up to and with each place of the last axis, to 48 bits, of pairs [..., n]."""
+    """Cumulative sums over the last axis, to 48 bits, of pairs [..., n]."""
     n = values.high.shape[-1]
     # [steps, ..., n / steps] of neighbours that lie apart: loops along blocks, then over their ends.
     steps = max(1, math.isqrt(n))

@@ -1,8 +1,8 @@
-"""Which threshold? For what mistakes cost, or for a precision, recall or false positive rate wished for.
+"""Choosing a threshold, by the cost of mistakes or by a wanted precision, recall or false positive rate.
 
-Each function takes counts at many thresholds, exact (`threshold_counts`) or streamed
-(`streaming.threshold_counts`), and says what is achieved at the one it takes. Choose on validation data:
-on the data that chose it, a threshold looks better than it is.
+Each function takes the counts at many thresholds, exact (`threshold_counts`) or streamed
+(`streaming.threshold_counts`), and returns a `ThresholdChoice`. Choose on validation data: on the data it
+was chosen on, a threshold looks better than it is.
 """
 
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml.metrics import checks
-from jaxml.metrics.checks import ratio
+from jaxml import checks
 from jaxml.metrics.confusion import ConfusionCounts
 from jaxml.metrics.curves import ThresholdCounts
+from jaxml.metrics.rows import ratio
 
 __all__ = [
     "ThresholdChoice",
@@ -29,10 +29,10 @@ class ThresholdChoice(NamedTuple):
     """A threshold and what it achieves.
 
     Attributes:
-        threshold: decide for the positive class where the score is at least this; +inf is never.
-        reached: whether what was wished for is reached; if not, this is the threshold that comes closest.
-        objective: what was optimised: the mean cost, F_β, or the rate that was left free.
-        precision: TP / (TP + FP); NaN if nothing is decided positive.
+        threshold: predict class 1 where the score is at least this; +inf predicts no positives.
+        reached: whether the wanted value is reached; if not, this threshold comes closest.
+        objective: the optimised figure: mean cost, F_β, or the rate that was left free.
+        precision: TP / (TP + FP); NaN without a positive prediction.
         recall: TP / (TP + FN).
         false_positive_rate: FP / (FP + TN).
         counts: the confusion counts.
@@ -47,9 +47,9 @@ class ThresholdChoice(NamedTuple):
     counts: ConfusionCounts
 
     def __str__(self) -> str:
-        said = "" if self.reached else "cannot be reached; closest: "
+        prefix = "" if self.reached else "cannot be reached; closest: "
         return (
-            f"{said}threshold {self.threshold:.6g}: precision {self.precision:.4f}, "
+            f"{prefix}threshold {self.threshold:.6g}: precision {self.precision:.4f}, "
             f"recall {self.recall:.4f}, false positive rate {self.false_positive_rate:.4f}"
         )
 
@@ -63,7 +63,7 @@ def _float64(counts: ThresholdCounts) -> ThresholdCounts:
         )
     if not all(np.isfinite(part).all() for part in given[1:]):
         raise ValueError(
-            "counts must be finite: a label or score that was counted was not in range"
+            "counts must be finite, got NaN: a counted label or score was not in range"
         )
     if given.true_positives[-1] + given.false_positives[-1] <= 0:
         raise ValueError("counts must hold an example, got none")
@@ -73,8 +73,8 @@ def _float64(counts: ThresholdCounts) -> ThresholdCounts:
 def _rates(counts: ThresholdCounts) -> tuple[NDArray, NDArray, NDArray]:
     """Precision, recall and false positive rate at each threshold; NaN where undefined."""
     tp, fp = counts.true_positives, counts.false_positives
-    said = tp + fp
-    precision = np.where(said > 0, tp / np.where(said > 0, said, 1), np.nan)
+    positive = tp + fp
+    precision = np.where(positive > 0, tp / np.where(positive > 0, positive, 1), np.nan)
     recall, fpr = (
         part / part[-1] if part[-1] > 0 else np.full(len(part), np.nan) for part in (tp, fp)
     )
@@ -95,35 +95,27 @@ def _choice(counts: ThresholdCounts, at: int, reached: bool, objective: float) -
 
 
 def _best(first: NDArray, second: NDArray, among: NDArray[np.bool_]) -> int:
-    """Where the first is largest, of equals the second, of equals the highest threshold."""
+    """Index of the largest `first`; ties go to the largest `second`, then to the highest threshold."""
     at = np.flatnonzero(among)
-    # lexsort puts the largest last; places enter with a minus so that the first of equals does.
     return int(at[np.lexsort((-at, second[at], first[at]))[-1]])
 
 
 def threshold_for_cost(
     counts: ThresholdCounts, *, false_positive: float, false_negative: float
 ) -> ThresholdChoice:
-    """The threshold at which mistakes cost least.
+    """The threshold of the lowest mean cost; of equal ones the highest.
 
         cost = (c_FP FP + c_FN FN) / n
 
-    With calibrated probabilities it is near c_FP / (c_FP + c_FN). "Never" and "always" are among the
-    thresholds.
+    With calibrated probabilities it is near c_FP / (c_FP + c_FN). Predicting no positives, and predicting
+    all, are among the thresholds.
 
     Args:
-        counts: at falling thresholds.
-        false_positive: cost of a false alarm, at least 0, in any unit.
-        false_negative: cost of a miss, at least 0, in the same unit.
+        false_positive: c_FP, at least 0, in any unit.
+        false_negative: c_FN, at least 0, in the same unit.
 
-    Returns:
-        ThresholdChoice, its objective the mean cost an example; always reached. Of thresholds that cost the
-        same the highest.
-
-    Raises:
-        ValueError: for a negative cost, or counts of nothing.
-
-    Source: Elkan, The Foundations of Cost-Sensitive Learning, IJCAI 2001.
+    References:
+        Elkan 2001, The foundations of cost-sensitive learning.
 
     >>> from jaxml.metrics import threshold_counts
     >>> counts = threshold_counts([0, 0, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9])
@@ -131,99 +123,67 @@ def threshold_for_cost(
     >>> choice.threshold, choice.objective
     (0.3, 0.2)
     """
-    alarm = checks.number("false_positive", false_positive, 0.0)
-    miss = checks.number("false_negative", false_negative, 0.0)
+    c_fp = checks.number("false_positive", false_positive, at_least=0)
+    c_fn = checks.number("false_negative", false_negative, at_least=0)
     given = _float64(counts)
     total = given.true_positives[-1] + given.false_positives[-1]
-    cost = (alarm * given.false_positives + miss * given.false_negatives) / total
+    cost = (c_fp * given.false_positives + c_fn * given.false_negatives) / total
     at = int(np.argmin(cost))
     return _choice(given, at, True, cost[at])
 
 
 def threshold_for_precision(counts: ThresholdCounts, minimum: float) -> ThresholdChoice:
-    """The threshold with the highest recall among those of at least a precision.
+    """The threshold of the highest recall (the objective) with at least a precision.
 
-    Precision does not rise steadily with the threshold, so all are looked at.
-
-    Args:
-        counts: at falling thresholds.
-        minimum: the precision wished for, in [0, 1].
-
-    Returns:
-        ThresholdChoice, its objective the recall. If no threshold has the precision, `reached` is False and
-        the one with the highest precision is given.
-
-    Raises:
-        ValueError: for a precision out of range, or counts of nothing.
+    If no threshold has that precision, the one of the highest precision is returned.
 
     >>> from jaxml.metrics import threshold_counts
     >>> counts = threshold_counts([0, 0, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9])
     >>> print(threshold_for_precision(counts, 0.6))
     threshold 0.3: precision 0.6667, recall 1.0000, false positive rate 0.3333
     """
-    minimum = _share("minimum", minimum)
+    minimum = checks.number("minimum", minimum, at_least=0, at_most=1)
     given = _float64(counts)
     precision, recall, _ = _rates(given)
     defined = ~np.isnan(precision)
+    precision, free = np.nan_to_num(precision), np.nan_to_num(recall)
     fit = defined & (precision >= minimum)
     reached = bool(fit.any())
-    free = np.nan_to_num(recall)
-    at = _best(free, np.nan_to_num(precision), fit) if reached else _best(
-        np.nan_to_num(precision), free, defined
-    )  # fmt: skip
+    at = _best(free, precision, fit) if reached else _best(precision, free, defined)
     return _choice(given, at, reached, recall[at])
 
 
 def threshold_for_recall(counts: ThresholdCounts, minimum: float) -> ThresholdChoice:
-    """The threshold with the highest precision among those of at least a recall.
+    """The threshold of the highest precision (the objective) with at least a recall.
 
-    Args:
-        counts: at falling thresholds.
-        minimum: the recall wished for, in [0, 1].
-
-    Returns:
-        ThresholdChoice, its objective the precision. Every recall can be reached by deciding for all,
-        unless there is no positive: then `reached` is False.
-
-    Raises:
-        ValueError: for a recall out of range, or counts of nothing.
+    Every recall is reached by predicting all positive, unless there is no positive.
 
     >>> from jaxml.metrics import threshold_counts
     >>> counts = threshold_counts([0, 0, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9])
     >>> print(threshold_for_recall(counts, 0.9))
     threshold 0.3: precision 0.6667, recall 1.0000, false positive rate 0.3333
     """
-    minimum = _share("minimum", minimum)
+    minimum = checks.number("minimum", minimum, at_least=0, at_most=1)
     given = _float64(counts)
     precision, recall, _ = _rates(given)
     if np.isnan(recall).any():
         return _choice(given, 0, False, float("nan"))
-    # "Never" has no precision to be proud of, and recall 0: it is taken last of all.
-    objective = np.where(np.isnan(precision), -1.0, precision)
-    at = _best(objective, recall, recall >= minimum)
+    # Without a positive prediction precision is undefined, and ranks last.
+    at = _best(np.where(np.isnan(precision), -1.0, precision), recall, recall >= minimum)
     return _choice(given, at, True, precision[at])
 
 
 def threshold_for_false_positive_rate(counts: ThresholdCounts, maximum: float) -> ThresholdChoice:
-    """The threshold with the highest recall among those of at most a false positive rate.
+    """The threshold of the highest recall (the objective) with at most a false positive rate.
 
-    Args:
-        counts: at falling thresholds.
-        maximum: the false positive rate that can be borne, in [0, 1].
-
-    Returns:
-        ThresholdChoice, its objective the recall. Every rate can be reached by deciding for none, unless
-        there is no negative: then `reached` is False.
-
-    Raises:
-        ValueError: for a rate out of range, or counts of nothing.
+    Every rate is reached by predicting no positives, unless there is no negative.
 
     >>> from jaxml.metrics import threshold_counts
     >>> counts = threshold_counts([0, 0, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9])
     >>> threshold_for_false_positive_rate(counts, 0.1).threshold
     0.9
     """
-    maximum = _share("maximum", maximum)
+    maximum = checks.number("maximum", maximum, at_least=0, at_most=1)
     given = _float64(counts)
     _, recall, fpr = _rates(given)
     if np.isnan(fpr).any():
@@ -233,17 +193,7 @@ def threshold_for_false_positive_rate(counts: ThresholdCounts, maximum: float) -
 
 
 def threshold_for_f_beta(counts: ThresholdCounts, beta: float = 1.0) -> ThresholdChoice:
-    """The threshold with the highest F_β.
-
-    Args:
-        counts: at falling thresholds.
-        beta: above 0; recall counts β² times.
-
-    Returns:
-        ThresholdChoice, its objective F_β; `reached` is False if there is no positive.
-
-    Raises:
-        ValueError: for a β that is not positive, or counts of nothing.
+    """The threshold of the highest F_β (the objective), in which recall counts β² times.
 
     >>> from jaxml.metrics import threshold_counts
     >>> counts = threshold_counts([0, 0, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9])
@@ -251,7 +201,7 @@ def threshold_for_f_beta(counts: ThresholdCounts, beta: float = 1.0) -> Threshol
     >>> choice.threshold, choice.objective
     (0.3, 0.8)
     """
-    square = checks.number("beta", beta, 0.0, exclusive=True) ** 2
+    square = checks.number("beta", beta, above=0) ** 2
     given = _float64(counts)
     tp, fp, fn = given.true_positives, given.false_positives, given.false_negatives
     if tp[-1] == 0:
@@ -259,10 +209,3 @@ def threshold_for_f_beta(counts: ThresholdCounts, beta: float = 1.0) -> Threshol
     score = (1 + square) * tp / ((1 + square) * tp + square * fn + fp)
     at = int(np.argmax(score))
     return _choice(given, at, True, score[at])
-
-
-def _share(name: str, value: float) -> float:
-    given = float(value)
-    if not 0 <= given <= 1:
-        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
-    return given

@@ -1,4 +1,4 @@
-"""Intervals: the same for the same key, as wide as theory says, and over the truth as often as promised."""
+"""Bootstrap intervals: reproducible, as wide as theory predicts, and covering as often as promised."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ def test_a_key_is_an_interval(key):
 
 
 def test_one_call_and_mergeable_forms_see_the_same_resamples(key):
-    options = {"key": key, "num_samples": 40, "method": "bca"}
+    options = {"key": key, "num_samples": 40}
     exact = metrics.bootstrap(metrics.accuracy, LABELS, SCORES, **options)
     streamed = metrics.bootstrap(streaming.accuracy(), LABELS, SCORES, **options)
     np.testing.assert_allclose(exact.samples, streamed.samples, atol=1e-6)
@@ -33,14 +33,14 @@ def test_one_call_and_mergeable_forms_see_the_same_resamples(key):
 
 
 def test_the_standard_error_is_that_of_a_mean(key):
-    found = metrics.bootstrap(streaming.accuracy(), LABELS, SCORES, key=key, num_samples=1000)
+    found = metrics.bootstrap(streaming.accuracy(), LABELS, SCORES, key=key, num_samples=320)
     wanted = np.sqrt(found.value * (1 - found.value) / 1000)
-    assert found.standard_error == pytest.approx(wanted, rel=0.1)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * wanted, rel=0.12)
+    assert found.standard_error == pytest.approx(wanted, rel=0.15)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * wanted, rel=0.2)
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_nine_in_ten_intervals_hold_the_truth(method, key):
+@pytest.mark.slow
+def test_nine_in_ten_intervals_hold_the_truth(key):
     """Of 90 % intervals for accuracy, over 100 samples of 256: within three standard errors, 9 %."""
     truth, held = 0.8, 0
     for i in range(100):
@@ -53,7 +53,6 @@ def test_nine_in_ten_intervals_hold_the_truth(method, key):
             num_samples=96,
             confidence=0.9,
             stratify=False,
-            method=method,
         )
         held += found.low <= truth <= found.high
     assert 0.81 <= held / 100 <= 0.99
@@ -74,17 +73,6 @@ def test_a_rare_class_keeps_its_size(key):
     assert np.isfinite(auc.samples).all() and auc.low < auc.high
 
 
-def test_bca_moves_the_interval_of_a_skewed_estimate(key):
-    errors = np.random.default_rng(5).lognormal(sigma=1.5, size=200)
-    plain, corrected = (
-        metrics.bootstrap(
-            streaming.mean_squared_error(), errors, 0 * errors, key=key, num_samples=320, method=m
-        )
-        for m in ("percentile", "bca")
-    )
-    assert corrected.low > plain.low and corrected.high > plain.high
-
-
 def test_nothing_and_one_class_give_nan(key):
     empty = metrics.bootstrap(streaming.accuracy(), [], [], key=key, num_samples=2)
     assert np.isnan([empty.value, empty.low, empty.high]).all()
@@ -92,8 +80,6 @@ def test_nothing_and_one_class_give_nan(key):
     assert np.isnan([one.value, one.low, one.high]).all()
     with pytest.raises(ValueError, match="confidence must be in"):
         metrics.bootstrap(metrics.roc_auc, LABELS, SCORES, key=key, confidence=95)
-    with pytest.raises(ValueError, match="method must be one of"):
-        metrics.bootstrap(metrics.roc_auc, LABELS, SCORES, key=key, method="basic")
     with pytest.raises(ValueError, match="metric must give one number"):
         metrics.bootstrap(streaming.confusion_counts(), LABELS, SCORES, key=key)
 

@@ -69,6 +69,16 @@ def test_an_interval_depends_on_its_own_slice_and_key_alone(key):
     assert other["EWR"].interval.low != found["EWR"].interval.low
 
 
+def test_dates_and_missing_values_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    days = np.array(["2013-01-01", "2013-01-02", "NaT", "2013-01-01"], "datetime64[ns]")
+    found = metrics.by_slice(metrics.accuracy, days, [0, 1, 1, 0], [0.1, 0.9, 0.9, 0.1])
+    assert [str(name)[:10] for name in found] == ["2013-01-01", "2013-01-02", "None"]
+    column = pandas.array(["a", pandas.NA, "a", "b"], dtype="string")
+    found = metrics.by_slice(metrics.accuracy, column, [0, 1, 1, 0], [0.1, 0.9, 0.9, 0.1])
+    assert {name: part.num_examples for name, part in found.items()} == {"a": 2, "b": 1, None: 1}
+
+
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"slices must have 600 rows"):
         metrics.by_slice(metrics.accuracy, AIRPORT[1:], LABELS, SCORES)

@@ -1,4 +1,4 @@
-"""Pairs of float32 that count on where a float32 stops."""
+"""Pairs of float32 that are exact where a float32 rounds."""
 
 import fractions
 import itertools
@@ -14,7 +14,7 @@ rng = np.random.default_rng(0)
 
 
 def exactly(pair):
-    """The numbers that pairs mean, exactly."""
+    """The values of pairs, exactly."""
     high, low = (np.asarray(part, np.float64).ravel().tolist() for part in pair)
     return [fractions.Fraction(h) + fractions.Fraction(l) for h, l in zip(high, low, strict=True)]
 

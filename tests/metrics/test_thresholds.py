@@ -1,4 +1,4 @@
-"""Thresholds against a look at every one of them."""
+"""Chosen thresholds against a search over all of them."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def at_each(labels, scores, of):
 
 
 def test_cost():
-    for seed in range(30):
+    for seed in range(12):
         labels, scores, counts = problem(seed)
         alarm, miss = np.random.default_rng(seed).integers(0, 5, 2)
 
         def cost(labels, scores, threshold, alarm=alarm, miss=miss):
-            said = scores >= threshold
-            return np.mean(alarm * (said & ~labels) + miss * (~said & labels))
+            positive = scores >= threshold
+            return np.mean(alarm * (positive & ~labels) + miss * (~positive & labels))
 
         choice = metrics.threshold_for_cost(counts, false_positive=alarm, false_negative=miss)
         best = min(at_each(labels, scores, cost).values())
@@ -36,7 +36,7 @@ def test_cost():
 
 
 def test_precision_and_recall():
-    for seed in range(30):
+    for seed in range(12):
         labels, scores, counts = problem(seed)
         precision = at_each(labels, scores, metrics.precision)
         recall = at_each(labels, scores, metrics.recall)
@@ -62,7 +62,7 @@ def test_precision_and_recall():
 
 
 def test_f_beta():
-    for seed in range(20):
+    for seed in range(8):
         labels, scores, counts = problem(seed)
         for beta in (0.5, 1, 2):
             choice = metrics.threshold_for_f_beta(counts, beta)
@@ -73,7 +73,7 @@ def test_f_beta():
             assert choice.objective == pytest.approx(max(scored)) == pytest.approx(achieved)
 
 
-def test_what_cannot_be_is_said():
+def test_unreachable_wishes():
     none = metrics.threshold_counts([0, 0], [0.1, 0.2])
     assert not metrics.threshold_for_recall(none, 0.5).reached
     assert not metrics.threshold_for_f_beta(none).reached
@@ -85,9 +85,9 @@ def test_what_cannot_be_is_said():
         metrics.threshold_for_cost(
             metrics.threshold_counts([], []), false_positive=1, false_negative=1
         )
-    with pytest.raises(ValueError, match=r"minimum must be in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"minimum must be .* in \[0, 1\], got 1.5"):
         metrics.threshold_for_precision(every, 1.5)
-    with pytest.raises(ValueError, match=r"false_positive must be at least 0\.0, got -1"):
+    with pytest.raises(ValueError, match=r"false_positive must be .* at least 0, got -1"):
         metrics.threshold_for_cost(every, false_positive=-1, false_negative=1)
 
 

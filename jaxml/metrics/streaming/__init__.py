@@ -1,6 +1,7 @@
-"""Metrics gathered batch by batch: each makes a `Metric(empty, update, merge, compute)`.
+"""Metrics accumulated batch by batch. Each function makes a `Metric(empty, update, merge, compute)`.
 
-A name here is the mergeable form of the same name in `jaxml.metrics`, which takes all data at once:
+A function here is the mergeable form of the same name in `jaxml.metrics`, which documents it: the options
+of that function are its arguments, and labels, scores, weights and masks those of `update`.
 
     metric = streaming.roc_auc()
     state = metric.empty()
@@ -8,11 +9,17 @@ A name here is the mergeable form of the same name in `jaxml.metrics`, which tak
         state = metric.update(state, labels, scores, mask=mask)
     metric.compute(metric.merge(state, state_of_another_host))
 
-Weights and masks have the shape of the labels. What a mask takes out does not count, whatever it holds, NaN
-included; what is out of place and not masked makes the result NaN. Exact but for float32 rounding, if the
-docstring says nothing else: ROC and PR areas, equal-mass bins and the median are binned.
+Values are float32 and exact up to rounding, unless the docstring says otherwise: ROC and PR areas and
+the median are binned.
+
+>>> import jax.numpy as jnp
+>>> metric = roc_auc()
+>>> scores = jnp.array([1e-6, 4e-6, 3.5e-6, 8e-6])
+>>> print(metric.compute(metric.update(metric.empty(), jnp.array([0, 0, 1, 1]), scores)))
+0.75
 """
 
+from jaxml.metrics.streaming.accumulator import Accumulator
 from jaxml.metrics.streaming.calibration import (
     brier,
     calibration_error,
@@ -39,7 +46,6 @@ from jaxml.metrics.streaming.curves import (
     roc_curve,
     threshold_counts,
 )
-from jaxml.metrics.streaming.gathered import Gathered
 from jaxml.metrics.streaming.ranking import (
     hit_rate,
     mean_reciprocal_rank,
@@ -58,8 +64,8 @@ from jaxml.metrics.streaming.regression import (
 )
 
 __all__ = [
+    "Accumulator",
     "BoundedAuc",
-    "Gathered",
     "accuracy",
     "average_precision",
     "brier",

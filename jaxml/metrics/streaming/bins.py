@@ -1,16 +1,15 @@
-"""Bins of scores that are evenly spaced in logit, and finer ones where the scores are crowded.
+"""Bins of scores, evenly spaced in logit and finer where the scores are crowded.
 
-Bins that are evenly spaced in probability are of no use where a rare class lives: at a base rate of 0.001
-nearly all scores lie in the first. Here they end at powers of two and 512 steps between one and the next,
-of p below ½ and of 1 − p above: 0.1 to 0.2 % apart, relatively, wherever the scores are, which is 0.001
-to 0.002 in logit. Logits are cut every 1/512 up to ±32, and 512 times an octave beyond, up to ±2¹⁴.
+Bins that are evenly spaced in probability are useless for a rare class: at a base rate of 0.001 nearly all
+scores lie in the first. Here there are 512 bins between one power of two and the next, of p below ½ and of
+1 − p above: 0.1 to 0.2 % apart everywhere, which is 0.001 to 0.002 in logit. Logits have 512 bins a unit up
+to ±32, and 512 an octave beyond, up to ±2¹⁴.
 
-Scores that all lie within a percent of one another would share a handful of bins. So each bin has 128
-parts, and the parts are counted, too: not of all 42,000 bins (that would be 86 MB), but **folded**, part j
-of bins b, b + 256, b + 512, … in one counter. Where only one of those bins holds a score, as the counts of
-whole bins tell, the folded counts are that bin's, and it is cut into its parts; where several do, the
-scores are spread over bins enough. Folded counts add up like all others, so that states still merge by a
-plain sum, in any order.
+Scores that all lie within a percent of one another would share a few bins. So each bin has 128 parts, which
+are counted too: not of all 42,000 bins (86 MB), but *folded*, part j of the bins b, b + 256, b + 512, … in
+one counter. Where only one of those bins holds a score, as the counts of the bins show, the folded counts
+are those of that bin, and it is *cut* into its parts. Where several do, the scores are spread over enough
+bins. Folded counts add up like all others, so that states merge by a sum, in any order.
 """
 
 import functools
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from jaxml.metrics.sums import Sums
 from jaxml.types import Array
 
-# Steps between one power of two and the next: the upper 9 bits of a float's mantissa. The next 7: parts.
+# The upper 9 bits of a mantissa are the step between two powers of two; the next 7 are the part.
 _BITS, _PART_BITS = 9, 7
 _STEPS, PARTS = 1 << _BITS, 1 << _PART_BITS
 FOLD = 256  # neighbours whose parts are told apart: half an octave
@@ -44,12 +43,12 @@ def _bits(values: Array) -> Array:
 
 
 def _step(values: Array, octave: int) -> Array:
-    """Steps from 2^octave to a float32 of at least 0, below 0 for smaller ones: a look at its bits."""
+    """Number of steps from 2^octave to a float32 of at least 0, read off its bits; below 0 for smaller."""
     return (_bits(values) >> (23 - _BITS)) - ((octave + 127) * _STEPS)
 
 
 def _part(values: Array) -> Array:
-    """Part of its step in which a float32 of at least 0 lies: the next bits."""
+    """The part of its step in which a float32 of at least 0 lies."""
     return (_bits(values) >> (23 - _BITS - _PART_BITS)) & (PARTS - 1)
 
 
@@ -64,20 +63,15 @@ def _float(bits: Array) -> Array:
 
 
 def _ends(low: int, high: int) -> NDArray[np.float64]:
-    """Where the steps from 2^low to 2^high begin, 2^high included."""
+    """The numbers at which the steps from 2^low to 2^high begin, and 2^high."""
     octaves = np.ldexp(1.0, np.arange(low, high))[:, None]
     return np.append((octaves * (1 + np.arange(_STEPS) / _STEPS)).ravel(), 2.0**high)
 
 
 def bins(scores: Array, from_logits: bool) -> Array:
-    """The bin of each score, rising with it.
+    """Returns the bin of each score, int32 in [0, len(lower_ends(from_logits))), rising with the score.
 
-    Args:
-        scores: [n] float32, probabilities in [0, 1] or any logits; not NaN.
-        from_logits: which.
-
-    Returns:
-        [n] int32 in [0, len(lower_ends(from_logits))).
+    Scores are float32, probabilities in [0, 1] or any logits but NaN.
     """
     if from_logits:
         limit = 2.0**_EVEN
@@ -92,7 +86,7 @@ def bins(scores: Array, from_logits: bool) -> Array:
 
 
 def parts(scores: Array, from_logits: bool) -> Array:
-    """The part of its bin in which each score lies, [n] int32 in [0, PARTS), rising with it."""
+    """Returns the part of its bin in which each score lies, int32 in [0, PARTS), rising with the score."""
     last = PARTS - 1
     if from_logits:
         limit = 2.0**_EVEN
@@ -105,13 +99,13 @@ def parts(scores: Array, from_logits: bool) -> Array:
     else:
         part = jnp.where(scores < 0.5, _part(scores), last - _part(1 - scores))
         open_ended = scores < 2.0**_SMALLEST
-    # Bins without an end have but one part, the last: what is left of the others is empty.
+    # A bin without an end has one part, the last; its other parts are empty.
     return jnp.where(open_ended, last, part)
 
 
 @functools.cache
 def lower_ends(from_logits: bool) -> NDArray[np.float32]:
-    """[B], rising: a score is in bin b or above if and only if it is at least the b-th of these."""
+    """Returns the lower ends [B] of the bins: a score is in bin b or above if it is at least the b-th."""
     if from_logits:
         ends = _ends(_EVEN, _LARGEST).astype(np.float32)
         near = (np.arange(_NEAR) - _NEAR // 2) / _STEPS
@@ -127,17 +121,13 @@ def lower_ends(from_logits: bool) -> NDArray[np.float32]:
 
 
 def part_ends(at: Array, part: Array, from_logits: bool) -> Array:
-    """Where a part of a bin begins: a score is in it or above if and only if it is at least this.
+    """Returns the lower ends of parts of bins: a score is in it or above if it is at least this.
 
     Args:
         at: int32, bins.
         part: int32 in [0, PARTS), of the same shape.
-        from_logits: of which kind.
-
-    Returns:
-        float32, of the same shape.
     """
-    # Whatever they are with 64 bits enabled.
+    # They may be int64 with 64 bits enabled.
     at, part = at.astype(jnp.int32), part.astype(jnp.int32)
     if from_logits:
         near = (at - _FAR - _NEAR // 2) / _STEPS + part / (_STEPS * PARTS)
@@ -158,11 +148,11 @@ def part_ends(at: Array, part: Array, from_logits: bool) -> Array:
 
 
 class Cut(NamedTuple):
-    """The bins whose parts are known, one of each 256th.
+    """For each remainder r after division by FOLD, one bin, [FOLD].
 
     Attributes:
-        bins: [FOLD] int32, the r-th of those with remainder r after division by FOLD.
-        alone: [FOLD], whether no other bin of that remainder holds a score: the folded counts are its own.
+        bins: int32, the bin.
+        alone: whether no other bin of that remainder holds a score, so that the folded counts are its own.
     """
 
     bins: Array
@@ -170,24 +160,19 @@ class Cut(NamedTuple):
 
 
 class Unfolded(NamedTuple):
-    """Counts of bins, 256 of which are cut into their parts.
-
-    Attributes:
-        ends: [T] float32, where each begins; rising.
-        counts: [2, T], of labels 0 and 1.
-    """
+    """Counts [2, T], of labels 0 and 1, and lower ends [T] of all bins, 256 of them cut into parts."""
 
     ends: Array
     counts: Sums
 
 
 def folded(at: Array, part: Array) -> Array:
-    """The counter in which a part of a bin is counted, int32 in [0, FOLD · PARTS)."""
+    """Returns the counter of a part of a bin, int32 in [0, FOLD · PARTS)."""
     return (at % FOLD) * PARTS + part
 
 
 def cut(whole: Sums) -> Cut:
-    """The bins that can be cut, from the counts [2, B] of all."""
+    """Returns the bins that can be cut, given the counts [2, B] of all."""
     occupied = ((whole.high != 0) | (whole.low != 0)).any(0)
     turns = jnp.pad(occupied, (0, -occupied.size % FOLD)).reshape(-1, FOLD)
     first = turns.argmax(0).astype(jnp.int32)
@@ -195,15 +180,11 @@ def cut(whole: Sums) -> Cut:
 
 
 def unfolded(whole: Sums, fine: Sums, from_logits: bool) -> Unfolded:
-    """All bins in their order, and instead of a bin that can be cut its parts.
+    """Returns all bins in their order, with the parts of each bin that can be cut in its place.
 
     Args:
         whole: [2, B], counts of bins by label.
         fine: [2, FOLD · PARTS], counts of folded parts.
-        from_logits: of which kind the scores are.
-
-    Returns:
-        Unfolded, T = B + FOLD · (PARTS − 1).
     """
     size = whole.high.shape[-1]
     wide, alone = cut(whole)
@@ -216,7 +197,7 @@ def unfolded(whole: Sums, fine: Sums, from_logits: bool) -> Unfolded:
     at = place - (PARTS - 1) * jnp.maximum(turn, 0) - jnp.minimum(part, PARTS - 1)
     part = jnp.where(within, part, 0)
     known = within & alone[at % FOLD]
-    # A bin that cannot be cut is counted where its last part would be; the others begin where it begins.
+    # A bin that cannot be cut has all of its count in its last part.
     there = jnp.where(within, part == PARTS - 1, True)
     where = folded(at, part)
     counts = Sums(

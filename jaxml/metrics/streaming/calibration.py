@@ -1,5 +1,6 @@
-"""Streaming losses of probabilities, and their reliability."""
+"""Mergeable forms of the figures of `jaxml.metrics.calibration`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,30 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxml import checks
 from jaxml.metrics import calibration as exact
-from jaxml.metrics import checks, sums
-from jaxml.metrics.calibration import ReliabilityDiagram
 from jaxml.metrics.metric import Metric
-from jaxml.metrics.streaming.bins import bins, lower_ends
-from jaxml.metrics.streaming.gathered import (
+from jaxml.metrics.streaming.accumulator import (
     Rows,
+    accumulated,
     derived,
-    gathered,
     histogram,
     made_once,
+    mean,
     not_a_probability,
     not_an_id,
     not_binary,
-    ratio,
     read,
-    total,
 )
 from jaxml.metrics.sums import Sums
 from jaxml.types import Array
 
 
 def _read(
-    labels: Any, scores: Any, weights: Any, mask: Any, from_logits: bool, columns: bool = True
+    labels: Any, scores: Any, weights: Any, mask: Any, *, from_logits: bool, columns: bool = True
 ) -> Rows:
     scores = jnp.asarray(scores).astype(jnp.float32)
 
@@ -48,29 +46,12 @@ def _probabilities(scores: Array, from_logits: bool) -> Array:
 
 
 def _mean(values: Callable[[Rows], Array], from_logits: bool, columns: bool = True) -> Metric:
-    def totals(labels: Any, scores: Any, weights: Any, mask: Any) -> tuple[tuple[Sums, ...], Array]:
-        rows = _read(labels, scores, weights, mask, from_logits, columns)
-        return (total(rows), total(rows, values(rows))), rows.refused
-
-    return gathered(((), ()), totals, lambda count, of: ratio(of.value(), count.value()))
+    return mean(functools.partial(_read, from_logits=from_logits, columns=columns), values)
 
 
 @made_once
 def log_loss(*, from_logits: bool = False) -> Metric:
-    """Mean negative log-likelihood in nats, as `metrics.log_loss`.
-
-    Args:
-        from_logits: whether the scores are logits; probabilities are clipped to [ε, 1 − ε] with float32's
-            ε, 1.2e-7, so that none costs more than 15.94.
-
-    Returns:
-        Metric of labels [...] and probabilities [...] or [..., C]; its value is a float32 scalar.
-
-    >>> import jax.numpy as jnp
-    >>> metric = log_loss()
-    >>> print(metric.compute(metric.update(metric.empty(), jnp.array([1]), jnp.array([0.5]))))
-    0.6931472
-    """
+    """`metrics.log_loss`, with probabilities clipped by float32's ε: none costs more than 15.94 nats."""
 
     def values(rows: Rows) -> Array:
         y, s = rows.labels, rows.scores
@@ -91,19 +72,7 @@ def log_loss(*, from_logits: bool = False) -> Metric:
 
 @made_once
 def brier(*, from_logits: bool = False) -> Metric:
-    """Mean squared distance between probability and outcome, as `metrics.brier`.
-
-    Args:
-        from_logits: whether the scores are logits.
-
-    Returns:
-        Metric of labels [...] and probabilities [...] or [..., C]; its value is a float32 scalar.
-
-    >>> import jax.numpy as jnp
-    >>> metric = brier()
-    >>> print(metric.compute(metric.update(metric.empty(), jnp.array([1]), jnp.array([0.5]))))
-    0.25
-    """
+    """`metrics.brier`."""
 
     def values(rows: Rows) -> Array:
         p = _probabilities(rows.scores, from_logits)
@@ -117,20 +86,7 @@ def brier(*, from_logits: bool = False) -> Metric:
 
 @made_once
 def prediction_bias(*, from_logits: bool = False) -> Metric:
-    """Mean prediction minus mean label, as `metrics.prediction_bias`.
-
-    Args:
-        from_logits: whether the scores are logits.
-
-    Returns:
-        Metric of labels [...] in {0, 1} and probabilities [...]; its value is a float32 scalar.
-
-    >>> import jax.numpy as jnp
-    >>> metric = prediction_bias()
-    >>> state = metric.update(metric.empty(), jnp.array([1, 0]), jnp.array([0.75, 0.75]))
-    >>> print(metric.compute(state))
-    0.25
-    """
+    """`metrics.prediction_bias`."""
 
     def values(rows: Rows) -> Array:
         return _probabilities(rows.scores, from_logits) - rows.labels.astype(jnp.float32)
@@ -138,101 +94,30 @@ def prediction_bias(*, from_logits: bool = False) -> Metric:
     return _mean(values, from_logits, columns=False)
 
 
-def _merged(size: int, weight: Sums, score: Sums, positive: Sums) -> ReliabilityDiagram:
-    """Neighbouring fine bins merged into `size` of about the same weight."""
-    reached = sums.running(weight).value()
-    share = reached / jnp.where(reached[-1] > 0, reached[-1], 1.0)
-    # A fine bin belongs where its middle lies, so that a heavy one (a tie) does not drag its neighbours
-    # along.
-    middle = share - weight.value() / jnp.where(reached[-1] > 0, reached[-1], 1.0) / 2
-    at = jnp.clip(jnp.floor(middle * size).astype(jnp.int32), 0, size - 1)
-    mean_of, positive_of, weight_of = (
-        jnp.zeros(size, jnp.float32).at[at].add(part.value()) for part in (score, positive, weight)
-    )
-    ends = jnp.append(jnp.asarray(lower_ends(False)), 1.0)
-    inner = ends[jnp.searchsorted(at, jnp.arange(1, size))]
-    edges = jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)]).astype(jnp.float32)
-    return exact.diagram(jnp, edges, mean_of, positive_of, weight_of)
-
-
 @made_once
-def reliability_diagram(
-    num_bins: int = 10, *, binning: str = "equal_width", from_logits: bool = False
-) -> Metric:
-    """Predicted against observed frequency in bins of the prediction, as `metrics.reliability_diagram`.
-
-    Args:
-        num_bins: K, at least 1.
-        binning: "equal_width", exact; or "equal_mass", whose edges are those nearest to the quantiles of
-            42,000 (thresholds evenly spaced in logit).
-        from_logits: whether the scores are logits.
-
-    Returns:
-        Metric of labels [...] and probabilities [...] or [..., C]; its value is `ReliabilityDiagram`,
-        float32.
-
-    Raises:
-        ValueError: for no bin, or another binning.
-
-    >>> import jax.numpy as jnp
-    >>> metric = reliability_diagram(2)
-    >>> state = metric.update(metric.empty(), jnp.array([0, 1, 1]), jnp.array([0.25, 0.25, 0.75]))
-    >>> metric.compute(state).fraction_positive.tolist()
-    [0.5, 1.0]
-    """
-    size = checks.integer("num_bins", num_bins, 1)
-    checks.choice("binning", binning, exact.BINNINGS)
+def reliability_diagram(num_bins: int = 10, *, from_logits: bool = False) -> Metric:
+    """`metrics.reliability_diagram`, in bins of equal width."""
+    size = checks.integer("num_bins", num_bins, at_least=1)
     edges = np.linspace(0, 1, size + 1).astype(np.float32)
-    fine = binning == "equal_mass"
-    width = len(lower_ends(False)) if fine else size
 
     def totals(labels: Any, scores: Any, weights: Any, mask: Any) -> tuple[tuple[Sums, ...], Array]:
-        rows = _read(labels, scores, weights, mask, from_logits)
-        p = _probabilities(rows.scores, from_logits)
-        truth = rows.labels
+        rows = _read(labels, scores, weights, mask, from_logits=from_logits)
+        p, truth = _probabilities(rows.scores, from_logits), rows.labels
         if p.ndim == 2:
             truth, p = p.argmax(-1) == truth, p.max(-1)
-        at = bins(p, False) if fine else jnp.searchsorted(jnp.asarray(edges[1:-1]), p)
-        truth = truth.astype(jnp.float32)
-        parts = (histogram(rows, at, width, values) for values in (None, p, truth))
-        return tuple(parts), rows.refused
+        at = jnp.searchsorted(jnp.asarray(edges[1:-1]), p)
+        each = (p, truth.astype(jnp.float32), None)
+        return tuple(histogram(rows, at, size, values) for values in each), rows.refused
 
-    def of_sums(weight: Sums, score: Sums, positive: Sums) -> Any:
-        if not fine:
-            means = (part.value() for part in (score, positive, weight))
-            return exact.diagram(jnp, jnp.asarray(edges), *means)
-        return _merged(size, weight, score, positive)
+    def finish(*each: Sums) -> Any:
+        return exact.diagram(jnp, jnp.asarray(edges), *(part.value() for part in each))
 
-    return gathered(((width,),) * 3, totals, of_sums)
+    return accumulated(((size,),) * 3, totals, finish)
 
 
 @made_once
-def calibration_error(
-    num_bins: int = 15,
-    *,
-    binning: str = "equal_width",
-    norm: str = "l1",
-    from_logits: bool = False,
-) -> Metric:
-    """Distance between predicted and observed frequency, as `metrics.calibration_error`.
-
-    Args:
-        num_bins: at least 1.
-        binning: "equal_width", exact; or "equal_mass", as in `reliability_diagram`.
-        norm: "l1" (ECE), "l2" or "max" (MCE).
-        from_logits: whether the scores are logits.
-
-    Returns:
-        Metric of labels [...] and probabilities [...] or [..., C]; its value is a float32 scalar.
-
-    Raises:
-        ValueError: for no bin, another binning or norm.
-
-    >>> import jax.numpy as jnp
-    >>> metric = calibration_error(1)
-    >>> print(metric.compute(metric.update(metric.empty(), jnp.array([0, 1]), jnp.array([0.5, 1.0]))))
-    0.25
-    """
+def calibration_error(num_bins: int = 15, *, norm: str = "l1", from_logits: bool = False) -> Metric:
+    """`metrics.calibration_error`, in bins of equal width."""
     checks.choice("norm", norm, exact.NORMS)
-    diagram = reliability_diagram(num_bins, binning=binning, from_logits=from_logits)
-    return derived(diagram, lambda seen: exact.gap(jnp, seen, norm))
+    diagram = reliability_diagram(num_bins, from_logits=from_logits)
+    return derived(diagram, lambda diagram: exact.gap(jnp, diagram, norm))

@@ -1,4 +1,4 @@
-"""Every streaming metric is its one-call form: in any order of merging, under vmap, scan and sharded."""
+"""Every streaming metric equals its one-call form: merged in any order, under vmap, scan and sharded."""
 
 import functools
 import json
@@ -123,7 +123,7 @@ TABLE = {
     "ndcg": (streaming.ndcg(4), functools.partial(metrics.ndcg, k=4), lists, 1e-6),
 }
 assert {name for name in streaming.__all__} - {
-    "BoundedAuc", "Gathered", "roc_auc_with_bound", "roc_curve", "precision_recall_curve",
+    "Accumulator", "BoundedAuc", "roc_auc_with_bound", "roc_curve", "precision_recall_curve",
     "threshold_counts", "reliability_diagram",
 } <= {m.__name__ for m in vars(streaming).values() if callable(m)}  # fmt: skip
 
@@ -137,7 +137,7 @@ def batches(parts):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_it_is_the_one_call_form_however_it_is_gathered(name):
+def test_the_value_is_that_of_the_one_call_form_in_any_order_of_merging(name):
     metric, exact, make, tolerance = TABLE[name]
     labels, scores = make()
     weights = rng.choice([0.5, 1.0, 2.0], N).astype(np.float32)
@@ -230,6 +230,22 @@ def test_a_mask_of_zeros_and_ones_is_a_mask_and_other_numbers_are_none():
         labels, scores = jnp.array([[1, 5], [0, 5]]), jnp.array([[0.1, 0.2], [0.1, 0.2]])
         state = metric.update(metric.empty(), labels, scores, mask=jnp.array(mask))
         np.testing.assert_equal(float(metric.compute(state)), wanted)
+
+
+def test_integers_do_not_wrap():
+    """Ids of 8 bits beside 256 classes, and of 64 bits beyond 32."""
+    scores = jnp.zeros((3, 256)).at[:, 200].set(1.0)
+    for metric, wanted in (
+        (streaming.log_loss(from_logits=True), metrics.log_loss),
+        (streaming.top_k_accuracy(1), metrics.accuracy),
+    ):
+        for dtype in (jnp.uint8, jnp.int16):
+            ids = jnp.array([1, 200, 2], dtype)
+            got = metric.compute(metric.update(metric.empty(), ids, scores))
+            options = {"from_logits": True} if wanted is metrics.log_loss else {}
+            assert float(got) == pytest.approx(wanted(ids, scores, **options), rel=1e-5)
+    state = metric.update(metric.empty(), np.array([2**32 + 200, 1, 1]), scores)
+    assert np.isnan(metric.compute(state))
 
 
 def test_the_same_hyperparameters_are_the_same_metric():

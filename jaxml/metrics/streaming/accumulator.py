@@ -1,11 +1,13 @@
-"""What all streaming metrics are made of: rows of a batch, and pairs of sums that they are gathered in."""
+"""The parts of every streaming metric: rows of a batch, and the pairs of sums they are added to."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxml.metrics import sums
 from jaxml.metrics.metric import Metric
@@ -14,15 +16,15 @@ from jaxml.types import Array
 
 P = ParamSpec("P")
 
-_CHUNK = 1 << 14  # of so many, the upper 10 bits of float32 add up exactly
+_CHUNK = 1 << 14  # So many numbers add up exactly in the upper 10 bits of a float32.
 
 
-class Gathered(NamedTuple):
+class Accumulator(NamedTuple):
     """The state of every streaming metric; merging adds it up.
 
     Attributes:
         sums: pairs of float32, of shapes that depend on the metric.
-        refused: float32 scalar, above 0 if a label, score or weight was out of place.
+        refused: float32 scalar, above 0 after a label, score or weight that was out of range.
     """
 
     sums: tuple[Sums, ...]
@@ -33,11 +35,11 @@ class Rows(NamedTuple):
     """A batch, flattened.
 
     Attributes:
-        labels: [n, …].
-        scores: [n, …], float32 unless they are ids.
+        labels: [n, …], int32 or float32.
+        scores: [n, …], int32 or float32.
         weights: [n] float32 or None.
-        keep: [n], rows that count; what the others hold is replaced by zeros.
-        refused: float32 scalar, rows that should count and cannot.
+        keep: [n], rows that count; the others hold zeros.
+        refused: float32 scalar, number of unmasked rows that are out of range.
     """
 
     labels: Array
@@ -45,6 +47,14 @@ class Rows(NamedTuple):
     weights: Array | None
     keep: Array
     refused: Array
+
+
+def _plain(values: Any) -> Array:
+    """Integers of at least 32 bits, which can be compared with any bound, or float32."""
+    values = jnp.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        return values.astype(jnp.float32)
+    return values.astype(jnp.int32) if values.dtype.itemsize < 4 else values
 
 
 def read(
@@ -57,28 +67,14 @@ def read(
     lists: bool = False,
     columns: bool = False,
 ) -> Rows:
-    """The rows of a batch.
+    """Flattens and checks a batch.
 
     Args:
-        labels: [...], or [..., D] for lists.
-        scores: of the labels' shape, or with one more axis if `columns`.
-        weights: None or [...].
-        mask: None or [...], booleans, or zeros and ones.
-        fault: of labels and scores, [n] each with what follows: [n] booleans, rows out of place.
-        lists: each row is a list along the last axis.
-        columns: scores may have an axis of classes more.
-
-    Returns:
-        Rows.
-
-    Raises:
-        ValueError: shapes that do not fit.
+        fault: `fault(labels, scores) -> [n]`, True for rows out of range.
+        lists: each row is a list along the last axis; weights and masks are of the lists.
+        columns: scores may have one more axis than labels, a score for each class.
     """
-    labels, scores = jnp.asarray(labels), jnp.asarray(scores)
-    if not jnp.issubdtype(scores.dtype, jnp.integer):
-        scores = scores.astype(jnp.float32)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        labels = labels.astype(jnp.float32)
+    labels, scores = _plain(labels), _plain(scores)
     wider = columns and scores.ndim == labels.ndim + 1
     if (scores.shape[:-1] if wider else scores.shape) != labels.shape:
         raise ValueError(
@@ -87,30 +83,16 @@ def read(
     if lists and not labels.ndim:
         raise ValueError("labels must have an axis of items, got a scalar")
     lead = labels.shape[:-1] if lists else labels.shape
-
-    def flat(values: Array) -> Array:
-        return values.reshape(-1, *values.shape[len(lead) :])
-
-    if labels.size == 0:  # -1 cannot be told from an axis of nothing
-        n = 0 if 0 in lead else -1
-        labels, scores = (v.reshape(n, *v.shape[len(lead) :]) for v in (labels, scores))
-    else:
-        labels, scores = flat(labels), flat(scores)
-    n = labels.shape[0]
-    present = jnp.ones(n, bool)
+    n = math.prod(lead)
+    labels, scores = (v.reshape(n, *v.shape[len(lead) :]) for v in (labels, scores))
     wrong = fault(labels, scores)
+    present = jnp.ones(n, bool)
     if mask is not None:
-        mask = jnp.asarray(mask)
-        if mask.shape != lead:
-            raise ValueError(f"mask must have shape {lead}; got {mask.shape}")
-        present = mask.reshape(n) != 0
-        # Zeros and ones of any dtype will do; other numbers are no mask.
-        wrong |= present & (mask.reshape(n) != 1)
+        mask = _flat("mask", mask, lead)
+        present = mask != 0
+        wrong |= present & (mask != 1)  # zeros and ones of any dtype are a mask, other numbers not
     if weights is not None:
-        weights = jnp.asarray(weights)
-        if weights.shape != lead:
-            raise ValueError(f"weights must have shape {lead}; got {weights.shape}")
-        weights = weights.reshape(n).astype(jnp.float32)
+        weights = _flat("weights", weights, lead).astype(jnp.float32)
         wrong |= ~(jnp.isfinite(weights) & (weights >= 0))
         weights = jnp.where(present & ~wrong, weights, 0.0)
     keep = present & ~wrong
@@ -122,6 +104,13 @@ def read(
     return Rows(kept(labels), kept(scores), weights, keep, refused)
 
 
+def _flat(name: str, values: Any, shape: tuple[int, ...]) -> Array:
+    values = jnp.asarray(values)
+    if values.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {values.shape}")
+    return values.reshape(-1)
+
+
 def not_binary(labels: Array) -> Array:
     """Rows whose label is neither 0 nor 1."""
     return (labels != 0) & (labels != 1)
@@ -129,20 +118,18 @@ def not_binary(labels: Array) -> Array:
 
 def not_an_id(ids: Array, num_classes: int) -> Array:
     """Rows whose id is not a whole number in [0, num_classes)."""
-    wrong = (ids < 0) | (ids >= num_classes)
-    if jnp.issubdtype(ids.dtype, jnp.integer):
-        return wrong
-    return wrong | (jnp.floor(ids) != ids)
+    wrong = ~((ids >= 0) & (ids < num_classes))
+    return wrong if jnp.issubdtype(ids.dtype, jnp.integer) else wrong | (jnp.floor(ids) != ids)
 
 
 def not_a_probability(scores: Array, from_logits: bool) -> Array:
-    """Rows [n] of scores [n] or [n, C] that hold NaN, or anything out of [0, 1] unless they are logits."""
+    """Rows [n] of scores [n] or [n, C] that hold NaN, or a number out of [0, 1] unless they are logits."""
     wrong = jnp.isnan(scores) if from_logits else ~((scores >= 0) & (scores <= 1))
     return wrong if wrong.ndim == 1 else wrong.any(-1)
 
 
 def total(rows: Rows, values: Array | Sums | None = None) -> Sums:
-    """Weighted sum over rows of [..., n] float32 or booleans; of ones without values."""
+    """Weighted sum over the last axis of float32 or booleans [..., n]; of ones without values."""
     if values is None:
         values = rows.keep
     if isinstance(values, jax.Array) and values.dtype == jnp.bool_:
@@ -161,21 +148,14 @@ def total(rows: Rows, values: Array | Sums | None = None) -> Sums:
 
 
 def histogram(rows: Rows, at: Array, size: int, values: Array | None = None) -> Sums:
-    """Weighted sums [size] over the rows at each place.
+    """Weighted sums [size] of values [n] (ones by default) at the places `at`, [n] int32 in [0, size).
 
-    Args:
-        rows: the batch.
-        at: [n] int32 in [0, size); of rows that do not count anything.
-        size: number of places.
-        values: [n] float32, what is summed; None: ones.
-
-    Returns:
-        Sums [size]. Counts without weights are exact; others are added in chunks of 16,384, upper and lower
-        bits of each apart, so that a million equal weights do not drift.
+    Counts without weights are exact. Others are added in chunks of 16,384, the upper and lower bits of each
+    number apart, so that a million equal weights do not drift.
     """
     at = jnp.where(rows.keep, at, 0)
     if values is None and rows.weights is None:
-        # The sorted and the unsorted scatter of integers give the same bits on every device.
+        # Integers give the same bits in whatever order a device adds them.
         return sums.of_integers(jnp.zeros(size, jnp.int32).at[at].add(rows.keep.astype(jnp.int32)))
     x = jnp.ones(at.shape, jnp.float32) if values is None else values
     x = jnp.where(rows.keep, x if rows.weights is None else x * rows.weights, 0.0)
@@ -191,48 +171,81 @@ def histogram(rows: Rows, at: Array, size: int, values: Array | None = None) -> 
     n = at.shape[0]
     if n <= _CHUNK:
         return add_up(at, x)
-    padding = -n % _CHUNK
-    at, x = (jnp.pad(v, (0, padding)).reshape(-1, _CHUNK) for v in (at, x))
+    at, x = (jnp.pad(v, (0, -n % _CHUNK)).reshape(-1, _CHUNK) for v in (at, x))
     return jax.lax.scan(
         lambda carry, chunk: (sums.add(carry, add_up(*chunk)), None), sums.zeros((size,)), (at, x)
     )[0]
 
 
-def gathered(
+def accumulated(
     shapes: tuple[tuple[int, ...], ...],
     totals: Callable[[Any, Any, Any, Any], tuple[tuple[Sums, ...], Array]],
     finish: Callable[..., Any],
 ) -> Metric:
-    """A metric from sums over rows.
+    """Makes a metric of sums over rows.
 
     Args:
         shapes: of each sum.
-        totals: of labels, scores, weights and mask of a batch: its sums, and how many rows were refused.
-        finish: of all the sums: the value, a pytree of floats.
-
-    Returns:
-        Metric.
+        totals: `totals(labels, scores, weights, mask) -> (sums, refused)` of a batch.
+        finish: `finish(*sums) -> value`, a pytree of floats.
     """
 
-    def empty() -> Gathered:
-        return Gathered(tuple(sums.zeros(shape) for shape in shapes), jnp.zeros((), jnp.float32))
+    def empty() -> Accumulator:
+        return Accumulator(tuple(sums.zeros(shape) for shape in shapes), jnp.zeros((), jnp.float32))
 
-    def merge(a: Gathered, b: Gathered) -> Gathered:
+    def merge(a: Accumulator, b: Accumulator) -> Accumulator:
         both = tuple(sums.add(one, two) for one, two in zip(a.sums, b.sums, strict=True))
-        return Gathered(both, a.refused + b.refused)
-
-    def update(
-        state: Gathered, labels: Any, scores: Any, weights: Any = None, mask: Any = None
-    ) -> Gathered:
-        return merge(state, Gathered(*totals(labels, scores, weights, mask)))
+        return Accumulator(both, a.refused + b.refused)
 
     # Outside of `jit`, a hundred small operations would each be compiled and dispatched by itself.
-    return Metric(empty, jax.jit(update), jax.jit(merge), _compute(finish))
-
-
-def _compute(finish: Callable[..., Any]) -> Callable[[Gathered], Any]:
     @jax.jit
-    def compute(state: Gathered) -> Any:
+    def add(state: Accumulator, *batch: Any) -> Accumulator:
+        return merge(state, Accumulator(*totals(*batch)))
+
+    def update(
+        state: Accumulator, labels: Any, scores: Any, weights: Any = None, mask: Any = None
+    ) -> Accumulator:
+        return add(state, _unwrapped(labels), _unwrapped(scores), weights, mask)
+
+    return Metric(empty, update, jax.jit(merge), _compute(finish))
+
+
+def _unwrapped(values: Any) -> Any:
+    """Integers on the host that 32 bits cannot hold, as float32: JAX would keep their lower bits."""
+    if isinstance(values, jax.Array):
+        return values
+    given = np.asarray(values)
+    if given.dtype.kind not in "iu" or given.dtype.itemsize < 8 or not given.size:
+        return values
+    fits = -(2**31) <= int(given.min()) and int(given.max()) < 2**31
+    return values if fits else given.astype(np.float32)
+
+
+def mean(
+    read_rows: Callable[[Any, Any, Any, Any], Rows],
+    values: Callable[[Rows], Array],
+    finish: Callable[[Array], Array] = lambda mean: mean,
+    counts: Callable[[Rows], Array | None] = lambda rows: None,
+) -> Metric:
+    """Makes a metric that is the weighted mean of a value of each row.
+
+    Args:
+        read_rows: `read_rows(labels, scores, weights, mask) -> Rows`.
+        values: `values(rows) -> [n]`, float32 or booleans.
+        finish: of the mean, the metric.
+        counts: `counts(rows) -> [n]`, which rows the mean is over; None for all.
+    """
+
+    def totals(*batch: Any) -> tuple[tuple[Sums, ...], Array]:
+        rows = read_rows(*batch)
+        return (total(rows, counts(rows)), total(rows, values(rows))), rows.refused
+
+    return accumulated(((), ()), totals, lambda n, of: finish(ratio(of.value(), n.value())))
+
+
+def _compute(finish: Callable[..., Any]) -> Callable[[Accumulator], Any]:
+    @jax.jit
+    def compute(state: Accumulator) -> Any:
         value = finish(*state.sums)
         return jax.tree.map(lambda leaf: jnp.where(state.refused > 0, jnp.nan, leaf), value)
 
@@ -240,17 +253,17 @@ def _compute(finish: Callable[..., Any]) -> Callable[[Gathered], Any]:
 
 
 def of_sums(base: Metric, finish: Callable[..., Any]) -> Metric:
-    """Another value of the same sums; only what is made of them is compiled anew."""
+    """Makes another value of the same sums; only `compute` is compiled anew."""
     return base._replace(compute=_compute(finish))
 
 
 def derived(base: Metric, finish: Callable[[Any], Any]) -> Metric:
-    """What is made of another metric's value."""
+    """Makes a metric of another metric's value."""
     return base._replace(compute=jax.jit(lambda state: finish(base.compute(state))))
 
 
 def made_once(factory: Callable[P, Metric]) -> Callable[P, Metric]:
-    """The same metric for the same hyperparameters: compiled once, however often it is made."""
+    """Returns the same metric for the same hyperparameters, so that it is compiled once."""
     cached = functools.lru_cache(maxsize=64, typed=True)(factory)
 
     @functools.wraps(factory)
@@ -265,5 +278,5 @@ def made_once(factory: Callable[P, Metric]) -> Callable[P, Metric]:
 
 
 def ratio(over: Array, under: Array, undefined: float = float("nan")) -> Array:
-    """`over / under`, or what stands for it where `under` is zero."""
+    """Returns `over / under`, or `undefined` where `under` is 0."""
     return jnp.where(under != 0, over / jnp.where(under != 0, under, 1.0), undefined)

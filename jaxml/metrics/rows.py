@@ -1,0 +1,221 @@
+"""Rows of labels and scores for one-call metrics, read on the host in float64 and checked."""
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_REAL = (bool, int, float, np.bool_, np.integer, np.floating)
+
+
+class Rows(NamedTuple):
+    """The rows that the mask keeps.
+
+    Attributes:
+        labels: [n, …] float64.
+        scores: [n, …] float64.
+        weights: [n] float64 or None.
+        numbers: [n], each row's position in the caller's arrays.
+        dtype: of the scores as given.
+        items: None, or [n, D], False for masked items of lists.
+    """
+
+    labels: NDArray
+    scores: NDArray
+    weights: NDArray[np.float64] | None
+    numbers: NDArray[np.int64]
+    dtype: np.dtype
+    items: NDArray[np.bool_] | None = None
+
+    def take(self, where: NDArray) -> "Rows":
+        """Returns some of the rows."""
+        items = None if self.items is None else self.items[where]
+        w = None if self.weights is None else self.weights[where]
+        rest = self.numbers[where], self.dtype, items
+        return Rows(self.labels[where], self.scores[where], w, *rest)
+
+    def sum(self, values: NDArray) -> float:
+        """Returns the weighted sum; a row of weight 0 adds nothing, even if its value is infinite."""
+        if self.weights is None:
+            return float(np.sum(values))
+        some = self.weights > 0
+        return float(np.sum(values[some] * self.weights[some]))
+
+    def mean(self, values: NDArray) -> float:
+        """Returns the weighted mean, NaN if no row has weight."""
+        total = float(len(values)) if self.weights is None else float(self.weights.sum())
+        return ratio(self.sum(values), total)
+
+    def counted(self) -> "Rows":
+        """Returns the rows whose weight is not 0."""
+        return self if self.weights is None else self.take(self.weights > 0)
+
+    def refuse(self, name: str, values: NDArray, fault: NDArray[np.bool_], wanted: str) -> None:
+        """Raises a ValueError with the number and value of the first row at fault, if there is one."""
+        if fault.any():
+            at = int(np.argmax(fault.reshape(len(fault), -1).any(1)))
+            raise ValueError(f"{name} must be {wanted}; row {self.numbers[at]} is {values[at]}")
+
+    def class_ids(self, name: str, values: NDArray, num_classes: int | None) -> NDArray[np.int64]:
+        """Returns the values as ids below `num_classes`, or raises a ValueError with the row."""
+        high = np.inf if num_classes is None else num_classes
+        until = "0, 1, 2, …" if num_classes is None else f"whole numbers in [0, {num_classes})"
+        fault = ~((values >= 0) & (values < high) & (np.floor(values) == values))
+        self.refuse(name, values, fault, until)
+        return values.astype(np.int64)
+
+
+def binary(rows: Rows) -> Rows:
+    """Checks that labels are 0 or 1; returns them as booleans."""
+    rows.refuse("labels", rows.labels, (rows.labels != 0) & (rows.labels != 1), "0 or 1")
+    return rows._replace(labels=rows.labels == 1)
+
+
+def ratio(over: float, under: float, undefined: float = float("nan")) -> float:
+    """Returns `over / under`, or `undefined` where `under` is 0."""
+    return float(over) / float(under) if under != 0 else undefined
+
+
+def scikit_learn(name: str, rows: Rows, **options: Any) -> Any:
+    """Returns what the function of `sklearn.metrics` returns for the rows, NaN if no row has weight."""
+    from sklearn import metrics  # half a second, which who imports jaxml.metrics need not pay
+
+    rows = rows.counted()
+    if not len(rows.labels):
+        return float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is undefined, which the caller returns as NaN
+        return getattr(metrics, name)(
+            rows.labels, rows.scores, sample_weight=rows.weights, **options
+        )
+
+
+def of_rows(
+    check: Callable[[Rows], Rows] | None = None,
+    *,
+    scores: str = "scores",
+    lists: bool = False,
+    columns: bool = False,
+    finite: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes `metric(labels, scores, …, weights=None, mask=None)` of a function `(rows, …)`.
+
+    Args:
+        check: `check(rows) -> rows` that refuses labels out of range.
+        scores: what the second argument is called.
+        lists: each row is a list along the last axis; weights and masks are of the lists.
+        columns: scores may have one more axis than labels, a score for each class.
+        finite: refuse infinite labels and scores.
+    """
+
+    def decorate(compute: Callable[..., Any]) -> Callable[..., Any]:
+        own = inspect.signature(compute)
+        both, only = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        options = list(own.parameters.values())[1:]
+        signature = own.replace(
+            parameters=[
+                *(
+                    inspect.Parameter(name, both, annotation=ArrayLike)
+                    for name in ("labels", scores)
+                ),
+                *options,
+                *(
+                    inspect.Parameter(name, only, default=None, annotation=ArrayLike | None)
+                    for name in ("weights", "mask")
+                ),
+            ]
+        )
+
+        @functools.wraps(compute)
+        def metric(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            rows = read(
+                given.pop("labels"),
+                given.pop(scores),
+                given.pop("weights", None),
+                given.pop("mask", None),
+                name=scores,
+                lists=lists,
+                columns=columns,
+                finite=finite,
+            )
+            return compute(rows if check is None else check(rows), **given)
+
+        metric.__signature__ = signature  # type: ignore[attr-defined]
+        return metric
+
+    return decorate
+
+
+def read(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    weights: ArrayLike | None,
+    mask: ArrayLike | None,
+    *,
+    name: str = "scores",
+    lists: bool = False,
+    columns: bool = False,
+    finite: bool = False,
+) -> Rows:
+    """Flattens and checks; the options are those of `of_rows`."""
+    dtype = np.asarray(scores).dtype
+    items = None
+    if lists and mask is not None and np.shape(mask) == np.shape(labels) == np.shape(scores):
+        items, mask = booleans(mask), None
+        labels, scores = np.where(items, labels, 0), np.where(items, scores, 0)
+    truth, given = _numbers("labels", labels), _numbers(name, scores)
+    wider = columns and given.ndim == truth.ndim + 1
+    if (given.shape[:-1] if wider else given.shape) != truth.shape:
+        more = " (with or without an axis of classes)" if columns else ""
+        raise ValueError(
+            f"{name} must have the shape of labels, {truth.shape}{more}; got {given.shape}"
+        )
+    if lists and truth.ndim < 1:
+        raise ValueError("labels must have an axis of items; got a scalar")
+    lead = truth.shape[:-1] if lists else truth.shape
+    n = int(np.prod(lead, dtype=np.int64))
+
+    def flat(what: str, values: NDArray) -> NDArray:
+        if values.shape != lead:
+            raise ValueError(f"{what} must have shape {lead}; got {values.shape}")
+        return values.reshape(n)
+
+    truth, given = (part.reshape(n, *part.shape[len(lead) :]) for part in (truth, given))
+    w = None if weights is None else flat("weights", _numbers("weights", weights))
+    items = None if items is None else items.reshape(truth.shape)
+    rows = Rows(truth, given, w, np.arange(n), dtype, items)
+    if mask is not None:
+        rows = rows.take(flat("mask", booleans(mask)))
+    wanted = "finite" if finite else "numbers"
+    for what, part in (("labels", rows.labels), (name, rows.scores)):
+        rows.refuse(what, part, ~np.isfinite(part) if finite else np.isnan(part), wanted)
+    if rows.weights is not None:
+        w = rows.weights
+        rows.refuse("weights", w, ~(np.isfinite(w) & (w >= 0)), "finite and at least 0")
+    return rows
+
+
+def booleans(mask: ArrayLike) -> NDArray[np.bool_]:
+    """Returns a mask of booleans, or of zeros and ones of any dtype, as booleans."""
+    given = np.asarray(mask)
+    if given.dtype == bool:
+        return given
+    if given.dtype.kind not in "iuf" or not ((given == 0) | (given == 1)).all():
+        raise ValueError(
+            f"mask must be boolean, or hold zeros and ones; got {given.dtype}, {mask!r:.60}"
+        )
+    return given == 1
+
+
+def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    given = np.asarray(values)
+    if given.dtype.kind == "O" and all(isinstance(v, _REAL) for v in given.flat):
+        given = given.astype(np.float64)
+    if given.dtype.kind in "USOMmc":
+        raise ValueError(f"{name} must hold real numbers, got dtype {given.dtype}")
+    return given.astype(np.float64)
