@@ -136,17 +136,16 @@ def pipeline(
 def inputs(columns: Mapping[str, NDArray], training: NDArray[np.int64]) -> tuple[Inputs, list[str]]:
     """Every flight's features, fitted on the training rows alone, and what the gate on them finds."""
     fitted = pipeline(columns, training).fit({k: v[training] for k, v in columns.items()})
+
+    def take(rows: Any) -> dict[str, NDArray]:
+        return {name: each[rows] for name, each in columns.items()}
+
     number = len(columns["carrier"])
-    parts: list[dict[str, NDArray]] = []
-    for start in range(0, number, _AT_ONCE):
-        rows = np.minimum(np.arange(start, start + min(_AT_ONCE, number)), number - 1)  # one shape
-        both = fitted.stack(fitted({name: each[rows] for name, each in columns.items()}))
-        dense, ids = (np.asarray(each)[: number - start] for each in both)
-        parts.append({"dense": dense, "ids": ids})
-    x = {name: np.concatenate([part[name] for part in parts]) for name in ("dense", "ids")}
-    some = training[:: -(-len(training) // _AT_ONCE)]
-    some = np.resize(some, min(_AT_ONCE, number))  # the shape that is compiled already
-    found = features.check(fitted, {name: each[some] for name, each in columns.items()})
+    chunks = [slice(start, start + _AT_ONCE) for start in range(0, number, _AT_ONCE)]
+    stacked = [fitted.stack(fitted(take(rows))) for rows in chunks]
+    dense, ids = (np.concatenate(parts) for parts in zip(*stacked, strict=True))
+    found = features.check(fitted, take(training[:: -(-len(training) // _AT_ONCE)]))
+    x = {"dense": dense, "ids": ids}
     return Inputs(x, fitted.id_sizes, fitted.id_names), [str(each) for each in found]
 
 

@@ -1,13 +1,16 @@
-"""Features as pure functions of the raw input: fitted once, the same in training and in serving.
+"""Feature engineering: transforms that are fitted once and applied alike in training and in serving.
 
-`FeaturePipeline` puts transforms of named columns together; each is a `Transform(fit, apply)` that can be
-used alone. `check` is the gate on what comes out, `recommend` says which scaling fits a column.
+`FeaturePipeline` applies chains of transforms to named columns. Each transform (`z_score`, `vocabulary`, …)
+can also be used alone: `state = transform.fit(values)`, `transform.apply(state, values)`. `check` is a gate
+on the resulting features, `recommend` finds the scaling for a column.
+
+Everything is computed on the host in float64 NumPy and handed over as float32 and int32. Missing are None,
+NaN, NaT, masked values and the empty text (see `jaxml.validation.columns`).
 """
 
 from jaxml.features.binning import bucketize, quantile_buckets, uniform_buckets
-from jaxml.features.categories import hash_buckets, one_hot, vocabulary
-from jaxml.features.checks import Finding, check
-from jaxml.features.crosses import cross
+from jaxml.features.categories import cross, hash_buckets, one_hot, vocabulary
+from jaxml.features.gate import Finding, check
 from jaxml.features.missing import imputation, missing_indicator
 from jaxml.features.ngrams import HashedNgrams
 from jaxml.features.pipeline import FeaturePipeline

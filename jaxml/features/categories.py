@@ -1,329 +1,297 @@
-"""Categories to ids, and ids to vectors.
+"""Categories to ids, ids to vectors, and crosses: one category for each combination of several columns.
 
-Ids are int32 from 0 on, for an embedding table or for `one_hot`. Text and 64-bit ids exist on the host
-alone, so `vocabulary` and `hash_buckets` run in NumPy, in the first stage of a pipeline.
+Ids are int32 from 0 on, for an embedding table or `one_hot`. Missing values are a category of their own,
+the last id. Values that were not seen in fitting share the out-of-vocabulary ids, chosen by a hash (see
+`jaxml.hashing`) that is the same in every process. Numbers are categories by value, whatever their dtype,
+and 64-bit ids are exact; the text "5" is another category than the number 5.
 
-What is missing (None, NaN, "") is a category of its own: the last id. What was not seen in fitting goes to
-the out-of-vocabulary ids, several of them if wanted, chosen by a hash that is the same everywhere.
-
-Source: Google's Machine Learning Crash Course, "Categorical data"; `tft.compute_and_apply_vocabulary`
-for the order of ids.
+References:
+    Google's Machine Learning Crash Course, "Categorical data"; `tft.compute_and_apply_vocabulary` for the
+    order of ids.
 """
 
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml import hashing
-from jaxml.features.columns import Column, Counts, read
-from jaxml.features.options import integer, optional_integer
-from jaxml.features.texts import Texts, pack
-from jaxml.features.transform import Output, Transform, make, run
+from jaxml import checks, hashing
+from jaxml.features.counts import Counts
+from jaxml.features.transform import Output, Transform
+from jaxml.validation.columns import Column, read_column
 
-__all__ = ["hash_buckets", "hashes", "one_hot", "vocabulary"]
-
-
-def hashes(values: Any, name: str = "values") -> NDArray[np.uint64]:
-    """The 64-bit hash of each value of a column; what is missing has one, too.
-
-    Args:
-        values: as for `columns.read`.
-        name: what to call them in an error.
-
-    Returns:
-        uint64 of the shape of the values. See `hashing` for the algorithm.
-
-    >>> (hashes([7, 8]) == hashes(np.array([7.0, np.nan]))).tolist()
-    [True, False]
-    """
-    column = read(on_host(values, name), name)
-    if not column.is_text:
-        filled = np.where(column.missing, np.zeros((), column.values.dtype), column.values)
-        return hashing.with_missing(hashing.hash_numbers(filled), column.missing)
-    texts = column.values.ravel().tolist()
-    index: dict[str, int] = {}
-    rows = np.fromiter((index.setdefault(text, len(index)) for text in texts), np.int64, len(texts))
-    each = hashing.hash_texts(list(index))[rows] if texts else np.zeros(0, np.uint64)
-    return hashing.with_missing(each.reshape(column.values.shape), column.missing)
+__all__ = ["cross", "hash_buckets", "one_hot", "vocabulary"]
 
 
-def on_host(values: Any, name: str) -> Any:
-    """The values, unless they are known on a device alone."""
-    if isinstance(values, jax.core.Tracer):
-        raise ValueError(f"{name} is traced, wanted values on the host: encode them outside of jit")
-    return values
+@dataclasses.dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """State of `vocabulary`: the categories in order of their ids, and how often each occurred."""
+
+    terms: tuple[Any, ...]
+    counts: tuple[int, ...]
+
+    @functools.cached_property
+    def ids(self) -> dict[Any, int]:
+        """The id of each term. Python compares integers and floats exactly."""
+        return {term: i for i, term in enumerate(self.terms)}
 
 
-class Vocabulary(NamedTuple):
-    """Of `vocabulary`.
-
-    Attributes:
-        terms: V `Texts`, or [V] int64, uint64 or float64: the categories, in falling frequency, those
-            as frequent in rising order; `terms.tolist()` lists them.
-        counts: [V] int64, how often each occurred.
-    """
-
-    terms: Any
-    counts: Any
-
-
-def vocabulary(max_size: int | None = None, num_oov: int = 1, *, min_count: int = 1) -> Transform:
+@dataclasses.dataclass(frozen=True, repr=False)
+class vocabulary(Transform):
     """The most frequent categories, each with an id; the others share the out-of-vocabulary ids.
 
-    id = 0 … V − 1 by falling frequency, V + hash mod `num_oov` for what is not among them, and
-    V + num_oov for what is missing.
+    id = 0 … V − 1 by falling frequency, V + hash mod `num_oov` for other values, and V + num_oov for
+    missing ones. Numbers where the vocabulary holds text, or text where it holds numbers, are an error.
 
     Args:
-        max_size: how many categories get an id, ≥ 1; None for all.
-        num_oov: how many ids the unseen share, ≥ 1.
-        min_count: how often a category must occur to get one, ≥ 1.
-
-    Returns:
-        A `Transform` of texts or numbers, on the host, to int32 ids below V + num_oov + 1. Numbers are
-        looked up by value, whatever their dtype, 64-bit ids exactly.
-
-    Raises:
-        ValueError: an argument out of range; in fitting, a column without one category; in use,
-            numbers where there was text, or text where there were numbers: all of them would be
-            unseen, which is never meant.
+        max_size: the maximal number of categories with an id, ≥ 1; None for all.
+        num_oov: number of out-of-vocabulary ids, ≥ 1.
+        min_count: how often a category must occur to get an id, ≥ 1.
 
     Example:
         >>> transform = vocabulary(max_size=2)
         >>> transform.apply(transform.fit(["UA", "B6", "UA", "AA"]), ["UA", "AA", "DL", None])
         array([0, 1, 2, 3], dtype=int32)
     """
-    max_size = optional_integer("max_size", max_size, 1)
-    num_oov = integer("num_oov", num_oov, 1)
-    min_count = integer("min_count", min_count, 1)
 
-    def finish(counts: Counts) -> Vocabulary:
-        if counts.texts:
-            known = sorted(counts.texts.items(), key=lambda item: (-item[1], item[0]))
-            kept = [(term, often) for term, often in known if often >= min_count][:max_size]
-            often = np.array([count for _, count in kept], np.int64)
-            return Vocabulary(pack([term for term, _ in kept]), often)
-        if not len(counts.values):
-            raise ValueError(
-                f"values has no category among {counts.total} rows, wanted at least one"
-            )
-        order = np.lexsort((counts.values, -counts.counts))
-        order = order[counts.counts[order] >= min_count][:max_size]
-        return Vocabulary(counts.values[order], counts.counts[order])
+    max_size: int | None = None
+    num_oov: int = 1
+    _: dataclasses.KW_ONLY
+    min_count: int = 1
 
-    # Looking up needs an index, which is made once for each state and kept while it is in use.
-    indices: dict[int, tuple[Any, Any]] = {}
+    gives = "id"
+    exact = True
+    State = Vocabulary
 
-    def index_of(terms: Any) -> Any:
-        leaf = terms.utf8 if isinstance(terms, Texts) else terms
-        kept = indices.get(id(leaf))
-        if kept is None or kept[0] is not leaf:
-            made: Any
-            if isinstance(terms, Texts):
-                made = {term: rank for rank, term in enumerate(terms.tolist())}
-            else:
-                numbers = _wide(np.asarray(terms))
-                made = numbers, np.argsort(numbers, kind="stable")
-            indices.clear()
-            indices[id(leaf)] = kept = (leaf, made)
-        return kept[1]
+    def __post_init__(self) -> None:
+        if self.max_size is not None:
+            self._set(max_size=checks.integer("max_size", self.max_size, at_least=1))
+        self._set(num_oov=checks.integer("num_oov", self.num_oov, at_least=1))
+        self._set(min_count=checks.integer("min_count", self.min_count, at_least=1))
 
-    def apply(state: Vocabulary, values: Any) -> NDArray[np.int32]:
-        column = read(on_host(values, "values"))
-        size = len(state.counts)
-        texts = isinstance(state.terms, Texts)
-        if column.is_text != texts and size and not column.missing.all():
-            first = column.values[~column.missing].ravel()[:1].tolist()[0]
-            raise ValueError(
-                f"values holds {first!r}, wanted {'text' if texts else 'numbers'} "
-                f"such as {state.terms.tolist()[0]!r}"
-            )
-        if texts or not size:
-            index = index_of(state.terms) if size else {}
-            flat = column.values.ravel().tolist()
-            ids = np.fromiter((index.get(each, -1) for each in flat), np.int32, len(flat))
-            ids = ids.reshape(column.values.shape)
-        else:
-            terms, order = index_of(state.terms)
-            ids = _look_up(terms, order, column)
-        unseen = (ids < 0) & ~column.missing
-        if num_oov == 1 or not unseen.any():
-            ids = np.where(unseen, size, ids)
-        else:
-            others = Column(column.values[unseen], column.missing[unseen])
-            ids = np.array(ids)
-            ids[unseen] = size + hashing.buckets(hashes(others), num_oov)
-        return np.where(column.missing, size + num_oov, ids).astype(np.int32)
+    def fitted(self, counts: Counts) -> Vocabulary:
+        seen: Mapping[Any, int] = counts.texts or dict(
+            zip(counts.values.tolist(), counts.counts.tolist(), strict=True)
+        )
+        if not seen:
+            raise ValueError(f"values must hold a category, got none in {counts.total} rows")
+        ordered = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
+        kept = [item for item in ordered if item[1] >= self.min_count][: self.max_size]
+        return Vocabulary(tuple(term for term, _ in kept), tuple(often for _, often in kept))
 
-    def output(state: Vocabulary) -> Output:
-        size = len(state.counts)
-        return Output(size + num_oov + 1, out_of_vocabulary=(size, size + num_oov))
+    def run(self, state: Vocabulary, column: Column) -> NDArray[np.int32]:
+        size, missing = len(state.terms), column.missing
+        if size and column.num_present:
+            texts = isinstance(state.terms[0], str)
+            if texts != column.is_text:
+                raise ValueError(
+                    f"values must be {'text' if texts else 'numbers'} such as {state.terms[0]!r}, "
+                    f"got {column.known().tolist()[0]!r}"
+                )
+        find, values = state.ids.get, column.exact()
+        found = (find(value, size) for value in values.ravel().tolist())
+        ids = np.fromiter(found, np.int32, values.size).reshape(values.shape)
+        if self.num_oov > 1 and (ids == size).any():
+            ids += np.where(ids == size, hashing.buckets(column.hashes(), self.num_oov), 0)
+        return np.where(missing, size + self.num_oov, ids).astype(np.int32)
 
-    return make(
-        "vocabulary",
-        {"max_size": max_size, "num_oov": num_oov, "min_count": min_count},
-        finish,
-        apply,
-        lambda xp, state, values: apply(state, values),
-        output,
-        gives="id",
-        stage="host",
-        exact=True,
-    )
+    def output(self, state: Vocabulary) -> Output:
+        size = len(state.terms)
+        return Output(size + self.num_oov + 1, out_of_vocabulary=(size, size + self.num_oov))
+
+    def labels(self, state: Vocabulary) -> list[str]:
+        unseen = ["?"] if self.num_oov == 1 else [f"?{i}" for i in range(self.num_oov)]
+        return [*map(str, state.terms), *unseen, "missing"]
+
+    def _fields(self, state: Vocabulary) -> dict[str, Any]:
+        # JSON has no infinities; a string among numbers is one.
+        terms = [str(term) if term in (-np.inf, np.inf) else term for term in state.terms]
+        texts = bool(terms) and isinstance(state.terms[0], str)
+        return {"terms": terms, "counts": list(state.counts), "texts": texts}
+
+    @classmethod
+    def _state(cls, written: Mapping[str, Any]) -> Vocabulary:
+        terms = written["terms"]
+        if not written["texts"]:
+            terms = [float(term) if isinstance(term, str) else term for term in terms]
+        return Vocabulary(tuple(terms), tuple(written["counts"]))
 
 
-def _wide(terms: NDArray) -> NDArray:
-    """Terms in 64 bits, of which JAX leaves 32."""
-    return terms.astype({"i": np.int64, "u": np.uint64, "f": np.float64}[terms.dtype.kind])
+class _Hashed(Transform):
+    """Transforms that put hashes into `num_buckets` buckets."""
+
+    num_buckets: int
+    seed: int
+
+    gives = "id"
+
+    def _check(self) -> None:
+        most = 2**31 - 2
+        self._set(num_buckets=checks.integer("num_buckets", self.num_buckets, 1, most))
+        self._set(seed=checks.integer("seed", self.seed, 0, 2**64 - 1))
 
 
-def _look_up(terms: NDArray, order: NDArray[np.int64], column: Column) -> NDArray[np.int32]:
-    """Ranks of numbers, −1 for those that are no term."""
-    values = column.values
-    if values.dtype != terms.dtype:
-        # A comparison in float64 would take 2⁵³ + 1 for 2⁵³: both become what holds both exactly.
-        if values.dtype.kind == "f" and terms.dtype.kind in "iu":
-            whole = (values == np.floor(values)) & (np.abs(values) < 2.0**63)
-            missing = column.missing | ~whole
-            inner = Column(np.where(missing, 0, values).astype(np.int64), missing)
-            return np.where(missing, -1, _look_up(terms, order, inner)).astype(np.int32)
-        if values.dtype.kind in "iu" and terms.dtype.kind in "iu":
-            if values.dtype.kind == "u":  # beyond int64: no term is
-                return np.where(
-                    values < 2**63,
-                    _look_up(terms, order, Column(values.astype(np.int64), column.missing)),
-                    -1,
-                ).astype(np.int32)
-            unsigned = Column(np.maximum(values, 0).astype(np.uint64), column.missing)
-            return np.where(values < 0, -1, _look_up(terms, order, unsigned)).astype(np.int32)
-        values = values.astype(np.float64)
-    rising = terms[order]
-    at = np.minimum(np.searchsorted(rising, values), len(rising) - 1)
-    return np.where(rising[at] == values, order[at], -1).astype(np.int32)
-
-
-def hash_buckets(num_buckets: int, *, seed: int = 0) -> Transform:
+@dataclasses.dataclass(frozen=True, repr=False)
+class hash_buckets(_Hashed):
     """Any category to one of n buckets, with nothing to fit: for very many categories, or new ones.
 
-    Different categories may share a bucket; `features.check` says how many rows are mistaken for
-    another.
+    Ids are in [0, n), and n for missing values. Categories may share a bucket; `features.check` reports how
+    many rows that concerns.
 
     Args:
         num_buckets: n in [1, 2³¹ − 1).
-        seed: of the hash, in [0, 2⁶⁴); another seed lets other categories collide.
-
-    Returns:
-        A `Transform` of texts or numbers, on the host, to int32 ids in [0, n), and n for what is missing.
-
-    Raises:
-        ValueError: an argument out of range.
+        seed: of the hash, in [0, 2⁶⁴); another seed makes other categories collide.
 
     Example:
         >>> transform = hash_buckets(1000)
-        >>> transform.apply(transform.fit(["N14228"]), ["N14228", "N24211", ""])
+        >>> transform.apply(transform.fit(["N14228"]), ["N14228", "N24211", None])
         array([ 743,  345, 1000], dtype=int32)
     """
-    num_buckets, seed = num_buckets_and_seed(num_buckets, seed)
 
-    def apply(state: tuple[()], values: Any) -> NDArray[np.int32]:
-        column = read(on_host(values, "values"))
-        ids = hashing.buckets(hashing.combine([hashes(column)], seed), num_buckets)
-        return np.where(column.missing, num_buckets, ids).astype(np.int32)
+    num_buckets: int
+    _: dataclasses.KW_ONLY
+    seed: int = 0
 
-    return make(
-        "hash_buckets",
-        {"num_buckets": num_buckets, "seed": seed},
-        lambda counts: (),
-        apply,
-        lambda xp, state, values: apply(state, values),
-        lambda state: Output(num_buckets + 1),
-        gives="id",
-        stage="host",
-        reads=False,
-    )
+    def __post_init__(self) -> None:
+        self._check()
 
+    def keys(self, column: Column) -> NDArray[np.uint64]:
+        return hashing.combine([column.hashes()], self.seed)
 
-def num_buckets_and_seed(num_buckets: int, seed: int) -> tuple[int, int]:
-    """Both as Python ints; refuses what they cannot be."""
-    return integer("num_buckets", num_buckets, 1, 2**31 - 2), integer("seed", seed, 0, 2**64 - 1)
+    def run(self, state: tuple[()], column: Column) -> NDArray[np.int32]:
+        ids = hashing.buckets(self.keys(column), self.num_buckets)
+        return np.where(column.missing, self.num_buckets, ids).astype(np.int32)
+
+    def output(self, state: tuple[()]) -> Output:
+        return Output(self.num_buckets + 1)
 
 
-class OneHot(NamedTuple):
-    """Of `one_hot`.
+@dataclasses.dataclass(frozen=True, repr=False)
+class cross(_Hashed):
+    """The combination of several columns' values, in one of n buckets.
 
-    Attributes:
-        ids: int32 [depth], 0 … depth − 1.
-    """
+        h₀ = mix(seed),  hₖ = mix(hₖ₋₁ · M + hash(valueₖ))
 
-    ids: Any
-
-
-def one_hot(depth: int | None = None) -> Transform:
-    """Ids to vectors of zeros with a 1 at the id.
+    A linear model can learn that flights of a carrier are late and that evenings are; it needs the cross to
+    learn that this carrier is late in the evening. Each value is hashed by itself, so ("a", "bc") and
+    ("ab", "c") differ, and so do ("a", "b") and ("b", "a"). A missing value counts as one more value.
 
     Args:
-        depth: length of a vector, ≥ 1. None: as many as the ids that the transform before can give, or,
-            where there is none before, the greatest id seen and one.
+        columns: two names or more. In a `FeaturePipeline` the name of a feature whose output is ids means
+            these ids (numbers are crossed by their buckets); any other is the name of a column.
+        num_buckets: n in [1, 2³¹ − 1).
+        seed: of the hash, in [0, 2⁶⁴).
 
-    Returns:
-        A `Transform` of integers to float32, with one more axis, of length `depth`; an id outside
-        [0, depth) gives zeros alone.
+    Its `fit` and `apply` take a mapping of names to columns, or the columns in order.
 
-    Raises:
-        ValueError: a depth below 1; in fitting, values that are no ids.
+    Example:
+        >>> transform = cross(["carrier", "hour"], 1000)
+        >>> table = {"carrier": ["UA", "UA", "B6"], "hour": [5, 6, 5]}
+        >>> transform.apply(transform.fit(table), table)
+        array([822, 818, 757], dtype=int32)
+    """
+
+    columns: Sequence[str]
+    num_buckets: int
+    _: dataclasses.KW_ONLY
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        several = np.iterable(self.columns) and not isinstance(self.columns, str)
+        names = list(self.columns) if several else []
+        if len(names) < 2 or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"columns must be two names or more, got {self.columns!r}")
+        self._set(columns=tuple(map(str, names)))
+        self._check()
+
+    @property
+    def sources(self) -> Sequence[str]:
+        return self.columns
+
+    def keys(self, column: Sequence[Column]) -> NDArray[np.uint64]:
+        return hashing.combine([each.hashes() for each in column], self.seed)
+
+    def run(self, state: tuple[()], column: Sequence[Column]) -> NDArray[np.int32]:
+        return hashing.buckets(self.keys(column), self.num_buckets)
+
+    def output(self, state: tuple[()]) -> Output:
+        return Output(self.num_buckets)
+
+    def read(self, values: Any) -> tuple[Column, ...]:
+        if isinstance(values, Mapping):
+            for name in self.columns:
+                if name not in values:
+                    raise ValueError(
+                        f"values must have the columns {list(self.columns)}, got no {name!r}"
+                    )
+            values = [values[name] for name in self.columns]
+        if len(values) != len(self.columns):
+            raise ValueError(f"values must be {len(self.columns)} columns, got {len(values)}")
+        named = zip(self.columns, values, strict=True)
+        columns = tuple(read_column(name, each) for name, each in named)
+        shapes = [each.values.shape for each in columns]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"columns must have one shape, got {shapes}")
+        return columns
+
+
+class Depth(NamedTuple):
+    """State of `one_hot`: the length of a vector."""
+
+    depth: int
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class one_hot(Transform):
+    """Ids to vectors of zeros with a 1 at the id; an id outside [0, depth) gives zeros.
+
+    Args:
+        depth: length of a vector, ≥ 1. None: the number of ids that the transform before can give; without
+            one, the greatest id seen plus 1.
 
     Example:
         >>> transform = one_hot()
         >>> transform.apply(transform.fit([0, 2]), [2, 7])
-        Array([[0., 0., 1.],
+        array([[0., 0., 1.],
                [0., 0., 0.]], dtype=float32)
     """
-    depth = optional_integer("depth", depth, 1)
 
-    def finish(counts: Counts) -> OneHot:
-        if depth is not None:
-            return OneHot(np.arange(depth, dtype=np.int32))
+    depth: int | None = None
+
+    gives = "vector"
+    takes = "id"
+    State = Depth
+
+    def __post_init__(self) -> None:
+        if self.depth is not None:
+            self._set(depth=checks.integer("depth", self.depth, at_least=1))
+
+    @property
+    def reads(self) -> bool:
+        return self.depth is None
+
+    def fitted(self, counts: Counts) -> Depth:
+        if self.depth is not None:
+            return Depth(self.depth)
         values, _ = counts.numbers()
-        if values[0] < 0 or (values != np.floor(values)).any() or values[-1] >= 2**20:
-            bad = values[(values < 0) | (values != np.floor(values)) | (values >= 2**20)][0]
-            raise ValueError(f"values holds {bad:g}, wanted ids: integers of at least 0, below 2²⁰")
-        return OneHot(np.arange(int(values[-1]) + 1, dtype=np.int32))
+        bad = (values < 0) | (values != np.floor(values)) | (values >= 2**20)
+        if bad.any():
+            raise ValueError(
+                f"values must be ids, integers of at least 0 and below 2²⁰, got {values[bad][0]:g}"
+            )
+        return Depth(int(values[-1]) + 1)
 
-    def core(xp: Any, state: OneHot, ids: Any) -> Any:
-        return (ids[..., None] == xp.asarray(state.ids).reshape((1,) * ids.ndim + (-1,))).astype(
-            np.float32
-        )
+    def run(self, state: Depth, column: Column) -> NDArray[np.float32]:
+        if column.is_text and column.num_present:
+            raise ValueError(
+                f"values must be ids, got texts such as {column.known()[0]!r}: put vocabulary or "
+                "hash_buckets before one_hot"
+            )
+        ids = column.numbers()[..., None]  # NaN equals no id
+        return (ids == np.arange(state.depth)).astype(np.float32)
 
-    def apply(state: OneHot, values: Any) -> Any:
-        ids = values if isinstance(values, jax.Array) else jnp.asarray(as_ids(values))
-        return run(core, state, ids)
-
-    return make(
-        "one_hot",
-        {"depth": depth},
-        finish,
-        apply,
-        core,
-        lambda state: Output(len(state.ids), low=0.0, high=1.0),
-        gives="vector",
-        stage="device",
-        reads=depth is None,
-    )
-
-
-def as_ids(values: Any) -> NDArray[np.int32]:
-    """Values as int32 ids; what is missing, or no id, as −1."""
-    column = read(values)
-    if column.is_text:
-        raise ValueError(
-            "values holds text, wanted ids: put vocabulary or hash_buckets before one_hot"
-        )
-    if column.values.dtype.kind == "f":
-        whole = column.values == np.floor(column.values)
-        safe = np.where(whole, column.values, -1)
-    else:
-        safe = column.values
-    # What is no id, or missing, is one that no vector has.
-    return np.where(column.missing, -1, np.clip(safe, -1, 2**31 - 1)).astype(np.int32)
+    def output(self, state: Depth) -> Output:
+        return Output(state.depth, low=0.0, high=1.0)

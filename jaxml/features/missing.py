@@ -1,170 +1,111 @@
-"""What is missing: said as a number of its own, or filled in.
+"""Missing values: flagged as a number of their own, or filled in.
 
-Missing are NaN, None, NaT and the empty text. An imputed value looks like any other, so a model that is
-to know better gets the indicator beside it.
+An imputed value looks like any other; put an indicator beside it if a model should know the difference.
 """
 
-import math
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+import dataclasses
+from typing import Literal, NamedTuple, get_args
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
-from jaxml.features.columns import Column, Counts, read
-from jaxml.features.options import number
+from jaxml import checks
+from jaxml.features.counts import Counts
 from jaxml.features.scaling import moments, quantile
-from jaxml.features.texts import Texts, pack
-from jaxml.features.transform import Output, Pair, Transform, halves, make, on_device, run, split
+from jaxml.features.transform import Output, Transform
+from jaxml.validation.columns import Column
 
 __all__ = ["imputation", "missing_indicator"]
 
 Strategy = Literal["mean", "median", "most_frequent", "constant"]
 
 
-def missing_indicator() -> Transform:
-    """1 where a value is missing, 0 where it is there.
-
-    Returns:
-        A `Transform` of any column to float32.
+@dataclasses.dataclass(frozen=True, repr=False)
+class missing_indicator(Transform):
+    """1 where a value is missing, 0 elsewhere, for any column.
 
     Example:
         >>> transform = missing_indicator()
         >>> transform.apply(transform.fit([1.0]), [2.0, float("nan")])
-        Array([0., 1.], dtype=float32)
+        array([0., 1.], dtype=float32)
     """
 
-    def core(xp: Any, state: tuple[()], values: Any) -> Any:
-        if isinstance(values, Pair):
-            return xp.isnan(values.high).astype(np.float32)
-        return read(values).missing.astype(np.float32)
+    gives = "number"
 
-    def apply(state: tuple[()], values: Any) -> Any:
-        if isinstance(values, jax.Array):
-            return run(core, state, split(values, False))
-        return jnp.asarray(core(np, state, values))
+    def run(self, state: tuple[()], column: Column) -> NDArray[np.float64]:
+        return column.missing.astype(np.float64)
 
-    def output(state: tuple[()]) -> Output:
+    def output(self, state: tuple[()]) -> Output:
         return Output(low=0.0, high=1.0)
-
-    return make(
-        "missing_indicator",
-        {},
-        lambda counts: (),
-        apply,
-        core,
-        output,
-        gives="number",
-        stage="host",
-        reads=False,
-    )
 
 
 class Fill(NamedTuple):
-    """Of `imputation`.
+    """State of `imputation`: the value that replaces missing ones."""
 
-    Attributes:
-        value: float64 scalar, or one text as `Texts`; what goes into the gaps.
-    """
-
-    value: Any
+    value: float | str
 
 
-def imputation(strategy: Strategy = "median", value: float | str | None = None) -> Transform:
-    """What is missing, filled in: by one value for the whole column.
+@dataclasses.dataclass(frozen=True, repr=False)
+class imputation(Transform):
+    """Missing values replaced by one value for the whole column. Infinities stay.
 
     Args:
-        strategy: "mean" or "median" of the finite numbers; "most_frequent", of numbers or texts, the
-            least of those that are equally frequent; "constant".
-        value: what to fill in, for "constant" alone.
-
-    Returns:
-        A `Transform`: numbers to float32, texts (on the host) to texts. Infinities stay.
-
-    Raises:
-        ValueError: another strategy, or a value without "constant", or none with it; in fitting, a
-            column without a value to go by.
+        strategy: "mean" or "median" of the finite numbers; "most_frequent" number or text, the least among
+            equally frequent ones; "constant".
+        value: the replacement, for "constant" only.
 
     Example:
         >>> transform = imputation("mean")
         >>> transform.apply(transform.fit([1.0, None, 3.0]), [None, 5.0])
-        Array([2., 5.], dtype=float32)
+        array([2., 5.], dtype=float32)
     """
-    if strategy not in get_args(Strategy):
-        raise ValueError(f"strategy is {strategy!r}, wanted one of {get_args(Strategy)}")
-    if (value is not None) != (strategy == "constant"):
-        raise ValueError(
-            f"value is {value!r} with strategy {strategy!r}, wanted it with 'constant' alone"
-        )
-    if isinstance(value, str):
-        value = str(value)
-    elif value is not None:
-        value = number("value", value)
-        if math.isinf(value):
-            raise ValueError(f"value is {value}, wanted a finite number or a text")
 
-    def finish(counts: Counts) -> Fill:
-        if strategy == "constant":
-            return Fill(pack([value]) if isinstance(value, str) else np.float64(value))
-        if strategy == "most_frequent" and counts.texts:
-            # Of the texts that are as frequent, the first by code points.
-            return Fill(pack([_most_frequent(counts.texts)]))
-        values, often = counts.numbers()
-        if strategy == "most_frequent":
-            return Fill(np.float64(values[np.argmax(often)]))
-        if strategy == "mean":
-            return Fill(np.float64(moments(values, often)[0]))
-        return Fill(np.float64(quantile(values, often, 0.5)))
+    strategy: Strategy = "median"
+    value: float | str | None = None
 
-    def core(xp: Any, state: Fill, values: Any) -> Any:
-        if isinstance(values, Pair):
-            gone = xp.isnan(values.high)
-            high, low = _halves(state.value)
-            rest = None if values.low is None else xp.where(gone, low, values.low)
-            return Pair(xp.where(gone, high, values.high), rest)
-        column = read(values)
-        texts = isinstance(state.value, Texts)
-        if texts != column.is_text and not column.missing.all():
-            first = column.values[~column.missing].tolist()[0]
+    gives = "same"
+    State = Fill
+
+    def __post_init__(self) -> None:
+        checks.choice("strategy", self.strategy, get_args(Strategy))
+        if (self.value is not None) != (self.strategy == "constant"):
             raise ValueError(
-                f"values holds {first!r}, wanted {'text' if texts else 'numbers'} as in fitting"
+                f"value must be given with strategy 'constant' and no other, got {self.value!r} with "
+                f"{self.strategy!r}"
+            )
+        if isinstance(self.value, str):
+            self._set(value=str(self.value))
+        elif self.value is not None:
+            self._set(value=checks.number("value", self.value))
+
+    @property
+    def reads(self) -> bool:
+        return self.strategy != "constant"
+
+    def fitted(self, counts: Counts) -> Fill:
+        if self.value is not None:
+            return Fill(self.value)
+        if self.strategy == "most_frequent" and counts.texts:
+            return Fill(min(counts.texts, key=lambda text: (-counts.texts[text], text)))
+        values, often = counts.numbers()
+        if self.strategy == "most_frequent":
+            return Fill(float(values[np.argmax(often)]))
+        if self.strategy == "mean":
+            return Fill(moments(values, often)[0])
+        return Fill(float(quantile(values, often, 0.5)))
+
+    def run(self, state: Fill, column: Column) -> Column:
+        texts = isinstance(state.value, str)
+        if column.num_present and texts != column.is_text:
+            raise ValueError(
+                f"values must be {'text' if texts else 'numbers'} as in fitting, "
+                f"got {column.known().tolist()[0]!r}"
             )
         if texts:
-            filled = np.where(column.missing, np.array(state.value.tolist()[0]), column.values)
-            return Column(filled, np.zeros(filled.shape, bool))
-        whole = column.values.dtype.kind in "iu" and float(state.value).is_integer()
-        # Integers stay integers, which hold more digits than a float.
-        kept = column.values if whole else np.asarray(column.values, np.float64)
-        fill = np.asarray(state.value).astype(kept.dtype)
-        return Column(np.where(column.missing, fill, kept), np.zeros(kept.shape, bool))
-
-    def apply(state: Fill, values: Any) -> Any:
-        if isinstance(values, jax.Array):
-            return run(core, state, split(values, False))
-        filled = core(np, state, values)
-        return filled.values if filled.is_text else on_device(split(filled, False)).value
-
-    options = {"strategy": strategy, "value": value}
-    return make(
-        "imputation",
-        options,
-        finish,
-        apply,
-        core,
-        lambda state: Output(),
-        gives="same",
-        stage="either",
-        reads=strategy != "constant",
-    )
-
-
-def _halves(value: Any) -> tuple[Any, Any]:
-    if isinstance(value, jax.Array):
-        pair = split(value)
-        return pair.high, np.float32(0) if pair.low is None else pair.low
-    return halves(float(value))
-
-
-def _most_frequent(texts: Mapping[str, int]) -> str:
-    return min(texts, key=lambda text: (-texts[text], text))
+            values, type_ = column.exact().astype(object), "BYTES"
+        elif column.type == "INT" and float(state.value).is_integer():  # all digits are kept
+            values, type_ = column.exact(), "INT"
+        else:
+            values, type_ = column.numbers(), "FLOAT"
+        filled = np.where(column.missing, np.array(state.value).astype(values.dtype), values)
+        return Column(column.name, type_, filled, np.zeros(filled.shape, bool))

@@ -1,45 +1,48 @@
-"""What a feature transform is: fitted once, then a pure function of a state and values.
+"""`Transform`, the base class of feature transforms.
 
-Arithmetic on numbers is float32 and takes the same bits whether a value comes alone or in a batch,
-eagerly, under `jit` or under `vmap`. Two things see to that. Divisions are multiplications by a
-reciprocal that is part of the state, since a compiler may or may not turn a division by a constant
-into one. States are `opaque`: XLA makes (x − a) − b into x − (a + b) where it sees that a and b are
-constants. And a product is `sealed` before anything is added to it: LLVM contracts a multiplication
-and an addition to one fused operation, with one rounding instead of two, where it sees both, which
-it does under `jit` and does not eagerly.
+A transform is fitted once, on the counts of a column's values, and is then a pure function of a state and
+values. All arithmetic is float64 NumPy on the host; results are float32 numbers and int32 ids, and a row
+gets the same bits alone and in a batch.
 
-Where float32 does not resolve a column (seconds since 1970 are 128 apart), a number enters as a
-`Pair`: what float32 makes of it, and what that leaves over.
+A new transform is a frozen dataclass whose name is the public name and whose fields are its options:
+
+    @dataclass(frozen=True, repr=False)
+    class square(Transform):
+        gives = "number"
+
+        def run(self, state, column):
+            return column.numbers() ** 2
+
+It needs `fitted` if it learns something from the data (and then `State`), and `output` if its range is
+known. Subclassing registers it, so that a saved pipeline finds it by name.
 """
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxml.features.columns import MAX_DISTINCT, Counts, numbers
-from jaxml.types import Array
+from jaxml.features.counts import MAX_DISTINCT, Counts
+from jaxml.validation.columns import Column, read_column
 
 State: TypeAlias = Any
-"""What was fitted: a NamedTuple of small NumPy arrays, or () where there is nothing to fit."""
+"""The fitted values: a NamedTuple of numbers, texts and small NumPy arrays, or () if there are none."""
 
-Stage: TypeAlias = Literal["host", "either", "device"]
-
-Gives: TypeAlias = Literal["number", "id", "vector", "same"]
+REGISTRY: dict[str, type["Transform"]] = {}
+"""All transforms by name."""
 
 
 class Output(NamedTuple):
-    """What a fitted transform puts out.
+    """The range of a fitted transform's output.
 
     Attributes:
-        width: how many ids there are, or how long a vector is; 1 for a number.
-        low: no output is below it.
-        high: no output is above it.
-        out_of_vocabulary: ids [first, end) that mean an unseen category.
+        width: the number of ids, or the length of a vector; 1 for a number.
+        low: lower bound of the output.
+        high: upper bound of the output.
+        out_of_vocabulary: ids [first, end) of unseen categories.
     """
 
     width: int = 1
@@ -48,238 +51,169 @@ class Output(NamedTuple):
     out_of_vocabulary: tuple[int, int] = (0, 0)
 
 
-class Transform(NamedTuple):
-    """A feature transform: `fit` once, `apply` as a pure function for ever after.
+class Transform:
+    """Base class of feature transforms; see the module's docstring for how to write one.
 
-    Attributes:
-        fit: `fit(values) -> state`. Values are a column: an array or a list of N ≥ 1 numbers, texts or
-            times; None, NaN, NaT and "" are missing. The state is a pytree of small NumPy arrays.
-        apply: `apply(state, values) -> values`, of any shape. Transforms of numbers and ids take JAX
-            arrays too, under `jit`, `vmap` and `grad`, and give float32 or int32; those of raw
-            categories (`stage` "host") take what `fit` takes.
-        empty: `empty() -> counts`, to fit in chunks: `finish(merge(update(empty(), a), update(empty(),
-            b)))` is `fit` of both, in any order, to the bit.
-        update: `update(counts, values) -> counts`.
-        merge: `merge(counts, counts) -> counts`.
-        finish: `finish(counts) -> state`.
-        name: of the function that made it.
-        options: what it was called with, as JSON could hold it; `pipeline` remakes it from them.
-        gives: "number", float32 of the shape of the values; "id", int32 of that shape; "vector", float32
-            with one more axis; "same", what went in.
-        stage: "host" belongs into NumPy (text, 64-bit ids, exact comparisons), "device" into the JAX
-            program, "either" goes with what comes after it.
-        core: `core(numpy or jax.numpy, state, values) -> values`; values are a `Column` for "host", a
-            `Pair` or ids for "device".
-        output: `output(state) -> Output`.
-        exact: whether it needs counts without a limit on distinct values.
-        reads: whether fitting looks at values at all.
+    Class attributes:
+        gives: "number" (float32), "id" (int32), "vector" (float32 with one more axis), or "same" as the
+            input.
+        takes: "any", or "id" where a number makes no sense.
+        exact: whether fitting needs the counts of all distinct values, however many.
+        State: class of the fitted state, None if there is none.
     """
 
-    fit: Callable[[Any], State]
-    apply: Callable[[State, Any], Any]
-    empty: Callable[[], Counts]
-    update: Callable[[Counts, Any], Counts]
-    merge: Callable[[Counts, Counts], Counts]
-    finish: Callable[[Counts], State]
-    name: str
-    options: Mapping[str, Any]
-    gives: Gives
-    stage: Stage
-    core: Callable[[Any, State, Any], Any]
-    output: Callable[[State], Output]
-    exact: bool
-    reads: bool
+    gives: ClassVar[Literal["number", "id", "vector", "same"]]
+    takes: ClassVar[Literal["any", "id"]] = "any"
+    exact: ClassVar[bool] = False
+    State: ClassVar[type | None] = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Closures do not pickle; what they were made from does.
-        from jaxml import features  # the package imports this module
+    def __init_subclass__(cls) -> None:
+        if not cls.__name__.startswith("_"):
+            REGISTRY[cls.__name__] = cls
 
-        if not hasattr(features, self.name):  # somebody's own transform, as far as it pickles
-            return Transform, tuple(self)
-        return _remade, (self.name, dict(self.options))
+    # Each transform implements `run`, and the others where the default does not fit.
 
-    def __repr__(self) -> str:
-        told = ", ".join(
-            f"{key}={value!r}" for key, value in self.options.items() if value is not None
-        )
-        return f"{self.name}({told})"
+    def run(self, state: Any, column: Any) -> NDArray | Column:
+        """Returns float64 numbers, int32 ids or a `Column`.
 
+        Args:
+            state: from `fitted`.
+            column: a `Column` of any shape; a tuple of them for a transform with `sources`.
+        """
+        raise NotImplementedError
 
-def _remade(name: str, options: Mapping[str, Any]) -> Transform:
-    """The transform that a function of this package makes of such options."""
-    from jaxml import features
+    def read(self, values: Any) -> Any:
+        """Returns the values as a `Column`, or as one for each of the `sources`."""
+        return read_column("values", values)
 
-    return getattr(features, name)(**options)
+    def fitted(self, counts: Counts) -> Any:
+        """Returns the state for a column with at least one row."""
+        return ()
 
+    def output(self, state: Any) -> Output:
+        """Returns the range of the output."""
+        return Output()
 
-class Pair(NamedTuple):
-    """Numbers as the sum of two float32: about 48 bits, where one float32 has 24.
+    def labels(self, state: Any) -> list[str]:
+        """Returns a name for each id."""
+        return [str(i) for i in range(self.output(state).width)]
 
-    Attributes:
-        high: float32.
-        low: float32 of that shape, or None for zeros.
-    """
-
-    high: Any
-    low: Any
+    def keys(self, column: Any) -> NDArray[np.uint64] | None:
+        """Returns the 64-bit keys that are put into buckets, None if the transform does not hash."""
+        return None
 
     @property
-    def value(self) -> Any:
-        """The sum, in float32."""
-        return self.high if self.low is None else self.high + self.low
+    def reads(self) -> bool:
+        """Whether fitting looks at the values."""
+        return type(self).fitted is not Transform.fitted
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """Names of the columns that are read together; empty for a transform of one column."""
+        return ()
+
+    # What all have in common.
+
+    def fit(self, values: Any) -> Any:
+        """Returns the fitted state.
+
+        Args:
+            values: a column of N ≥ 1 numbers, texts or times: an array, a list, a series.
+
+        Raises:
+            ValueError: an empty column, or one that this transform cannot be fitted on.
+        """
+        column = self.read(values)
+        counts = Counts.empty(0 if self.exact else MAX_DISTINCT)
+        if self.reads:
+            return self.finish(counts.update(column))
+        first: Column = column[0] if self.sources else column
+        return self.finish(counts._replace(missing=first.values.size))
+
+    def finish(self, counts: Counts) -> Any:
+        """Returns the fitted state, from counts that may come from several chunks of data."""
+        if not counts.total:
+            raise ValueError("values must hold at least one row, got none")
+        return self.fitted(counts)
+
+    def apply(self, state: Any, values: Any) -> NDArray:
+        """Returns the transformed values: float32 or int32 of the shape of the values (texts as objects).
+
+        Args:
+            state: from `fit`.
+            values: as for `fit`, of any shape.
+
+        Raises:
+            ValueError: values of another type than in fitting.
+        """
+        made = self.run(state, self.read(values))
+        return made.values if isinstance(made, Column) and made.is_text else handed_over(made)
+
+    def to_json(self, state: Any) -> dict[str, Any]:
+        """Returns name, options and state as JSON can hold them."""
+        return {
+            "name": type(self).__name__,
+            "options": {name: _listed(value) for name, value in self._options().items()},
+            "state": self._fields(state),
+        }
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> tuple["Transform", Any]:
+        """Returns the transform and the state that `to_json` wrote."""
+        name = written["name"]
+        if name not in REGISTRY:
+            raise ValueError(f"transform must be one of {sorted(REGISTRY)}, got {name!r}")
+        kind = REGISTRY[name]
+        return kind(**written["options"]), kind._state(written["state"])
+
+    def _fields(self, state: Any) -> dict[str, Any]:
+        fields = {} if self.State is None else state._asdict()
+        return {name: _listed(value) for name, value in fields.items()}
+
+    @classmethod
+    def _state(cls, written: Mapping[str, Any]) -> Any:
+        if cls.State is None:
+            return ()
+        fields = {
+            name: np.array(value, np.float64) if isinstance(value, list) else value
+            for name, value in written.items()
+        }
+        return cls.State(**fields)
+
+    def _options(self) -> dict[str, Any]:
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields}
+
+    def _set(self, **options: Any) -> None:
+        """Sets checked options of a frozen dataclass."""
+        for name, value in options.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        options = self._options().items()
+        given = ", ".join(f"{name}={value!r}" for name, value in options if value is not None)
+        return f"{type(self).__name__}({given})"
 
 
-def split(values: Any, fine: Any = True) -> Pair:
-    """Values as a `Pair`.
-
-    Args:
-        values: numbers of any kind and shape; JAX arrays stay on their device.
-        fine: False leaves the second half out. Where it is not known (a tracer) both are made.
-
-    Returns:
-        A `Pair` of NumPy arrays, or of JAX arrays if `values` is one.
-    """
-    if isinstance(values, Pair):
-        return values
-    both = isinstance(fine, jax.core.Tracer) or bool(fine)
-    if isinstance(values, jax.Array):
-        if both and values.dtype in (jnp.int32, jnp.uint32):
-            # The upper 20 bits and the lower 12 are each a float32.
-            upper = values & ~jnp.array(0xFFF, values.dtype)
-            return Pair(upper.astype(jnp.float32), (values - upper).astype(jnp.float32))
-        high = values.astype(jnp.float32)
-        if not both or values.dtype not in (jnp.float64, jnp.int64, jnp.uint64):
-            return Pair(high, None)
-        low = (values.astype(jnp.float64) - high.astype(jnp.float64)).astype(jnp.float32)
-        return Pair(high, jnp.where(jnp.isfinite(high), low, 0))
-    wide = numbers(values)
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = wide.astype(np.float32)
-        rest = np.where(np.isfinite(rounded), wide - rounded, 0).astype(np.float32)
-    return Pair(rounded, rest if both else None)
+def handed_over(made: Any) -> NDArray:
+    """Returns what a model takes: float32 numbers and vectors, int32 ids."""
+    made = made.numbers() if isinstance(made, Column) else np.asarray(made)
+    with np.errstate(over="ignore"):
+        return made if made.dtype == np.int32 else made.astype(np.float32, copy=False)
 
 
-def halves(value: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One number as two float32 scalars."""
-    pair = split(np.float64(value))
-    return np.asarray(pair.high, np.float32), np.asarray(pair.low, np.float32)
+def _listed(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
-def is_fine(largest: float, scale: float) -> np.bool_:
-    """Whether float32 rounds numbers as large as that by 1e-5 of the scale at which they are seen."""
-    return np.bool_(abs(largest) * 2.0**-24 > 1e-5 * scale)
-
-
-def minus(pair: Pair, high: Any, low: Any) -> Any:
-    """pair − (high + low), right to float32 even where both are large and close together."""
-    rest = -low if pair.low is None else pair.low - low
-    return (pair.high - high) + rest
-
-
-def sealed(xp: Any, product: Any) -> Any:
-    """The product itself, in a form that no addition is fused into."""
-    return product if xp is np else _sealed(product)
-
-
-@jax.custom_jvp
-def _sealed(product: Array) -> Array:
-    # Neither an optimization barrier nor a reduction to the same precision stops LLVM, nor does a
-    # select of another zero for −0, which an addition cannot tell. This changes nothing either, but
-    # takes knowing that no number is below the least.
-    least = np.float32(np.finfo(np.float32).min)
-    return jnp.where(product < least, product, jnp.maximum(product, least))
-
-
-@_sealed.defjvp
-def _sealed_jvp(primals, tangents):
-    return _sealed(primals[0]), tangents[0]
-
-
-def opaque(state: State) -> State:
-    """A state as values that a compiler knows nothing about, though they be constants."""
-    return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, state))
-
-
-def on_device(pair: Pair) -> Pair:
-    """The same as JAX arrays."""
-    return Pair(jnp.asarray(pair.high), None if pair.low is None else jnp.asarray(pair.low))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def run(core: Callable[[Any, State, Any], Any], state: State, values: Any) -> Array:
-    """A core on a device, as one program: eager calls compile once a shape, not once an operation."""
-    made = core(jnp, opaque(state), values)
-    return made.value if isinstance(made, Pair) else made
-
-
-def check_rows(counts: Counts) -> None:
-    """An empty column is an error for every transform."""
-    if not counts.total:
-        raise ValueError("values is empty, wanted at least one row")
-
-
-def numeric(
-    name: str,
-    options: Mapping[str, Any],
-    finish: Callable[[Counts], State],
-    core: Callable[[Any, State, Pair], Any],
-    output: Callable[[State], Output],
-    *,
-    gives: Gives = "number",
-    stage: Stage = "device",
-) -> Transform:
-    """A transform of numbers to numbers. Its state has a leaf `fine`, or is never fine."""
-
-    def apply(state: State, values: Any) -> Array:
-        return run(core, state, on_device(split(values, getattr(state, "fine", False))))
-
-    return make(name, options, finish, apply, core, output, gives=gives, stage=stage)
-
-
-def make(
-    name: str,
-    options: Mapping[str, Any],
-    finish: Callable[[Counts], State],
-    apply: Callable[[State, Any], Any],
-    core: Callable[[Any, State, Any], Any],
-    output: Callable[[State], Output],
-    *,
-    gives: Gives,
-    stage: Stage,
-    exact: bool = False,
-    reads: bool = True,
-) -> Transform:
-    """A `Transform` with the accumulator that all of them share."""
-
-    def empty() -> Counts:
-        return Counts.empty(0 if exact else MAX_DISTINCT)
-
-    def update(counts: Counts, values: ArrayLike) -> Counts:
-        if isinstance(values, jax.core.Tracer):
-            raise ValueError("values is traced, wanted values on the host: fit outside of jit")
-        return counts.update(values)
-
-    def finished(counts: Counts) -> State:
-        check_rows(counts)
-        # NumPy's scalars are arrays too, but checkpoints do not take them for such.
-        return jax.tree.map(np.asarray, finish(counts))
-
-    def fit(values: ArrayLike) -> State:
-        return finished(update(empty(), values))
-
-    return Transform(
-        fit=fit,
-        apply=apply,
-        empty=empty,
-        update=update,
-        merge=Counts.merge,
-        finish=finished,
-        name=name,
-        options=options,
-        gives=gives,
-        stage=stage,
-        core=core,
-        output=output,
-        exact=exact,
-        reads=reads,
-    )
+def quantile_range(name: str, value: ArrayLike) -> tuple[float, float]:
+    """Returns two shares 0 ≤ low < high ≤ 1."""
+    try:
+        low, high = map(float, value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"{name} must be two numbers 0 ≤ low < high ≤ 1, got {value!r}")
+    return low, high

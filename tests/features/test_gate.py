@@ -1,4 +1,4 @@
-"""The gate: each fault is found, by its name, and a clean table passes."""
+"""The gate: each fault is found by its name, and a clean table passes."""
 
 import numpy as np
 import pytest
@@ -84,32 +84,22 @@ def test_shares_are_measured():
     assert kinds(check(FITTED, faulty, max_out_of_vocabulary=0.2, max_out_of_range=0.3)) == []
 
 
-def test_hash_collisions_are_the_rows_taken_for_another():
+def test_hash_collisions_are_the_rows_that_share_a_bucket():
     pipeline = FeaturePipeline({"id": hash_buckets(10), "pair": cross(["id", "x"], 10)})
     ids = np.array([1] * 90 + list(range(100, 110)))
     fitted = pipeline.fit({"id": ids, "x": np.zeros(100)})
-    found = {
-        f.feature: f
-        for f in check(fitted, {"id": ids, "x": np.zeros(100)})
-        if f.kind == "hash_collisions"
-    }
     buckets = fitted.encode({"id": ids, "x": np.zeros(100)})["id"]
-    wanted = (
-        1
-        - sum(
-            max(np.unique(ids[buckets == b], return_counts=True)[1]) for b in set(buckets.tolist())
-        )
-        / 100
-    )
+    largest = [
+        np.unique(ids[buckets == b], return_counts=True)[1].max() for b in set(buckets.tolist())
+    ]
+    wanted = 1 - sum(largest) / 100
     assert wanted > 0.01
-    if wanted > 0.05:
-        assert found["id"].value == pytest.approx(wanted)
     strict = check(fitted, {"id": ids, "x": np.zeros(100)}, max_hash_collisions=0.0)
     assert {f.feature: f.value for f in strict}["id"] == pytest.approx(wanted)
 
 
-def test_a_hash_is_judged_by_what_it_is_given():
-    """What was made one before the hash was not mistaken by it."""
+def test_a_hash_is_judged_by_its_own_input():
+    """Values that earlier transforms merged are not collisions."""
     x = np.random.default_rng(0).random(500)
     text = rng.choice(["a", "b", ""], 500)
     pipeline = FeaturePipeline(
@@ -122,14 +112,14 @@ def test_a_hash_is_judged_by_what_it_is_given():
     assert check(pipeline, {"x": x, "text": text}) == []
 
 
-def test_ids_that_one_hot_has_no_place_for():
+def test_ids_beyond_the_depth_of_one_hot():
     fitted = FeaturePipeline({"grade": one_hot()}).fit({"grade": [0, 1, 2, 3]})
     (found,) = check(fitted, {"grade": [0, 1, 7, None, 9, 2, 3, 1]})
     assert (found.kind, found.value) == ("out_of_range", 3 / 8)
     assert check(fitted, {"grade": [0, 1, 3]}) == []
 
 
-def test_raw_numbers_and_missing_values_are_told():
+def test_raw_numbers_and_missing_values_are_found():
     fitted = FeaturePipeline({"miles": [], "delay": z_score()}).fit(table())
     assert kinds(check(fitted, table())) == [("miles", "too_large"), ("delay", "not_finite")]
 
@@ -138,7 +128,7 @@ def test_one_row_is_not_constant_and_none_is_refused():
     row = {name: values[:1] for name, values in table().items()}
     assert check(FITTED, row) == []
     assert check(FITTED, {name: values[0] for name, values in table().items()}) == []
-    with pytest.raises(ValueError, match="columns are empty"):
+    with pytest.raises(ValueError, match="columns must hold at least one row, got none"):
         check(FITTED, {name: values[:0] for name, values in table().items()})
-    with pytest.raises(ValueError, match="not fitted"):
+    with pytest.raises(ValueError, match="must be fitted first"):
         check(FeaturePipeline(CHAINS), table())
