@@ -412,12 +412,11 @@ def train_model(
         Interrupted: after the checkpoint of a run that was asked to stop.
         checkpoint.CheckpointError: if one cannot be written or read.
     """
-    checkpoints, per_epoch = run_dir / "checkpoints", steps_per_epoch(config, aliases)
-    if resume and checkpoint.latest(checkpoints) is not None:
-        target = jax.eval_shape(lambda: initial_shapes(config, aliases.names.num_places))
-        state = checkpoint.restore(checkpoints, target)
-    else:
-        state = initial_state(config, aliases)
+    per_epoch = steps_per_epoch(config, aliases)
+    kept = train.Checkpoints(run_dir / "checkpoints", every=1, keep=1)
+    target = jax.eval_shape(lambda: initial_shapes(config, aliases.names.num_places))
+    found = kept.restore({}, target) if resume else None
+    state = initial_state(config, aliases) if found is None else found[0]
     program = train.repeat(
         train.make_step(
             make_task(config, aliases.names.num_places), row_optimizers=make_row_optimizers(config)
@@ -440,28 +439,29 @@ def train_model(
             },
         )
 
-    while int(state.step) < config.num_steps:
-        epoch, within = divmod(int(state.position), per_epoch)
-        if not within:
-            state = begin_epoch(config, state, epoch)
-        state, next_batches = epoch_batches(config, aliases, state, epoch)
-        state = train.run(
-            program,
-            state,
-            next_batches,
-            num_steps=min(config.num_steps, (epoch + 1) * per_epoch),
-            on_reports=report,
-            should_stop=should_stop,
-        )
-        step = int(state.step)
-        checkpoint.save(checkpoints, step, state, keep=1)
-        if should_stop() and step < config.num_steps:
-            raise Interrupted
-        loss = validation_losses(
-            config, state, aliases.ngrams[validation], aliases.names.place[validation]
-        )
-        writer.scalars(step, {"validation_loss": loss})
-        clock[0] = time.perf_counter()
+    with kept:
+        while int(state.step) < config.num_steps:
+            epoch, within = divmod(int(state.position), per_epoch)
+            if not within:
+                state = begin_epoch(config, state, epoch)
+            state, next_batches = epoch_batches(config, aliases, state, epoch)
+            state = train.run(
+                program,
+                state,
+                next_batches,
+                num_steps=min(config.num_steps, (epoch + 1) * per_epoch),
+                on_reports=report,
+                should_stop=should_stop,
+            )
+            step = int(state.step)
+            kept.save(step, state)
+            if should_stop() and step < config.num_steps:
+                raise Interrupted
+            loss = validation_losses(
+                config, state, aliases.ngrams[validation], aliases.names.place[validation]
+            )
+            writer.scalars(step, {"validation_loss": loss})
+            clock[0] = time.perf_counter()
     return state
 
 
@@ -566,7 +566,7 @@ def train_command(config: Config, *, run_dir: Path | None, resume: Path | None) 
     print(f"run directory: {run_dir}")
     names = aliases.names
     print(f"{names.num_places:,} places, {len(names.train):,} aliases to learn from")
-    start = checkpoint.latest(run_dir / "checkpoints") or 0 if resume else None
+    start = max(checkpoint.steps(run_dir / "checkpoints"), default=0) if resume else None
     writer = reports.Writers(
         reports.ConsoleWriter(config.num_steps, batch_size=config.batch_size),
         reports.JsonlWriter(run_dir / "metrics.jsonl", resume_from_step=start),
@@ -641,7 +641,7 @@ def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
         raise ValueError(f"k must be at least 1, got {k}")
     names = load_names(config)
     target = jax.eval_shape(lambda: initial_shapes(config, names.num_places))
-    state = checkpoint.restore(run_dir / "checkpoints", target)
+    state = checkpoint.load(run_dir / "checkpoints", target)
     aliases = Aliases(names, np.zeros((0, config.max_ngrams), np.int32), hashing_of(config))
     lines = queries or (line.strip() for line in sys.stdin)
     for query in lines:

@@ -131,8 +131,8 @@ def table(directory: Path) -> Any:
     kept_reports: list[Any] = []
     with train.Checkpoints(directory, every=50) as kept:
         shapes = jax.eval_shape(program, state, batches(0, 1), jnp.int32(1))[1]
-        if (found := kept.resume(state, shapes)) is not None:
-            state, kept_reports = found
+        if (found := kept.restore({}, state, shapes)) is not None:
+            state, kept_reports = found[0], [found[1]]
 
         def on_reports(state: train.State, report: train.Report) -> None:
             kept_reports.append(report)

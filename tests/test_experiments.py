@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
 def final_arrays(run, config_of=None):
     config = geonames.read_config(config_of or run)
     shapes = geonames.jax.eval_shape(lambda: geonames.initial_shapes(config, config.num_places))
-    state = checkpoint.restore(run / "checkpoints", shapes)
+    state = checkpoint.load(run / "checkpoints", shapes)
     return {
         "step": np.asarray(state.step),
         "position": np.asarray(state.position),
@@ -98,7 +98,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch,
         patch.setattr(reports.ConsoleWriter, "scalars", signalled)
         assert geonames.main([*SMALL, "--no-baseline", "--run-dir", str(run)]) == 130
     assert "--resume" in capsys.readouterr().out
-    assert checkpoint.latest(run / "checkpoints") == 50
+    assert checkpoint.steps(run / "checkpoints") == [50]
     assert geonames.main(["--resume", str(run)]) == 0
     whole, resumed = final_arrays(finished), final_arrays(run)
     assert whole.keys() == resumed.keys()

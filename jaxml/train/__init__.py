@@ -1,11 +1,11 @@
 """One step, one loop, and a state that holds everything they change."""
 
+from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.fit import Fit, fit
 from jaxml.train.loop import repeat, run, stop_on_signals
 from jaxml.train.members import Member, Sweep
 from jaxml.train.program import Course, Stopping
 from jaxml.train.progress import Progress
-from jaxml.train.resume import Checkpoints
 from jaxml.train.rewind import Rewound, rewindable, rewinding, rewound, unwound
 from jaxml.train.spaces import choice, grid, log_uniform, random_space, uniform
 from jaxml.train.state import Report, State, create_state

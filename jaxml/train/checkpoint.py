@@ -1,36 +1,33 @@
-"""Checkpoints: a whole training state on disk, committed at once, verified when it is read.
+"""Checkpoints: a training's state on disk, written in the background by Orbax, verified when it is read.
 
-A directory holds one folder a step:
+    1200/                              a checkpoint of step 1,200, written by Orbax
+    1200/manifest.json                 ours, written last: without it a checkpoint is not complete
+    reports/000000000-000001200.npz    the reports of steps 0 to 1,199, written once
 
-    step_000001200/
-        manifest.json    names, shapes and dtypes of the leaves, size and CRC-32 of every file,
-                         the caller's metadata
-        arrays/          the leaves, written by Orbax: one dictionary from name to array
+Orbax keeps, prunes, commits by a rename and restores. Ours is what it does not offer:
 
-Orbax writes and reads arrays, sharded ones included. What it leaves to others is done here:
+- *A manifest of checksums.* Orbax loads a flipped bit of an array as another number. The manifest holds the
+  CRC-32 of every file, reports included; all are checked before Orbax reads the first.
+- *The identity of a training*, so that another training is refused instead of continued.
+- *The reports* of all steps before, so that a resumed run ends with its whole history.
+- *Types.* Leaves are stored by name and put into the target's structure: dataclasses, NamedTuples, typed
+  PRNG keys and arrays without elements come back as they were.
 
-- *Atomic.* A folder is written under a temporary name and renamed when it is complete. A process
-  killed at any moment leaves the earlier checkpoints and at most a temporary folder, which is never
-  read and which the next save removes.
-- *Verified.* TensorStore checks its indices but not the array data: a flipped bit there is read as
-  another number. Every file is therefore checked against the manifest before Orbax sees it.
-- *Typed.* Leaves are stored by name and put back into the target's structure, so that dataclasses,
-  NamedTuples, empty containers and typed PRNG keys come back as what they were.
-
-One process writes to a directory at a time.
+A run that is killed goes on from its last checkpoint: the same code on the same batches with the same keys,
+so that its parameters and its history have the same bits. One process writes to a directory at a time.
 """
 
 import contextlib
+import io
 import json
 import logging
-import math
-import operator
 import os
-import re
 import shutil
 import threading
+import warnings
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,503 +35,496 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxml import checks
+from jaxml.files import replacing, write_json
 from jaxml.types import PyTree
 
-__all__ = ["CheckpointError", "latest", "metadata", "restore", "save", "steps"]
+__all__ = ["CheckpointError", "Checkpoints", "load", "save", "steps"]
 
-_FORMAT = "jaxml.checkpoint"
-_VERSION = 1
 _MANIFEST = "manifest.json"
-_ARRAYS = "arrays"
-_TEMPORARY = ".tmp-"
-_NO_NUMBERS = ("O", "S", "U", "M", "m")  # NumPy's kinds: objects, text, times
+_FORMAT = "jaxml checkpoint 2"
+_LOCK = threading.Lock()
+_NO_ARRAYS = {
+    "(none)": np.zeros(1)
+}  # Orbax refuses a state without arrays, and arrays without elements.
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written, found, read or fitted to a target, and why, in one line."""
+    """A checkpoint cannot be written, found or read, or is another training's. The message is one line."""
 
 
-def save(
-    directory: str | os.PathLike,
-    step: int,
-    state: PyTree,
-    *,
-    keep: int = 2,
-    metadata: Mapping[str, Any] | None = None,
-    protect: Collection[int] = (),
-) -> Path:
-    """Writes a state as the newest checkpoint of a directory, and removes old ones.
+class _AnotherTraining(CheckpointError):
+    """The checkpoint is sound and belongs to another training."""
 
-    The checkpoint is complete and on disk when this returns; no thread is left behind. Arrays in
-    host memory are written from where they lie, without a copy.
 
-    A save makes history: checkpoints of the same or of later steps, which a run that went back
-    has left behind, are removed just before the new one appears.
+class Checkpoints:
+    """Saves a training as it goes on, and restores it.
 
     Args:
-        directory: made if missing; relative paths start at the working directory.
-        step: the step's number, at least 0.
-        state: any pytree of JAX arrays, typed PRNG keys, NumPy arrays and Python numbers. Arrays
-            without elements are kept too.
-        keep: how many checkpoints to leave, this one included; at least 1.
-        metadata: a JSON object to store beside the arrays, such as the run's configuration.
-        protect: steps whose checkpoints stay, however old: the best one, say.
-
-    Returns:
-        The checkpoint's folder, an absolute path.
+        directory: created by the first save.
+        every: the number of steps between two saves.
+        keep: how many of the newest checkpoints to keep. Two survive the loss of one.
+        keep_best: also save and keep the checkpoint of the lowest metric.
 
     Raises:
-        ValueError: if `step`, `keep` or `metadata` is not as above, or if a leaf is no array or
-            was donated.
-        CheckpointError: if the directory cannot be written, or a dtype cannot be stored. Earlier
-            checkpoints are then intact.
+        ValueError: if `every` or `keep` is less than 1.
+        CheckpointError: when a save fails, at the next call or at the end of the block.
+
+    Example:
+        >>> import tempfile
+        >>> state = {"w": jnp.zeros(2), "step": jnp.int32(0)}
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with Checkpoints(directory, every=10) as kept:
+        ...         kept.restore({"seed": 0}, state, {"loss": jnp.zeros(1)}) is None
+        ...         kept.save(10, {"w": jnp.ones(2), "step": jnp.int32(10)}, {"loss": np.ones(10, "f")})
+        ...     with Checkpoints(directory, every=10) as kept:
+        ...         restored, reports = kept.restore({"seed": 0}, state, {"loss": jnp.zeros(1)})
+        True
+        >>> restored["w"].tolist(), reports["loss"].shape
+        ([1.0, 1.0], (10,))
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        *,
+        every: int = 1000,
+        keep: int = 2,
+        keep_best: bool = False,
+    ) -> None:
+        self.directory = Path(os.path.abspath(directory))
+        self.every = checks.integer("every", every, at_least=1)
+        self.keep = checks.integer("keep", keep, at_least=1)
+        self.keep_best = keep_best
+        self._identity: dict[str, Any] = {}
+        self._begun: int | None = None  # the step that was restored, 0 if there was none
+        self._saved = 0
+        self._best: tuple[float, int] | None = None
+        self._reports: list[PyTree] = []
+        self._pieces: list[tuple[int, int, int]] = []  # first step, last step, CRC-32
+        self._checkpointer: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self._parts: dict[str, Checkpoints] = {}
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            for part in self._parts.values():
+                part.__exit__(kind)
+            self._wait()
+        except CheckpointError:
+            if kind is None:  # Otherwise the error that ended the block is the one to show.
+                raise
+        finally:
+            self._thread.shutdown()
+            if self._checkpointer is not None:
+                with contextlib.suppress(Exception):  # It raises again what a save has raised.
+                    self._checkpointer.close()
+
+    def part(self, name: str) -> "Checkpoints":
+        """Returns the checkpoints of one part of a training, in a directory below, closed with these."""
+        if name not in self._parts:
+            self._parts[name] = Checkpoints(
+                self.directory / name, every=self.every, keep=self.keep, keep_best=self.keep_best
+            )
+        return self._parts[name]
+
+    def restore(
+        self, identity: Mapping[str, Any], target: PyTree, reports: PyTree = ()
+    ) -> tuple[PyTree, PyTree] | None:
+        """Returns the newest sound state and the reports of all steps before it; None if there is none.
+
+        A damaged checkpoint is passed over with a warning. The next save removes it.
+
+        Args:
+            identity: a JSON object; a checkpoint of another identity is refused.
+            target: a state of the wanted structure, shapes and dtypes, concrete or abstract. Leaves are
+                placed on its shardings, or on the default device; NumPy arrays stay NumPy arrays.
+            reports: a tree like those given to `save`, with leaves `[steps, …]` of any number of steps.
+
+        Raises:
+            CheckpointError: if the checkpoints are another training's, or none of them is sound.
+        """
+        self._identity = _json("identity", identity)
+        self._begun = 0
+        damaged: list[str] = []
+        for step in reversed(steps(self.directory)):
+            path = self.directory / str(step)
+            try:
+                manifest = _read_manifest(path)
+                self._check_identity(manifest["identity"])
+                restored = _read_state(path, manifest["leaves"], target)
+                joined = self._read_reports(manifest["reports"], reports)
+            except _AnotherTraining:
+                raise
+            except CheckpointError as error:
+                damaged.append(str(error))
+                continue
+            for message in damaged:
+                warnings.warn(f"{message}; the checkpoint before it is restored", stacklevel=2)
+            self._saved = self._begun = step
+            self._best = manifest["best"] and tuple(manifest["best"])
+            self._pieces = [tuple(piece) for piece in manifest["reports"]]
+            return restored, joined
+        if damaged:
+            raise CheckpointError(f"none of {len(damaged)} checkpoints is sound; {damaged[0]}")
+        return None
+
+    def save(
+        self, step: int, state: PyTree, reports: PyTree = (), *, metric: float | None = None
+    ) -> None:
+        """Takes what the steps since the last call reported, and writes a checkpoint if one is due.
+
+        One is due when `every` steps have passed since the last, or with `keep_best` when the metric is the
+        lowest so far. The state is copied before this returns; a thread writes it.
+
+        Args:
+            step: the number of steps taken, at least 1.
+            state: a pytree of arrays, typed PRNG keys and Python numbers: all that it takes to go on.
+            reports: leaves `[steps, …]`, of the steps since the last call.
+            metric: of exactly this state, such as its validation loss; lower is better.
+        """
+        self._reports.append(jax.tree.map(np.asarray, reports))
+        if self.keep_best and metric is not None and np.isfinite(metric):
+            if self._best is None or metric < self._best[0]:
+                self._best = float(metric), step
+                return self._write(step, state)
+        if step - self._saved >= self.every:
+            self._write(step, state)
+
+    def finish(self, step: int, state: PyTree) -> None:
+        """Writes the end of a training, unless it is written."""
+        if step > self._saved:
+            self._write(step, state)
+
+    def _write(self, step: int, state: PyTree) -> None:
+        step = checks.integer("step", step, at_least=self._saved + 1)
+        if jax.process_count() > 1:
+            raise CheckpointError(f"{self.directory}: checkpoints are written by a single process")
+        leaves = _leaves("state", state)
+        for name, leaf in leaves.items():
+            if isinstance(leaf, jax.Array) and leaf.is_deleted():
+                raise ValueError(f"state must hold live arrays, but {name} was donated or deleted")
+        arrays = {name: _host(leaf) for name, leaf in leaves.items()}
+        self._wait()
+        manifest = {
+            "identity": self._identity,
+            "best": self._best,
+            "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
+        }
+        reports, self._reports = self._reports, []
+        self._pending = self._thread.submit(self._commit, step, arrays, reports, manifest)
+        self._saved = step
+
+    def _commit(
+        self, step: int, arrays: dict[str, np.ndarray], reports: list[PyTree], manifest: Any
+    ) -> None:
+        """Writes the reports, then the arrays, then the manifest, in the thread."""
+        path = self.directory / str(step)
+        try:
+            if jax.tree.leaves(reports):
+                self._pieces.append(self._write_reports(step, reports))
+            stored = {name: array for name, array in arrays.items() if array.size} or _NO_ARRAYS
+            with _orbax() as ocp:
+                if self._checkpointer is None:
+                    self._checkpointer = self._open(ocp)
+                self._checkpointer.save(step, stored, force=True)
+                _write_manifest(path, manifest | {"reports": self._pieces})
+                # Only now: until it has its manifest, the one before it is the newest.
+                best = manifest["best"] and manifest["best"][1]
+                for old in self._checkpointer.checkpoints[: -self.keep]:
+                    if old.step != best:
+                        self._checkpointer.delete(old.step)
+        except Exception as error:
+            raise CheckpointError(f"{path}: cannot be written: {_one_line(error)}") from error
+
+    def _wait(self) -> None:
+        """Returns when all that was saved is on disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _open(self, ocp: Any) -> Any:
+        """Returns Orbax's checkpointer, after removing later and damaged checkpoints, on which it fails."""
+        for step in sorted(_numbered(self.directory), reverse=True):
+            if self._begun is None:
+                raise ValueError(f"it holds step {step}; restore before the first save")
+            path = self.directory / str(step)
+            if step > self._begun or not _is_sound(path):
+                shutil.rmtree(path)
+        context = ocp.Context()
+        # Trained weights do not compress: zstd made a save four times slower to gain a tenth.
+        context.array.saving.use_compression = False
+        # The arrays are copies already.
+        context.memory.deepcopy_host_arrays = False
+        return ocp.training.Checkpointer(
+            self.directory,
+            context=context,
+            cleanup_tmp_directories=True,
+        )
+
+    def _check_identity(self, found: Mapping[str, Any]) -> None:
+        for name in sorted(found.keys() | self._identity.keys()):
+            if found.get(name) != self._identity.get(name):
+                raise _AnotherTraining(
+                    f"{self.directory}: holds another training: its {name} is {found.get(name)!r}, "
+                    f"this one's is {self._identity.get(name)!r}"
+                )
+
+    # Reports
+
+    def _piece(self, first: int, last: int) -> Path:
+        return self.directory / "reports" / f"{first:09d}-{last:09d}.npz"
+
+    def _write_reports(self, step: int, reports: list[PyTree]) -> tuple[int, int, int]:
+        first = self._pieces[-1][1] if self._pieces else 0
+        joined = jax.tree.map(lambda *each: np.concatenate(each), *reports)
+        content = io.BytesIO()
+        np.savez(content, **dict(_named("report", joined)))
+        path = self._piece(first, step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+        return first, step, zlib.crc32(content.getbuffer())
+
+    def _read_reports(self, pieces: Sequence[Sequence[int]], target: PyTree) -> PyTree:
+        read = []
+        for first, last, checksum in pieces:
+            path = self._piece(first, last)
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+            if zlib.crc32(content) != checksum:
+                raise CheckpointError(f"{path}: damaged: it has changed since it was written")
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                read.append(dict(arrays))
+        leaves = []
+        for name, wanted in _named("report", target):
+            if any(name not in arrays for arrays in read):
+                raise _AnotherTraining(f"{self.directory}: its reports hold no {name}")
+            empty = np.zeros((0, *wanted.shape[1:]), wanted.dtype)
+            leaf = np.concatenate([arrays[name] for arrays in read] or [empty])
+            if leaf.dtype != empty.dtype or leaf.shape[1:] != empty.shape[1:]:
+                raise _AnotherTraining(
+                    f"{self.directory}: its reports hold {name} as {leaf.dtype}{list(leaf.shape)}, "
+                    f"the target wants {empty.dtype}[steps, {', '.join(map(str, empty.shape[1:]))}]"
+                )
+            leaves.append(leaf)
+        return jax.tree.unflatten(jax.tree.structure(target), leaves)
+
+
+def save(directory: str | os.PathLike, state: PyTree, step: int = 1) -> None:
+    """Writes one checkpoint into a directory that has none, and returns when it is on disk.
 
     >>> import tempfile
-    >>> directory = tempfile.TemporaryDirectory()
-    >>> save(directory.name, 7, {"w": np.arange(3)}, metadata={"decay": 0.1}).name
-    'step_000000007'
-    >>> restore(directory.name, {"w": np.zeros(3, int)})
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     save(directory, {"w": np.arange(3)})
+    ...     load(directory, {"w": np.zeros(3, int)})
     {'w': array([0, 1, 2])}
-    >>> directory.cleanup()
     """
-    step = _natural("step", step, 0)
-    keep = _natural("keep", keep, 1)
-    described = _json_object("metadata", metadata or {})
-    leaves = _named_leaves("state", state)
-    for name, leaf in leaves.items():
-        if isinstance(leaf, jax.Array) and leaf.is_deleted():
-            raise ValueError(f"state must hold live arrays; {name} was donated or deleted")
-    home = _absolute(directory)
-    if jax.process_count() > 1:
-        raise CheckpointError(f"{home}: checkpoints are written by one process, not by several")
-    path = home / _folder(step)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        for leftover in home.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        work = home / f"{_TEMPORARY}{path.name}-{os.getpid()}"
-        work.mkdir()
-        try:
-            try:
-                _write_arrays(work / _ARRAYS, leaves)
-            except Exception as error:
-                raise CheckpointError(f"{path}: cannot be written: {_one_line(error)}") from error
-            _write_manifest(work, step, leaves, described)
-            for stale in _steps(home):
-                if stale >= step:
-                    _remove(home, stale)
-            work.rename(path)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-        _sync(home)
-        for old in _steps(home)[:-keep]:
-            if old not in protect:
-                _remove(home, old)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return path
+    with Checkpoints(directory, every=1) as kept:
+        kept.finish(step, state)
 
 
-def latest(directory: str | os.PathLike) -> int | None:
-    """The newest step of which a directory holds a checkpoint; None if there is none.
-
-    A damaged checkpoint counts: it is for `restore` to refuse it, not to be skipped in silence.
+def load(directory: str | os.PathLike, target: PyTree, *, step: int | None = None) -> PyTree:
+    """Returns a state of the target's structure, bit for bit as it was saved.
 
     Args:
-        directory: where `save` has written; it need not exist.
+        directory: a directory of checkpoints.
+        target: as in `Checkpoints.restore`.
+        step: which checkpoint; None for the newest.
 
     Raises:
-        CheckpointError: if the directory cannot be listed.
-
-    >>> latest("no/such/directory") is None
-    True
+        CheckpointError: if there is no such checkpoint, it is damaged, or it does not fit the target.
     """
-    steps = _steps(_absolute(directory))
-    return steps[-1] if steps else None
+    there = steps(directory)
+    if not there or (step is not None and step not in there):
+        which = "" if step is None else f" of step {step}; there are {there}"
+        raise CheckpointError(f"{directory}: no checkpoint{which}")
+    path = Path(os.path.abspath(directory), str(there[-1] if step is None else step))
+    return _read_state(path, _read_manifest(path)["leaves"], target)
 
 
 def steps(directory: str | os.PathLike) -> list[int]:
-    """The steps of which a directory holds a checkpoint, ascending, damaged ones included.
-
-    Args:
-        directory: where `save` has written; it need not exist.
-
-    Raises:
-        CheckpointError: if the directory cannot be listed.
+    """Returns the steps of which a directory holds a complete checkpoint, ascending; one may be damaged.
 
     >>> steps("no/such/directory")
     []
     """
-    return _steps(_absolute(directory))
+    home = Path(os.path.abspath(directory))
+    return sorted(step for step in _numbered(home) if (home / str(step) / _MANIFEST).exists())
 
 
-def metadata(directory: str | os.PathLike, step: int | None = None) -> dict[str, Any]:
-    """The metadata saved with a checkpoint, read without its arrays.
-
-    Args:
-        directory: where `save` has written.
-        step: which checkpoint; None for the newest.
-
-    Returns:
-        The JSON object given to `save`; `{}` if there was none.
-
-    Raises:
-        CheckpointError: if there is no such checkpoint or its manifest is damaged.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     _ = save(directory, 0, {"w": np.zeros(2)}, metadata={"dim": 64})
-    ...     metadata(directory)
-    {'dim': 64}
-    """
-    return _read_manifest(_find(directory, step))["metadata"]
-
-
-def restore(directory: str | os.PathLike, target: PyTree, *, step: int | None = None) -> PyTree:
-    """Reads a state back, bit for bit.
-
-    Args:
-        directory: where `save` has written.
-        target: the state wanted, concrete or abstract (`jax.eval_shape`): it gives structure,
-            shapes, dtypes and, where its leaves have one, shardings. Its values are not read.
-        step: which checkpoint; None for the newest.
-
-    Returns:
-        A tree of the target's types. Leaves are JAX arrays, on the target's sharding or on the
-        default device, and NumPy arrays where the target has NumPy arrays. Python numbers come
-        back as JAX arrays, weakly typed arrays as strongly typed ones. Memory peaks at twice the
-        state's size while the files are read.
-
-    Raises:
-        CheckpointError: if there is no such checkpoint, if it was written by something else, if a
-            file is missing, cut or changed, or if names, shapes or dtypes are not the target's.
-
-    >>> import tempfile
-    >>> state = {"w": jnp.float32([0.0, -0.0]), "key": jax.random.key(3)}
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     _ = save(directory, 5, state)
-    ...     restored = restore(directory, jax.eval_shape(lambda: state))
-    >>> print(restored["w"], restored["key"] == state["key"])
-    [ 0. -0.] True
-    """
-    path = _find(directory, step)
-    manifest = _read_manifest(path)
-    leaves = _named_leaves("target", target)
-    _check_fit(path, manifest["leaves"], leaves)
-    _verify(path, manifest["files"])
+def _numbered(directory: Path) -> Iterator[int]:
     try:
-        arrays = _read_arrays(path / _ARRAYS, leaves)
-    except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read: {_one_line(error)}") from error
-    restored = [
-        _rebuild(leaf, arrays[name] if _stored_size(leaf) else None, manifest["leaves"][name])
-        for name, leaf in leaves.items()
-    ]
-    for (name, wanted), leaf in zip(leaves.items(), restored, strict=True):
-        # Orbax reads in threads of its own, where `with jax.enable_x64()` does not reach.
-        if leaf.dtype != wanted.dtype:
-            raise CheckpointError(
-                f"{path}: {name} is {wanted.dtype} and came back as {leaf.dtype}: "
-                "set jax_enable_x64 for the whole process"
-            )
-    return jax.tree.unflatten(jax.tree.structure(target), restored)
-
-
-# Leaves
-
-
-def _named_leaves(argument: str, tree: PyTree) -> dict[str, Any]:
-    """Leaves by their path, as in `state.params['w']`, in the tree's order; each with a dtype."""
-    named: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        # The same word for `state` and `target`: the names are compared.
-        name = "state" + jax.tree_util.keystr(path)
-        if isinstance(leaf, bool | int | float | complex):
-            leaf = jnp.asarray(leaf)
-        if isinstance(leaf, np.generic):
-            leaf = np.asarray(leaf)
-        is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-        if not is_array or getattr(leaf.dtype, "kind", "key") in _NO_NUMBERS:
-            raise ValueError(
-                f"{argument} must hold arrays and numbers; {name} is {type(leaf).__name__}"
-            )
-        if name in named:
-            raise ValueError(f"{argument} must name its leaves apart; two are called {name}")
-        named[name] = leaf
-    return named
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _stored_size(leaf: Any) -> int:
-    """Number of elements; Orbax refuses arrays of none, which the manifest describes in full."""
-    return math.prod(leaf.shape)
-
-
-def _describe(leaf: Any) -> dict[str, Any]:
-    """What the manifest says of a leaf; of a typed key also what makes its words a key again."""
-    described = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
-    if _is_key(leaf) and isinstance(leaf, jax.Array):
-        described["key_impl"] = str(jax.random.key_impl(leaf))
-    return described
-
-
-def _check_fit(path: Path, stored: Mapping[str, Any], target: Mapping[str, Any]) -> None:
-    for name in target:
-        if name not in stored:
-            raise CheckpointError(f"{path}: has no {name}, which the target wants")
-    for name in stored:
-        if name not in target:
-            raise CheckpointError(f"{path}: holds {name}, which the target lacks")
-    for name, leaf in target.items():
-        there, wanted = stored[name], _describe(leaf)
-        if (there["shape"], there["dtype"]) != (wanted["shape"], wanted["dtype"]):
-            raise CheckpointError(
-                f"{path}: {name} is {there['dtype']}{there['shape']}, "
-                f"the target wants {wanted['dtype']}{wanted['shape']}"
-            )
-
-
-def _rebuild(target: Any, stored: Any, described: Mapping[str, Any]) -> Any:
-    """A leaf like the target's from what was stored: an array, a key's words, or nothing at all."""
-    sharding = getattr(target, "sharding", None)
-    if stored is None:
-        shape, dtype = target.shape, target.dtype
-        if isinstance(target, np.ndarray):
-            return np.zeros(shape, dtype)
-        if not _is_key(target):
-            return jax.device_put(jnp.zeros(shape, dtype), sharding)
-        words = jax.eval_shape(jax.random.key_data, target)
-        stored = jnp.zeros(words.shape, words.dtype)
-    if _is_key(target):
-        key = jax.random.wrap_key_data(stored, impl=described["key_impl"])
-        return jax.device_put(key, sharding)
-    return stored
-
-
-# Arrays: all that touches Orbax
+        yield from (int(entry.name) for entry in os.scandir(directory) if entry.name.isdecimal())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CheckpointError(f"{directory}: cannot be listed: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[Any]:
-    """Orbax as it is used here: no compression, no copy, no log, no thread that stays."""
-    # Here, so that who trains without saving does not wait for it.
-    from orbax.checkpoint import v1 as ocp
+    """Orbax for one thread at a time, without its log: its errors are ours to report."""
+    from orbax.checkpoint import v1 as ocp  # Slow to import.
 
-    context = ocp.Context()
-    # Trained weights do not compress: zstd made a save four times slower to gain a tenth.
-    context.array.saving.use_compression = False
-    # `restore` says where arrays go; the devices they came from need not exist any more.
-    context.array.saving.enable_write_sharding_file = False
-    # The copy protects arrays that change during an asynchronous save; these are waited for.
-    context.memory.deepcopy_host_arrays = False
-    # What Orbax logs on the way to an error, pages of it, is in the error.
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    threads = set(threading.enumerate())
-    try:
-        with context:
+    with _LOCK:  # Two threads that save at once wait for ever, in whatever directories.
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
             yield ocp
-    finally:
-        # After an error Orbax leaves threads at work in a folder that is about to be removed. The
-        # limit is for a thread that someone else happens to have started meanwhile.
-        for thread in set(threading.enumerate()) - threads:
-            thread.join(timeout=10)
-        logger.setLevel(level)
-
-
-def _write_arrays(path: Path, leaves: Mapping[str, Any]) -> None:
-    arrays = {
-        name: jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        for name, leaf in leaves.items()
-        if _stored_size(leaf)
-    }
-    if arrays:
-        with _orbax() as ocp:
-            ocp.save(path, arrays)
-
-
-def _read_arrays(path: Path, leaves: Mapping[str, Any]) -> dict[str, Any]:
-    # Without a sharding Orbax would look for the devices the arrays were saved from.
-    default = jnp.zeros(()).sharding
-
-    def abstract(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            # Orbax knows by an array's type what to return; this one takes no memory.
-            return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
-        if _is_key(leaf):
-            words = jax.eval_shape(jax.random.key_data, leaf)
-            return jax.ShapeDtypeStruct(words.shape, words.dtype, sharding=default)
-        sharding = getattr(leaf, "sharding", None) or default
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    wanted = {name: abstract(leaf) for name, leaf in leaves.items() if _stored_size(leaf)}
-    if not wanted:
-        return {}
-    with _orbax() as ocp:
-        return ocp.load(path, wanted)
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+        finally:
+            logger.setLevel(level)
 
 
 # The manifest
 
 
-def _crc32(path: Path) -> int:
-    checksum = 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(1 << 20):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
-def _content_crc32(content: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
-
-
-def _write_manifest(
-    path: Path, step: int, leaves: Mapping[str, Any], described: Mapping[str, Any]
-) -> None:
-    content = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "step": step,
-        "metadata": described,
-        "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
-        "files": {
-            file.relative_to(path).as_posix(): {
-                "bytes": file.stat().st_size,
-                "crc32": _crc32(file),
-            }
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        },
-    }
-    content["crc32"] = _content_crc32(content)
-    with (path / _MANIFEST).open("w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync(path)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((path / _MANIFEST).read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: has no {_MANIFEST}: damaged, or not written by jaxml"
-        ) from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise _damaged(path, f"{_MANIFEST} is no JSON") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise CheckpointError(f"{path}: not written by jaxml")
-    if content.get("version") != _VERSION:
-        raise CheckpointError(
-            f"{path}: of format version {content.get('version')}, this reads {_VERSION}"
-        )
-    checksum = content.pop("crc32", None)
-    if checksum != _content_crc32(content):
-        raise _damaged(path, f"{_MANIFEST} has changed since it was written")
-    return content
-
-
-def _verify(path: Path, files: Mapping[str, Any]) -> None:
-    for name, wanted in files.items():
-        file = path / name
-        try:
-            size = file.stat().st_size
-            if size != wanted["bytes"]:
-                raise _damaged(path, f"{name} has {size} bytes, {wanted['bytes']} were written")
-            if _crc32(file) != wanted["crc32"]:
-                raise _damaged(path, f"{name} has changed since it was written")
-        except FileNotFoundError as error:
-            raise _damaged(path, f"{name} is missing") from error
-        except OSError as error:
-            raise _damaged(path, f"{name} cannot be read: {error.strerror or error}") from error
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    others = [step for step in _steps(path.parent) if _folder(step) != path.name]
-    hint = f" (step {others[-1]} is there too)" if others else ""
-    return CheckpointError(f"{path}: damaged: {reason}{hint}")
-
-
-# Folders
-
-
-def _natural(name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
-    return number
-
-
-def _json_object(name: str, value: Any) -> dict[str, Any]:
-    """The value as JSON gives it back, so that what is saved is what is read."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be a mapping; got {type(value).__name__}")
+def _json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value as JSON gives it back, so that what is compared is what was written."""
     try:
         return json.loads(json.dumps(dict(value), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a JSON object: {error}") from error
 
 
-def _absolute(directory: str | os.PathLike) -> Path:
-    return Path(os.path.abspath(directory))
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    manifest["files"] = {file.relative_to(path).as_posix(): _crc32(file) for file in files}
+    text = json.dumps(manifest, allow_nan=False)
+    write_json(path / _MANIFEST, {"format": _FORMAT, "crc32": zlib.crc32(text.encode())} | manifest)
 
 
-def _folder(step: int) -> str:
-    return f"step_{step:09d}"
-
-
-def _steps(home: Path) -> list[int]:
-    """Steps of the committed checkpoints, ascending."""
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest, after a check of every file of it."""
     try:
-        names = [entry.name for entry in os.scandir(home) if entry.is_dir()]
-    except FileNotFoundError:
-        return []
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+        if manifest.pop("format", None) != _FORMAT:
+            raise CheckpointError(f"{path}: {_MANIFEST} is damaged, or of another version")
+        checksum = manifest.pop("crc32", None)
+        if zlib.crc32(json.dumps(manifest, allow_nan=False).encode()) != checksum:
+            raise CheckpointError(f"{path}: damaged: {_MANIFEST} has changed since it was written")
+        for name, written in manifest["files"].items():
+            if _crc32(path / name) != written:
+                raise CheckpointError(f"{path}: damaged: {name} has changed since it was written")
     except OSError as error:
-        raise CheckpointError(f"{home}: cannot be listed: {error.strerror or error}") from error
-    matches = [re.fullmatch(r"step_(\d+)", name) for name in names]
-    numbers = [int(match[1]) for match in matches if match]
-    return sorted(step for step in numbers if _folder(step) in names)
+        raise CheckpointError(
+            f"{path}: damaged: {error.filename} cannot be read: {error.strerror}"
+        ) from error
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged: {_MANIFEST} is no JSON object") from error
+    return manifest
 
 
-def _find(directory: str | os.PathLike, step: int | None) -> Path:
-    home = _absolute(directory)
-    steps = _steps(home)
-    if not steps:
-        raise CheckpointError(f"{home}: no checkpoint here")
-    step = steps[-1] if step is None else _natural("step", step, 0)
-    if step not in steps:
-        raise CheckpointError(f"{home}: no checkpoint of step {step}; there are {steps}")
-    return home / _folder(step)
-
-
-def _remove(home: Path, step: int) -> None:
-    # Renamed first: a removal that is cut short leaves no half checkpoint under a valid name.
-    discarded = home / f"{_TEMPORARY}removed-{_folder(step)}-{os.getpid()}"
-    (home / _folder(step)).rename(discarded)
-    shutil.rmtree(discarded, ignore_errors=True)
-
-
-def _sync(directory: Path) -> None:
-    """Has a directory's entries written to disk: a rename survives a power cut only then."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def _is_sound(path: Path) -> bool:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return bool(_read_manifest(path))
+    except CheckpointError:
+        return False
+
+
+def _crc32(file: Path) -> int:
+    checksum = 0
+    with file.open("rb", buffering=0) as content:
+        while chunk := content.read(1 << 20):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+# Leaves
+
+
+def _named(name: str, tree: PyTree) -> list[tuple[str, Any]]:
+    """The leaves with their paths, as in `state.params['w']`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(name + jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def _leaves(argument: str, tree: PyTree) -> dict[str, Any]:
+    """The leaves by name; each has a shape and a dtype."""
+    leaves: dict[str, Any] = {}
+    for name, leaf in _named("state", tree):
+        if isinstance(leaf, bool | int | float | complex):
+            leaf = jnp.asarray(leaf)
+        leaf = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
+        if not hasattr(leaf, "shape") or getattr(leaf.dtype, "kind", "") in tuple("OSUMm"):
+            kind = type(leaf).__name__
+            raise ValueError(f"{argument} must hold arrays and numbers, got {kind} as {name}")
+        if name in leaves:
+            raise ValueError(f"{argument} must name its leaves apart, got {name} twice")
+        leaves[name] = leaf
+    return leaves
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _host(leaf: Any) -> np.ndarray:
+    """A copy in host memory, which the next step does not overwrite."""
+    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _describe(leaf: Any) -> dict[str, Any]:
+    described = {"dtype": str(leaf.dtype), "shape": list(leaf.shape)}
+    if _is_key(leaf) and isinstance(leaf, jax.Array):
+        described["key"] = str(jax.random.key_impl(leaf))
+    return described
+
+
+def _read_state(path: Path, stored: Mapping[str, Any], target: PyTree) -> PyTree:
+    wanted = _leaves("target", target)
+    for name in sorted(stored.keys() | wanted.keys()):
+        if name not in stored:
+            raise _AnotherTraining(f"{path}: has no {name}, which the target wants")
+        if name not in wanted:
+            raise _AnotherTraining(f"{path}: holds {name}, which the target lacks")
+        there, here = stored[name], _describe(wanted[name])
+        if (there["dtype"], there["shape"]) != (here["dtype"], here["shape"]):
+            raise _AnotherTraining(
+                f"{path}: {name} is {there['dtype']}{there['shape']}, "
+                f"the target wants {here['dtype']}{here['shape']}"
+            )
+    empty = {name: _empty(leaf) for name, leaf in wanted.items()}
+    try:
+        stored_arrays = {name: array for name, array in empty.items() if array.size}
+        with _orbax() as ocp:
+            arrays = empty | ocp.load(path, stored_arrays or _NO_ARRAYS)
+    except Exception as error:
+        raise CheckpointError(f"{path}: cannot be read: {_one_line(error)}") from error
+    leaves = [
+        _placed(path, name, arrays[name], leaf, stored[name].get("key"))
+        for name, leaf in wanted.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(target), leaves)
+
+
+def _empty(leaf: Any) -> np.ndarray:
+    """An array of the leaf's shape and dtype that takes no memory."""
+    if _is_key(leaf):
+        leaf = jax.eval_shape(jax.random.key_data, leaf)
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+
+
+def _placed(path: Path, name: str, array: np.ndarray, target: Any, key: str | None) -> Any:
+    """The array as the target has it: NumPy, or JAX on its sharding, or a key of this implementation."""
+    if isinstance(target, np.ndarray):
+        return array
+    sharding = getattr(target, "sharding", None)
+    placed = jax.device_put(array, None if key else sharding, may_alias=False)
+    if placed.dtype != array.dtype:
+        raise CheckpointError(
+            f"{path}: {name} is {array.dtype} and would become {placed.dtype}: set jax_enable_x64"
+        )
+    return jax.device_put(jax.random.wrap_key_data(placed, impl=key), sharding) if key else placed

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from jaxml import models
 from jaxml import monitor as monitoring
 from jaxml.train import inputs
+from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.loop import run
 from jaxml.train.program import Course, Data, Program, Recipe, held_out_blocks
 from jaxml.train.progress import Meter, Progress
-from jaxml.train.resume import Checkpoints
 from jaxml.train.rewind import rewound, unwound
 from jaxml.train.state import Report
 from jaxml.types import Array, Key, PyTree
@@ -234,8 +234,8 @@ def fit(
             every=every,
         )
         shapes = program.reports(course, next_batches(0, 1), given)
-        if (found := checkpoints.resume(course, shapes, identity=what)) is not None:
-            course, reports = found
+        if (found := checkpoints.restore(what, course, shapes)) is not None:
+            course, reports = found[0], [found[1]]
         if int(course.step) > num_steps:
             raise ValueError(
                 f"num_steps must be at least the {int(course.step)} that are in {checkpoints.directory}, "

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from jaxml import models, trees
 from jaxml.train import inputs
+from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.loop import run
 from jaxml.train.program import Course, Data, Program, Recipe, held_out_blocks, population_axes
 from jaxml.train.progress import Meter
-from jaxml.train.resume import Checkpoints
 from jaxml.train.state import Report
 from jaxml.types import Array, Key, PyTree
 
@@ -342,8 +342,9 @@ class Study:
         if checkpoints is not None:
             shapes = program.reports(course, next_batches(0, 1), given)
             what = self._identity(filled)
-            if (found := checkpoints.resume(course, shapes, folder, what)) is not None:
-                course, reports = found
+            checkpoints = checkpoints.part(folder)
+            if (found := checkpoints.restore(what, course, shapes)) is not None:
+                course, reports = found[0], [found[1]]
         stopped = self._stopped(course, len(filled))
 
         def on_reports(course: Any, report: Any) -> None:
@@ -363,7 +364,7 @@ class Study:
                     skipped=has_stopped * (until - int(course.step)),
                 )
             if checkpoints is not None:
-                checkpoints.save(int(course.step), course, report, folder)
+                checkpoints.save(int(course.step), course, report)
             if on_chunk is not None:
                 with self._lock:
                     on_chunk(number, course, report)
@@ -387,7 +388,7 @@ class Study:
                 should_stop=lambda: bool((stopped >= 0).all()),
             )
         if checkpoints is not None:
-            checkpoints.finish(int(course.step), course, folder)
+            checkpoints.finish(int(course.step), course)
         course = jax.tree.map(_to_host, course)
         if alone:
             return {part[0]: (course, _joined(reports))}

@@ -9,11 +9,11 @@ import optax
 
 from jaxml import monitor as monitoring
 from jaxml.train import inputs
+from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.fit import check_numbers, default_validate_every, joined, streams
 from jaxml.train.members import Metric, Sweep, fitted, swept, values
 from jaxml.train.program import Course
 from jaxml.train.progress import Meter, Progress
-from jaxml.train.resume import Checkpoints
 from jaxml.train.spaces import grid
 from jaxml.train.state import Report
 from jaxml.train.study import OnChunk, Setting, Study
