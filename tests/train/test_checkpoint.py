@@ -423,7 +423,9 @@ def test_nothing_is_printed_and_no_thread_stays(tmp_path, capfd):
     before = set(threading.enumerate())
     fill(tmp_path, 30)
     restored(tmp_path)
-    assert set(threading.enumerate()) <= before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
     assert capfd.readouterr() == ("", "")
 
 
