@@ -37,8 +37,9 @@ import numpy as np
 import tyro
 
 from jaxml import bench, reports
-from jaxml.data import flights, readers, schema, statistics
-from jaxml.data.anomalies import Anomaly, anomaly
+from jaxml.data import flights
+from jaxml.validation import readers, schema, statistics
+from jaxml.validation.anomalies import Anomaly, anomaly
 
 Table = dict[str, np.ndarray]
 Damage = Callable[["Bed", Table, np.random.Generator], "Table | Path"]

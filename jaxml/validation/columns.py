@@ -299,7 +299,7 @@ def read_column(name: str, values: Any) -> Column:
     if kind in "biu":
         if kind == "u" and (not array.size or array.max() < 2**63):
             kind = "i"
-        plain = array.astype({"b": np.bool_, "i": np.int64, "u": np.uint64}[kind])
+        plain: NDArray[Any] = array.astype({"b": np.bool_, "i": np.int64, "u": np.uint64}[kind])
         return Column(name, "INT", np.where(shown, plain, plain.dtype.type(0)), ~shown)
     if kind == "f":
         numbers = np.where(shown, array, np.nan).astype(np.float64, copy=False)
@@ -479,7 +479,10 @@ def _unit(values: list[Any], kind: str) -> str:
     fine = any(
         getattr(v, "nanosecond", 0)
         or getattr(v, "nanoseconds", 0)
-        or (isinstance(v, np.generic) and np.datetime_data(v.dtype)[0] not in _MICROSECONDS)
+        or (
+            isinstance(v, np.datetime64 | np.timedelta64)
+            and np.datetime_data(v.dtype)[0] not in _MICROSECONDS
+        )
         for v in values
     )
     return f"{kind}8[{'ns' if fine else 'us'}]"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxml.data.readers import BadFile, read_csv, read_parquet
-from jaxml.data.schema import infer_schema, validate
+from jaxml.validation.readers import BadFile, read_csv, read_parquet
+from jaxml.validation.schema import infer_schema, validate
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_what_stands_for_missing_is_said(write):
     path = write("a,b\nNA,NA\n1,x\n")
     table = read_csv(path, missing=("", "NA"))
     assert np.isnan(table["a"][0]) and table["b"].tolist() == [None, "x"]
-    with pytest.raises(BadFile, match="'NA' is no number, and 1 of the column's 2"):
+    with pytest.raises(BadFile, match="'NA' is not a number, and 1 of the column's 2"):
         read_csv(path)
     assert read_csv(write("b\nNA\nN\nA\n"), missing="NA")["b"].tolist() == [None, "N", "A"]
 
@@ -73,17 +73,17 @@ def test_what_stands_for_missing_is_said(write):
         ("\n\n", "empty", None, None),
         ("a,a\n1,2\n", "this name twice", None, "a"),
         ("a,,c\n1,2,3\n", "column 1 of the header has no name", None, None),
-        ("a,b\n1,2\n3\n4,5\n", "1 fields, 2 as in the header", 1, "b"),
+        ("a,b\n1,2\n3\n4,5\n", "1 fields, should be 2 as in the header", 1, "b"),
         ("a,b\n1,2\n3,4,5\n", "3 fields.*delimiter in a text without quotes", 1, "b"),
         ("a,b\n1,2\n3", "cut short", 1, "b"),
         ('a,b\n1,2\n3,"fo', "never closed.*cut short", 1, None),
-        ("a,b\n1,2\n\n3,4\n", "an empty line", 1, None),
-        ("a,b\n1,x\n2,y\n3,z\nfour,w\n", "'four' is no number", 3, "a"),
+        ("a;b\n1;2\n", "pass delimiter=';'", None, None),
+        ("a\tb\n1\t2\n", r"pass delimiter='\\t'", None, None),
+        ("a,b\n1,x\n2,y\n3,z\nfour,w\n", "'four' is not a number", 3, "a"),
         (b"a,b\n1,x\n2,Z\xfcrich\n", "0xfc is not utf-8", 1, "b"),
         (b"a,b\n1,x\n\xfc,y\n", "0xfc is not utf-8", 1, "a"),
         ("a\n1\n".encode("utf-16"), "UTF-16", None, None),
         (b"a,b\n1,\x00\n", "NUL", None, None),
-        ('a,b\n1,"x"y\n', "expected after", 0, None),
     ],
 )
 def test_what_is_no_table_is_refused_with_its_place(write, content, told, row, column):
@@ -132,7 +132,7 @@ def test_a_schema_orders_and_types(write):
     assert table["x"].dtype == float
     assert [a.kind for a in validate(table, schema)] == ["SCHEMA_NEW_COLUMN"]
     with pytest.raises(
-        BadFile, match=r"row 1 \(line 3\), column 'n': '1.5' is no integer"
+        BadFile, match=r"row 1 \(line 3\), column 'n': '1.5' is not an integer"
     ) as error:
         read_csv(write("n,x,ok\n1,1,1\n1.5,1,0\n"), schema)
     assert (error.value.row, error.value.column) == (1, "n")
@@ -163,7 +163,7 @@ def test_integers_beyond_a_float_or_64_bits_stay_exact(write):
     big = 2**53 + 1
     assert read_csv(write(f"a,b\n{big},1\n,2\n"))["a"].tolist() == [big, None]
     assert read_csv(write(f"a\n{10**30}\n"))["a"].tolist() == [10**30]
-    with pytest.raises(BadFile, match="no integer") as error:
+    with pytest.raises(BadFile, match="not an integer") as error:
         read_csv(write(f"a\n{'9' * 5000}\n"), types={"a": "INT"})
     assert "(5002 characters)" in str(error.value) and len(str(error.value)) < 400
     assert read_csv(write("a\n1e300\n-inf\n"))["a"].tolist() == [1e300, -np.inf]
@@ -306,7 +306,7 @@ def test_parquet_that_is_none_is_refused(tmp_path):
     with pytest.raises(BadFile, match="row 2, column 'a': INT is wanted, got string such as 'x'"):
         read_parquet(spelt, schema)
     raw = pyarrow.array([b"fine", None, b"caf\xe9"])
-    with pytest.raises(BadFile, match="row 2, column 'a': a text is no UTF-8"):
+    with pytest.raises(BadFile, match="row 2, column 'a': a text is not UTF-8"):
         broken = pyarrow.StringArray.from_buffers(3, *raw.buffers()[1:], raw.buffers()[0])
         read_parquet(parquet(tmp_path / "b.parquet", a=broken))
     views = parquet(tmp_path / "v.parquet", a=pyarrow.array(["u", None], pyarrow.string_view()))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxml.data.missing import missing_by_slice, two_proportions, underrepresented_slices
+from jaxml.validation.missing import missing_by_slice, two_proportions, underrepresented_slices
 
 
 def table(rows=2000, seed=0):

@@ -1,0 +1,329 @@
+"""Distances between two distributions, of categories or of numbers.
+
+A distribution is any of
+
+- a mapping of category to count;
+- an array of counts, aligned with the other side's;
+- an array of texts or booleans, which are counted;
+- a `Histogram`, or the pair `(counts, edges)` that `numpy.histogram` returns.
+
+Each side is normalised by itself. A category or bucket that is NaN or infinite matches nothing, not even
+its like. Names, normalisation and thresholds are those of TensorFlow Data Validation.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import rel_entr
+
+from jaxml import checks
+from jaxml.validation.anomalies import Anomaly, anomaly
+from jaxml.validation.columns import BadColumn, Column, Table, read_column, table_columns
+
+Floats = NDArray[np.float64]
+Distribution = Any
+
+
+class Histogram(NamedTuple):
+    """Counts of numbers in neighbouring buckets.
+
+    Attributes:
+        counts: [B], ≥ 0.
+        edges: [B + 1], not falling. A bucket without width is a point mass; one with an infinite edge
+            holds infinite values.
+        num_nan: number of NaN values.
+    """
+
+    counts: Any
+    edges: Any
+    num_nan: float = 0.0
+
+
+def l_infinity(a: Distribution, b: Distribution) -> float:
+    """Returns the largest difference of a category's share, max_k |p_k − q_k|.
+
+    Args:
+        a: counts by category, or a histogram (see the top of this file).
+        b: the same of the other side.
+
+    Returns:
+        In [0, 1]; 0 if both are empty mappings, as in TensorFlow Data Validation.
+
+    Raises:
+        ValueError: for counts that are negative or not finite, for an empty side, or for sides of different
+            forms or shapes.
+
+    >>> round(l_infinity({"Cash": 6, "Card": 4}, {"Cash": 50, "Card": 45, "Prcard": 5}), 3)
+    0.1
+
+    References:
+        Breck et al. "Data Validation for Machine Learning" (MLSys 2019), section 4.
+    """
+    if isinstance(a, Mapping) and isinstance(b, Mapping) and not a and not b:
+        return 0.0
+    return largest_difference(a, b)[0]
+
+
+def largest_difference(a: Distribution, b: Distribution) -> tuple[float, Any]:
+    """Returns `l_infinity`, and the category (or bucket) whose share differs most.
+
+    >>> largest_difference({"x": 1, "y": 1}, {"x": 1, "z": 1})
+    (0.5, 'y')
+    """
+    p, q, cells = _shares(a, b)
+    worst = int(np.argmax(np.abs(p - q)))
+    return float(abs(p[worst] - q[worst])), cells[worst]
+
+
+def jensen_shannon(a: Distribution, b: Distribution) -> float:
+    """Returns the Jensen–Shannon divergence in bits.
+
+        JSD = (KL(p ‖ m) + KL(q ‖ m)) / 2,  m = (p + q) / 2
+
+    No square root is taken: SciPy's `jensenshannon(p, q, base=2)` is the root of this. Histograms are
+    brought to the union of their edges, uniform within a bucket; point masses meet only at the same point.
+
+    Args:
+        a: as in `l_infinity`.
+        b: as in `l_infinity`.
+
+    Returns:
+        In [0, 1]; 1 where nothing is shared.
+
+    Raises:
+        ValueError: as in `l_infinity`.
+
+    >>> jensen_shannon({"x": 1}, {"y": 1})
+    1.0
+    >>> round(jensen_shannon(([2, 2], [1, 2, 3]), ([2, 2], [2, 4, 6])), 6)
+    0.655639
+
+    References:
+        Lin. "Divergence Measures Based on the Shannon Entropy" (1991).
+    """
+    p, q, _ = _shares(a, b)
+    middle = (p + q) / 2
+    nats = rel_entr(p, middle).sum() + rel_entr(q, middle).sum()
+    return float(np.clip(nats / (2 * math.log(2)), 0.0, 1.0))
+
+
+# ------------------------------------------------------------------------------------------ alignment
+
+
+def _shares(a: Distribution, b: Distribution) -> tuple[Floats, Floats, list[Any]]:
+    """Returns shares of both sides in the same cells, and the cells."""
+    sides = [_counted(a, "a"), _counted(b, "b")]
+    kinds = {"counts" if isinstance(side, np.ndarray) else type(side).__name__ for side in sides}
+    if len(kinds) > 1:
+        raise ValueError(f"a and b must have one form, got {' and '.join(sorted(kinds))}")
+    if kinds == {"Histogram"}:
+        counts, cells = _align_histograms(*sides)
+    elif kinds == {"dict"}:
+        counts, cells = _align_categories(*sides)
+    elif sides[0].ndim != 1 or sides[0].shape != sides[1].shape:
+        shapes = f"{sides[0].shape} and {sides[1].shape}"
+        raise ValueError(f"a and b must be vectors of counts of one length, got shapes {shapes}")
+    else:
+        counts, cells = sides, list(range(len(sides[0])))
+    for name, side in zip("ab", counts, strict=True):
+        if not np.isfinite(side).all() or (side < 0).any():
+            raise ValueError(f"{name} must hold finite counts of at least 0, got {side}")
+        if not side.sum() > 0:
+            raise ValueError(f"{name} must not be empty, its counts sum to {side.sum()}")
+    return counts[0] / counts[0].sum(), counts[1] / counts[1].sum(), cells
+
+
+def _counted(side: Any, name: str) -> Any:
+    """Returns a dict of counts, a `Histogram`, or an array of counts."""
+    if isinstance(side, Mapping):
+        return dict(side)
+    if isinstance(side, tuple | list) and len(side) in (2, 3) and np.ndim(side[0]) == 1:
+        parts: Any = [np.asarray(each, np.float64) for each in side]
+        found = Histogram(*parts)
+        if len(found.edges) != len(found.counts) + 1 and (len(found.edges) or len(found.counts)):
+            sizes = f"{len(found.counts)} and {len(found.edges)}"
+            raise ValueError(f"{name} must have one edge more than counts, got {sizes}")
+        # Neighbouring infinities have no difference, so no `np.diff`.
+        if np.isnan(found.edges).any() or (found.edges[1:] < found.edges[:-1]).any():
+            raise ValueError(f"{name} must have edges that do not fall, got {found.edges}")
+        return found
+    array = np.asarray(side)
+    if array.dtype.kind in "iuf":
+        return array.astype(np.float64)
+    return category_counts(read_column(name, side))
+
+
+def category_counts(column: Column) -> dict[Any, int]:
+    """Returns how often each value of a column occurs; missing values are left out.
+
+    >>> category_counts(read_column("pay", ["a", "b", "a", None]))
+    {'a': 2, 'b': 1}
+    """
+    codes, distinct = column.codes()
+    counts = np.bincount(codes[codes >= 0], minlength=len(distinct)).tolist()
+    return dict(zip(distinct, counts, strict=True))
+
+
+def _align_categories(a: dict[Any, Any], b: dict[Any, Any]) -> tuple[list[Floats], list[Any]]:
+    cells = [key for key in dict.fromkeys([*a, *b]) if not _matches_nothing(key)]
+    counts = [[side.get(key, 0) for key in cells] for side in (a, b)]
+    for i, side in enumerate((a, b)):
+        for key in filter(_matches_nothing, side):
+            cells.append(key)
+            counts[i].append(side[key])
+            counts[1 - i].append(0)
+    return [np.array(side, np.float64) for side in counts], cells
+
+
+def _matches_nothing(key: Any) -> bool:
+    return isinstance(key, float | np.floating) and not math.isfinite(key)
+
+
+def _align_histograms(a: Histogram, b: Histogram) -> tuple[list[Floats], list[Any]]:
+    finite = [np.isfinite(side.edges[:-1]) & np.isfinite(side.edges[1:]) for side in (a, b)]
+    wide = [f & (s.edges[:-1] != s.edges[1:]) for f, s in zip(finite, (a, b), strict=True)]
+    edges = np.unique(
+        [e for w, s in zip(wide, (a, b), strict=True) for e in (*s.edges[:-1][w], *s.edges[1:][w])]
+    )
+    points = np.unique(
+        [e for f, w, s in zip(finite, wide, (a, b), strict=True) for e in s.edges[:-1][f & ~w]]
+    )
+    counts = []
+    for i, (side, is_finite, is_wide) in enumerate(zip((a, b), finite, wide, strict=True)):
+        spread = np.zeros(max(len(edges) - 1, 0))
+        if is_wide.any():
+            # Uniform within a bucket: the cumulative count is linear between its edges. Halves, since the
+            # width of the widest range of floats is not a float.
+            at = np.append(side.edges[:-1][is_wide], side.edges[1:][is_wide][-1])
+            cumulative = np.append(0, np.cumsum(side.counts[is_wide]))
+            spread = np.diff(np.interp(edges / 2, at / 2, cumulative))
+        is_point = is_finite & ~is_wide
+        masses = [side.counts[is_point][side.edges[:-1][is_point] == at].sum() for at in points]
+        alone = np.zeros((2, 2))
+        alone[i] = side.counts[~is_finite].sum(), side.num_nan
+        counts.append(np.concatenate([spread, masses, alone.ravel()]))
+    buckets = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    return counts, [*buckets, *points.tolist(), *["infinite", "NaN"] * 2]
+
+
+# ----------------------------------------------------------------------------------------- thresholds
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparator:
+    """How far a column may be from another table's before it is an anomaly; None for any distance.
+
+    Attributes:
+        infinity_norm: threshold of `l_infinity`.
+        jensen_shannon_divergence: threshold of `jensen_shannon`.
+    """
+
+    infinity_norm: float | None = None
+    jensen_shannon_divergence: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None:
+                checks.number(name, value, 0)
+
+
+def compare(columns: Table, control: Table, comparators: Mapping[str, Comparator]) -> list[Anomaly]:
+    """Returns an anomaly for each threshold that the distance of a column from the control's passes.
+
+    Numbers are compared in ten buckets of equal width, texts, booleans and times by value.
+
+    Args:
+        columns: the table in question.
+        control: the previous table (drift), or the serving data (skew).
+        comparators: thresholds by column.
+
+    >>> wanted = {"pay": Comparator(infinity_norm=0.01)}
+    >>> [a.kind for a in compare({"pay": ["Cash", "Card"]}, {"pay": ["Cash"]}, wanted)]
+    ['COMPARATOR_L_INFTY_HIGH']
+    """
+    columns, control = table_columns(columns), table_columns(control, "control")
+    found = []
+    for name, comparator in comparators.items():
+        if name not in columns:
+            continue  # The schema misses it.
+        column, other = read_column(name, columns[name]), None
+        try:
+            other = read_column(name, control[name]) if name in control else None
+        except BadColumn:
+            pass
+        if other is None or other.values.ndim != 1 or not other.num_present:
+            message = "the control table has no values"
+            found.append(anomaly("COMPARATOR_CONTROL_DATA_MISSING", name, message))
+            continue
+        if not column.num_present:
+            continue
+        cells = _cells(column, other)
+        counts = [category_counts(each) for each in cells]
+        gap, worst = largest_difference(*counts)
+        codes, distinct = cells[0].codes()
+        distances = (
+            ("L_INFTY", "L-infinity distance", comparator.infinity_norm, gap),
+            (
+                "JENSEN_SHANNON_DIVERGENCE",
+                "Jensen–Shannon divergence",
+                comparator.jensen_shannon_divergence,
+                jensen_shannon(*counts),
+            ),
+        )
+        for kind, title, threshold, distance in distances:
+            if threshold is not None and distance > threshold:
+                message = (
+                    f"{title} {distance:.4g} is above {threshold:.4g}; shares differ most, by {gap:.3g}, "
+                    f"at {worst!r}"
+                )
+                rows = np.flatnonzero(codes == distinct.index(worst) if worst in distinct else [])
+                found.append(
+                    anomaly(
+                        f"COMPARATOR_{kind}_HIGH",
+                        name,
+                        message,
+                        examples=[worst],
+                        rows=rows,
+                        share=gap,
+                    )
+                )
+    return found
+
+
+def _cells(a: Column, b: Column) -> tuple[Column, Column]:
+    """Returns both columns with numbers replaced by the text of their bucket."""
+    numbers = all(side.type in ("INT", "FLOAT") and not side.is_bool for side in (a, b))
+    if not numbers:
+        if a.type == b.type != "MIXED":
+            return a, b
+        # 1 and "1" are different values.
+        sides = [[f"{type(v).__name__} {v!r}" for v in each.values.tolist()] for each in (a, b)]
+    else:
+        values = [side.numbers() for side in (a, b)]
+        both = np.concatenate(values)
+        finite = (
+            both[np.isfinite(both)] / 2
+        )  # The width of the widest range of floats is not a float.
+        edges = 2 * np.linspace(finite.min(), finite.max(), 11) if len(finite) else np.zeros(11)
+        names = [
+            "−inf",
+            *(f"{low:.6g} … {high:.6g}" for low, high in itertools.pairwise(edges)),
+            "inf",
+        ]
+        places = [np.clip(np.searchsorted(edges, each, "right"), 1, 10) for each in values]
+        sides = [
+            [
+                names[0 if v == -np.inf else 11 if v == np.inf else place]
+                for v, place in zip(each, at, strict=True)
+            ]
+            for each, at in zip(values, places, strict=True)
+        ]
+    return tuple(  # type: ignore[return-value]
+        Column(each.name, "BYTES", np.array(side, object), each.missing)
+        for each, side in zip((a, b), sides, strict=True)
+    )

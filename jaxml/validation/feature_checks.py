@@ -1,0 +1,177 @@
+"""Checks of one column against its feature, with the rows at fault."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml.validation.anomalies import Anomaly, Severity, anomaly
+from jaxml.validation.columns import Column, is_utf8
+from jaxml.validation.feature import Feature
+
+# A bound of a FLOAT may be passed by this much of itself: the same table in float32 is no anomaly.
+_FLOAT32 = 2.0**-23
+
+
+def check_feature(column: Column, feature: Feature) -> list[Anomaly]:
+    """Returns anomalies of presence, of type, and of values out of the domain or range.
+
+    >>> from jaxml.validation.columns import read_column
+    >>> [each.rows.tolist() for each in check_feature(read_column("n", [1, 9]), Feature("INT", max=5))]
+    [[1]]
+    """
+    found = _check_presence(column, feature)
+    if not column.num_present or feature.type is None:
+        return found
+    found += _check_type(column, feature)
+    if column.type == feature.type == "BYTES":
+        found += _check_texts(column, feature)
+    elif column.type in ("INT", "FLOAT") and feature.type in ("INT", "FLOAT"):
+        found += _check_numbers(column, feature)
+    return found
+
+
+def _check_presence(column: Column, feature: Feature) -> list[Anomaly]:
+    rows, present = len(column.values), column.num_present
+    missing = np.flatnonzero(column.missing)
+    found = []
+    if present < feature.min_count:
+        message = f"{present} of {rows} rows have a value, should be at least {feature.min_count}"
+        found.append(("FEATURE_TYPE_NOT_PRESENT", message))
+    if present / rows < feature.min_fraction:
+        message = (
+            f"{present / rows:.4g} of the rows have a value, should be {feature.min_fraction:.4g}"
+        )
+        found.append(("FEATURE_TYPE_LOW_FRACTION_PRESENT", message))
+    share = len(missing) / rows
+    return [anomaly(kind, column.name, told, rows=missing, share=share) for kind, told in found]
+
+
+def _check_type(column: Column, feature: Feature) -> list[Anomaly]:
+    got = "booleans" if column.is_bool else column.type
+    message = f"{feature.type} is wanted, got {got}"
+    severity: Severity = "error"
+    bad = column.present
+    if column.type == feature.type:
+        if not column.is_bool or feature.is_bool:
+            return []
+        severity = "warning"
+    elif feature.type == "INT" and column.type == "FLOAT":
+        if column.is_whole() and column.missing.any():
+            return []  # Integers with gaps, for which NumPy has no other dtype.
+        with np.errstate(invalid="ignore"):
+            bad = bad & (column.is_whole() | (column.values % 1 != 0))
+        message += f", {bad.sum()} of {column.num_present} values not whole"
+    elif feature.type == "FLOAT" and column.type == "INT":
+        if feature.whole_numbers and not column.is_bool:
+            return []
+        message, severity = f"{message}: decimals may have been cut off", "warning"
+    elif column.type == "MIXED":
+        fine = {feature.type, "INT" if feature.type == "FLOAT" else None, "BOOL" * feature.is_bool}
+        kinds = column.kinds()
+        bad = bad & np.array([kind not in fine for kind in kinds])
+        others = sorted({str(kind) for kind, odd in zip(kinds, bad, strict=True) if odd})
+        message = (
+            f"{feature.type} is wanted, got {', '.join(others) or 'times in several zones'} too"
+        )
+    elif feature.type in ("INT", "FLOAT") and column.is_text:
+        codes, distinct = column.codes()
+        pattern = r"[+-]?\d+" if feature.type == "INT" else r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+        spelt = np.array([bool(re.fullmatch(pattern, text, re.IGNORECASE)) for text in distinct])
+        if spelt.any() and not spelt.all():
+            bad = bad & ~spelt[codes]
+            message += f", {bad.sum()} of {column.num_present} are not the text of one"
+    return _anomalies(column, [("UNEXPECTED_DATA_TYPE", bad, message)], severity=severity)
+
+
+def _check_numbers(column: Column, feature: Feature) -> list[Anomaly]:
+    values = column.values.astype(np.int64) if column.is_bool else column.values
+    low, high = (0, 1) if feature.is_bool else (feature.min, feature.max)
+    prefix = "BOOL" if feature.is_bool else feature.type
+    suffix = "FLOAT" if prefix == "FLOAT" else "INT"
+    if feature.is_bool and column.type == "FLOAT":
+        odd = (values != 0) & (values != 1)
+        return _anomalies(column, [("BOOL_TYPE_UNEXPECTED_FLOAT", odd, "neither 0 nor 1")])
+    checks = []
+    if high is not None:
+        odd = values > _beyond(values, high, feature.type, 1)
+        checks.append((f"{prefix}_TYPE_BIG_{suffix}", odd, f"above {high}"))
+    if low is not None:
+        odd = values < _beyond(values, low, feature.type, -1)
+        checks.append((f"{prefix}_TYPE_SMALL_{suffix}", odd, f"below {low}"))
+    return _anomalies(column, checks, feature.min_domain_mass)
+
+
+def _beyond(values: NDArray[Any], bound: float, type_: str | None, sign: int) -> float:
+    """Returns a bound that NumPy compares with exactly: integers of any size, but only with integers."""
+    if values.dtype.kind == "f" or type_ == "FLOAT":
+        try:
+            bound = float(bound)
+        except OverflowError:
+            bound = math.inf if bound > 0 else -math.inf
+    slack = _FLOAT32 * abs(bound) if type_ == "FLOAT" and math.isfinite(bound) else 0
+    return bound + sign * slack
+
+
+def _check_texts(column: Column, feature: Feature) -> list[Anomaly]:
+    codes, distinct = column.codes()
+    broken = np.array([not is_utf8(text) for text in distinct])
+    domain = set(distinct if feature.domain is None else feature.domain)
+    odd = np.array([text not in domain for text in distinct]) & ~broken
+    message = f"not in the domain of {len(domain)} ({odd.sum()} new)"
+    return [
+        *_anomalies(column, [("ENUM_TYPE_INVALID_UTF8", broken[codes], "not UTF-8")]),
+        *_anomalies(
+            column,
+            [("ENUM_TYPE_UNEXPECTED_STRING_VALUES", odd[codes], message)],
+            feature.min_domain_mass,
+        ),
+    ]
+
+
+def _anomalies(
+    column: Column,
+    checks: Iterable[tuple[str, Any, str]],
+    min_share: float = 1.0,
+    severity: Severity | None = None,
+) -> list[Anomaly]:
+    """Returns an anomaly for each check in which less than `min_share` of the values are good."""
+    found = []
+    for kind, bad, message in checks:
+        bad = np.asarray(bad, bool) & column.present
+        share = bad.sum() / column.num_present
+        if (bad.any() or kind == "UNEXPECTED_DATA_TYPE") and 1 - share < min_share:
+            if not kind.startswith("UNEXPECTED"):
+                message = f"{bad.sum()} of {column.num_present} values are {message}"
+            some = some_values(column.values[bad])
+            found.append(
+                anomaly(
+                    kind, column.name, message, examples=some, rows=np.flatnonzero(bad),
+                    share=share, severity=severity,
+                )
+            )  # fmt: skip
+    return found
+
+
+def some_values(values: NDArray[Any], most: int = 5) -> tuple[Any, ...]:
+    """Returns a few distinct values, the most frequent first, as plain Python objects."""
+    listed = values[:100_000].tolist()
+    try:
+        counts: Counter[Any] = Counter(listed)
+    except TypeError:  # A list or another thing without a hash.
+        counts = Counter(map(repr, listed))
+    return tuple(value for value, _ in counts.most_common(most))
+
+
+def unreadable(name: str, array: NDArray[Any]) -> Anomaly:
+    """Returns the anomaly of an array that is not a column, for its shape or for what it holds."""
+    if array.ndim != 1:
+        message = f"one value a row is wanted, got an array of shape {array.shape}"
+        return anomaly("INVALID_FEATURE_SHAPE", name, message, share=1.0)
+    message = f"numbers, texts or times are wanted, got {array.dtype}"
+    rows, some = np.arange(len(array)), some_values(array[:100])
+    return anomaly("UNEXPECTED_DATA_TYPE", name, message, examples=some, rows=rows, share=1.0)

@@ -1,0 +1,499 @@
+"""CSV and Parquet files as columns. What cannot be read is refused with file, row and column.
+
+pyarrow splits the files (`pip install 'jaxml[validation]'`); types are decided here. Rows are counted from
+0, the header not included.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import datetime
+import gzip
+import io
+import itertools
+import math
+import os
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml import checks
+from jaxml.validation.columns import Column, first_not_utf8, read_column
+from jaxml.validation.schema import Schema
+
+# A number as files write it: no leading zeros (those are codes), no thousands, no underscores.
+_INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(
+    r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?|nan",
+    re.IGNORECASE,
+)
+_BOOL = {"true": True, "false": False, "True": True, "False": False, "TRUE": True, "FALSE": False}
+
+
+class BadFile(ValueError):
+    """A file that is not a table, or not the one wanted.
+
+    Attributes:
+        path: path of the file.
+        row: number of the row from 0, or None.
+        column: name of the column, or None.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reason: str,
+        *,
+        row: int | None = None,
+        line: int | None = None,
+        column: str | None = None,
+    ) -> None:
+        self.path, self.row, self.column = os.fspath(path), row, column
+        place = [self.path]
+        if row is not None:
+            place.append(f"row {row}" + (f" (line {line})" if line is not None else ""))
+        elif line is not None:
+            place.append(f"line {line}")
+        if column is not None:
+            place.append(f"column {column!r}")
+        super().__init__(f"{', '.join(place)}: {reason}")
+
+
+def read_csv(
+    path: str | os.PathLike[str],
+    schema: Schema | None = None,
+    *,
+    types: Mapping[str, str] | None = None,
+    missing: str | Sequence[str] = ("",),
+    delimiter: str | None = None,
+    encoding: str = "utf-8",
+) -> dict[str, NDArray[Any]]:
+    """Returns the columns of a CSV file (RFC 4180: quotes, doubled quotes, line breaks within quotes).
+
+    Without a schema a column is INT if every value spells an integer, FLOAT if a number, boolean if "true"
+    or "false", otherwise text; numbers with leading zeros are codes, that is text. A column is refused if
+    half of its values or more spell numbers and others do not: give its type to read it. Empty lines are
+    skipped, except in a file of one column. A file that is cut short is refused where that shows; where it
+    does not, the schema's `min_examples_count` helps.
+
+    Args:
+        path: path of the file; one that ends in `.gz` is decompressed.
+        schema: types of the columns, and their order; columns that it does not know come last.
+        types: `"INT"`, `"FLOAT"`, `"BOOL"`, `"BYTES"` or `"TIME"` by column; they precede the schema's.
+        missing: text or texts that stand for no value, such as `("", "NA")`.
+        delimiter: one character. None is a comma, and refuses a file whose one column has another
+            delimiter in its name.
+        encoding: encoding of the text; a byte order mark is skipped.
+
+    Returns:
+        Arrays [N] by column: int64 (float64 with NaN where values are missing, objects with None beyond
+        2⁵³), float64, bool (objects with None), text (objects with None), datetime64[us]. A first column
+        without a name, as pandas and R write it, is named "index".
+
+    Raises:
+        BadFile: a ValueError that names the file and, where it can, row and column: an empty file, names
+            missing or twice in the header, a row with more or fewer fields than the header, a value of
+            another type than its column or too large for it, bytes that are not in the encoding, a quote
+            that is not closed, a last line that seems cut off.
+        OSError: if the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+    ...     _ = file.write('city,size\\n"Washington, DC",7\\nRome,\\n')
+    ...     file.flush()
+    ...     table = read_csv(file.name)
+    >>> table["city"].tolist(), table["size"].tolist()
+    (['Washington, DC', 'Rome'], [7.0, nan])
+    """
+    if delimiter is not None and len(delimiter) != 1:
+        raise ValueError(f"delimiter must be one character, got {delimiter!r}")
+    file = _CsvFile(path, _text(path, encoding, delimiter or ","), delimiter or ",")
+    header = file.header()
+    if delimiter is None and len(header) == 1:
+        other = next((each for each in ";\t|" if each in header[0]), None)
+        if other is not None:
+            reason = f"the one column is {_short(header[0])}; pass delimiter={other!r} (or ',')"
+            raise BadFile(path, reason, line=1)
+    wanted = _wanted(header, schema, types)
+    gone = {missing} if isinstance(missing, str) else set(missing)
+    fields = file.split(header)
+    if not file.text.endswith(("\n", "\r")):
+        _check_last(fields[-1])
+    columns = {field.name: _convert(field, gone, wanted.get(field.name)) for field in fields}
+    return _ordered(columns, schema)
+
+
+@dataclasses.dataclass(frozen=True)
+class _CsvFile:
+    path: str | os.PathLike[str]
+    text: str
+    delimiter: str
+
+    def header(self) -> list[str]:
+        try:
+            header = next(row for row in self._reader() if row)
+        except (StopIteration, csv.Error):
+            raise BadFile(self.path, "the file is empty: not even a header") from None
+        if not header[0].strip() and len(header) > 1:
+            header[0] = "index"
+        for i, name in enumerate(header):
+            if not name.strip():
+                raise BadFile(self.path, f"column {i} of the header has no name", line=1)
+            if name in header[:i]:
+                raise BadFile(self.path, "the header has this name twice", line=1, column=name)
+        return header
+
+    def split(self, header: list[str]) -> list["_Field"]:
+        import pyarrow
+        from pyarrow import csv as arrow_csv
+
+        data = self.text.lstrip("\r\n").encode()
+        names = [f"f{i}" for i in range(len(header))]
+        try:
+            table = arrow_csv.read_csv(
+                pyarrow.BufferReader(data),
+                arrow_csv.ReadOptions(
+                    use_threads=False,  # With threads, errors do not name the row.
+                    block_size=min(len(data) + 1, 2**31 - 1),
+                    autogenerate_column_names=True,
+                ),
+                arrow_csv.ParseOptions(
+                    delimiter=self.delimiter,
+                    newlines_in_values=True,
+                    ignore_empty_lines=len(header) > 1,
+                ),
+                arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pyarrow.string()), strings_can_be_null=False
+                ),
+            )
+        except pyarrow.ArrowInvalid as error:
+            raise self._unsplit(header, str(error)) from error
+        if data.count(b'"') % 2:
+            self._check_quotes()
+        return [
+            _Field(self, name, column.slice(1).combine_chunks().dictionary_encode())
+            for name, column in zip(header, table.columns, strict=True)
+        ]
+
+    def _unsplit(self, header: list[str], reason: str) -> BadFile:
+        found = re.search(r"Row #(\d+): Expected \d+ columns, got (\d+)", reason)
+        if found is None:
+            return BadFile(self.path, reason)
+        row, size = int(found[1]) - 2, int(found[2])
+        self._check_quotes()
+        hint = ": is there a delimiter in a text without quotes?"
+        if size < len(header):
+            last = row + 2 >= sum(1 for record in self._reader() if record)
+            hint = ": is the file cut short?" if last else ""
+        reason = f"{size} fields, should be {len(header)} as in the header{hint}"
+        return self.refuse(reason, row, header[min(size, len(header) - 1)])
+
+    def _check_quotes(self) -> None:
+        reader = csv.reader(
+            io.StringIO(self.text, newline=""), delimiter=self.delimiter, strict=True
+        )
+        rows = -1
+        try:
+            for record in reader:
+                rows += bool(record)
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                reason = "a quote is opened and never closed: is the file cut short?"
+                raise BadFile(self.path, reason, row=rows, line=reader.line_num) from None
+
+    def _reader(self) -> Any:
+        return csv.reader(io.StringIO(self.text, newline=""), delimiter=self.delimiter)
+
+    def refuse(self, reason: str, row: int, column: str) -> BadFile:
+        reader, line = self._reader(), None
+        with contextlib.suppress(csv.Error):  # A field of more than 131,072 characters.
+            lines = (reader.line_num for record in reader if record)
+            line = next(itertools.islice(lines, row + 1, None), None)
+        return BadFile(self.path, reason, row=row, line=line, column=column)
+
+
+class _Field:
+    """The texts of a column: its distinct texts, and which of them each row has."""
+
+    def __init__(self, file: _CsvFile, name: str, encoded: Any) -> None:
+        self.file, self.name = file, name
+        self.distinct: list[str] = encoded.dictionary.to_pylist()
+        self.codes = encoded.indices.to_numpy(zero_copy_only=False)
+
+    def counts(self) -> dict[str, int]:
+        sizes = np.bincount(self.codes, minlength=len(self.distinct)).tolist()
+        return dict(zip(self.distinct, sizes, strict=True))
+
+    def refuse(self, text: str, reason: str) -> BadFile:
+        row = int(np.argmax(self.codes == self.distinct.index(text)))
+        return self.file.refuse(f"{_short(text)} is {reason}", row, self.name)
+
+
+def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
+    data = Path(path).read_bytes()
+    if os.fspath(path).endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise BadFile(path, f"the compressed file is cut short or damaged ({error})") from error
+    if not data.strip():
+        raise BadFile(path, "the file is empty: not even a header")
+    if encoding.lower() in ("utf-8", "utf8") and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise BadFile(path, "the file is UTF-16 by its first bytes; pass encoding='utf-16'")
+    try:
+        text = data.decode(encoding).removeprefix("\ufeff")
+    except LookupError as error:
+        raise ValueError(f"encoding must be one that Python knows, got {encoding!r}") from error
+    except UnicodeDecodeError as error:
+        start = error.start + len(data) - len(error.object)  # Some codecs drop the mark first.
+        before = data[:start].decode("latin-1") + "?"
+        rows = list(csv.reader(io.StringIO(before, newline=""), delimiter=delimiter))
+        reason = f"byte 0x{data[start]:02x} is not {encoding}; pass the encoding of the file"
+        row, line = len(rows) - 2 if len(rows) > 1 else None, before.count("\n") + 1
+        column = rows[0][min(len(rows[-1]), len(rows[0])) - 1] if len(rows) > 1 else None
+        raise BadFile(path, reason, row=row, line=line, column=column) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise BadFile(path, "there are NUL characters: not text, or another encoding", line=line)
+    return text
+
+
+def _wanted(
+    header: Sequence[str], schema: Schema | None, types: Mapping[str, str] | None
+) -> dict[str, str]:
+    features = schema.features if schema is not None else {}
+    wanted = {n: "BOOL" if f.is_bool else f.type for n, f in features.items() if f.type is not None}
+    for name, type_ in (types or {}).items():
+        checks.choice("types", name, header)
+        wanted[name] = checks.choice("types", type_, ("INT", "FLOAT", "BOOL", "BYTES", "TIME"))
+    return wanted
+
+
+def _ordered(columns: dict[str, NDArray[Any]], schema: Schema | None) -> dict[str, NDArray[Any]]:
+    known = [name for name in (schema.features if schema is not None else ()) if name in columns]
+    return {name: columns[name] for name in dict.fromkeys([*known, *columns])}
+
+
+def _check_last(field: _Field) -> None:
+    """Refuses a last line without a line break that seems to be the cut of a longer one.
+
+    Its last field is, by the others of its column,
+
+    - shorter than any of twenty or more, or than the one length of three or more texts (dates, codes);
+    - a number of fewer decimals than any of ten or more (of three or more, if those have six), or one
+      that ends in its point where no other does;
+    - the beginning of a boolean among booleans, or of a text that comes up again and again, and is itself
+      found nowhere else.
+    """
+    if len(field.codes) < 2:
+        return
+    *before, code = field.codes.tolist()
+    last, known = field.distinct[code], {field.distinct[other] for other in set(before)}
+    number = len(before)
+    if last in known:
+        return
+    lengths, decimals = set(map(len, known)), min(map(_decimals, known))
+    is_number = _FLOAT.fullmatch(last) is not None
+    even = (
+        number >= 3
+        and len(lengths) == 1
+        and min(lengths) >= 6
+        and not any(map(_FLOAT.fullmatch, known))
+    )
+    shorter = (number >= 20 or even) and len(last) < min(lengths)
+    rounder = number >= (3 if decimals >= 6 else 10) and _decimals(last) < decimals
+    repeated = 2 * len(known) <= number or all(text in _BOOL for text in known)
+    begun = repeated and not is_number and any(other.startswith(last) for other in {*known, *_BOOL})
+    pointed = is_number and last.endswith(".") and not any(text.endswith(".") for text in known)
+    if shorter or rounder or begun or pointed:
+        reason = (
+            f"the last line has no line break and ends in {_short(last)}: is the file cut short?"
+        )
+        raise field.file.refuse(reason, number, field.name)
+
+
+def _decimals(text: str) -> int:
+    """Returns the number of digits after the point of a number, 0 for other texts."""
+    return len(text.partition(".")[2]) if _FLOAT.fullmatch(text) else 0
+
+
+def _convert(field: _Field, gone: set[str], wanted: str | None) -> NDArray[Any]:
+    """Returns the values; each distinct text is looked at once."""
+    wanted = wanted or _guess(field, gone)
+    parsed = [None if text in gone else _parse(field, text, wanted) for text in field.distinct]
+    return _array(parsed, wanted)[field.codes]
+
+
+def _parse(field: _Field, value: str, wanted: str) -> Any:
+    text = value.strip()
+    if wanted == "BYTES":
+        return value
+    if wanted == "INT":
+        if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text):
+            if text.lower() == "nan":
+                return None
+            raise field.refuse(value, "not an integer, as the column should hold")
+        return int(text)
+    if wanted == "FLOAT":
+        if not _FLOAT.fullmatch(text) and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text):
+            raise field.refuse(value, "not a number, as the column should hold")
+        if math.isinf(float(text)) and "inf" not in text.lower():
+            raise field.refuse(value, "too large for a floating-point number")
+        return float(text)
+    if wanted == "BOOL":
+        if text not in _BOOL and text not in ("0", "1"):
+            raise field.refuse(value, "neither true nor false, as the column should hold")
+        return _BOOL.get(text, text == "1")
+    if wanted == "TIME":
+        try:
+            time = datetime.datetime.fromisoformat(text)
+            # Subtracted by NumPy: the last hours of the year 9999 in the west are the year 10000 in UTC.
+            return np.datetime64(time.replace(tzinfo=None), "us") - np.timedelta64(
+                time.utcoffset() or 0, "us"
+            )
+        except ValueError:
+            raise field.refuse(value, "not a time in ISO 8601, as the column should hold") from None
+    raise field.refuse(value, f"a text, and {wanted} cannot be read from text")
+
+
+def _guess(field: _Field, gone: set[str]) -> str:
+    counts = {text: n for text, n in field.counts().items() if text not in gone}
+    if not counts:
+        return "FLOAT" if field.distinct else "BYTES"
+    if all(text in _BOOL for text in counts):
+        return "BOOL"
+    numbers = {text for text in counts if _FLOAT.fullmatch(text.strip())}
+    if len(numbers) == len(counts):
+        spelt = [text.strip() for text in numbers if text.strip().lower() != "nan"]
+        return "INT" if spelt and all(map(_INT.fullmatch, spelt)) else "FLOAT"
+    if not numbers or any(re.fullmatch(r"0[0-9]+", text) for text in counts):
+        return "BYTES"
+    share = sum(counts[text] for text in numbers), sum(counts.values())
+    if 2 * share[0] < share[1]:
+        return "BYTES"
+    reason = (
+        f"not a number, and {share[0]} of the column's {share[1]} values are; pass types="
+        f"{{{field.name!r}: 'BYTES'}} to read it as text, or missing= if it stands for no value"
+    )
+    raise field.refuse(next(text for text in counts if text not in numbers), reason)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+
+
+def _array(values: list[Any], type_: str | None) -> NDArray[Any]:
+    """Returns values, None where missing, in the closest dtype that has NaN, NaT or None for those."""
+    known = [value for value in values if value is not None]
+    gaps = len(known) < len(values)
+    fits = 2**53 if gaps else 2**63 - 1  # Floats, which NaN needs, cannot count beyond 2⁵³.
+    if type_ == "TIME":
+        return np.array([np.datetime64("NaT") if v is None else v for v in values], "M8[us]")
+    if type_ == "FLOAT" or (type_ == "INT" and gaps and all(abs(v) <= fits for v in known)):
+        return np.array([math.nan if v is None else v for v in values], np.float64)
+    if type_ == "INT" and not gaps and all(-fits - 1 <= v <= fits for v in known):
+        return np.array(values, np.int64)
+    if type_ == "BOOL" and not gaps:
+        return np.array(values, np.bool_)
+    longest = max(map(len, known), default=1) if type_ == "BYTES" else 0
+    if type_ == "BYTES" and not gaps and longest <= 256:  # Every row takes as much as the longest.
+        return np.array(values, f"U{max(longest, 1)}")
+    return np.fromiter(values, object, len(values))
+
+
+# --------------------------------------------------------------------------------------------- Parquet
+
+
+def read_parquet(
+    path: str | os.PathLike[str],
+    schema: Schema | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Returns the columns of a Parquet file.
+
+    Args:
+        path: path of the file.
+        schema: order of the columns, and types that are insisted on.
+        columns: names of the columns to read; None for all.
+
+    Returns:
+        Arrays [N] by column, as in `read_csv`, times in their own unit. Dictionaries become text.
+
+    Raises:
+        BadFile: a ValueError that names the file and, where it can, row and column: not a Parquet file or
+            one cut short, columns of lists or records, names that are there twice, a type that is not
+            the schema's.
+        OSError: if the file cannot be read.
+
+    >>> read_parquet(__file__)
+    Traceback (most recent call last):
+    ...
+    jaxml.validation.readers.BadFile: ...
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    data = Path(path).read_bytes()
+    if len(data) < 12 or data[:4] != b"PAR1":
+        raise BadFile(path, "not a Parquet file: it does not begin with PAR1")
+    if data[-4:] != b"PAR1":
+        raise BadFile(path, "the Parquet file is cut short: it does not end with PAR1")
+    try:
+        # Nanoseconds, the default for INT96, end in 2262.
+        file = pyarrow.parquet.ParquetFile(
+            pyarrow.BufferReader(data), coerce_int96_timestamp_unit="us"
+        )
+        names = file.schema_arrow.names
+        for name in columns or ():
+            if name not in names:
+                raise ValueError(f"columns must be among {names}, got {name!r}")
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise BadFile(path, "the file has this column twice", column=name)
+        table = file.read(columns=None if columns is None else list(columns))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise BadFile(path, f"the Parquet file is damaged ({error})") from error
+    found = {}
+    for name in table.column_names:
+        column = read_column(name, table.column(name))
+        kind = table.column(name).type
+        if column.type == "MIXED":
+            reason = f"columns must hold numbers, texts or times, got {kind}"
+            raise BadFile(path, reason, row=0, column=name)
+        if (
+            column.is_text
+            and "binary" not in str(kind)
+            and (row := first_not_utf8(column.values)) is not None
+        ):
+            raise BadFile(path, "a text is not UTF-8", row=row, column=name)
+        feature = schema.features.get(name) if schema is not None else None
+        if (
+            feature is not None
+            and feature.type
+            and column.type
+            and column.is_text != (feature.type == "BYTES")
+        ):
+            raise _other_type(path, column, feature.type, str(kind))
+        found[name] = column.values
+        if column.is_text or column.type is None or (column.type == "INT" and column.missing.any()):
+            pairs = zip(column.values.tolist(), column.missing.tolist(), strict=True)
+            values = [None if missing else value for value, missing in pairs]
+            found[name] = _array(values, "BOOL" if column.is_bool else column.type)
+    return _ordered(found, schema)
+
+
+def _other_type(path: str | os.PathLike[str], column: Column, wanted: str, kind: str) -> BadFile:
+    """Names the first text that does not spell a number, or the first value."""
+    rows = np.flatnonzero(column.present).tolist()
+    odd = (row for row in rows if column.is_text and not _FLOAT.fullmatch(column.values[row]))
+    row = next(odd, rows[0])
+    value = column.values[row : row + 1].tolist()[0]
+    reason = f"{wanted} is wanted, got {kind} such as {_short(value)}"
+    return BadFile(path, reason, row=row, column=column.name)

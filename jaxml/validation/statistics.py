@@ -1,0 +1,533 @@
+"""Statistics of a reference table, and tests of whether another table comes from the same population.
+
+A schema knows which values are allowed. Most damage leaves every value allowed: columns swapped or
+shuffled, a unit changed within the range, labels flipped, rows delivered twice. It shows in how often
+values occur and in how columns go together; that is what is kept of a reference here, and compared.
+
+Each comparison is a test whose null hypothesis is that reference and table are two random parts of one
+population, and all of them together raise a false alarm with a probability of at most `significance`
+(Bonferroni). Two seasons are not random parts of one population: give `generate_statistics` the `spans` of
+the reference, and what differs from span to span is tolerated.
+
+References:
+    Rabanser, Günnemann, Lipton. "Failing Loudly" (NeurIPS 2019): univariate tests with Bonferroni.
+    Efron, Thisted. "Estimating the Number of Unseen Species" (Biometrika 1976): unseen values.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxml import checks, files, hashing
+from jaxml.validation import two_samples
+from jaxml.validation.anomalies import Anomaly, anomaly
+from jaxml.validation.columns import Column, Table, num_rows, read_column, read_columns
+from jaxml.validation.leaks import row_hashes
+from jaxml.validation.levels import quantile_levels
+
+__all__ = ["ColumnStatistics", "Statistics", "find_changes", "generate_statistics"]
+
+# Levels of a number by itself and in a pair; levels of a text in a pair.
+_FINE, _COARSE, _TEXTS = 32, 12, 64
+_MOST_NUMBERS = 100  # Distinct numbers that are counted one by one.
+_SKETCH = 16_384  # Row hashes kept.
+_PART = "\0"  # Between a time's name and a part of it, as in "scheduled\0hour of day".
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ColumnStatistics:
+    """What is kept of one column.
+
+    Attributes:
+        type: as in `Column`.
+        num_present: number of rows with a value.
+        counts: number of rows by value, of a text or a number of few values; None otherwise.
+        fine: where the levels of a number of many values begin, by itself; empty for others.
+        coarse: where its levels in a pair begin.
+        levels: [L] number of rows in each of these levels.
+        span_missing: twice the largest distance of a span's missing rate from the others'; 0 without spans.
+        span_unseen: twice the largest share of values that are new in a later span; 0 without spans.
+    """
+
+    type: str | None
+    num_present: int
+    counts: dict[Any, int] | None
+    fine: NDArray[Any]
+    coarse: NDArray[Any]
+    levels: NDArray[np.int64]
+    span_missing: float = 0.0
+    span_unseen: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statistics:
+    """What is kept of a reference table.
+
+    Attributes:
+        num_rows: number of its rows.
+        columns: statistics by column.
+        pairs: int64 [L, M] number of rows in each pair of coarse levels, by pair of columns.
+        copies: int64 [2, C] numbers of copies of a row that occur, and how many distinct rows have them.
+        sketch: uint64, the smallest of the row hashes, sorted.
+        drift: by column and by pair, how far the spans of the reference are apart: twice the excess of χ²
+            over its degrees of freedom, per row. Empty without spans.
+    """
+
+    num_rows: int
+    columns: dict[str, ColumnStatistics]
+    pairs: dict[tuple[str, str], NDArray[np.int64]]
+    copies: NDArray[np.int64]
+    sketch: NDArray[np.uint64]
+    drift: dict[tuple[str, ...], float]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the statistics as JSON, to lie beside the schema's file; its directory is made."""
+        content = {
+            **vars(self),
+            "columns": {
+                name: {
+                    **vars(kept),
+                    "counts": None if kept.counts is None else list(kept.counts.items()),
+                    "dtype": kept.fine.dtype.name,
+                }
+                for name, kept in self.columns.items()
+            },
+            "pairs": [[*pair, counts] for pair, counts in self.pairs.items()],
+            "drift": list(self.drift.items()),
+        }
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(path, json.dumps(content, default=np.ndarray.tolist))
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Statistics":
+        """Returns what `save` wrote. Raises ValueError naming the file if it holds something else."""
+        try:
+            content = json.loads(Path(path).read_text("utf-8"))
+            columns = {}
+            for name, kept in content["columns"].items():
+                dtype = kept.pop("dtype")
+                for field in ("fine", "coarse"):
+                    kept[field] = np.array(kept[field], dtype)
+                kept["levels"] = np.array(kept["levels"], np.int64)
+                counts = kept.pop("counts")
+                columns[name] = ColumnStatistics(
+                    counts=None if counts is None else dict(counts), **kept
+                )
+            content["columns"] = columns
+            content["pairs"] = {(a, b): np.array(c, np.int64) for a, b, c in content["pairs"]}
+            content["copies"] = np.array(content["copies"], np.int64).reshape(2, -1)
+            content["sketch"] = np.array(content["sketch"], np.uint64)
+            content["drift"] = {tuple(names): excess for names, excess in content["drift"]}
+            return Statistics(**content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{os.fspath(path)} holds no statistics: {error!r}") from error
+
+
+def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> Statistics:
+    """Returns counts of a reference table: of each column in some 32 levels, of each pair in 12 × 12 or so.
+
+    Args:
+        columns: the table: a mapping of names to columns, a DataFrame or a pyarrow Table; believed to be
+            good.
+        spans: [N] span of time (month, week) of each row. A table may then differ by twice as much as the
+            spans do from each other, and have twice as many new values as a later span has.
+
+    Raises:
+        ValueError: for columns that do not make a table, for mixed types in a column, and for fewer than
+            two spans.
+
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.normal(size=4000)
+    >>> table = {"a": a, "b": a + rng.normal(size=4000)}
+    >>> reference = generate_statistics({k: v[:3000] for k, v in table.items()})
+    >>> find_changes({k: v[3000:] for k, v in table.items()}, reference)
+    []
+    >>> shuffled = {"a": table["a"][3000:], "b": rng.permutation(table["b"][3000:])}
+    >>> [(x.kind, sorted([x.column, *x.examples])) for x in find_changes(shuffled, reference)]
+    [('ASSOCIATION_CHANGED', ['a', 'b'])]
+    """
+    given = read_columns(columns)
+    for column in given.values():
+        if column.type == "MIXED":
+            raise ValueError(column.mixture())
+    read = _with_parts(given)
+    kept = {name: _column_statistics(column) for name, column in read.items()}
+    codes = {name: _coarse_codes(column, kept[name]) for name, column in read.items()}
+    pairs = {(a, b): _joint(codes[a], codes[b]) for a, b in itertools.combinations(read, 2)}
+    drift: dict[tuple[str, ...], float] = {}
+    if spans is not None:
+        drift, kept = _between_spans(read, kept, codes, read_column("spans", spans))
+    hashes, copies = np.unique(row_hashes(given), return_counts=True)
+    multiplicity = np.array(np.unique(copies, return_counts=True))
+    return Statistics(num_rows(read), kept, pairs, multiplicity, hashes[:_SKETCH], drift)
+
+
+def _with_parts(read: Mapping[str, Column]) -> dict[str, Column]:
+    """Returns the columns, and of each time its hour of the day and its weekday."""
+    found = dict(read)
+    for name, column in read.items():
+        if column.type == "TIME":
+            seconds = column.values.astype("M8[s]").astype(np.int64)
+            # The first of January 1970 was a Thursday.
+            weekdays = (seconds // 86400 + 3) % 7
+            for part, values in (("hour of day", seconds // 3600 % 24), ("weekday", weekdays)):
+                own = f"{name}{_PART}{part}"
+                found[own] = Column(own, "INT", values, column.missing)
+    return found
+
+
+def _title(name: str) -> str:
+    column, _, part = name.partition(_PART)
+    return f"{part} of {column}" if part else column
+
+
+def _numbers(column: Column) -> NDArray[Any]:
+    """Returns values that can be sorted, integers exactly if they fit into 64 bits."""
+    return column.numbers() if column.values.dtype == object else column.exact()
+
+
+def _value_codes(column: Column) -> tuple[NDArray[np.int64], list[Any], NDArray[np.int64]]:
+    """Returns the place of each row's value (−1 where missing), the distinct values, and their counts."""
+    if column.values.dtype.kind in "mMb" or (column.values.dtype == object and not column.is_text):
+        column = dataclasses.replace(column, values=_numbers(column))
+    codes, distinct = column.codes()
+    return codes, distinct, np.bincount(codes[codes >= 0], minlength=len(distinct))
+
+
+def _column_statistics(column: Column) -> ColumnStatistics:
+    _, distinct, sizes = _value_codes(column)
+    known = column.is_text or len(distinct) <= _MOST_NUMBERS
+    counts = dict(zip(distinct, sizes.tolist(), strict=True)) if known else None
+    fine = coarse = np.zeros(0)
+    if not column.is_text and distinct:
+        values = np.array(distinct, _numbers(column).dtype)
+        fine, coarse = (_begins(values, sizes, most) for most in (0 if known else _FINE, _COARSE))
+    place = np.searchsorted(fine, values, "right") if counts is None else np.zeros(len(sizes), int)
+    levels = np.bincount(place, sizes, len(fine) + 1).astype(np.int64)
+    return ColumnStatistics(column.type, column.num_present, counts, fine, coarse, levels)
+
+
+def _begins(values: NDArray[Any], counts: NDArray[np.int64], most: int) -> NDArray[Any]:
+    """Returns the values with which levels begin, of `most` levels."""
+    if not most:
+        return values[:0]
+    level = quantile_levels(counts, most)
+    return values[np.flatnonzero(np.append(True, level[1:] != level[:-1]))]
+
+
+def _coarse_codes(column: Column, kept: ColumnStatistics) -> tuple[NDArray[np.int64], int]:
+    """Returns the level of each row in a pair, the same for every table, and the number of levels.
+
+    The last level is "missing". Levels do not depend on how often values occur in the reference: texts
+    have a level each if they are few, otherwise they are hashed to levels.
+    """
+    if kept.type != "BYTES":
+        size = len(kept.coarse) + 2
+        codes = np.searchsorted(kept.coarse, _numbers(column), "right") if len(kept.coarse) else 0
+        return np.where(column.missing, size - 1, codes), size
+    codes, distinct = column.codes()
+    if kept.counts is not None and len(kept.counts) < _TEXTS:
+        place = {value: i for i, value in enumerate(sorted(kept.counts))}
+        table = np.array([place.get(value, _TEXTS - 1) for value in distinct] + [_TEXTS])
+    else:
+        table = np.append(hashing.buckets(hashing.hash_texts(distinct), _TEXTS), _TEXTS)
+    return table[codes], _TEXTS + 1  # Missing is −1, the last of the table.
+
+
+def _joint(a: tuple[NDArray[np.int64], int], b: tuple[NDArray[np.int64], int]) -> NDArray[np.int64]:
+    return np.bincount(a[0] * b[1] + b[0], minlength=a[1] * b[1]).reshape(a[1], b[1])
+
+
+def _between_spans(
+    read: Mapping[str, Column],
+    kept: Mapping[str, ColumnStatistics],
+    codes: Mapping[str, tuple[NDArray[np.int64], int]],
+    spans: Column,
+) -> tuple[dict[tuple[str, ...], float], dict[str, ColumnStatistics]]:
+    """Returns twice the largest excess of χ² of a span against the others, and of other differences."""
+    num_rows({**read, "spans": spans})
+    which, distinct = spans.codes()
+    if len(distinct) < 2:
+        raise ValueError(f"spans must hold at least two spans, got {len(distinct)}")
+    rank = np.argsort(
+        np.argsort(np.array(distinct))
+    )  # In order of time, whatever that of the rows.
+    which = np.where(which < 0, -1, rank[which])
+
+    def by_span(cells: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        there = (which >= 0) & (cells >= 0)
+        flat = which[there] * size + cells[there]
+        return np.bincount(flat, minlength=len(distinct) * size).reshape(-1, size)
+
+    def excess(counts: NDArray[np.int64]) -> float:
+        total = counts.sum(0)
+        return 2 * max(two_samples.chi_square(total - each, each)[1] for each in counts)
+
+    drift: dict[tuple[str, ...], float] = {}
+    changed = {}
+    for name, column in read.items():
+        cells, values, _ = _value_codes(column)
+        drift[(name,)] = excess(by_span(*_fine_cells(column, kept[name], cells, values)))
+        counts = by_span(cells, len(values))
+        gaps = by_span(np.where(column.missing, 0, -1), 1)[:, 0]
+        sizes = counts.sum(1) + gaps
+        others = (gaps.sum() - gaps) / np.maximum(sizes.sum() - sizes, 1)
+        apart = np.abs(gaps / np.maximum(sizes, 1) - others).max()
+        # Values that no earlier span has, in the later half of the spans.
+        is_new = np.cumsum(counts, 0) == counts
+        new = (counts * is_new).sum(1) / np.maximum(counts.sum(1), 1)
+        newest = new[(len(distinct) + 1) // 2 :].max(initial=0.0)
+        changed[name] = dataclasses.replace(
+            kept[name], span_missing=2 * float(apart), span_unseen=2 * float(newest)
+        )
+    for a, b in itertools.combinations(read, 2):
+        (first, height), (second, width) = codes[a], codes[b]
+        drift[(a, b)] = excess(by_span(first * width + second, height * width))
+    return drift, changed
+
+
+def _fine_cells(
+    column: Column, kept: ColumnStatistics, codes: NDArray[np.int64], values: list[Any]
+) -> tuple[NDArray[np.int64], int]:
+    """Returns the cell of each row by itself (−1 where missing), and the number of cells."""
+    if kept.counts is None:
+        cells = np.searchsorted(kept.fine, _numbers(column), "right")
+        return np.where(column.missing, -1, cells), len(kept.fine) + 1
+    return np.append(_ranks(values, column), -1)[codes], len(values)
+
+
+def _ranks(values: list[Any], column: Column) -> NDArray[np.int64]:
+    """Returns the place of each value in an order that does not depend on the rows: the cells' order
+    decides which of them are pooled."""
+    keys = hashing.hash_texts(values) if column.is_text else np.array(values)
+    return np.argsort(np.argsort(keys, kind="stable"), kind="stable")
+
+
+def find_changes(
+    columns: Table, statistics: Statistics, *, significance: float = 0.01
+) -> list[Anomaly]:
+    """Returns what of a table is not as in the reference.
+
+    | kind | test |
+    |---|---|
+    | MISSING_RATE_CHANGED | two proportions |
+    | UNSEEN_VALUES | of the values that occur once in both together, how many are the table's (binomial); \
+the most frequent new value, (M / (N + M))ᵏ |
+    | DISTRIBUTION_CHANGED | χ² of two samples, by value of a text, in some 32 levels of a number |
+    | ASSOCIATION_CHANGED | χ² of two samples in the levels of a pair, of columns without a finding |
+    | DUPLICATE_ROWS | Poisson, with the rarefaction of the reference's own repeated rows |
+    | SHARED_ROWS | Poisson, by a sketch of the reference's rows |
+
+    Columns that only one side has, or that have another type, are left to the schema.
+
+    Args:
+        columns: the table in question; its rows should not be the reference's.
+        statistics: statistics of the reference.
+        significance: probability of a false alarm on a table from where the reference is, in (0, 1].
+
+    Returns:
+        Anomalies by column, then pairs (a column that no longer goes with others is reported once, with
+        them as `examples`), then rows. Empty for a table without rows.
+
+    Raises:
+        ValueError: for columns that do not make a table.
+    """
+    checks.number("significance", significance, at_most=1, above=0)
+    given = read_columns(columns)
+    read = _with_parts(given)
+    rows = num_rows(read)
+    common = [
+        n for n, kept in statistics.columns.items() if n in read and _same_type(read[n], kept)
+    ]
+    if not rows or not statistics.num_rows or not common:
+        return []
+    num_tests = 4 * len(common) + len(common) * (len(common) - 1) + 2
+    threshold = math.log(significance / num_tests)
+    found: list[Anomaly] = []
+    quiet = []
+    for name in common:
+        own = _column_changes(read[name], statistics, threshold)
+        found += own
+        quiet += [] if own else [name]
+    found += _pair_changes(read, statistics, quiet, threshold)
+    if set(read) == set(statistics.columns) and len(common) == len(read):
+        found += _row_changes(row_hashes(given), statistics, threshold)
+    return found
+
+
+def _same_type(column: Column, kept: ColumnStatistics) -> bool:
+    # A column without any value has no type.
+    return column.type in (kept.type, None) or {column.type, kept.type} <= {"INT", "FLOAT"}
+
+
+def _column_changes(column: Column, statistics: Statistics, threshold: float) -> list[Anomaly]:
+    kept = statistics.columns[column.name]
+    rows, reference = len(column.values), statistics.num_rows
+    if _PART not in column.name:
+        gaps, before = rows - column.num_present, reference - kept.num_present
+        log_p = two_samples.log_p_proportions(gaps, rows, before, reference, kept.span_missing)
+        if log_p < threshold:
+            message = (
+                f"{gaps / rows:.2%} of the rows have no value, {before / reference:.2%} in the reference "
+                f"({_p(log_p)})"
+            )
+            more = gaps / rows - before / reference
+            where = np.flatnonzero(column.missing) if more > 0 else ()
+            return [
+                anomaly("MISSING_RATE_CHANGED", column.name, message, rows=where, share=abs(more)),
+                *_value_changes(column, statistics, threshold),
+            ]
+    return _value_changes(column, statistics, threshold)
+
+
+def _value_changes(column: Column, statistics: Statistics, threshold: float) -> list[Anomaly]:
+    kept = statistics.columns[column.name]
+    if not column.num_present or not kept.num_present:
+        return []
+    codes, values, sizes = _value_codes(column)
+    found = _unseen(column, kept, threshold, codes, values, sizes)
+    reference = kept.levels
+    if kept.counts is not None:
+        there = set(values)
+        values = [*values, *(value for value in kept.counts if value not in there)]
+        reference = np.zeros(len(values), np.int64)
+        reference[_ranks(values, column)] = [kept.counts.get(value, 0) for value in values]
+    cells, size = _fine_cells(column, kept, codes, values)
+    table = np.bincount(cells[cells >= 0], minlength=size)
+    drift = statistics.drift.get((column.name,), 0.0)
+    log_p, _, parts = two_samples.chi_square(reference, table, drift)
+    if found or log_p >= threshold:
+        return found
+    was, now = reference / kept.num_present, table / column.num_present
+    worst = int(np.argmax(parts))
+    apart = float(np.abs(was - now).sum() / 2)
+    examples = list(dict.fromkeys(column.values[cells == worst][:1000].tolist()))[:3]
+    around = f"around {examples[0]!r} are" if examples else "of one level are"
+    message = (
+        f"{apart:.2%} of the {_title(column.name)} lies elsewhere than in the reference ({_p(log_p)}); "
+        f"{around} {now[worst]:.2%} instead of {was[worst]:.2%}"
+    )
+    more = np.append((now > was) & (parts > parts.sum() / len(parts)), False)
+    where = np.flatnonzero(more[cells])  # Missing is −1, the last.
+    own = column.name.partition(_PART)[0]
+    return [
+        anomaly("DISTRIBUTION_CHANGED", own, message, examples=examples, rows=where, share=apart)
+    ]
+
+
+def _p(log_p: float) -> str:
+    return f"p = 1e{log_p / math.log(10):.0f}"
+
+
+def _unseen(
+    column: Column,
+    kept: ColumnStatistics,
+    threshold: float,
+    codes: NDArray[np.int64],
+    values: list[Any],
+    sizes: NDArray[np.int64],
+) -> list[Anomaly]:
+    """Values that the reference does not have, if there are more than its rare ones lead to expect."""
+    if kept.counts is None or kept.type in ("TIME", "DURATION") or _PART in column.name:
+        return []  # Time goes on, and numbers of many values are left to the levels.
+    known = column.num_present
+    new = np.array([value not in kept.counts for value in values])
+    if sizes[new].sum() <= kept.span_unseen * known:
+        return []
+    share = known / (known + kept.num_present)
+    once_here = int((sizes[new] == 1).sum())
+    seen = set(values)
+    once_there = sum(n == 1 and value not in seen for value, n in kept.counts.items())
+    log_p = two_samples.log_p_binomial(once_here, once_here + once_there, share)
+    most = int(sizes[new].max())
+    if most > 1:
+        # Any value that is not more frequent might have been the one that only the table has.
+        rivals = int((sizes[new] >= 2).sum()) + 1 + sum(n <= most for n in kept.counts.values())
+        log_p = min(log_p, most * math.log(share) + math.log(rivals))
+    if log_p >= threshold:
+        return []
+    ranked = [values[i] for i in np.argsort(-np.where(new, sizes, 0), kind="stable")[: new.sum()]]
+    rows = np.flatnonzero(np.append(new, False)[codes])
+    message = f"{new.sum()} values in {len(rows)} rows are not in the reference ({_p(log_p)})"
+    share = len(rows) / known
+    return [
+        anomaly("UNSEEN_VALUES", column.name, message, examples=ranked[:5], rows=rows, share=share)
+    ]
+
+
+def _pair_changes(
+    read: Mapping[str, Column], statistics: Statistics, names: list[str], threshold: float
+) -> list[Anomaly]:
+    codes = {name: _coarse_codes(read[name], statistics.columns[name]) for name in names}
+    log_p: dict[tuple[str, str], float] = {}
+    for pair in itertools.combinations(names, 2):
+        reference, table = (
+            statistics.pairs[pair].ravel(),
+            _joint(codes[pair[0]], codes[pair[1]]).ravel(),
+        )
+        value = two_samples.chi_square(reference, table, statistics.drift.get(pair, 0.0))[0]
+        if not statistics.drift:  # New combinations come with time.
+            value = min(value, two_samples.log_p_new_cells(reference, table))
+        if value < threshold:
+            log_p[pair] = value
+    found = []
+    while log_p:
+        # The column in most of the pairs explains them; a tie goes to the stronger evidence.
+        number = Counter(name for pair in log_p for name in pair)
+        evidence: Counter[str] = Counter()
+        for pair, value in log_p.items():
+            evidence.update(dict.fromkeys(pair, min(-value, 1e6)))
+        worst = max(number, key=lambda name: (number[name], evidence[name]))
+        own = sorted((value, pair) for pair, value in log_p.items() if worst in pair)
+        partners = [_title(pair[0] if pair[1] == worst else pair[1]) for _, pair in own]
+        message = (
+            f"{_title(worst)} no longer goes with {', '.join(partners[:4])}"
+            f"{', …' * (len(partners) > 4)} as in the reference ({_p(own[0][0])})"
+        )
+        column = worst.partition(_PART)[0]
+        found.append(anomaly("ASSOCIATION_CHANGED", column, message, examples=partners))
+        log_p = {pair: value for pair, value in log_p.items() if worst not in pair}
+    return found
+
+
+def _row_changes(
+    hashes: NDArray[np.uint64], statistics: Statistics, threshold: float
+) -> list[Anomaly]:
+    rows, reference = len(hashes), statistics.num_rows
+    found = []
+    again = np.ones(rows, bool)
+    again[np.unique(hashes, return_index=True)[1]] = False
+    copies, multiplicity = statistics.copies
+    # Three more pairs of equal rows than were seen may well exist.
+    expected = (
+        two_samples.expected_repeats(copies, multiplicity, rows) + 3 * (rows / reference) ** 2
+    )
+    log_p = two_samples.log_p_poisson(int(again.sum()), expected)
+    if log_p < threshold:
+        message = f"{again.sum()} rows repeat an earlier one, at most {expected:.1f} are expected"
+        where, share = np.flatnonzero(again), again.mean()
+        found.append(anomaly("DUPLICATE_ROWS", None, message, rows=where, share=share))
+    sampled = hashes <= statistics.sketch[-1]
+    shared = sampled & np.isin(hashes, statistics.sketch)
+    # A new row is one of the reference's with the share of those that are not unique (Good and Turing).
+    kept = len(statistics.sketch) / multiplicity.sum()
+    unique = multiplicity[copies == 1].sum()
+    expected = (reference - unique + 6) / reference * rows * kept
+    log_p = two_samples.log_p_poisson(len(np.unique(hashes[shared])), expected)
+    if log_p < threshold:
+        share = shared.sum() / sampled.sum()
+        message = (
+            f"about {share:.1%} of the rows are the reference's own ({shared.sum()} of a sample)"
+        )
+        where = np.flatnonzero(shared)
+        found.append(anomaly("SHARED_ROWS", None, message, rows=where, share=share))
+    return found
