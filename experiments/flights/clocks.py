@@ -1,13 +1,12 @@
-"""Features as they can be known at a clock: the evening before, or minutes before a flight is due to leave.
+"""Features of a flight as they are known at a clock: the evening before, or minutes before departure.
 
-Every figure of a flight is a sum over events whose time is at or before that flight's clock. An event's
-time is when it can be known: a departure and its delay when the aircraft has left, an arrival, its delay
-and its taxiing when it is at the gate. A cancellation has no time in the table, so that it is not an event:
-a cancelled flight is one on the schedule that has not left yet. The schedule is known throughout: which
-flight leaves when, where to and, at the late clock, with which aircraft (as the table has it in the end:
-the aircraft that flew it; when it was assigned is not in the table).
+Every feature is a sum over events at or before the flight's clock. The time of an event is when it can be
+known: a departure and its delay when the aircraft has left, an arrival, its delay and its taxiing when it
+is at the gate. The table gives no time for a cancellation, so a cancelled flight is one that has not left
+yet. The schedule is known throughout, at the late clock with the aircraft that flew in the end (the table
+does not record when it was assigned).
 
-Sums of minutes are sums of integers, so that they come out to the bit whatever happens later.
+Sums of minutes are sums of integers, so later events cannot change them by rounding.
 """
 
 from collections.abc import Mapping
@@ -21,18 +20,18 @@ from experiments.flights.table import MEASURES, ORIGINS, Flights, Weather
 __all__ = ["LEAD", "early", "late"]
 
 LEAD = 30
-"""Minutes before the scheduled departure that the late clock stands at."""
+"""The late clock, in minutes before the scheduled departure."""
 
 _DAY = 1440
-# A delay counts up to three hours: one more hour says no more about the next flight.
+# Delays are cut at three hours: a longer one does not predict more for the next flight.
 _EARLIEST, _LATEST = -30, 180
-_SPAN = 2**21  # more minutes than a year has, so that group and time make one sortable number
+_SPAN = 2**21  # more minutes than a year has: group and time make one sortable number
 
 Columns = dict[str, NDArray[Any]]
 
 
 def codes(*columns: NDArray[Any]) -> tuple[NDArray[np.int64], int]:
-    """Ids of combinations, [N] in [0, n), and n."""
+    """Returns ids of combinations, [N] in [0, n), and n."""
     ids, n = np.zeros(len(columns[0]), np.int64), 1
     for column in columns:
         values, own = np.unique(column, return_inverse=True)
@@ -46,7 +45,7 @@ class Running:
 
     Args:
         groups: [E] ids.
-        times: [E] minutes at which the events can be known.
+        times: [E] minutes at which the events are known.
         values: by name [E] integers.
     """
 
@@ -62,33 +61,30 @@ class Running:
         }
 
     def until(self, groups: NDArray[np.int64], clock: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[Q] how many events, in the order of groups and times, are at or before the clock."""
+        """Returns [Q], the number of events up to the clock in the order of groups and times."""
         return np.searchsorted(self._key, groups * _SPAN + clock + _DAY * 2, side="right")
 
     def window(
         self, groups: NDArray[np.int64], clock: NDArray[np.int64], minutes: int
     ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
-        """Number of events in (clock − minutes, clock], and sums of their values."""
+        """Returns the number of events in (clock − minutes, clock], and sums of their values."""
         start, end = self.until(groups, clock - minutes), self.until(groups, clock)
         return end - start, {name: each[end] - each[start] for name, each in self._sums.items()}
 
 
 def clipped(delay: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Delays that a sum can take: bounded integers, 0 where there is none."""
+    """Returns delays as bounded integers, 0 where there is none."""
     return np.clip(np.nan_to_num(delay), _EARLIEST, _LATEST).astype(np.int64)
 
 
 def ratio(total: NDArray, number: NDArray, prior: Any = np.nan, weight: float = 0.0) -> NDArray:
-    """Means, drawn to a prior as if it had been seen `weight` times; NaN of nothing."""
+    """Returns means, shrunk to a prior that counts `weight` times; NaN of nothing."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return (total + (weight * prior if weight else 0.0)) / (number + weight)
 
 
-# What both clocks know: the schedule.
-
-
 def schedule(flights: Flights) -> Columns:
-    """What the schedule says about each flight, and how busy it is around it."""
+    """Returns the schedule of each flight, and the traffic planned around it; known at both clocks."""
     origin, _ = codes(flights.origin)
     carrier, _ = codes(flights.origin, flights.carrier)
     dest, _ = codes(flights.dest)
@@ -118,7 +114,7 @@ def schedule(flights: Flights) -> Columns:
 
 
 def _days_to_a_holiday(day: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Days after (or, below 0, before) the nearest of the year's busy holidays, within ± 6; 7 for none."""
+    """Returns days after (below 0: before) the nearest busy holiday, within ± 6; 7 for none."""
     # New Year, Easter, Memorial Day, Independence Day, Labor Day, Thanksgiving, Christmas, New Year.
     holidays = np.array([0, 89, 146, 184, 244, 331, 358, 365])
     distance = day[:, None] - holidays
@@ -126,14 +122,8 @@ def _days_to_a_holiday(day: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(np.abs(nearest) <= 6, nearest, 7)
 
 
-# History up to the evening before.
-
-
 class History:
-    """Outcomes of groups of flights up to each evening, forgotten exponentially from day to day.
-
-    An arrival belongs to the first evening (18:00 in New York) that it comes before.
-    """
+    """Means of past flights up to each evening (18:00 in New York), with exponentially falling weights."""
 
     def __init__(self, flights: Flights) -> None:
         evenings = np.full(flights.day.max() + 2, np.iinfo(np.int64).max)
@@ -161,16 +151,16 @@ class History:
         prior: Mapping[str, NDArray] | None = None,
         weight: float = 0.0,
     ) -> dict[str, NDArray]:
-        """Of each flight's group up to the evening before it, the number of flights and means.
+        """Returns number and means of the flights of each flight's group up to the evening before it.
 
         Args:
             group: [N] of all flights.
             num_groups: of ids.
             day: [N] of all flights.
             memory: days after which an outcome counts 1/e.
-            names: what to average.
-            prior: [N] each, what to draw means to.
-            weight: how strongly.
+            names: the values to average.
+            prior: [N] each, to which means are shrunk.
+            weight: number of flights that the prior counts.
         """
         num_days, keep = len(self._evenings), np.exp(-1.0 / memory)
         cell = self._day * num_groups + group[self._known]
@@ -192,7 +182,7 @@ class History:
 
 
 def history(flights: Flights, *, aircraft: bool) -> Columns:
-    """Delays up to the evening before, by airport, carrier, destination, hour, route and flight number."""
+    """Returns delays up to the evening before, by airport, carrier, destination, hour, route and number."""
     known = History(flights)
     day = flights.day
     columns: Columns = {}
@@ -230,13 +220,10 @@ def history(flights: Flights, *, aircraft: bool) -> Columns:
     return columns
 
 
-# Weather.
-
-
 def _filled(weather: Weather) -> dict[str, NDArray[np.float64]]:
-    """Measures [3, hours], where nothing was observed the last observation of up to six hours ago."""
+    """Returns measures [3, hours]; gaps hold the last observation of up to six hours ago."""
     values = {name: weather.values[..., i].copy() for i, name in enumerate(MEASURES)}
-    # Pressure is left out where it changes fast, a gust where there is none.
+    # A gust is left out where there is none.
     values["wind_gust"] = np.fmax(values["wind_gust"], values["wind_speed"])
     for each in values.values():
         for _ in range(6):
@@ -245,7 +232,7 @@ def _filled(weather: Weather) -> dict[str, NDArray[np.float64]]:
 
 
 def _over(values: NDArray, hours: range, function: Any) -> NDArray:
-    """A function over hours around each hour, NaN left out; [3, hours]."""
+    """Returns a function of the hours around each hour, without NaN; [3, hours]."""
     parts = []
     for shift in hours:
         moved = np.full_like(values, np.nan)
@@ -261,13 +248,13 @@ def _over(values: NDArray, hours: range, function: Any) -> NDArray:
 
 
 def sky(flights: Flights, weather: Weather, hour: NDArray[np.int64], *, forecast: bool) -> Columns:
-    """The weather at the airport around an hour: as it was, and how it changed up to then.
+    """Returns the weather at the airport at an hour of the year [N], and its change up to then.
 
     Args:
         flights: for their airports.
         weather: observations.
         hour: [N] of the year.
-        forecast: whether the hours after it, too, are told.
+        forecast: adds the hours after it.
     """
     seen = _filled(weather)
     at = np.searchsorted(ORIGINS, flights.origin), np.clip(hour, 0, weather.values.shape[1] - 1)
@@ -320,11 +307,8 @@ def sky(flights: Flights, weather: Weather, hour: NDArray[np.int64], *, forecast
     return columns
 
 
-# The hours before the late clock.
-
-
 def running(flights: Flights, clock: NDArray[np.int64]) -> Columns:
-    """Delays that run at a clock: at the airport, of the carrier, to the destination; who has not left."""
+    """Returns the delays of the last hours at a clock, and the flights that are overdue, by group."""
     columns: Columns = {}
     left, landed = ~np.isnan(flights.dep_delay), flights.arrived < 2**39
     dep, arr = clipped(flights.dep_delay), clipped(flights.arr_delay)
@@ -370,7 +354,7 @@ def running(flights: Flights, clock: NDArray[np.int64]) -> Columns:
             columns[f"taxi, {name}, {window} min"] = ratio(sums["taxi"], number, 23.0, 1.0)
 
     def outstanding(name: str, group: NDArray, limit: int) -> None:
-        """On the schedule before the clock, and not left: from then until it leaves, or is given up."""
+        """Flights due before the clock that have not left, for at most `limit` minutes."""
         due, gone = flights.scheduled, np.minimum(flights.departed, flights.scheduled + limit)
         rows = gone > due
         value = {"due": due[rows]}
@@ -407,10 +391,10 @@ def running(flights: Flights, clock: NDArray[np.int64]) -> Columns:
 
 
 def incoming(flights: Flights, clock: NDArray[np.int64]) -> Columns:
-    """What is known of the aircraft: when it last left New York, whether it has landed, when it may return.
+    """Returns the aircraft's last departure from New York, whether it has landed, and its expected return.
 
-    The way back to New York is not in the table; it is taken to last as long as the schedule allows for the
-    way there, and the turn on the ground 40 minutes.
+    The way back is not in the table; it is assumed to last as long as the schedule allows for the way
+    there, with 40 minutes on the ground.
     """
     n = len(flights)
     tail, _ = codes(flights.tailnum)
@@ -422,7 +406,7 @@ def incoming(flights: Flights, clock: NDArray[np.int64]) -> Columns:
     events = Running(group, departed, {})
     position = events.until(tail, clock) - 1
     last = rows[order][np.maximum(position, 0)]
-    # The event before in the order may be another aircraft's, or of another day.
+    # The event before in the order may belong to another aircraft or another day.
     since = clock - flights.departed[last]
     there = (position >= 0) & (tail[last] == tail) & named & (since < 36 * 60)
 
@@ -455,7 +439,7 @@ def incoming(flights: Flights, clock: NDArray[np.int64]) -> Columns:
         ),
         "aircraft, same airport": np.where(there, flights.origin[last] == flights.origin, np.nan),
     }
-    # The flight that the schedule has before this one of the same aircraft: has it left yet?
+    # The aircraft's previous flight on the schedule: has it left yet?
     order = np.lexsort((flights.scheduled, tail))
     before = np.full(n, -1)
     same = (tail[order][1:] == tail[order][:-1]) & named[order][1:]
@@ -472,17 +456,12 @@ def incoming(flights: Flights, clock: NDArray[np.int64]) -> Columns:
     return columns
 
 
-def aircraft(flights: Flights) -> Columns:
-    """What is known of the aircraft itself."""
-    return {"seats": flights.seats, "built": flights.plane_year}
-
-
 def early(flights: Flights, weather: Weather) -> Columns:
-    """What is known at 18:00 in New York of the day before, the weather as in a perfect forecast.
+    """Returns the columns known at 18:00 in New York of the day before, with a perfect weather forecast.
 
     Args:
-        flights: all of them, the cancelled ones, too.
-        weather: observations; those of the scheduled hour and around it stand in for a forecast.
+        flights: all flights, cancelled ones included.
+        weather: observations; those around the scheduled hour replace a forecast.
 
     Returns:
         Columns by name, [N] each: text or numbers, NaN where nothing is known.
@@ -495,21 +474,19 @@ def early(flights: Flights, weather: Weather) -> Columns:
 
 
 def late(flights: Flights, weather: Weather, *, lead: int = LEAD) -> Columns:
-    """What is known `lead` minutes before the scheduled departure: nothing that happens later.
+    """Returns the columns known `lead` minutes before the scheduled departure.
 
     Args:
-        flights: all of them, the cancelled ones, too.
-        weather: observations; the last full hour before the clock and those before it are seen.
+        flights: all flights, cancelled ones included.
+        weather: observations, used up to the last full hour before the clock.
         lead: minutes between the clock and the scheduled departure.
-
-    Returns:
-        As `early`.
     """
     clock = flights.scheduled - lead
     return {
         **schedule(flights),
         **history(flights, aircraft=True),
-        **aircraft(flights),
+        "seats": flights.seats,
+        "built": flights.plane_year,
         **sky(flights, weather, clock // 60 - 1, forecast=False),
         **running(flights, clock),
         **incoming(flights, clock),

@@ -1,4 +1,4 @@
-"""How good models of the flights are: figures, differences, thresholds, slices, gaps in the data."""
+"""Figures of the models on the test months: quality, differences, thresholds, slices, gaps in the data."""
 
 import functools
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from jaxml.validation import missing
 
 __all__ = [
     "classification",
-    "differences",
     "gaps",
+    "intervals",
     "probability",
     "regression",
     "slices",
@@ -23,8 +23,13 @@ __all__ = [
 ]
 
 
+def probability(logits: NDArray) -> NDArray[np.float64]:
+    """Returns the probability of a late arrival."""
+    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+
 def classification(labels: NDArray, logits: NDArray) -> dict[str, float]:
-    """The figures of a classifier."""
+    """Returns the figures of a classifier."""
     return {
         "AUC": metrics.roc_auc(labels, logits),
         "AP": metrics.average_precision(labels, logits),
@@ -36,32 +41,8 @@ def classification(labels: NDArray, logits: NDArray) -> dict[str, float]:
     }
 
 
-def differences(
-    labels: NDArray, first: NDArray, second: NDArray, day: NDArray[np.int64], num_samples: int
-) -> dict[str, dict[str, Any]]:
-    """The first model's figures less the second's, with 95 % intervals by the bootstrap of whole days.
-
-    Flights of a day share its weather and its queues: drawn one by one they would make the interval look
-    far narrower than what another two months could bring.
-    """
-    rng = np.random.default_rng(0)
-    days, place = np.unique(day, return_inverse=True)
-    copies = rng.poisson(1.0, (num_samples, len(days)))[:, place].astype(np.float64)
-    found = {}
-    for name, metric in (
-        ("AUC", metrics.roc_auc),
-        ("log loss", functools.partial(metrics.log_loss, from_logits=True)),
-    ):
-        value, *drawn = (
-            float(metric(labels, first, weights=each) - metric(labels, second, weights=each))
-            for each in (np.ones(len(labels)), *copies)
-        )
-        found[name] = {"value": value, "interval": np.quantile(drawn, [0.025, 0.975]).tolist()}
-    return found
-
-
 def regression(labels: NDArray, minutes: NDArray) -> dict[str, float]:
-    """The figures of a regression."""
+    """Returns the figures of a regression."""
     return {
         "mean absolute error": metrics.mean_absolute_error(labels, minutes),
         "median absolute error": metrics.median_absolute_error(labels, minutes),
@@ -69,13 +50,54 @@ def regression(labels: NDArray, minutes: NDArray) -> dict[str, float]:
     }
 
 
-def probability(logits: NDArray) -> NDArray[np.float64]:
-    """Of being late."""
-    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+def intervals(
+    labels: NDArray, outputs: Mapping[str, NDArray], day: NDArray[np.int64], num_samples: int
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, dict[str, Any]]]:
+    """Returns 95 % intervals by the bootstrap of whole days.
+
+    Flights of a day share its weather and its queues: intervals from flights drawn one by one would be far
+    narrower than the variation between months.
+
+    Args:
+        labels: [N].
+        outputs: logits [N] of each model; the second is compared with the last.
+        day: [N].
+        num_samples: resamples.
+
+    Returns:
+        The intervals of AUC and log loss of each model, and value and interval of the first model's figures
+        minus the last one's.
+    """
+    rng = np.random.default_rng(0)
+    days, place = np.unique(day, return_inverse=True)
+    copies = rng.poisson(1.0, (num_samples, len(days)))[:, place].astype(np.float64)
+    log_loss = functools.partial(metrics.log_loss, from_logits=True)
+    drawn = {
+        name: {
+            kind: np.array(
+                [metric(labels, each, weights=w) for w in (np.ones(len(labels)), *copies)]
+            )
+            for kind, each in outputs.items()
+        }
+        for name, metric in (("AUC", metrics.roc_auc), ("log loss", log_loss))
+    }
+
+    def interval(samples: NDArray) -> list[float]:
+        return np.quantile(samples[1:], [0.025, 0.975]).tolist()
+
+    first, *_, last = outputs
+    own = {
+        kind: {name: interval(values[kind]) for name, values in drawn.items()} for kind in outputs
+    }
+    less = {name: values[first] - values[last] for name, values in drawn.items()}
+    return own, {
+        name: {"value": float(values[0]), "interval": interval(values)}
+        for name, values in less.items()
+    }
 
 
 def thresholds(labels: NDArray, scores: NDArray, parts: table.Split) -> dict[str, Any]:
-    """Chosen on the validation months, and what they come to on the test months."""
+    """Returns thresholds chosen on the validation months, with their figures on the test months."""
     counts = metrics.threshold_counts(labels[parts.validation], scores[parts.validation])
     choices = {
         "a miss costs as much as 3 false alarms": metrics.threshold_for_cost(
@@ -83,17 +105,17 @@ def thresholds(labels: NDArray, scores: NDArray, parts: table.Split) -> dict[str
         ),
         "precision of 60 %": metrics.threshold_for_precision(counts, 0.6),
     }
-    found = {}
+    truth, found = labels[parts.test], {}
     for name, choice in choices.items():
-        said, truth = scores[parts.test] >= choice.threshold, labels[parts.test]
-        cost = (said & (truth == 0)).mean() + 3 * (~said & (truth == 1)).mean()
+        predicted = scores[parts.test] >= choice.threshold
+        cost = (predicted & (truth == 0)).mean() + 3 * (~predicted & (truth == 1)).mean()
         found[name] = {
             "threshold": choice.threshold,
             "reached in validation": choice.reached,
             "precision in validation": choice.precision,
             "recall in validation": choice.recall,
-            "precision in test": metrics.precision(truth, said.astype(float), threshold=0.5),
-            "recall in test": metrics.recall(truth, said.astype(float), threshold=0.5),
+            "precision in test": metrics.precision(truth, predicted.astype(float), threshold=0.5),
+            "recall in test": metrics.recall(truth, predicted.astype(float), threshold=0.5),
             "cost in test": float(cost),
         }
     return found
@@ -102,7 +124,7 @@ def thresholds(labels: NDArray, scores: NDArray, parts: table.Split) -> dict[str
 def slices(
     flights: table.Flights, labels: NDArray, logits: NDArray, rows: NDArray, num_samples: int
 ) -> list[dict[str, Any]]:
-    """AUC and log loss by carrier and airport, with bootstrap intervals."""
+    """Returns AUC and log loss by carrier and airport, with bootstrap intervals."""
     by = {"carrier": flights.carrier[rows], "origin": flights.origin[rows]}
     scores = probability(logits[rows]).astype(np.float32)
     measured = {
@@ -116,55 +138,44 @@ def slices(
     }
     found = []
     for (column, value), auc in measured["AUC"].items():
-        loss = measured["log loss"][column, value]
         here = by[column] == value
-        found.append(
-            {
-                "slice": f"{column} {value}",
-                "flights": auc.num_examples,
-                "small": auc.small,
-                "late": float(labels[rows][here].mean()),
-                "predicted": float(scores[here].mean()),
-                "AUC": auc.value,
-                "AUC interval": [auc.interval.low, auc.interval.high] if auc.interval else None,
-                "log loss": loss.value,
-                "log loss interval": [loss.interval.low, loss.interval.high]
-                if loss.interval
-                else None,
-            }
-        )
+        row = {
+            "slice": f"{column} {value}",
+            "flights": auc.num_examples,
+            "small": auc.small,
+            "late": float(labels[rows][here].mean()),
+            "predicted": float(scores[here].mean()),
+        }
+        for name, of in measured.items():
+            each = of[column, value]
+            row[name] = each.value
+            row[f"{name} interval"] = each.interval and [each.interval.low, each.interval.high]
+        found.append(row)
     return found
 
 
 def gaps(
     columns: Mapping[str, NDArray], loss: NDArray, parts: table.Split
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """How often each column is missing, and how wrong the model is there; and where that is by carrier."""
+    """Returns the share of missing values of each column with the loss there, and carriers with many."""
     found: list[dict[str, Any]] = []
+    together: dict[bytes, str] = {}  # one column of those that are missing together
     for name, values in columns.items():
-        if values.dtype.kind != "f":
+        if values.dtype.kind != "f" or not np.isnan(values).any():
             continue
-        absent = np.isnan(values)
-        here = absent[parts.test]
-        if not absent[parts.training].any() and not here.any():
-            continue
+        here = np.isnan(values[parts.test])
         found.append(
             {
                 "column": name,
-                "missing in training": float(absent[parts.training].mean()),
+                "missing in training": float(np.isnan(values[parts.training]).mean()),
                 "missing in test": float(here.mean()),
                 "log loss where missing": float(loss[here].mean()) if here.any() else None,
                 "log loss elsewhere": float(loss[~here].mean()) if not here.all() else None,
             }
         )
+        if here.mean() > 0.01:
+            together.setdefault(np.packbits(here).tobytes(), name)
     found.sort(key=lambda row: -row["missing in test"])
-    # Columns that are missing together are told of once.
-    together: dict[bytes, str] = {}
-    for row in found:
-        if row["missing in test"] > 0.01:
-            pattern = np.packbits(np.isnan(columns[row["column"]][parts.test])).tobytes()
-            together.setdefault(pattern, row["column"])
-    some = list(together.values())
-    told = {name: columns[name][parts.test] for name in (*some, "carrier", "origin")}
-    under = missing.underrepresented_slices(told, ["carrier", "origin"], loss) if some else []
+    some = {name: columns[name][parts.test] for name in (*together.values(), "carrier", "origin")}
+    under = missing.underrepresented_slices(some, ["carrier", "origin"], loss) if together else []
     return found, [str(each) for each in under[:8]]

@@ -1,4 +1,4 @@
-"""The raw tables as numbers on one clock: minutes since the year began, in UTC."""
+"""Flights and weather as numbers, with all times in minutes of the year, UTC."""
 
 import dataclasses
 import zoneinfo
@@ -30,7 +30,7 @@ ORIGINS = ("EWR", "JFK", "LGA")
 MEASURES = (
     "temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib",
 )  # fmt: skip
-# When what did not happen happened; no clock reaches it, and 2**52 still is a float64.
+# Time of an event that did not happen; no clock reaches it.
 NEVER = 2**40
 _START = np.datetime64("2013-01-01T00:00")
 _NEW_YORK = "America/New_York"
@@ -40,15 +40,15 @@ _ATLANTIC = "America/Puerto_Rico"
 
 @dataclasses.dataclass(frozen=True)
 class Flights:
-    """Flights as they were scheduled and as they went, [N] each; times in UTC minutes of the year.
+    """Scheduled and actual times of flights, [N] each, in UTC minutes of the year.
 
     Attributes:
         scheduled: departure on the schedule.
-        departed: when it left; `NEVER` if it did not.
-        arrived: when it reached the gate; `NEVER` if it did not, or where that is not known.
+        departed: time of departure; `NEVER` if it did not leave.
+        arrived: time at the gate; `NEVER` if it did not arrive, or if that is unknown.
         dep_delay: minutes; NaN if it did not leave.
         arr_delay: minutes; NaN if cancelled or diverted.
-        taxi: minutes between the gates that it was not in the air; NaN if not known.
+        taxi: minutes between the gates on the ground; NaN if unknown.
         block: minutes from gate to gate on the schedule.
         evening: 18:00 in New York of the day before.
         day: of the year on the schedule, local, from 0.
@@ -58,7 +58,7 @@ class Flights:
         minute: scheduled.
         distance: miles.
         carrier, flight, tailnum, origin, dest: text.
-        plane_year, seats: of the aircraft; NaN if not known.
+        plane_year, seats: of the aircraft; NaN if unknown.
     """
 
     scheduled: NDArray[np.int64]
@@ -87,38 +87,38 @@ class Flights:
         return len(self.scheduled)
 
     def take(self, rows: NDArray) -> "Flights":
-        """Some of the flights."""
+        """Returns some of the flights."""
         return Flights(**{name: part[rows] for name, part in self.columns().items()})
 
     def columns(self) -> dict[str, NDArray]:
-        """All of it by name."""
+        """Returns all columns by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Weather:
-    """What each airport observed.
+    """Observations at each airport.
 
     Attributes:
         values: [3, hours, measures], by `ORIGINS` and `MEASURES`; NaN where nothing was observed. Hour h is
-            the report made within minutes 60 h to 60 h + 59 of the year (UTC), most at 60 h + 51.
+            the report made within minutes 60 h to 60 h + 59 of the year (UTC), usually at 60 h + 51.
     """
 
     values: NDArray[np.float64]
 
 
 def numbers(text: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Numbers of a text column; what is missing is NaN."""
+    """Returns the numbers of a text column, NaN where missing."""
     return np.where(text == "", "nan", text).astype(np.float64)
 
 
 def minutes_of(text: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Times such as 2013-01-01T10:00:00Z in minutes of the year."""
+    """Returns times such as 2013-01-01T10:00:00Z in minutes of the year."""
     return (text.astype("U16").astype("datetime64[m]") - _START).astype(np.int64)
 
 
 def offsets(zone: str) -> NDArray[np.int64]:
-    """Minutes that a zone's clocks are ahead of UTC, by the hour of the year."""
+    """Returns the minutes by which a zone is ahead of UTC, for each hour of the year."""
     known = zoneinfo.ZoneInfo(zone)
     start = datetime(2013, 1, 1, tzinfo=UTC)
     hours = (start + timedelta(hours=h) for h in range(367 * 24))
@@ -127,16 +127,16 @@ def offsets(zone: str) -> NDArray[np.int64]:
 
 
 def read_raw() -> dict[str, NDArray[np.str_]]:
-    """The columns of the table of flights that are used, as text."""
+    """Returns the columns of the table of flights that are used, as text."""
     return flights.read_flights(COLUMNS)
 
 
 def typed(raw: dict[str, NDArray[np.str_]]) -> Flights:
-    """Raw columns as numbers and times, with the aircraft joined by its tail number.
+    """Returns raw columns as numbers and times, with the aircraft joined by its tail number.
 
-    The table tells times on three clocks: departures on New York's, arrivals on the destination's, and one
-    column in UTC. Here all of it is UTC: the length of a flight from gate to gate is the difference of its
-    clock readings less that of the zones, which a day cannot hide since no flight takes one.
+    The table has times on three clocks: departures in New York's time, arrivals in the destination's, and
+    one column in UTC. A flight's duration from gate to gate is the difference of its clock readings minus
+    that of the zones, modulo a day.
     """
     scheduled = minutes_of(raw["time_hour"]) + numbers(raw["minute"]).astype(np.int64)
     dep_delay, arr_delay = numbers(raw["dep_delay"]), numbers(raw["arr_delay"])
@@ -151,11 +151,9 @@ def typed(raw: dict[str, NDArray[np.str_]]) -> Flights:
     ahead = np.stack([tables[zone] for zone in known])
 
     def elapsed(begin: NDArray[np.int64], clock: NDArray[np.str_]) -> NDArray[np.float64]:
-        """Minutes from a departure to an arrival that the destination's clocks tell."""
+        """Returns the minutes from a departure to an arrival in the destination's time."""
         hours, minutes = np.divmod(numbers(clock), 100)
-        at = np.clip(
-            (begin + 120) // 60, 0, ahead.shape[1] - 1
-        )  # the zone's hour, some time on the way
+        at = np.clip((begin + 120) // 60, 0, ahead.shape[1] - 1)  # an hour on the way
         return np.mod(60 * hours + minutes - ahead[which, at] - begin, 1440.0)
 
     flown = elapsed(np.where(left, departed, scheduled), raw["arr_time"])
@@ -201,7 +199,7 @@ def typed(raw: dict[str, NDArray[np.str_]]) -> Flights:
 
 
 def read_weather() -> Weather:
-    """The table of weather, by airport and hour."""
+    """Returns the table of weather, by airport and hour."""
     raw = flights.read_weather(("origin", "time_hour", *MEASURES))
     values = np.full((len(ORIGINS), 367 * 24, len(MEASURES)), np.nan)
     at = np.searchsorted(ORIGINS, raw["origin"]), minutes_of(raw["time_hour"]) // 60
@@ -211,13 +209,13 @@ def read_weather() -> Weather:
 
 
 def read() -> tuple[Flights, Weather]:
-    """All of it."""
+    """Returns all flights and the weather."""
     return typed(read_raw()), read_weather()
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Rows of the three parts: flights with a known delay at arrival."""
+    """Rows of the three parts; only flights with a known arrival delay."""
 
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -225,7 +223,7 @@ class Split:
 
 
 def split(flights: Flights) -> Split:
-    """By month."""
+    """Returns January to August, September and October, November and December."""
     known = np.isfinite(flights.arr_delay)
     training, validation = flights.month <= 8, (flights.month > 8) & (flights.month <= 10)
     return Split(

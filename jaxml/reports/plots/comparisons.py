@@ -84,11 +84,11 @@ def dots(
     *,
     title: str,
     digits: int = 4,
+    intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> None:
-    """A dot for each method in panels that have an axis of their own: figures that differ by little.
+    """Draws a dot for each method, in panels with their own axes: figures that differ by little.
 
-    A bar's length is read as its value, so that its axis has to begin at 0, where 0.743 and 0.737 look the
-    same; a dot's place may be read on any axis.
+    The axis of bars must begin at 0, where 0.743 and 0.737 look the same; dots can be read on any axis.
 
     Args:
         path: the PNG to write.
@@ -96,6 +96,7 @@ def dots(
         panels: for each heading one value a row; NaN leaves the row empty.
         title: the heading of all.
         digits: of the values that are written beside the dots.
+        intervals: for each heading (low, high) of each row, drawn as a line through the dot.
 
     Raises:
         ValueError: if there is nothing to draw, a panel has not one value a row, or a value is infinite.
@@ -130,6 +131,8 @@ def dots(
         for i, (x, y) in enumerate(zip(values, heights, strict=True)):
             if np.isnan(x):
                 continue
+            if intervals is not None:
+                axes.plot(intervals[name][i], (y, y), color=canvas.color(i), linewidth=3, alpha=0.5)
             axes.plot(x, y, "o", color=canvas.color(i), markersize=11)
             axes.annotate(
                 f"{x:.{digits}f}",
@@ -140,7 +143,8 @@ def dots(
                 fontsize=12,
             )
         if not np.isnan(values).all():
-            low, high = np.nanmin(values), np.nanmax(values)
+            ends = values if intervals is None else np.asarray(intervals[name], np.float64)
+            low, high = np.nanmin(ends), np.nanmax(ends)
             room = 0.25 * (high - low) or 0.05 * abs(high) or 1.0
             axes.set_xlim(low - room, high + room)
         axes.xaxis.set_major_locator(MaxNLocator(5))
