@@ -48,7 +48,7 @@ def treat(name: str, seed: int, rounds: int) -> dict[str, Any]:
             break
         tried.append(remedy)
         fitted, outcome = fit(changed, seed)
-        told[-1] |= {"saved": outcome, "rewinds": fitted.rewinds, "undone": outcome < last}
+        told[-1] |= {"saved": outcome, "undone": outcome < last}
         if outcome < last:
             break
         recipe, last, findings = changed, outcome, fitted.findings

@@ -33,7 +33,7 @@ class Recipe:
         recurrent_scale: of the orthogonal recurrent matrix of a simple cell.
         optimizer, learning_rate, epsilon, clip, weight_decay: of the optimizer; a jump multiplies the rate
             after the middle of the run.
-        preserve, rewind: as `train.fit` takes them.
+        preserve: as `train.fit` takes it.
     """
 
     data: str = "digits"
@@ -59,7 +59,6 @@ class Recipe:
     trusted_only: bool = False
     shuffle: bool = True
     preserve: float = 0.0
-    rewind: int = 0
 
 
 _RECURRENT = Recipe(
@@ -277,7 +276,6 @@ def fit(recipe: Recipe, seed: int) -> tuple[train.Fit, float]:
         validation_data=given.validation,
         shuffle=recipe.shuffle,
         preserve=recipe.preserve,
-        rewind=recipe.rewind,
     )
     return fitted, _saved(model, fitted, given)
 
@@ -319,8 +317,6 @@ def apply(remedy: monitor.Remedy, recipe: Recipe) -> Recipe:
         change["scale_inputs"] = True
     if remedy.regularization == "increase":
         change["weight_decay"] = max(10 * recipe.weight_decay, 1.0)
-    if remedy.rewind:
-        change["rewind"] = max(recipe.num_steps // 10, 1)
     match remedy.data:
         case "drop_non_finite":
             change["drop_bad"] = True

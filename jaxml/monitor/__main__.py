@@ -1,12 +1,16 @@
-"""Reads loss curves from a file: `python -m jaxml.monitor losses.csv`.
+"""Diagnoses the loss curves in a file: `python -m jaxml.monitor losses.csv`.
 
-The file has a heading, or not, and columns separated by commas or tabs. The training loss is the column
-called loss, train_loss or training_loss, or else the last one of numbers; the validation loss the one
-called val_loss, validation_loss, test_loss or eval_loss, where there is one. The exit code is 0 where
-nothing is found, 1 where something is, 2 where the file cannot be read.
+The file is a table, with or without a header, whose columns are separated by commas, semicolons or tabs, or
+lines of JSON objects, such as a run's `metrics.jsonl`. The training loss is the column named loss,
+train_loss or training_loss, or else the last column of numbers; the validation loss, if there is one, is
+the column named val_loss, validation_loss, test_loss or eval_loss. An empty training loss counts as NaN,
+which pandas writes so, unless the row holds a validation loss. The exit code is 0 if nothing is found, 1
+if something is, and 2 if the file cannot be read.
 """
 
 import csv
+import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,65 +18,71 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml.monitor import curves
+from jaxml.monitor.diagnosis import diagnose_loss_curve
 
 _TRAINING = ("loss", "train_loss", "training_loss", "train loss", "training loss")
 _VALIDATION = ("val_loss", "validation_loss", "test_loss", "eval_loss", "val loss")
 
 
 def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """The curves of a file.
-
-    Args:
-        path: a file of comma- or tab-separated values.
-
-    Returns:
-        Training losses, and validation losses or None. An empty validation field is a step without one.
+    """Returns the training losses of a file, and its validation losses or None.
 
     Raises:
         ValueError: if there is no column of numbers.
         OSError: if the file cannot be read.
     """
-    text = path.read_text()
-    separator = "\t" if "\t" in text.split("\n", 1)[0] else ","
+    text = path.read_text(encoding="utf-8-sig").strip()
+    rows = _objects(text) if text.startswith("{") else _table(text)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    numeric = [n for n in names if any(math.isfinite(_number(row.get(n, ""))) for row in rows)]
+    validation = next((name for name in _VALIDATION if name in numeric), None)
+    others = [name for name in numeric if name != validation]
+    training = next((name for name in _TRAINING if name in others), None)
+    if training is None:
+        if not others:
+            raise ValueError(f"{path} must have a column of numbers, got {names}")
+        training = others[-1]
+    held_out = [row[validation] for row in rows if row.get(validation)] if validation else []
+    losses = [
+        _number(row.get(training, ""))
+        for row in rows
+        if row.get(training) or (training in row and not row.get(validation))
+    ]
+    return np.array(losses), np.array([*map(_number, held_out)]) if held_out else None
+
+
+def _objects(text: str) -> list[dict[str, str]]:
+    lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+    return [{n.lower(): "" if v is None else str(v) for n, v in line.items()} for line in lines]
+
+
+def _table(text: str) -> list[dict[str, str]]:
+    first = text.split("\n", 1)[0]
+    separator = max("\t;,", key=first.count)
     rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if row]
-    if not rows:
-        raise ValueError(f"{path} is empty")
-    names: list[str] = []
-    if not any(_is_number(field) for field in rows[0]):
-        names = [field.strip().lower() for field in rows[0]]
-        rows = rows[1:]
-    width = max((len(row) for row in rows), default=0)
-    columns = [[row[i] if i < len(row) else "" for row in rows] for i in range(width)]
-    numbers = [i for i, column in enumerate(columns) if any(map(_is_number, column))]
-    named = {name: i for i, name in enumerate(names) if i in numbers}
-    validation = next((named[name] for name in _VALIDATION if name in named), None)
-    training = next((named[name] for name in _TRAINING if name in named), None)
-    if training is None:
-        training = next((i for i in reversed(numbers) if i != validation), None)
-    if training is None:
-        raise ValueError(f"{path} has no column of numbers")
-    held_out = None
-    if validation is not None:
-        held_out = np.array([float(f) for f in columns[validation] if _is_number(f)])
-    return np.array([float(f) for f in columns[training] if _is_number(f)]), held_out
+    if separator == ";":
+        # Where semicolons separate, a comma is the decimal point.
+        rows = [[field.replace(",", ".") for field in row] for row in rows]
+    names = [str(i) for i in range(max(map(len, rows), default=0))]
+    if rows and all(math.isnan(_number(field)) for field in rows[0]):
+        names = [field.strip().lower() for field in rows.pop(0)]
+    return [dict(zip(names, (field.strip() for field in row), strict=False)) for row in rows]
 
 
-def _is_number(field: str) -> bool:
+def _number(field: str) -> float:
     try:
-        float(field)
+        return float(field)
     except ValueError:
-        return False
-    return True
+        return math.nan
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints what is found, a line each."""
+    """Prints each finding on a line."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        found = curves.diagnose_loss_curve(*read(Path(arguments[0])))
+        found = diagnose_loss_curve(*read(Path(arguments[0])))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jaxml import trees
 from jaxml.monitor.guard import holds_moments
 from jaxml.monitor.history import After
+from jaxml.monitor.symptoms.no_learnable_signal import LITTLE, held_out_signal
 from jaxml.types import Array, PyTree
 
 __all__ = ["FinalDiagnostics"]
@@ -27,8 +28,8 @@ _CURVED, _PRODUCTS = 256, 12
 _EXPONENTS = np.arange(-60, 21, dtype=np.float64)
 _TRUSTED = 12
 
-# Examples that are foretold by a model trained without them, and how often with labels of others.
-_HELD_OUT, _SHIFTS = 4096, 32
+# Rows that show whether inputs predict labels.
+_HELD_OUT = 4096
 
 _FURTHER = (3.0, 10.0, 30.0, 100.0)
 
@@ -60,7 +61,7 @@ class FinalDiagnostics:
         self._losses = jax.jit(self._losses_of)
         self._curvature = jax.jit(self._curvature_of)
         self._limits = jax.jit(self._limits_of)
-        self._shifted = jax.jit(self._shifted_of)
+        self._signal = jax.jit(self._signal_of)
 
     def measure(
         self,
@@ -84,7 +85,7 @@ class FinalDiagnostics:
         """
         params, model_state = first
         last_params, last_state = last
-        further = {}
+        further, held_out = {}, np.nan
         loss = mismatched = before = before_mismatched = constant = varies = np.nan
         sharpness, limits = (np.nan, np.nan), (np.nan, np.nan)
         if len(self._usable):
@@ -109,6 +110,10 @@ class FinalDiagnostics:
                     float(self._curvature(params, model_state, *few)),
                     float(self._curvature(last_params, last_state, *few)),
                 )
+            ignorant = min(mismatched, constant)
+            if not ignorant - loss > LITTLE * abs(ignorant):
+                rows = trees.take(self._data, generator.permutation(self._usable)[:_HELD_OUT])
+                held_out = float(self._signal(params, model_state, *rows))
             limits = self._of_optimizer(last, opt_state.inner, x, y, hyperparameters)
         return After(
             loss=loss,
@@ -122,26 +127,16 @@ class FinalDiagnostics:
             epsilon_share=limits[1],
             equal_units=_equal_units(params),
             output_constant=bool(varies == 0),
+            held_out=held_out,
         )
 
-    def held_out(
-        self, params: PyTree, model_state: PyTree, data: tuple[PyTree, NDArray[Any]]
-    ) -> float:
-        """How far beyond chance labels are foretold, in deviations of the loss with others' labels.
-
-        Args:
-            params: trained without these examples.
-            model_state: likewise.
-            data: `(x, y)`.
-        """
-        x, y = jax.tree.map(jnp.asarray, trees.take(data, slice(_HELD_OUT)))
-        shifts = np.unique(np.linspace(1, len(y) - 1, _SHIFTS).round().astype(np.int32))
-        by = jnp.asarray([0, *shifts], jnp.int32)
-        found = np.asarray(self._shifted(params, model_state, x, y, by), np.float64)
-        spread = found[1:].std()
-        return float((found[1:].mean() - found[0]) / spread) if spread > 0 else 0.0
-
     # What is compiled
+
+    def _signal_of(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
+        def losses(params: PyTree, x: PyTree, y: Array) -> Array:
+            return self._compute(params, model_state, x, y, None, False)[0]
+
+        return held_out_signal(losses, params, x, y)
 
     def _mean(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
         return jnp.mean(self._compute(params, model_state, x, y, None, False)[0])
@@ -161,14 +156,6 @@ class FinalDiagnostics:
         )
         constant = jnp.mean(self._loss(middle, y).astype(jnp.float32))
         return jnp.mean(each), jnp.mean(of_others), constant, varies
-
-    def _shifted_of(
-        self, params: PyTree, model_state: PyTree, x: PyTree, y: Array, by: Array
-    ) -> Array:
-        """Mean loss with labels moved on by so many examples."""
-        return jax.lax.map(
-            lambda shift: self._mean(params, model_state, x, jnp.roll(y, shift, axis=0)), by
-        )
 
     def _curvature_of(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
         """The largest |eigenvalue| of the Hessian, by power iteration."""

@@ -1,47 +1,26 @@
-"""What the monitor says: findings, as data and as a line to read."""
+"""Findings, remedies, and the form that every symptom's file has."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-Symptom = Literal[
-    "vanishing_gradient",
-    "vanishing_through_time",
-    "exploding_gradient",
-    "non_finite",
-    "dead_relu",
-    "saturated_activation",
-    "poor_initialization",
-    "loss_divergence",
-    "loss_jump",
-    "loss_oscillation",
-    "loss_stuck",
-    "repetitive_data",
-    "overfitting",
-    "learning_rate_too_low",
-    "learning_rate_too_high",
-    "unscaled_input",
-    "no_learnable_signal",
-    "clip_saturation",
-    "update_floor",
-]
+if TYPE_CHECKING:
+    from jaxml.monitor.curve import Curve
+    from jaxml.monitor.run import Run
 
-Severity = Literal["warning", "error"]
-
-SYMPTOMS: tuple[str, ...] = get_args(Symptom)
-"""Every symptom there is a name for."""
+__all__ = ["Finding", "Remedy", "Symptom", "first_untried"]
 
 
 class Finding(NamedTuple):
-    """Something that went wrong.
+    """Something that went wrong in a training.
 
     Attributes:
-        symptom: of `SYMPTOMS`.
-        step: when it was first seen; 0 for what was so from the start.
-        where: a layer, `"loss"`, `"input"`, or `"all layers"`.
-        severity: `"error"` where nothing is learned as it is, `"warning"` where something is lost.
-        evidence: what was measured, by name.
-        cause: why, in words; of several findings the first explains the later ones.
-        remedy: what to change, in words; `remedy(finding)` says it as data.
+        symptom: one of `SYMPTOMS`.
+        step: the step at which it was first seen; 0 if it was there from the start.
+        where: a layer, `"loss"`, `"input"`, `"output"` or `"all layers"`.
+        severity: `"error"` if nothing is learned because of it, else `"warning"`.
+        evidence: the measurements, by name.
+        cause: an explanation in words.
+        remedy: what to change, in words; `remedy(finding)` returns the same as data.
     """
 
     symptom: str
@@ -50,22 +29,122 @@ class Finding(NamedTuple):
     severity: str
     evidence: Mapping[str, Any]
     cause: str
-    remedy: str
+    remedy: str = ""
 
     def __str__(self) -> str:
-        told = ", ".join(
-            f"{name.replace('_', ' ')} {_told(v)}" for name, v in self.evidence.items()
+        evidence = ", ".join(
+            f"{name.replace('_', ' ')} {_text(value)}" for name, value in self.evidence.items()
         )
         where = "" if self.where in ("loss", "all layers") else f" in `{self.where}`"
         return (
             f"step {self.step:,} · {self.symptom.replace('_', ' ')}{where}"
-            f"{f' ({told})' if told else ''} · cause: {self.cause} · remedy: {self.remedy}"
+            f"{f' ({evidence})' if evidence else ''} · cause: {self.cause} · remedy: {self.remedy}"
         )
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_told(each) for each in value)
+        return ", ".join(_text(each) for each in value)
     return str(value)
+
+
+class Remedy(NamedTuple):
+    """What to change, as data; `str(remedy)` puts it in words. A field that is None stays as it is.
+
+    Attributes:
+        learning_rate_factor: multiply the learning rate by it.
+        learning_rate: the learning rate to take instead, where the optimizer's unit is known.
+        clip: clip gradients to this global norm.
+        initializer: of the kernels: `"he_normal"`, `"glorot_normal"` or `"orthogonal"`.
+        activation: of the hidden layers: `"relu"`, `"leaky_relu"`, `"elu"`, `"gelu"` or `"prelu"`.
+        normalization: between layers: `"layer"` or `"batch"`.
+        output_activation: `"none"` to remove the activation after the last layer.
+        scale_inputs: standardize inputs, and targets if they are numbers.
+        data: `"drop_non_finite"`, `"drop_outliers"`, `"shuffle"`, or `"check_labels"`.
+        epsilon_factor: multiply the optimizer's epsilon by it.
+        cell: of a recurrent network: `"gru"` or `"lstm"`.
+        preserve: weight of `preserving_penalty`.
+        regularization: `"increase"`.
+    """
+
+    learning_rate_factor: float | None = None
+    learning_rate: float | None = None
+    clip: float | None = None
+    initializer: str | None = None
+    activation: str | None = None
+    normalization: str | None = None
+    output_activation: str | None = None
+    scale_inputs: bool | None = None
+    data: str | None = None
+    epsilon_factor: float | None = None
+    cell: str | None = None
+    preserve: float | None = None
+    regularization: str | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that are not None, by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+    def __str__(self) -> str:
+        changes = self.changes()
+        if "learning_rate" in changes:
+            del changes["learning_rate_factor"]
+        return ", ".join(
+            _DATA[value] if name == "data" else _WORDS[name].format(value)
+            for name, value in changes.items()
+        )
+
+
+_WORDS = {
+    "learning_rate_factor": "multiply the learning rate by {:.2g}",
+    "learning_rate": "set the learning rate to {:.2g}",
+    "clip": "clip gradients to a norm of {:.3g}",
+    "initializer": "initialize with {}",
+    "activation": "use {} as activation",
+    "normalization": "add {} normalization",
+    "output_activation": "remove the activation after the last layer",
+    "scale_inputs": "scale inputs and numeric targets to mean 0 and deviation 1",
+    "epsilon_factor": "multiply the optimizer's epsilon by {:.2g}",
+    "cell": "use a {} cell",
+    "preserve": "add monitor.preserving_penalty with weight {:.2g}",
+    "regularization": "regularize more, stop early, or use a smaller model or more data",
+}
+
+_DATA = {
+    "drop_non_finite": "drop the rows that are not finite, or repair them at their source",
+    "drop_outliers": "look at these examples and drop them if they are wrong",
+    "shuffle": "shuffle the examples",
+    "check_labels": "check how labels are joined to inputs; train.verify_signal tests whether inputs "
+    "predict labels",
+}
+
+
+Found = Mapping[str, Finding]
+
+
+class Symptom(NamedTuple):
+    """One entry of `symptoms.REGISTRY`.
+
+    Attributes:
+        name: of the symptom.
+        remedy: `remedy(finding, tried) -> Remedy`; `tried` holds the remedies that did not help.
+        detect: `detect(run, found) -> Finding | None` reads a whole training. `found` holds the findings
+            of the symptoms before this one. The remedy's words are filled in afterwards.
+        in_curve: `in_curve(curve, found) -> Finding | None` reads a loss curve alone.
+        after: the symptoms that are looked for before this one, because they may explain it; `"*"` for all
+            that do not have a `"*"` themselves.
+    """
+
+    name: str
+    remedy: Callable[[Finding, Sequence[Remedy]], Remedy]
+    detect: "Callable[[Run, Found], Finding | None] | None" = None
+    in_curve: "Callable[[Curve, Found], Finding | None] | None" = None
+    after: tuple[str, ...] = ()
+
+
+def first_untried(name: str, options: Sequence[str], tried: Sequence[Remedy]) -> str:
+    """Returns the first option of a remedy's field that was not tried, or the last."""
+    known = {getattr(before, name) for before in tried}
+    return next((option for option in options if option not in known), options[-1])

@@ -35,9 +35,8 @@ class After:
             optimizers.
         equal_units: names of layers whose units all start with the same weights.
         output_constant: whether the outputs are the same for all examples, at the end.
-        held_out: how much less a model trained on one half of the data loses on the other half with the
-            right labels than with those of others, in standard deviations of the latter; NaN where it was
-            not wanted.
+        held_out: whether inputs predict labels, in standard errors beyond chance (`held_out_signal`); NaN
+            if there was no doubt.
     """
 
     loss: float

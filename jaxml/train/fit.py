@@ -140,8 +140,7 @@ def fit(
             a third more work.
         stream: whether batches are gathered on the host and sent, instead of all data lying on the device;
             None decides by their size. Both give the same numbers.
-        say: is told each finding, as a line: what is definite while the training goes on
-            (`monitor.signs`, each symptom once), and in the end what it all means.
+        say: is called with each finding, as a line, when the training is over.
         progress: is told how far the training is, a few times a second; True for lines on standard error.
         on_chunk: `on_chunk(course, report)` after each call of the program, with all that it takes to go
             on, and what the steps of this call reported (NumPy arrays `[steps]`). The course must be read
@@ -241,7 +240,6 @@ def fit(
                 f"num_steps must be at least the {int(course.step)} that are in {checkpoints.directory}, "
                 f"got {num_steps}"
             )
-    said: set[str] = set()
     watch, stopped_at = recipe.watch, -1
 
     def on_reports(course: Any, report: Any) -> None:
@@ -261,12 +259,6 @@ def fit(
             checkpoints.save(int(course.step), course, report)
         if on_chunk is not None:
             on_chunk(course, report)
-        if say is not None and watch is not None and inspected is not None:
-            past = watch.history(joined(reports).metrics, inspected, len(y) / batch)
-            for sign in monitoring.signs(past):
-                if sign.symptom not in said:
-                    said.add(sign.symptom)
-                    say(f"so far: {sign}")
 
     if course.stopping is not None:
         stopped_at = int(course.stopping.stopped_at)
@@ -318,28 +310,6 @@ def fit(
         )
         history = dataclasses.replace(history, after=after)
         findings = monitoring.diagnose(history)
-        if any(f.symptom == "no_learnable_signal" and f.where == "input" for f in findings):
-            # An accusation of the data, to be sure of: does what one half teaches hold for the other?
-            half, rest = np.array_split(np.random.default_rng(seed).permutation(len(y)), 2)
-            if len(rest) > 1:
-                half.sort()
-                again = fit(
-                    model,
-                    loss,
-                    optimizer,
-                    inputs.take((x, y), half),
-                    num_steps=num_steps,
-                    batch_size=min(batch, len(half)),
-                    key=key,
-                    monitor=False,
-                    shuffle=shuffle,
-                )
-                beyond = aftermath.held_out(
-                    again.params, again.model_state, inputs.take((x, y), rest)
-                )
-                after = dataclasses.replace(after, held_out=beyond)
-                history = dataclasses.replace(history, after=after)
-                findings = monitoring.diagnose(history)
         if say is not None:
             for finding in findings:
                 say(str(finding))

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from jaxml import monitor as monitoring
 from jaxml import trees
-from jaxml.train import inputs
 from jaxml.train.fit import (
     Fit,
     best_step,
     validations,
 )
 from jaxml.train.program import Course
-from jaxml.train.progress import Meter
 from jaxml.train.study import Study
 from jaxml.types import Key, PyTree
 
@@ -286,34 +284,4 @@ def _explained(
         findings = monitoring.diagnose(history)
         outcome = dataclasses.replace(member.fit, history=history, findings=findings)
         explained.append(dataclasses.replace(member, fit=outcome))
-    accused = [
-        member.index
-        for member in explained
-        if any(
-            f.symptom == "no_learnable_signal" and f.where == "input" for f in member.fit.findings
-        )
-    ]
-    # An accusation of the data, to be sure of: does what one half teaches hold for the other? See `fit`.
-    for seed in dict.fromkeys(explained[i].seed for i in accused):
-        mine = [i for i in accused if explained[i].seed == seed]
-        order = np.random.default_rng(study.order_seeds[seed]).permutation(len(study.data[1]))
-        half, rest = np.array_split(order, 2)
-        if len(rest) < 2:
-            continue
-        half.sort()
-        again = study.on(half, mine)
-        trained = again.train(range(len(mine)), {}, study.num_steps, Meter(None, study.num_steps))
-        for place, i in enumerate(mine):
-            state = trained[place][0].state
-            beyond = aftermath.held_out(
-                state.params, state.model_state, inputs.take(study.data, rest)
-            )
-            outcome = explained[i].fit
-            assert outcome.history is not None and outcome.history.after is not None
-            after = dataclasses.replace(outcome.history.after, held_out=beyond)
-            history = dataclasses.replace(outcome.history, after=after)
-            outcome = dataclasses.replace(
-                outcome, history=history, findings=monitoring.diagnose(history)
-            )
-            explained[i] = dataclasses.replace(explained[i], fit=outcome)
     return explained

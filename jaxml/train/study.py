@@ -170,16 +170,6 @@ class Study:
         """Members that were trained at once, at most."""
         return max((width for _, width, _ in self._programs), default=0)
 
-    def on(self, rows: NDArray[np.int64], members: Sequence[int]) -> "Study":
-        """A study of some of its members on a part of the data, without a monitor or validation."""
-        settings = []
-        for i in members:
-            size = self.settings[i].batch_size
-            size = None if size is None else min(size, len(rows))
-            settings.append(dataclasses.replace(self.settings[i], batch_size=size))
-        given = {**self._given, "held_out": None, "patience": None, "monitor": False}
-        return Study(data=inputs.take(self.data, rows), settings=settings, **given)
-
     def hyperparameters_of(self, member: int) -> dict[str, np.float32]:
         """As they are traced."""
         return {name: values[0] for name, values in self._hyperparameters([member]).items()}

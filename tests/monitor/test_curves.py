@@ -1,4 +1,4 @@
-"""Loss curves: families of healthy and sick ones, drawn at random, and what must be said of each."""
+"""Loss curves: families of healthy and faulty ones, drawn at random, and the findings in each."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxml import monitor
+from jaxml.monitor import __main__ as command
 
 SEEDS = range(12)
 
@@ -104,7 +105,7 @@ def nan_at_once(rng):
     return curve
 
 
-SICK = {
+FAULTY = {
     "alternating": ("loss_oscillation", alternating),
     "sawtooth": ("repetitive_data", sawtooth),
     "exploding": ("loss_divergence", exploding),
@@ -120,21 +121,21 @@ SICK = {
 
 
 @pytest.mark.parametrize("family", HEALTHY)
-def test_nothing_healthy_is_reported(family):
+def test_healthy_curves_have_no_findings(family):
     for seed in SEEDS:
         assert symptoms(HEALTHY[family](np.random.default_rng(seed))) == set(), seed
 
 
-@pytest.mark.parametrize("family", SICK)
-def test_what_is_sick_is_named_and_nothing_else(family):
-    symptom, make = SICK[family]
+@pytest.mark.parametrize("family", FAULTY)
+def test_faults_are_named_and_nothing_else(family):
+    symptom, make = FAULTY[family]
     found = [symptoms(make(np.random.default_rng(seed))) for seed in SEEDS]
     assert sum(each == {symptom} for each in found) >= len(SEEDS) - 1, found
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_the_scale_of_the_loss_does_not_matter(factor):
-    for _, make in SICK.values():
+    for _, make in FAULTY.values():
         curve = make(np.random.default_rng(0))
         assert symptoms(factor * curve) == symptoms(curve)
 
@@ -168,27 +169,59 @@ def test_a_few_nans_and_a_lasting_one_are_told_apart():
 
 
 @pytest.mark.parametrize("wrong", [[], [[1.0, 2.0]]])
-def test_what_is_no_curve(wrong):
+def test_curves_have_one_dimension(wrong):
     with pytest.raises(ValueError, match="losses"):
         monitor.diagnose_loss_curve(wrong)
 
 
-def test_the_command_reads_a_file(tmp_path):
+def table(separator, header=True):
+    losses = [str(0.1 * 1.05**step) for step in range(300)]
+    if separator == ";":
+        losses = [loss.replace(".", ",") for loss in losses]
+    rows = [separator.join([str(step), loss]) for step, loss in enumerate(losses)]
+    return "\n".join([separator.join(["step", "loss"])] * header + rows)
+
+
+FILES = {
+    "commas": table(","),
+    "semicolons": table(";"),
+    "tabs": table("\t"),
+    "no header": table(",", header=False),
+    "objects": "\n".join(f'{{"step": {i}, "loss": {0.1 * 1.05**i}}}' for i in range(300)),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_command_reads_a_file(name, tmp_path, capsys):
+    path = tmp_path / "losses"
+    path.write_text(FILES[name])
+    assert command.main([str(path)]) == 1
+    assert "loss divergence" in capsys.readouterr().out
+
+
+def test_the_command_takes_empty_cells_and_text_for_nan(tmp_path, capsys):
     path = tmp_path / "losses.csv"
-    rows = ["step,loss", *(f"{step},{0.1 * 1.05**step}" for step in range(300))]
-    path.write_text("\n".join(rows))
-    told = subprocess.run(
-        [sys.executable, "-m", "jaxml.monitor", str(path)], capture_output=True, text=True
+    path.write_text("epoch,loss,val_loss\n0,1.0,1.5\n1,,\n2,0.8,\n3,,1.2")
+    losses, validation = command.read(path)
+    np.testing.assert_array_equal(losses, [1.0, np.nan, 0.8])
+    np.testing.assert_array_equal(validation, [1.5, 1.2])
+    path.write_text(
+        '{"step": 0, "loss": 1.0}\n{"step": 1, "loss": "NaN"}\n{"step": 1, "accuracy": 0.5}'
     )
-    assert told.returncode == 1, told.stderr
-    assert "loss divergence" in told.stdout
+    np.testing.assert_array_equal(command.read(path)[0], [1.0, np.nan])
+    assert command.main([str(path)]) == 1 and "non finite" in capsys.readouterr().out
+
+
+def test_the_command_without_findings_and_without_numbers(tmp_path):
+    path = tmp_path / "losses.csv"
+
+    def run():
+        arguments = [sys.executable, "-m", "jaxml.monitor", str(path)]
+        return subprocess.run(arguments, capture_output=True, text=True)
+
     path.write_text("loss\n" + "\n".join(map(str, decay(np.random.default_rng(0), 300))))
-    told = subprocess.run(
-        [sys.executable, "-m", "jaxml.monitor", str(path)], capture_output=True, text=True
-    )
-    assert (told.returncode, told.stdout.strip()) == (0, "nothing found")
+    done = run()
+    assert (done.returncode, done.stdout.strip()) == (0, "nothing found")
     path.write_text("word\nno number")
-    told = subprocess.run(
-        [sys.executable, "-m", "jaxml.monitor", str(path)], capture_output=True, text=True
-    )
-    assert told.returncode == 2 and told.stderr.startswith("error:")
+    done = run()
+    assert done.returncode == 2 and done.stderr.startswith("error:")

@@ -181,17 +181,15 @@ def test_bad_arguments(wrong, name):
         fit(nn.Dense(2), optax.sgd(0.1), **wrong)
 
 
-def test_what_is_definite_is_said_while_the_training_goes_on():
-    """An operation without a finite result, from a step on: said once, before the end."""
+def test_findings_are_reported_at_the_end():
+    """An operation without a finite result, from a step on."""
 
     def undefined(outputs, labels):
         return cross_entropy(outputs, labels) + 0 * jnp.log(2.0 - jnp.max(jnp.abs(outputs)))
 
     said = []
     fitted = fit(models.MLP((32,), 2), optax.adam(0.05), loss=undefined, say=said.append)
-    so_far = [line for line in said if line.startswith("so far")]
-    assert len(so_far) == 1 and "non finite" in so_far[0]
-    assert said.index(so_far[0]) < len(said) - 1
+    assert said == [str(finding) for finding in fitted.findings]
     found = next(f for f in fitted.findings if f.symptom == "non_finite")
-    assert found.evidence["steps_refused"] == np.sum(~fitted.history.accepted) > 100
+    assert found.evidence["steps_rejected"] == np.sum(~fitted.history.accepted) > 100
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))

@@ -36,7 +36,7 @@ def test_little_may_be_all_that_can_be_known():
     y = (0.23 * x[:, 0] + NOISE.normal(size=6000)).astype(np.float32)
     fitted = fit(models.MLP((16,), 1), optax.adam(1e-3), (x, y), squared, num_steps=600)
     assert symptoms(fitted) == []
-    # It was suspected, and asked.
+    # Less than a tenth of the loss is saved; the initial parameters clear the data.
     assert fitted.history.after.held_out > 4
 
 
@@ -45,8 +45,8 @@ def test_what_is_learned_by_heart_is_no_signal():
     y = NOISE.normal(size=2000).astype(np.float32)
     fitted = fit(models.MLP((16,), 1), optax.adam(1e-3), (x, y), squared, num_steps=600)
     assert symptoms(fitted) == ["no_learnable_signal"]
-    assert abs(fitted.history.after.held_out) < 4
-    assert "held_out" in fitted.findings[0].evidence
+    assert abs(fitted.findings[0].evidence["held_out"]) < 4
+    assert "verify_signal" in fitted.findings[0].remedy
 
 
 def test_labels_that_the_loss_does_not_look_at():

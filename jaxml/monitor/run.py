@@ -1,0 +1,195 @@
+"""A training as the symptoms read it: facts that several of them need, computed once."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml.monitor.activity import units
+from jaxml.monitor.findings import Finding
+from jaxml.monitor.history import History
+
+__all__ = ["DeadShare", "Run", "first_rejected"]
+
+# Share of the loss of a model that ignores its inputs which a model must save to have learned: the weaker
+# requirement where losses are negative, since their level is then a matter of units.
+_LEARNED, _LEARNED_NEGATIVE = 0.3, 0.1
+
+# A gradient explodes if its norm exceeds so many times the median of the steps before.
+_EXPLODED, _WINDOW = 10.0, 48
+
+# Updates and gradients are in one ratio to this factor in plain gradient descent.
+_SAME_RATIO = 1.01
+
+
+class DeadShare(NamedTuple):
+    """Shares of a layer's units that are 0 on every example, at the first look and over the last ones."""
+
+    layer: str
+    first: float
+    last: float
+
+
+class Run:
+    """A history with the facts derived from it.
+
+    Args:
+        history: of the training.
+        curve: findings of its loss curve alone, by symptom.
+
+    Attributes:
+        failed: whether nothing much was learned.
+        in_order: whether examples came class by class, epoch after epoch.
+        bad_data: whether rows hold NaN or infinity.
+        outliers: number of examples whose inputs or targets are outliers.
+        dense: indices of dense layers and cells among the tapped layers.
+    """
+
+    def __init__(self, history: History, curve: Mapping[str, Finding]) -> None:
+        self.history, self.curve = history, curve
+        data = history.data
+        self.in_order = not history.shuffled and data.sorted_by_target
+        self.bad_data = len(data.bad_rows) > 0
+        self.outliers = len(np.union1d(data.outlier_rows, data.outlier_targets))
+        self.dense = [
+            i for i, layer in enumerate(history.tapped) if layer.kind in ("dense", "cell")
+        ]
+        after = history.after
+        negative = after is not None and (self._ignorant_loss() < 0 or after.loss < 0)
+        self.failed = not self.signal > (_LEARNED_NEGATIVE if negative else _LEARNED)
+
+    # What was learned
+
+    def _ignorant_loss(self) -> float:
+        """The loss of a model that ignores its inputs: the better of two ways to measure it."""
+        after = self.history.after
+        assert after is not None
+        losses = [after.mismatched_loss]
+        if np.isfinite(after.constant_loss):
+            losses.append(after.constant_loss)
+        # A model that ends far above its start has learned nothing, however different its outputs are.
+        if after.loss > 1.5 * abs(after.first_loss):
+            losses.append(after.first_loss)
+        return min(losses)
+
+    @functools.cached_property
+    def signal(self) -> float:
+        """The share that is saved of the loss of a model that ignores its inputs; 0 if unknown."""
+        h, after = self.history, self.history.after
+        if after is None or not np.isfinite([after.loss, after.mismatched_loss]).all():
+            return 0.0
+        if (
+            after.loss == after.mismatched_loss
+            and not after.output_constant
+            and after.loss < after.first_loss
+        ):
+            # The loss does not depend on the labels (an autoencoder's): what it has fallen by is learned.
+            return (after.first_loss - after.loss) / max(abs(after.first_loss), 1e-300)
+        reached = after.loss
+        if not (h.shuffled or h.data.sorted_by_target):
+            # In a stream only the last part of the data shows what was learned.
+            last = h.losses[-max(1, len(h.losses) // 10) :]
+            if np.isfinite(last).all():
+                reached = min(reached, float(np.median(last)))
+        ignorant = self._ignorant_loss()
+        return (ignorant - reached) / max(abs(ignorant), 1e-300)
+
+    @property
+    def much_is_left(self) -> bool:
+        """Whether much of the loss is left."""
+        after = self.history.after
+        return after is not None and after.loss > 0.3 * after.mismatched_loss
+
+    @property
+    def falls_further(self) -> float:
+        """The share by which the loss falls where the parameters are moved further the same way."""
+        after = self.history.after
+        if after is None or not np.isfinite(after.loss):
+            return 0.0
+        further = [value for value in after.further.values() if np.isfinite(value)]
+        return (after.loss - min(further, default=after.loss)) / max(abs(after.loss), 1e-300)
+
+    # The steps
+
+    @functools.cached_property
+    def no_gradient(self) -> bool:
+        """Whether every measured gradient is exactly 0."""
+        gradient = self.history.statistic("gradient_norm")[self.history.measured]
+        return len(gradient) > 0 and not np.any(gradient != 0)
+
+    @functools.cached_property
+    def explosions(self) -> NDArray[np.int64]:
+        """Steps whose gradient is finite, clipped, and far above the median of those before."""
+        h = self.history
+        norm = np.where(np.isfinite(h.norm) & (h.norm > 0), h.norm, np.nan)
+        found = []
+        for step in np.flatnonzero(np.isfinite(norm) & (h.coefficient < 1)):
+            past = norm[max(0, step - _WINDOW) : step]
+            past = past[np.isfinite(past)]
+            if len(past) and norm[step] > _EXPLODED * np.median(past):
+                found.append(step)
+        return np.array(found, np.int64)
+
+    @functools.cached_property
+    def rates(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps and learning rates of plain gradient descent; empty for other optimizers.
+
+        In plain gradient descent update and gradient are in one ratio in all layers, or, if there is one
+        layer, at all steps.
+        """
+        h = self.history
+        g, u = h.statistic("gradient_norm"), h.statistic("update_norm")
+        at = np.flatnonzero(h.measured & h.accepted & (h.coefficient == 1))
+        moved = (g > 0) & np.isfinite(g) & (u > 0)
+        ratios = np.where(moved, u / np.where(g > 0, g, 1), np.nan)[at]
+        known = np.isfinite(ratios).any(1)
+        at, ratios = at[known], ratios[known]
+        none = np.zeros(0, np.int64), np.zeros(0)
+        if len(ratios) < 2:
+            return none
+        rates = np.nanmax(ratios, 1)
+        several = np.isfinite(ratios).sum(1) > 1
+        if several.any():
+            is_plain = np.median(rates[several] / np.nanmin(ratios[several], 1)) < _SAME_RATIO
+        else:
+            is_plain = np.median(np.abs(np.diff(np.log(rates)))) < _SAME_RATIO - 1
+        return (at, rates) if is_plain else none
+
+    @property
+    def learning_rate(self) -> float:
+        """The largest rate of plain gradient descent; NaN if it is unknown."""
+        return float(self.rates[1].max()) if len(self.rates[1]) else math.nan
+
+    @functools.cached_property
+    def relative_updates(self) -> NDArray[np.float64]:
+        """[measured steps, layers] update over parameters; NaN where parameters are nearly zero."""
+        h = self.history
+        p, u = h.statistic("parameter_norm"), h.statistic("update_norm")
+        usable = (p > 1e-8) & np.isfinite(p) & np.isfinite(u)
+        return np.where(usable, u / np.where(usable, p, 1), np.nan)[h.measured & h.accepted]
+
+    # The units
+
+    @functools.cached_property
+    def dead_shares(self) -> list[DeadShare]:
+        """For each tapped layer, the shares of its units that are dead at first and at last."""
+        h = self.history
+        bounds = np.cumsum((0, *units(h.tapped)))
+        window = max(1, min(10, len(h.looks) // 3))
+        return [
+            DeadShare(
+                layer.name, float(1 - alive[0].mean()), float(1 - alive[-window:].any(0).mean())
+            )
+            for i, layer in enumerate(h.tapped)
+            for alive in (h.alive[:, bounds[i] : bounds[i + 1]],)
+        ]
+
+
+def first_rejected(history: History) -> tuple[int, str]:
+    """Returns the first rejected step, and the first layer whose gradient is not finite there."""
+    step = int(np.argmax(~history.accepted))
+    bad = ~np.isfinite(history.statistic("gradient_norm")[step])
+    return step, history.layers[int(np.argmax(bad))] if bad.any() else "loss"

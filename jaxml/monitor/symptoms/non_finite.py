@@ -1,0 +1,99 @@
+"""NaN or infinity: in the data, in a loss, a gradient or an update.
+
+The rule: a row of the data holds one; or steps were rejected because of one, and nothing before explains
+it (more than half of the steps: in any case). In a curve alone: a loss is not finite; it had grown before,
+or it came at once, as from log 0 or 0 / 0.
+
+Example:
+    >>> from jaxml import monitor
+    >>> finding, = monitor.diagnose_loss_curve([2.0, 1.0, float("nan"), 0.5])
+    >>> finding.symptom, finding.evidence["to_the_end"]
+    ('non_finite', False)
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxml.monitor.curve import Curve
+from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
+from jaxml.monitor.run import Run, first_rejected
+
+_MOST = 0.5
+
+# The last loss over the typical one, and over the lowest, from which on the loss had grown.
+_GREW, _GREW_FROM_LOWEST = 10.0, 2.0
+
+
+def grew(curve: Curve) -> bool:
+    """Returns whether the loss was rising before its first value that is not finite."""
+    before = curve.losses[: curve.first_bad]
+    if len(before) < 2:
+        return False
+    level = np.median(before[: max(1, len(before) // 2)])
+    rising = before[-1] > _GREW * max(abs(level), 1e-30) or np.all(np.diff(before[-4:]) > 0)
+    return bool(rising and before[-1] > _GREW_FROM_LOWEST * abs(np.min(before)))
+
+
+def _in_curve(curve: Curve, found: Found) -> Finding | None:
+    if curve.first_bad == len(curve.losses):
+        return None
+    rising = grew(curve)
+    bad = int((~np.isfinite(curve.losses)).sum())
+    return Finding(
+        "non_finite",
+        curve.first_bad,
+        "loss",
+        "error" if curve.bad_to_the_end else "warning",
+        {"points": bad, "to_the_end": curve.bad_to_the_end, "grew": rising},
+        "the loss had grown until it overflowed"
+        if rising
+        else "a value that is not finite in the input, or an operation such as log 0 or 0 / 0",
+    )
+
+
+def _detect(run: Run, found: Found) -> Finding | None:
+    h = run.history
+    if run.bad_data:
+        name, row, column = h.data.bad_cells[0]
+        evidence = {"rows": len(h.data.bad_rows), "row": row, "column": column, "array": name}
+        cause = f"{name}[{row}], column {column}, is not finite"
+        return Finding("non_finite", 0, "input", "error", evidence, cause)
+    rejected = float((~h.accepted).mean())
+    explanation = found.get("learning_rate_too_high") or found.get("exploding_gradient")
+    if not rejected:
+        return None if found else run.curve.get("non_finite")
+    if explanation and rejected <= _MOST:
+        return None
+    step, layer = first_rejected(h)
+    return Finding(
+        "non_finite",
+        step,
+        layer,
+        "error" if rejected > _MOST else "warning",
+        {"steps_rejected": int((~h.accepted).sum())},
+        explanation.cause
+        if explanation
+        else "an operation without a finite result: overflow, log 0, 0 / 0, or the slope of a root at 0",
+    )
+
+
+def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
+    if finding.where == "input":
+        return Remedy(data="drop_non_finite")
+    evidence = finding.evidence
+    if finding.where == "loss" and not evidence.get("grew", True):
+        return Remedy(data="drop_non_finite")
+    return Remedy(
+        learning_rate_factor=float(evidence.get("learning_rate_factor", 0.1)),
+        clip=evidence.get("clip_to_try"),
+    )
+
+
+SYMPTOM = Symptom(
+    "non_finite",
+    _remedy,
+    _detect,
+    _in_curve,
+    after=("learning_rate_too_high", "exploding_gradient"),
+)

@@ -1,0 +1,39 @@
+"""Gradients are below an adaptive optimizer's epsilon, so updates shrink with them.
+
+The rule: halving gradients and moments together makes the update at least a quarter smaller (an adaptive
+optimizer's update does not depend on the gradient's scale; if epsilon is all, it halves), and the run
+failed, or the loss still falls by a fifth where the parameters are moved further.
+
+Example: Adam with epsilon 1e-2 on a loss of 1e-4 times the usual (`floored_by_epsilon`).
+"""
+
+from collections.abc import Sequence
+
+from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
+from jaxml.monitor.run import Run
+
+_SHARE = 0.25
+_FALLS = 0.2
+
+
+def _detect(run: Run, found: Found) -> Finding | None:
+    after = run.history.after
+    if after is None or not after.epsilon_share > _SHARE:
+        return None
+    if not (run.failed or (run.falls_further > _FALLS and run.much_is_left)):
+        return None
+    return Finding(
+        "update_floor",
+        0,
+        "all layers",
+        "error" if run.failed else "warning",
+        {"epsilon_share": 2 * after.epsilon_share},
+        "gradients are below the optimizer's epsilon: the update shrinks with them",
+    )
+
+
+def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
+    return Remedy(epsilon_factor=1e-4)
+
+
+SYMPTOM = Symptom("update_floor", _remedy, _detect)
