@@ -96,9 +96,11 @@ def test_what_churns_stays_behind_its_wall(path):
 
 
 @pytest.mark.parametrize(
-    "path", [*modules("jaxml/data"), *modules("jaxml/validation")], ids=lambda p: p.name
+    "path",
+    [*modules("jaxml/data"), *modules("jaxml/validation"), *modules("jaxml/features")],
+    ids=lambda p: str(p.relative_to(ROOT)),
 )
-def test_data_knows_no_jax(path):
+def test_tables_know_no_jax(path):
     assert not [name for name in imports(path) if name.split(".")[0] in ("jax", "jaxlib")]
 
 

@@ -1,4 +1,4 @@
-"""No feature of a flight knows what happens after its clock: later events are edited, features compared."""
+"""No feature depends on events after its clock: later events are rewritten and features compared."""
 
 import dataclasses
 
@@ -18,10 +18,7 @@ def known():
 
 
 def replayed(flights, weather, now, seed=None):
-    """The tables as they stand at a moment: without what comes later, or with another future.
-
-    What has not happened is unknown (`seed` None: nothing later ever happens), or happens otherwise.
-    """
+    """The tables at a moment: later events are removed (`seed` None) or replaced by random ones."""
     rng = np.random.default_rng(seed)
     n = len(flights)
 
@@ -48,7 +45,7 @@ def replayed(flights, weather, now, seed=None):
 
 
 def differing(before, after, rows):
-    """Names of the features that are not the same, to the bit."""
+    """Names of the features that differ in any bit."""
     assert before.keys() == after.keys()
     return [
         name
@@ -78,7 +75,7 @@ def test_no_later_event_changes_a_feature_of_the_late_clock(known, lead, seed):
 
 @pytest.mark.parametrize("seed", [None, 1])
 def test_no_event_after_the_evening_before_changes_a_feature_of_the_early_clock(known, seed):
-    """But the weather, which stands in for a forecast."""
+    """Except for the weather, which replaces a forecast."""
     flights, weather = known
     before = clocks.early(flights, weather)
     for now in MOMENTS:
@@ -89,7 +86,7 @@ def test_no_event_after_the_evening_before_changes_a_feature_of_the_early_clock(
 
 
 def test_the_comparison_sees_a_leak(known):
-    """A clock that stands an hour later than the moment knows what happened in that hour."""
+    """A clock an hour later depends on the events of that hour."""
     flights, weather = known
     now = MOMENTS[1]
     before = clocks.late(flights, weather)
@@ -120,13 +117,12 @@ def test_the_comparison_sees_a_leak(known):
 
 
 def test_moving_the_clock_back_forgets(known):
-    """A clock two hours earlier sees what it would have seen then, and less of it."""
+    """A clock two hours earlier uses fewer events; compared with sums by hand."""
     flights, weather = known
     at, earlier = (clocks.late(flights, weather, lead=lead) for lead in (30, 150))
     rows = flights.evening > flights.evening.min() + 1440
     name = "departures, airport, 180 min"
     assert (at[name] != earlier[name])[rows].mean() > 0.9
-    # The numbers by hand, of some flights.
     for i in np.random.default_rng(0).choice(np.flatnonzero(rows), 50):
         for columns, lead in ((at, 30), (earlier, 150)):
             clock = flights.scheduled[i] - lead
@@ -143,7 +139,7 @@ def test_moving_the_clock_back_forgets(known):
 
 
 def test_history_is_a_mean_that_forgets(known):
-    """By hand: all arrivals up to the evening before, each day counting less by a factor."""
+    """By hand: all arrivals up to the evening before, with weights that fall by a factor a day."""
     flights, _ = known
     found = clocks.history(flights, aircraft=True)
     for i in np.random.default_rng(1).choice(np.flatnonzero(flights.day > 70), 20):
@@ -170,14 +166,14 @@ def test_history_is_a_mean_that_forgets(known):
 
 
 def test_clocks_of_all_zones_agree(known):
-    """A flight takes as long as scheduled, and as much longer as it lost on the way: by three clocks."""
+    """A flight takes its scheduled time plus the delay on the way, by three clocks."""
     flights, _ = known
     flown = flights.arrived < table.NEVER
     lasted = (flights.arrived - flights.departed)[flown]
     lost = (flights.arr_delay - flights.dep_delay)[flown]
     assert (lasted == flights.block[flown] + lost).all()
     assert (flights.taxi[flown] >= 5).all() and (flights.taxi[flown] < 240).all()
-    # 18:00 of the day before, whatever the hour and the season.
+    # 18:00 of the day before, in every season.
     ahead = flights.scheduled - flights.evening
     local = flights.hour * 60 + flights.minute + 6 * 60
     summer = flights.day >= 31 + 28 + 9  # clocks went forward on 10 March at 2:00

@@ -102,9 +102,9 @@ class vocabulary(Transform):
         size = len(state.terms)
         return Output(size + self.num_oov + 1, out_of_vocabulary=(size, size + self.num_oov))
 
-    def labels(self, state: Vocabulary) -> list[str]:
+    def labels(self, state: Vocabulary, width: int) -> list[str]:
         unseen = ["?"] if self.num_oov == 1 else [f"?{i}" for i in range(self.num_oov)]
-        return [*map(str, state.terms), *unseen, "missing"]
+        return [*map(str, state.terms), *unseen, "missing"][:width]
 
     def _fields(self, state: Vocabulary) -> dict[str, Any]:
         # JSON has no infinities; a string among numbers is one.

@@ -3,7 +3,7 @@
 import copy
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxml import files
 from jaxml.features.counts import MAX_DISTINCT, Counts
 from jaxml.features.transform import Output, State, Transform, handed_over
-from jaxml.validation.columns import Column, read_column
+from jaxml.validation.columns import Column, read_column, table_columns
 
 __all__ = ["FeaturePipeline", "Gathered", "Spec", "Step"]
 
@@ -145,8 +145,8 @@ class FeaturePipeline:
                 cannot be fitted on it; the message names the feature and the column.
         """
         gathered = self.empty()
-        tables: Iterable[Any] = data if _column_names(data) is None else [data]
-        for columns in tables:
+        is_table = isinstance(data, Mapping) or hasattr(data, "columns")
+        for columns in [data] if is_table else data:
             gathered = self.update(gathered, columns)
         return self.finish(gathered)
 
@@ -298,7 +298,13 @@ class FeaturePipeline:
         names: list[str] = []
         for name, chain in self._chains.items():
             if chain.gives == "vector":
-                names.extend(f"{name}={label}" for label in self._labels(name))
+                # The last transform that gives ids names the entries.
+                named, width = (
+                    zip(chain.transforms, self.state[name], strict=True),
+                    self.output(name).width,
+                )
+                labels = [each.labels(own, width) for each, own in named if each.gives == "id"]
+                names.extend(f"{name}={label}" for label in (labels or [range(width)])[-1])
             elif chain.gives != "id":
                 names.append(name)
         return tuple(names)
@@ -394,11 +400,7 @@ class FeaturePipeline:
 
     def _read(self, columns: Mapping[str, ArrayLike]) -> dict[str, Column]:
         """Returns the columns that are needed."""
-        present = _column_names(columns)
-        if present is None:
-            raise ValueError(
-                f"columns must be a mapping of names to arrays, got a {type(columns).__name__}"
-            )
+        present = table_columns(columns)
         table: dict[str, Column] = {}
         for chain_name, chain in self._chains.items():
             for name in chain.sources or [chain.column]:
@@ -406,39 +408,16 @@ class FeaturePipeline:
                 if name in table or crossed:
                     continue
                 if name not in present:
-                    raise ValueError(f"columns must hold {name!r}, got {present}")
-                table[name] = read_column(name, columns[name])
+                    raise ValueError(f"columns must hold {name!r}, got {list(present)}")
+                table[name] = read_column(name, present[name])
         shapes = {name: column.values.shape for name, column in table.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"columns must have one length, got shapes {shapes}")
         return table
 
-    def _labels(self, name: str) -> list[str]:
-        """Names of a vector's entries, from the last transform that gives ids."""
-        width = self.output(name).width
-        chain = self._chains[name]
-        for transform, own in reversed(list(zip(chain.transforms, self.state[name], strict=True))):
-            if transform.gives == "id" and transform.output(own).width <= 2 * width:
-                return transform.labels(own)[:width]
-        return [str(i) for i in range(width)]
-
 
 def _located(name: str, chain: _Chain, error: ValueError) -> ValueError:
     return ValueError(f"feature {name!r} of column {chain.column!r}: {error}")
-
-
-def _column_names(table: Any) -> list[str] | None:
-    """The names of a mapping, a data frame, an Arrow table or a structured array; None for others."""
-    if hasattr(table, "keys"):
-        return list(table.keys())
-    for names in (
-        getattr(getattr(table, "dtype", None), "names", None),
-        getattr(table, "column_names", None),
-        getattr(table, "columns", None),
-    ):
-        if names is not None and all(isinstance(name, str) for name in names):
-            return list(names)
-    return None
 
 
 def _chain(name: str, spec: Any) -> _Chain:

@@ -94,9 +94,9 @@ class Transform:
         """Returns the range of the output."""
         return Output()
 
-    def labels(self, state: Any) -> list[str]:
-        """Returns a name for each id."""
-        return [str(i) for i in range(self.output(state).width)]
+    def labels(self, state: Any, width: int) -> list[str]:
+        """Returns names of the first `width` ids."""
+        return [str(i) for i in range(width)]
 
     def keys(self, column: Any) -> NDArray[np.uint64] | None:
         """Returns the 64-bit keys that are put into buckets, None if the transform does not hash."""

@@ -21,7 +21,7 @@ def test_a_vocabulary_is_ordered_by_frequency_then_by_code_points():
     assert state.terms == ("UA", "B6", "AA", "EV") and state.counts == (3, 2, 1, 1)
     ids = transform.apply(state, ["UA", "EV", "??", None, "", float("nan")])
     assert ids.tolist() == [0, 3, 4, 5, 5, 5]
-    assert transform.labels(state) == ["UA", "B6", "AA", "EV", "?", "missing"]
+    assert transform.labels(state, 6) == ["UA", "B6", "AA", "EV", "?", "missing"]
     assert features.vocabulary(min_count=2).fit(CARRIERS).terms == ("UA", "B6")
 
 

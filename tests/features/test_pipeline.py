@@ -3,7 +3,6 @@
 import copy
 import json
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -208,11 +207,8 @@ def test_frames_and_arrow_tables_are_tables():
     pyarrow = pytest.importorskip("pyarrow")
     small = FeaturePipeline({"x": z_score(), "carrier": vocabulary()})
     arrow = pyarrow.table({"x": TABLE["x"], "carrier": TABLE["carrier"].tolist()})
-    structured = np.empty(N, [("x", float), ("carrier", "U2")])
-    structured["x"], structured["carrier"] = TABLE["x"], TABLE["carrier"]
-    for table in (arrow, structured):
-        same_state(small.fit(table), small.fit(TABLE))
-        equal(small.fit(TABLE)(table), small.fit(TABLE)(TABLE))
+    same_state(small.fit(arrow), small.fit(TABLE))
+    equal(small.fit(TABLE)(arrow), small.fit(TABLE)(TABLE))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +216,7 @@ def test_frames_and_arrow_tables_are_tables():
     [
         (lambda: PIPELINE.encode(TABLE), "pipeline must be fitted first"),
         (lambda: PIPELINE.fit({"far": [1.0]}), "columns must hold 'x', got"),
-        (lambda: FITTED([1.0, 2.0]), "columns must be a mapping .*, got a list"),
+        (lambda: FITTED([1.0, 2.0]), "columns must be a mapping .*, got list"),
         (lambda: PIPELINE.fit({**TABLE, "x": [1.0]}), "columns must have one length, got"),
         (lambda: PIPELINE.fit(rows(slice(0, 0))), "columns must hold at least one row, got none"),
         (
@@ -262,10 +258,3 @@ def test_frames_and_arrow_tables_are_tables():
 def test_bad_tables_and_chains_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_features_need_no_jax():
-    assert FITTED.__class__.__module__ in sys.modules
-    for name, module in list(sys.modules.items()):
-        if name.startswith("jaxml.features"):
-            assert not hasattr(module, "jax") and not hasattr(module, "jnp")

@@ -95,7 +95,9 @@ def test_outputs_stay_within_what_is_stated(name):
     state = transform.fit(values)
     output, made = transform.output(state), transform.apply(state, values)
     if transform.gives == "id":
-        assert made.min() >= 0 and made.max() < output.width == len(transform.labels(state))
+        assert made.min() >= 0 and made.max() < output.width == len(
+            transform.labels(state, output.width)
+        )
     elif name != "imputation of texts":
         assert made.min() >= np.float32(output.low) and made.max() <= np.float32(output.high)
 
