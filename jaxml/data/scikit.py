@@ -1,4 +1,4 @@
-"""Small data sets that ship with scikit-learn, and two of its generators; float32 inputs as they are."""
+"""Small data sets that ship with scikit-learn, and two of its generators: float32 inputs, unscaled."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,28 +13,28 @@ def _pair(x: NDArray, y: NDArray) -> Arrays:
 
 
 def digits() -> Arrays:
-    """1,797 images of 8 × 8 handwritten digits, values 0 to 16: ([N, 64], [N] in 0 … 9)."""
+    """Returns 1,797 images of 8 × 8 handwritten digits, values 0 to 16: ([N, 64], [N] in 0 … 9)."""
     from sklearn import datasets
 
     return _pair(*datasets.load_digits(return_X_y=True))
 
 
 def breast_cancer() -> Arrays:
-    """569 tumours by 30 measurements on scales from 1e-3 to 1e3: ([N, 30], [N] in {0, 1})."""
+    """Returns 569 tumours by 30 measurements on scales from 1e-3 to 1e3: ([N, 30], [N] in {0, 1})."""
     from sklearn import datasets
 
     return _pair(*datasets.load_breast_cancer(return_X_y=True))
 
 
 def wine() -> Arrays:
-    """178 wines by 13 measurements on scales from 0.1 to 1e3: ([N, 13], [N] in 0 … 2)."""
+    """Returns 178 wines by 13 measurements on scales from 0.1 to 1e3: ([N, 13], [N] in 0 … 2)."""
     from sklearn import datasets
 
     return _pair(*datasets.load_wine(return_X_y=True))
 
 
 def diabetes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """442 patients by ten columns of length one: ([N, 10], progression of the disease [N], 25 to 346)."""
+    """Returns 442 patients by ten columns of norm 1: ([N, 10], progression of disease [N], 25 to 346)."""
     from sklearn import datasets
 
     x, y = datasets.load_diabetes(return_X_y=True)
@@ -42,25 +42,24 @@ def diabetes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def circles(num: int, noise: float, seed: int) -> Arrays:
-    """Two concentric circles in the plane: ([num, 2], [num] in {0, 1})."""
+    """Returns two concentric circles in the plane: ([num, 2], [num] in {0, 1})."""
     from sklearn import datasets
 
     return _pair(*datasets.make_circles(num, noise=noise, random_state=seed))
 
 
 def blobs(num: int, num_classes: int, seed: int) -> Arrays:
-    """Normal clouds in the plane: ([num, 2], [num] classes)."""
+    """Returns normal clouds in the plane: ([num, 2], [num] classes)."""
     from sklearn import datasets
 
     return _pair(*datasets.make_blobs(num, centers=num_classes, cluster_std=2.0, random_state=seed))
 
 
 def scaled(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Columns at mean 0 and deviation 1; constant columns at 0.
+    """Returns the columns at mean 0 and standard deviation 1, constant columns at 0.
 
-    Example:
-        >>> scaled(np.array([[1.0, 5.0], [3.0, 5.0]], np.float32)).tolist()
-        [[-1.0, 0.0], [1.0, 0.0]]
+    >>> scaled(np.array([[1.0, 5.0], [3.0, 5.0]], np.float32)).tolist()
+    [[-1.0, 0.0], [1.0, 0.0]]
     """
     deviation = x.std(0)
     return (x - x.mean(0)) / np.where(deviation > 0, deviation, 1)

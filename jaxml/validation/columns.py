@@ -34,14 +34,12 @@ class Column:
             with lone surrogates. TIME, DURATION: datetime64 (UTC) and timedelta64, in the unit given.
             MIXED: objects as given. A missing value is 0, False, NaN, "" or NaT.
         missing: bool array of the same shape.
-        nan: bool array, True where a missing value is NaN. None if there is no NaN.
     """
 
     name: str
     type: str | None
     values: NDArray[Any]
     missing: NDArray[np.bool_]
-    nan: NDArray[np.bool_] | None = None
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -303,9 +301,7 @@ def read_column(name: str, values: Any) -> Column:
         return Column(name, "INT", np.where(shown, plain, plain.dtype.type(0)), ~shown)
     if kind == "f":
         numbers = np.where(shown, array, np.nan).astype(np.float64, copy=False)
-        missing = np.isnan(numbers)
-        nan = missing & shown
-        return Column(name, "FLOAT", numbers, missing, nan if nan.any() else None)
+        return Column(name, "FLOAT", numbers, np.isnan(numbers))
     if kind in "mM":
         times = np.where(shown, array, np.array("NaT", array.dtype))
         return Column(name, "TIME" if kind == "M" else "DURATION", times, np.isnat(times))
@@ -429,23 +425,19 @@ def _read_objects(name: str, array: NDArray[Any], shown: NDArray[np.bool_]) -> C
     present &= shown.ravel()
     known = [v for v, there in zip(listed, present.tolist(), strict=True) if there]
     missing = ~present.reshape(array.shape)
-    nan = None
-    if any(issubclass(type_, float | np.floating) for type_ in types):
-        is_nan = (isinstance(v, float | np.floating) and v != v for v in listed)
-        nan = np.fromiter(is_nan, bool, len(listed)).reshape(array.shape) & shown
-        nan = nan if nan.any() else None
 
     def column(type_: str | None, values: Any, fill: Any, dtype: Any) -> Column:
         filled = np.full(len(listed), fill, dtype)
         filled[present] = values
-        return Column(name, type_, filled.reshape(array.shape), missing, nan)
+        return Column(name, type_, filled.reshape(array.shape), missing)
 
     kinds = set(map(_kind, set(map(type, known))))
     try:
         if not kinds and any(issubclass(type_, str | bytes) for type_ in types):
             return column("BYTES", [], "", object)
         if not kinds:
-            return column(None if nan is None else "FLOAT", [], np.nan, np.float64)
+            floats = any(issubclass(type_, float | np.floating) for type_ in types)
+            return column("FLOAT" if floats else None, [], np.nan, np.float64)
         if kinds == {"BYTES"}:
             if any(issubclass(type_, bytes) for type_ in types):
                 known = [
@@ -464,7 +456,7 @@ def _read_objects(name: str, array: NDArray[Any], shown: NDArray[np.bool_]) -> C
             return column("DURATION", _to_numpy(known), "NaT", _unit(known, "m"))
     except (OverflowError, TypeError, ValueError):
         pass  # An integer beyond float64 among floats; times with and without a zone.
-    return Column(name, "MIXED", array, missing, nan)
+    return Column(name, "MIXED", array, missing)
 
 
 def _integer_dtype(values: list[int]) -> Any:

@@ -122,7 +122,7 @@ def read_csv(
     wanted = _wanted(header, schema, types)
     gone = {missing} if isinstance(missing, str) else set(missing)
     fields = file.split(header)
-    if not file.text.endswith(("\n", "\r")):
+    if len(fields[-1].codes) and not file.text.endswith(("\n", "\r")):
         _check_last(fields[-1])
     columns = {field.name: _convert(field, gone, wanted.get(field.name)) for field in fields}
     return _ordered(columns, schema)
@@ -280,41 +280,24 @@ def _ordered(columns: dict[str, NDArray[Any]], schema: Schema | None) -> dict[st
 
 
 def _check_last(field: _Field) -> None:
-    """Refuses a last line without a line break that seems to be the cut of a longer one.
+    """Refuses a last line without a line break whose last field seems to be cut.
 
-    Its last field is, by the others of its column,
-
-    - shorter than any of twenty or more, or than the one length of three or more texts (dates, codes);
-    - a number of fewer decimals than any of ten or more (of three or more, if those have six), or one
-      that ends in its point where no other does;
-    - the beginning of a boolean among booleans, or of a text that comes up again and again, and is itself
-      found nowhere else.
+    That is a text found nowhere else in its column, which is shorter than any of twenty or more, has
+    fewer decimals than any of ten or more, or is the beginning of one of a few texts that come up again
+    and again.
     """
-    if len(field.codes) < 2:
-        return
     *before, code = field.codes.tolist()
     last, known = field.distinct[code], {field.distinct[other] for other in set(before)}
-    number = len(before)
-    if last in known:
+    if not known or last in known:
         return
-    lengths, decimals = set(map(len, known)), min(map(_decimals, known))
-    is_number = _FLOAT.fullmatch(last) is not None
-    even = (
-        number >= 3
-        and len(lengths) == 1
-        and min(lengths) >= 6
-        and not any(map(_FLOAT.fullmatch, known))
-    )
-    shorter = (number >= 20 or even) and len(last) < min(lengths)
-    rounder = number >= (3 if decimals >= 6 else 10) and _decimals(last) < decimals
-    repeated = 2 * len(known) <= number or all(text in _BOOL for text in known)
-    begun = repeated and not is_number and any(other.startswith(last) for other in {*known, *_BOOL})
-    pointed = is_number and last.endswith(".") and not any(text.endswith(".") for text in known)
-    if shorter or rounder or begun or pointed:
+    shorter = len(before) >= 20 and len(last) < min(map(len, known))
+    rounder = len(before) >= 10 and _decimals(last) < min(map(_decimals, known))
+    repeated = 2 * len(known) <= len(before) and not _FLOAT.fullmatch(last)
+    if shorter or rounder or (repeated and any(other.startswith(last) for other in known)):
         reason = (
             f"the last line has no line break and ends in {_short(last)}: is the file cut short?"
         )
-        raise field.file.refuse(reason, number, field.name)
+        raise field.file.refuse(reason, len(before), field.name)
 
 
 def _decimals(text: str) -> int:

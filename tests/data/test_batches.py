@@ -80,10 +80,10 @@ def test_numpy_integers_will_do():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 1, 0, 0), "num_examples is 0, wanted at least 1"),
-        ((1, 0, 0, 0), "batch_size is 0, wanted at least 1"),
-        ((1, 1, -1, 0), "position is -1, wanted at least 0"),
-        ((1, 1, 0, -1), "seed is -1, wanted at least 0"),
+        ((0, 1, 0, 0), "num_examples must be an integer of at least 1, got 0"),
+        ((1, 0, 0, 0), "batch_size must be an integer of at least 1, got 0"),
+        ((1, 1, -1, 0), "position must be an integer of at least 0, got -1"),
+        ((1, 1, 0, -1), "seed must be an integer of at least 0, got -1"),
     ],
 )
 def test_arguments_below_their_bound_are_refused(arguments, message):

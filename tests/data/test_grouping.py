@@ -41,7 +41,7 @@ def test_the_order_of_groups_is_shuffled():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="group_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="group_size must be an integer of at least 1, got 0"):
         grouped_epoch(np.array([0]), 0, seed=0, epoch=0)
     with pytest.raises(ValueError, match="groups must be a vector"):
         grouped_epoch(np.array([-1]), 1, seed=0, epoch=0)

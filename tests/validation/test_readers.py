@@ -187,20 +187,19 @@ def test_a_last_number_with_fewer_decimals_is_the_cut_of_one(write):
 @pytest.mark.parametrize(
     "column, last, cut",
     [
-        (["2013-01-05", "2013-11-12", "2013-02-28"], "2013-02-03", "2013-02"),
-        (["true", "false"], "false", "fals"),
-        (["0.123456789", "0.98765432", "12.3456789"], "3.14159265", "3.1415"),
-        (["1.25", "2.50"], "3.5", "3."),
+        (["2013-01-05", "2013-11-12"] * 10, "2013-02-03", "2013-02"),
+        (["true", "false"] * 2, "false", "fals"),
         (["cash", "card"] * 2, "other", None),  # A new text, and the beginning of none.
         (["10", "20", "30"], "5", None),
         (["x", "y"], "", None),
+        (["Anna", "Bob"], "Ann", None),
     ],
 )
-def test_a_last_line_without_a_break_is_a_cut_where_its_column_says_so(write, column, last, cut):
+def test_a_last_line_without_a_break_is_a_cut_where_its_column_shows_it(write, column, last, cut):
     text = "id,v\n" + "".join(f"{i},{value}\n" for i, value in enumerate(column)) + "9,"
     assert len(read_csv(write(text + last))["v"]) == len(column) + 1
-    assert len(read_csv(write(text + last + "\n"))["v"]) == len(column) + 1
     if cut is not None:
+        assert len(read_csv(write(text + cut + "\n"))["v"]) == len(column) + 1
         with pytest.raises(BadFile, match="no line break"):
             read_csv(write(text + cut))
 
