@@ -318,7 +318,6 @@ def picture(path: Path, rows: Sequence[dict[str, Any]], config: Config) -> None:
 
     cells = [[at[*kind, depth] for depth in config.depths] for kind in kinds]
     reports.plots.heatmap(
-        path,
         [[row["accuracy"] for row in line] for line in cells],
         rows=[f"{activation}, {init}" for activation, init in kinds],
         columns=[str(depth) for depth in config.depths],
@@ -327,6 +326,7 @@ def picture(path: Path, rows: Sequence[dict[str, Any]], config: Config) -> None:
         xlabel="hidden layers",
         label="held-out accuracy",
         title=f"Accuracy after {config.num_steps} steps, what was found first ⇒ after the remedy",
+        path=path,
     )
 
 

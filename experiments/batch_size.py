@@ -104,7 +104,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     config.run_dir.mkdir(parents=True, exist_ok=True)
     reports.plots.curves(
-        config.run_dir / "batch_size.png",
         {
             f"{name}, rate {member.hyperparameters['learning_rate']:g}": (
                 member.fit.validation_steps / member.steps * config.epochs,
@@ -116,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         ylabel="validation loss",
         title=sentence,
         log_x=False,
+        path=config.run_dir / "batch_size.png",
     )
     (config.run_dir / "results.json").write_text(
         json.dumps({"sentence": sentence, "rows": rows}, indent=1) + "\n"

@@ -204,12 +204,12 @@ def main(arguments: Sequence[str]) -> int:
         )
     }
     reports.plots.curves(
-        run_dir / "embedding_size.png",
         lines,
         xlabel="size of the embedding of a tail number",
         ylabel="cross entropy of destinations (nats)",
         title=f"{data.sizes[0]:,} tail numbers, {config.num_train:,} flights, "
         f"mean over {len(config.seeds)} seed{'s' * (len(config.seeds) != 1)}",
+        path=run_dir / "embedding_size.png",
     )
     reports.table(
         "mean over seeds",

@@ -508,18 +508,18 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
         for name in ("loss", "validation_loss")
     ]
     reports.plots.loss_curves(
-        run_dir / "loss.png",
         *curves,
         title=f"Softmax over {names.num_places:,} places: candidates in training, all in validation",
         ylabel="cross-entropy (nats)",
+        path=run_dir / "loss.png",
     )
     figures = ("strict, all", "strict, without twin")
     reports.plots.bars(
-        run_dir / "results.png",
         [f"{measure}\n{name}" for name in figures for measure in results["jaxml"][name]],
         {m: [value for name in figures for value in results[m][name].values()] for m in methods},
         ylabel="share of held-out aliases",
         title="A spelling never seen: is its place first, among ten, among a hundred?",
+        path=run_dir / "results.png",
     )
 
 

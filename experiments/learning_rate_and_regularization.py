@@ -118,13 +118,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     config.run_dir.mkdir(parents=True, exist_ok=True)
     reports.plots.response_map(
-        config.run_dir / "map.png",
         ("weight penalty", config.penalties),
         ("learning rate", config.learning_rates),
         means,
         notes=notes,
         label="validation loss after the last step",
         title=sentence,
+        path=config.run_dir / "map.png",
     )
     chosen = sorted({0, int(best[0]), shape[0] - 1})
     picked = {}
@@ -132,13 +132,15 @@ def main(arguments: Sequence[str]) -> int:
         member = swept.members[(i * shape[1] + int(best[1])) * config.seeds]
         fit = member.fit
         picked[f"penalty {config.penalties[i]:g}"] = (
-            (np.arange(len(fit.loss_curve)), fit.loss_curve),
-            (fit.validation_steps, fit.validation_curve),
+            np.arange(len(fit.loss_curve)),
+            fit.loss_curve,
+            fit.validation_steps,
+            fit.validation_curve,
         )
-    reports.plots.generalization(
-        config.run_dir / "generalization.png",
+    reports.plots.compared_curves(
         picked,
         title=f"Training and validation at learning rate {rate:g}",
+        path=config.run_dir / "generalization.png",
     )
     rows = [
         {

@@ -147,7 +147,6 @@ def main(arguments: Sequence[str]) -> int:
         f"{errors['absolute']:.1f}."
     )
     reports.plots.fitted_lines(
-        config.run_dir / "lines.png",
         {
             "flights": (x[~wrong], y[~wrong]),
             "wrong by a day": (x[wrong], y[wrong]),
@@ -156,6 +155,7 @@ def main(arguments: Sequence[str]) -> int:
         xlabel="delay at departure (minutes)",
         ylabel="delay at arrival, by the clocks (minutes)",
         title=conclusion,
+        path=config.run_dir / "lines.png",
     )
     print(conclusion)
     return 0

@@ -306,12 +306,12 @@ def main(arguments: Sequence[str]) -> int:
             samples.append(row["samples_ms"])
         if series:
             reports.plots.scaling(
-                config.plot or path.with_suffix(".png"),
                 series,
                 xlabel="classes",
                 ylabel="ms a step",
                 title=f"One sampled-softmax step, dim {config.dim}, {config.dtype}, "
                 f"{place['cores']} cores of {place['device']}",
+                path=config.plot or path.with_suffix(".png"),
             )
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

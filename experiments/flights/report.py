@@ -34,19 +34,19 @@ def draw(run: Path) -> list[Path]:
         paths += [run / f"{name}-{kind}.png" for kind in ("thresholds", "loss", "slices")]
         _thresholds(paths[-3], TITLES[name], result, own)
         plots.loss_curves(
-            paths[-2],
             (own["steps"], own["loss"]),
             (own["validation_steps"], own["validation_loss"]),
             title=f"{TITLES[name]}: log loss of the first network. Fewer flights are late in autumn",
             ylabel="log loss",
+            path=paths[-2],
         )
         large = [each for each in result["slices"] if not each["small"]]
         plots.bars(
-            paths[-1],
             [each["slice"].removeprefix("carrier ").removeprefix("origin ") for each in large],
             {kind: [each[kind] for each in large] for kind in ("late", "predicted")},
             ylabel="share of flights",
             title=f"{TITLES[name]}: late flights by carrier and airport, November and December",
+            path=paths[-1],
         )
     return paths
 
@@ -62,11 +62,11 @@ def _models(path: Path, clocks: Mapping[str, Any]) -> None:
             panels[heading] = [each[measure] for each in figures]
             intervals[heading] = [each[f"{measure} interval"] for each in figures]
     plots.dots(
-        path,
         kinds,
         panels,
         intervals=intervals,
         title="More than 15 minutes late? November and December, with 95 % intervals (days resampled)",
+        path=path,
     )
 
 
@@ -82,7 +82,6 @@ def _thresholds(
     filled = diagram.weight > 0
     reliability = diagram.mean_score, diagram.fraction_positive, diagram.weight
     plots.trade_off(
-        path,
         counts.thresholds[at],
         precision=np.where(predicted > 0, tp / np.maximum(predicted, 1), np.nan).tolist(),
         recall=tp / labels.sum(),
@@ -91,4 +90,5 @@ def _thresholds(
         chosen={name: each["threshold"] for name, each in result["thresholds"].items()},
         reliability=tuple(each[filled] for each in reliability),
         title=f"{title}: thresholds in November and December",
+        path=path,
     )

@@ -199,12 +199,12 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
             samples.append(row["samples_ms"])
         if series:
             reports.plots.scaling(
-                run_dir / f"cost-{mode}.png",
                 series,
                 xlabel="classes",
                 ylabel="ms",
                 title=f"What {_TITLES[mode]} costs: batch {config.batch}, dim {config.dim}, "
                 f"{config.dtype}, {place['cores']} cores of {place['device']}",
+                path=run_dir / f"cost-{mode}.png",
             )
     return rows
 
@@ -311,11 +311,11 @@ def _quality(config: Config, run_dir: Path) -> list[dict[str, Any]]:
         }
         if drawn:
             reports.plots.curves(
-                run_dir / f"quality-{name}.png",
                 drawn,
                 xlabel="seconds of training",
                 ylabel="exact loss on held-out examples (nats)",
                 title=f"Quality against time: {problem.num_classes:,} classes ({name})",
+                path=run_dir / f"quality-{name}.png",
             )
     return rows
 
@@ -398,11 +398,11 @@ def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
             xs.append(row["num_sampled"])
             ys.append(row[name])
         reports.plots.curves(
-            run_dir / f"{name.replace('_', '-')}.png",
             series,
             xlabel="candidates of an example",
             ylabel=f"{label} of the gradient, relative to the exact one",
             title=f"How far a sampled gradient is from the exact one: {problem.num_classes:,} classes",
+            path=run_dir / f"{name.replace('_', '-')}.png",
         )
     return rows
 

@@ -133,7 +133,11 @@ def plot(runs: Sequence[rundir.Run], path: str) -> list[rundir.Run]:
         for label, run in zip(labels(drawn), drawn, strict=True)
     }
     title = f"{len(drawn)} runs" if len(drawn) > 1 else "One run"
-    reports.plots.compared_curves(path, curves, title=title)
+    reports.plots.compared_curves(
+        curves,
+        title=title,
+        path=path,
+    )
     return [run for run in runs if run not in drawn]
 
 

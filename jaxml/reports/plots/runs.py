@@ -1,4 +1,4 @@
-"""Pictures of training: the courses of losses, of one run, of several, and of a population."""
+"""Pictures of training: the losses of one run and of several, and a monitored training."""
 
 import os
 import textwrap
@@ -9,68 +9,50 @@ import numpy as np
 
 from jaxml.reports.plots import canvas
 
-__all__ = ["compared_curves", "generalization", "loss_curves", "population", "training"]
+__all__ = ["compared_curves", "loss_curves", "training"]
 
 _MOST_COMPARED = 20
 
 
 def loss_curves(
-    path: str | os.PathLike,
     train: tuple[Any, Any],
     validation: tuple[Any, Any] | None = None,
     *,
     title: str,
     ylabel: str = "loss",
-) -> None:
-    """Loss over steps: every training value faintly, their smoothed course, and validation.
+    path: str | os.PathLike | None = None,
+) -> Any:
+    """Returns the losses of a run over its steps: training faintly, its course, and validation.
 
-    The smoothed curve is a local linear fit under a Gaussian window of about one part in fifty of
-    the values, so that it neither lags nor bends at the ends. The axis is logarithmic if all losses
-    are positive and their course spans more than a factor of 20. The first loss that is not finite
-    is marked.
+    The course is a local linear fit under a Gaussian window of about one part in fifty of the values, so
+    that it neither lags nor bends at the ends. The first loss that is not finite is marked.
 
     Args:
-        path: the PNG to write.
         train: steps and losses of the training batches, each `[n]`.
         validation: steps and losses on held-out data, each `[m]`.
-        title: the heading.
-        ylabel: the vertical axis.
-
-    Raises:
-        ValueError: if steps and losses differ in length or training has no finite loss.
-        OSError: if the file cannot be written.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     picture = pathlib.Path(directory, "loss.png")
-    ...     loss_curves(picture, ([0, 1, 2], [3.0, 2.0, 1.5]), title="A run")
-    ...     picture.read_bytes()[1:4]
-    b'PNG'
     """
     steps, losses = canvas.pair("train", train)
-    finite = np.isfinite(losses)
-    if not finite.any():
-        raise ValueError(f"train must have a finite loss; got {len(losses)} values, none finite")
     held_steps, held = canvas.pair("validation", validation or ([], []))
+    finite, raw = np.isfinite(losses), canvas.finite(losses)
+    if not finite.any():
+        raise ValueError(f"train must have a finite loss, got {len(losses)} values, none finite")
     figure, axes = canvas.figure(title)
-    raw = np.where(finite, losses, np.nan)
     smooth = _smooth(raw)
     # The course decides, not one lucky batch; but a logarithm needs every batch to be positive.
     course = np.concatenate([smooth[finite], held[np.isfinite(held)]])
-    if losses[finite].min() > 0 and canvas.scale(axes.yaxis, course):
+    if losses[finite].min() > 0 and canvas.scale(axes, course):
         smooth = np.exp(_smooth(np.log(raw)))
     # Not antialiased, the noise of thousands of batches makes a PNG half the size.
     axes.plot(
         steps, raw, color="#A6CFE8", linewidth=1, antialiased=False, label="training, each report"
     )
-    few = "o" if len(steps) <= 20 else None  # a single report makes no line
+    few = "o" if len(steps) <= 20 else None  # A single report makes no line.
     axes.plot(
         steps, smooth, color=canvas.COLORS[0], linewidth=2.4, marker=few, label="training, smoothed"
     )
     if len(held):
-        axes.plot(
-            held_steps, held, color=canvas.COLORS[3], linewidth=1.8, marker="o", label="validation"
-        )
+        style = {"color": canvas.COLORS[3], "linewidth": 1.8, "marker": "o"}
+        axes.plot(held_steps, held, label="validation", **style)
     if not finite.all():
         first = steps[np.argmin(finite)]
         axes.axvline(
@@ -78,323 +60,157 @@ def loss_curves(
         )
     axes.set_ylabel(ylabel)
     canvas.steps(axes, np.concatenate([steps, held_steps]))
-    canvas.legend(figure, axes)
-    canvas.write(figure, path)
+    return canvas.finish(figure, path, legend=axes)
 
 
 def compared_curves(
-    path: str | os.PathLike,
     runs: Mapping[str, tuple[Any, Any, Any, Any]],
     *,
     title: str,
     ylabel: str = "loss",
-) -> None:
-    """Loss over steps of several runs in one picture: training as a line, validation dashed with points.
+    path: str | os.PathLike | None = None,
+) -> Any:
+    """Returns the losses of several runs, a colour each: training smoothed, validation dashed.
 
-    Each run has a colour; training is smoothed as in `loss_curves`, with what was measured faintly behind
-    it. The axis is logarithmic if all losses are positive and their course spans more than a factor of
-    20. Where a loss is first not finite, a cross ends the line, and the legend names the step. A run
-    that ends above ten times its first loss has diverged: where others have not, the axis is theirs, and
-    the legend says how high it has gone.
+    The lowest validation loss of a run is marked: a run whose lines part after it overfits. Where a loss is
+    first not finite, a cross ends the line and the legend has the step. A run that ends above ten times its
+    first loss has diverged: if others have not, the axis is theirs, and the legend has its height.
 
     Args:
-        path: the PNG to write.
         runs: for each label its steps and training losses, each `[n]`, and its steps and validation
-            losses, each `[m]`; either pair may be empty. At most 20, as more cannot be told apart.
-        title: the heading.
-        ylabel: the vertical axis.
-
-    Raises:
-        ValueError: if there is no run or too many, steps and losses differ in length, or no loss of any
-            run is finite.
-        OSError: if the file cannot be written.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     picture = pathlib.Path(directory, "compare.png")
-    ...     slow, fast = ([0, 1], [3.0, 2.9], [2], [2.8]), ([0, 1], [3.0, 2.0], [2], [1.9])
-    ...     compared_curves(picture, {"rate 0.01": slow, "rate 0.1": fast}, title="Two runs")
-    ...     picture.read_bytes()[1:4]
-    b'PNG'
+            losses, each `[m]`; either pair may be empty. At most 20.
     """
     if not 1 <= len(runs) <= _MOST_COMPARED:
         raise ValueError(f"runs must hold 1 to {_MOST_COMPARED}, got {len(runs)}")
-    pairs = {
-        label: (
-            *canvas.pair(f"runs[{label!r}], training", (steps, losses)),
-            *canvas.pair(f"runs[{label!r}], validation", (held_steps, held)),
-        )
-        for label, (steps, losses, held_steps, held) in runs.items()
-    }
-    every = np.concatenate([part for run in pairs.values() for part in (run[1], run[3])])
+    training = {k: canvas.pair(f"runs[{k!r}], training", run[:2]) for k, run in runs.items()}
+    validation = {k: canvas.pair(f"runs[{k!r}], validation", run[2:]) for k, run in runs.items()}
+    every = np.concatenate([y for pairs in (training, validation) for _, y in pairs.values()])
     every = every[np.isfinite(every)]
     if not every.size:
         raise ValueError("runs must hold a finite loss, got none")
     figure, axes = canvas.figure(title)
-    shown = {
-        label: np.where(np.isfinite(losses), losses, np.nan)
-        for label, (_, losses, _, _) in pairs.items()
-    }
-    smooth = {label: _smooth(raw) for label, raw in shown.items()}
-    diverged = {label for label, raw in shown.items() if _has_diverged(raw)}
-    course = np.concatenate(
-        [
-            part
-            for label, (*_, held) in pairs.items()
-            if label not in diverged
-            for part in (smooth[label], held)
-        ]
-        or [every]
-    )
+    raw = {label: canvas.finite(losses) for label, (_, losses) in training.items()}
+    held = {label: canvas.finite(losses) for label, (_, losses) in validation.items()}
+    smooth = {label: _smooth(losses) for label, losses in raw.items()}
+    sound = [label for label in runs if not _has_diverged(raw[label])]
+    course = np.concatenate([part[label] for label in sound for part in (smooth, held)] or [every])
     course = course[np.isfinite(course)]
     if not course.size:
-        course, diverged = every, set()
+        course, sound = every, list(runs)
     low, high = course.min(), course.max()
-    too_high = {label for label in diverged if np.nanmax(shown[label]) > 10 * high > 0}
-    if every.min() > 0 and canvas.scale(axes.yaxis, course):
-        smooth = {label: np.exp(_smooth(np.log(raw))) for label, raw in shown.items()}
-    colors = canvas.distinct(len(pairs))
-    for color, (label, (steps, losses, held_steps, held)) in zip(
-        colors, pairs.items(), strict=True
-    ):
+    too_high = {k for k in runs if k not in sound and np.nanmax(raw[k]) > 10 * high > 0}
+    if every.min() > 0 and canvas.scale(axes, course):
+        smooth = {label: np.exp(_smooth(np.log(losses))) for label, losses in raw.items()}
+    for color, label in zip(canvas.distinct(len(runs)), runs, strict=True):
+        steps, losses = training[label]
         lost = ~np.isfinite(losses)
         ending = f", not finite from step {steps[np.argmax(lost)]:,.0f}" if lost.any() else ""
         if label in too_high:
-            ending = f", rises to {np.nanmax(shown[label]):.2g}{ending}"
-        told = textwrap.fill(f"{label}{ending}", 110)  # as much as the picture is wide
-        axes.plot([], [], color=color, linewidth=2, label=told)
-        axes.plot(steps, shown[label], color=color, alpha=0.2, linewidth=0.8, antialiased=False)
-        few = "o" if np.isfinite(losses).sum() <= 20 else None
+            ending = f", rises to {np.nanmax(raw[label]):.2g}{ending}"
+        # The legend is as wide as the picture.
+        axes.plot([], [], color=color, linewidth=2, label=textwrap.fill(f"{label}{ending}", 110))
+        axes.plot(steps, raw[label], color=color, alpha=0.2, linewidth=0.8, antialiased=False)
+        few = "o" if (~lost).sum() <= 20 else None
         axes.plot(steps, smooth[label], color=color, linewidth=2, marker=few, markersize=4)
         end = int(np.argmax(lost)) - 1 if lost.any() else -1
         if end >= 0:
             axes.plot(steps[end], smooth[label][end], "X", color=color, markersize=12, zorder=3)
-        dots = "o" if len(held) <= 40 else None
-        held = np.where(np.isfinite(held), held, np.nan)
-        axes.plot(held_steps, held, "--", color=color, linewidth=1.8, marker=dots, markersize=6)
-    if any(len(losses) for _, losses, _, _ in pairs.values()):
+        _held_out(axes, validation[label][0], held[label], color)
+    if any(len(steps) for steps, _ in training.values()):
         axes.plot([], [], color="#777777", linewidth=2, label="training")
-    if any(len(held) for *_, held in pairs.values()):
-        axes.plot([], [], "--", color="#777777", marker="o", label="validation")
+    if any(len(steps) for steps, _ in validation.values()):
+        axes.plot([], [], "--", color="#777777", label="validation")
+        style = {"color": "#777777", "markeredgecolor": "black", "markersize": 9}
+        axes.plot([], [], "D", label="its lowest", **style)
     if too_high:
-        ratio, room = (high / low) ** 0.05 if low > 0 else 1.0, 0.05 * (high - low) or high / 2
+        ratio, margin = (high / low) ** 0.05 if low > 0 else 1.0, 0.05 * (high - low) or high / 2
         logarithmic = axes.get_yscale() == "log"
-        axes.set_ylim(*((low / ratio, high * ratio) if logarithmic else (low - room, high + room)))
-    axes.set_ylabel(ylabel)
-    drawn = [part for run in pairs.values() for part in (run[0], run[2])]
-    canvas.steps(axes, np.concatenate(drawn))
-    canvas.legend(figure, axes)
-    canvas.write(figure, path)
-
-
-def population(
-    path: str | os.PathLike,
-    steps: Any,
-    losses: Any,
-    values: Sequence[float],
-    *,
-    value: str,
-    title: str,
-    ylabel: str = "training loss",
-) -> None:
-    """Loss curves of a population, smoothed, coloured by a hyperparameter; the lowest in the end is marked.
-
-    The scale of colours is logarithmic if all values are positive and span more than a factor of 20, that
-    of losses likewise. Curves that leave what the others show by far are cut at the upper edge.
-
-    Args:
-        path: the PNG to write.
-        steps: `[n]`.
-        losses: `[members, n]`; a curve ends where it is no longer finite.
-        values: `[members]`, finite.
-        value: what they are.
-        title: the heading.
-        ylabel: the vertical axis.
-
-    Raises:
-        ValueError: if the shapes do not fit, a value is not finite, or no loss is.
-        OSError: if the file cannot be written.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     picture = pathlib.Path(directory, "population.png")
-    ...     curves = [[2.0, 1.0, 0.5], [2.0, 1.9, 1.8]]
-    ...     population(picture, [0, 1, 2], curves, [0.1, 0.01], value="learning rate", title="Two")
-    ...     picture.read_bytes()[1:4]
-    b'PNG'
-    """
-    from matplotlib import colormaps, colors
-    from matplotlib.cm import ScalarMappable
-
-    x, y, by = np.asarray(steps, float), np.asarray(losses, float), np.asarray(values, float)
-    if y.ndim != 2 or y.shape != (len(by), len(x)):
-        raise ValueError(
-            f"losses must be [members, steps] = ({len(by)}, {len(x)}); got shape {y.shape}"
+        axes.set_ylim(
+            *((low / ratio, high * ratio) if logarithmic else (low - margin, high + margin))
         )
-    if not np.isfinite(by).all():
-        raise ValueError(f"values must be finite; got {by}")
-    y = np.where(np.isfinite(y), y, np.nan)
-    if not np.isfinite(y).any():
-        raise ValueError("losses must have a finite one; got none")
-    logarithmic = by.min() > 0 and by.max() > canvas.LOG_RATIO * by.min()
-    norm = (colors.LogNorm if logarithmic else colors.Normalize)(by.min(), by.max())
-    scale = ScalarMappable(norm, colormaps["viridis"])
-    figure, axes = canvas.figure(title)
-    smooth = np.stack([_smooth(curve) if len(x) > 20 else curve for curve in y])
-    smooth = np.where(np.isfinite(y), smooth, np.nan)
-    for curve, at in zip(smooth, by, strict=True):
-        # Not antialiased, many lines make a smaller PNG.
-        axes.plot(x, curve, color=scale.to_rgba(at), linewidth=1.6, antialiased=False)
-    last = [curve[np.isfinite(curve)][-1:] for curve in smooth]
-    ends = np.array([each[0] if len(each) else np.inf for each in last])
-    ends = np.where(np.isfinite(smooth[:, -1]), ends, np.inf)
-    if np.isfinite(ends).any():
-        best = int(np.argmin(ends))
-        axes.plot(
-            x, smooth[best], color="black", linewidth=3, linestyle="--",
-            label=f"lowest in the end: {value} {by[best]:.3g}",
-        )  # fmt: skip
-        canvas.legend(figure, axes)
-    shown = smooth[np.isfinite(smooth)]
-    top = 3 * np.nanmax(smooth[:, : max(1, len(x) // 20)])
-    canvas.scale(axes.yaxis, shown[shown <= top] if (shown <= top).any() else shown)
-    if shown.max() > top > 0:
-        axes.set_ylim(top=top)
-    axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
-    figure.colorbar(scale, ax=axes, label=value)
-    canvas.write(figure, path)
+    drawn = [steps for pairs in (training, validation) for steps, _ in pairs.values()]
+    canvas.steps(axes, np.concatenate(drawn))
+    return canvas.finish(figure, path, legend=axes)
 
 
-def generalization(
-    path: str | os.PathLike,
-    curves: Mapping[str, tuple[tuple[Any, Any], tuple[Any, Any]]],
-    *,
-    title: str,
-    ylabel: str = "loss",
-) -> None:
-    """Training and validation loss together, for one training or several: where they part, it overfits.
-
-    Training is a thin solid line, smoothed, validation a dashed one of the same colour with its lowest
-    point marked.
-
-    Args:
-        path: the PNG to write.
-        curves: for each name `((steps, training losses), (steps, validation losses))`, each `[n]`.
-        title: the heading.
-        ylabel: the vertical axis, logarithmic as in `loss_curves`.
-
-    Raises:
-        ValueError: if there is nothing to draw, or steps and losses differ in length.
-        OSError: if the file cannot be written.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     picture = pathlib.Path(directory, "generalization.png")
-    ...     training, validation = ([0, 1, 2], [3.0, 1.0, 0.2]), ([0, 1, 2], [3.0, 1.5, 2.0])
-    ...     generalization(picture, {"no penalty": (training, validation)}, title="Parted")
-    ...     picture.read_bytes()[1:4]
-    b'PNG'
-    """
-    if not curves:
-        raise ValueError("curves must not be empty")
-    figure, axes = canvas.figure(title)
-    drawn = []
-    for i, (name, (training, validation)) in enumerate(curves.items()):
-        steps, losses = canvas.pair(f"curves[{name!r}], training", training)
-        held_steps, held = canvas.pair(f"curves[{name!r}], validation", validation)
-        losses, held = (np.where(np.isfinite(each), each, np.nan) for each in (losses, held))
-        smooth = losses
-        if len(losses) > 20 and np.isfinite(losses).any():
-            positive = np.nanmin(losses) > 0
-            smooth = np.exp(_smooth(np.log(losses))) if positive else _smooth(losses)
-        drawn += [smooth[np.isfinite(smooth)], held[np.isfinite(held)]]
-        axes.plot(steps, smooth, color=canvas.color(i), linewidth=1.6, label=f"{name}, training")
+def _held_out(axes: Any, steps: np.ndarray, losses: np.ndarray, color: Any) -> None:
+    """Draws validation losses dashed, with points where they are few, and marks the lowest."""
+    few = "o" if len(losses) <= 40 else None
+    axes.plot(steps, losses, "--", color=color, linewidth=1.8, marker=few, markersize=5)
+    if np.isfinite(losses).any():
+        lowest = int(np.nanargmin(losses))
         axes.plot(
-            held_steps, held, color=canvas.color(i), linewidth=2.4, linestyle="--",
-            label=f"{name}, validation",
-        )  # fmt: skip
-        if np.isfinite(held).any():
-            lowest = int(np.nanargmin(held))
-            axes.plot(
-                held_steps[lowest], held[lowest], color=canvas.color(i), marker=canvas.MARKERS[i % 7],
-                markersize=11, markeredgecolor="black", linestyle="none",
-            )  # fmt: skip
-    canvas.scale(axes.yaxis, np.concatenate(drawn))
-    axes.set_xlabel("step")
-    axes.set_ylabel(ylabel)
-    canvas.legend(figure, axes)
-    canvas.write(figure, path)
+            steps[lowest], losses[lowest], "D", color=color, markersize=9, markeredgecolor="black"
+        )
 
 
 def training(
-    path: str | os.PathLike,
     losses: Sequence[float],
     *,
     flow: Mapping[str, Sequence[float]],
     looks: Sequence[int],
     clipped: Sequence[bool],
-    refused: Sequence[bool],
+    rejected: Sequence[bool],
     findings: Sequence[tuple[int, str]] = (),
-    validation: tuple[Any, Any] | None = None,
     title: str,
-) -> None:
-    """A watched training: its loss with findings marked, the gradient flow, and what was made of each step.
+    path: str | os.PathLike | None = None,
+) -> Any:
+    """Returns a monitored training: its loss and findings, the verdict of each step, the gradient flow.
 
     Args:
-        path: the PNG to write.
         losses: `[S]`, one a step; not all of them need be finite.
-        flow: for each layer, from the input on, the norm of the gradient at each look; 0 is drawn as
-            nothing.
-        looks: steps of the looks.
+        flow: for each layer, from the input on, the norm of the gradient at each look.
+        looks: the steps of the looks.
         clipped: `[S]`, whether the gradient was scaled down.
-        refused: `[S]`, whether the step was refused.
-        findings: step and name of each finding.
-        validation: steps and losses on held-out data.
-        title: the heading.
-
-    Raises:
-        ValueError: if nothing is finite, or lengths differ.
-        OSError: if the file cannot be written.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     picture = pathlib.Path(directory, "training.png")
-    ...     training(picture, [2.0, 1.0], flow={"in": [1.0], "out": [2.0]}, looks=[0],
-    ...              clipped=[False, False], refused=[False, False], title="A run")
-    ...     picture.read_bytes()[1:4]
-    b'PNG'
+        rejected: `[S]`, whether the step was rejected.
+        findings: step and symptom of each finding.
     """
     values = np.asarray(losses, float)
     steps = np.arange(len(values))
-    finite = np.isfinite(values)
-    if not finite.any():
+    if not np.isfinite(values).any():
         raise ValueError("losses must hold a finite one, got none")
     norms = np.array([np.asarray(row, float) for row in flow.values()])
-    if norms.ndim != 2 or norms.shape[1] != len(looks):
+    if norms.ndim != 2 or norms.shape[1] != len(looks) or not len(looks):
         raise ValueError(f"flow must have {len(looks)} norms a layer, got shape {norms.shape}")
-    if len(clipped) != len(values) or len(refused) != len(values):
-        raise ValueError(f"clipped and refused must have {len(values)} entries, as losses")
-    figure, top = canvas.figure(title)
-    figure.clear()
-    figure.suptitle(textwrap.fill(title, 80), fontsize=16)
-    top, line, below = figure.subplots(3, 1, sharex=True, height_ratios=(5, 1, 4))
-    shown = np.where(finite, values, np.nan)
-    top.plot(steps, shown, color=canvas.COLORS[0], linewidth=1.2, label="training loss")
-    course = shown[finite]
-    if validation is not None and len(validation[0]):
-        held_steps, held = canvas.pair("validation", validation)
-        top.plot(held_steps, held, color=canvas.COLORS[3], linewidth=1.8, label="validation loss")
-        course = np.concatenate([course, held[np.isfinite(held)]])
-    canvas.scale(top.yaxis, course)
+    if len(clipped) != len(values) or len(rejected) != len(values):
+        raise ValueError(f"clipped and rejected must have {len(values)} entries, as losses")
+    figure, grid = canvas.figure(title, 3, 1, sharex=True, height_ratios=(5, 1, 4))
+    top, line, below = grid[:, 0]
+    top.plot(steps, canvas.finite(values), color=canvas.COLORS[0], linewidth=1.2)
+    canvas.scale(top, values[np.isfinite(values)])
+    _findings(top, findings, len(values))
+    top.set_ylabel("training loss")
+    accepted = ~(np.asarray(clipped) | np.asarray(rejected))
+    rows = (("accepted", accepted, 2), ("clipped", clipped, 1), ("rejected", rejected, 3))
+    for height, (_, chosen, color) in enumerate(rows):
+        some = steps[np.asarray(chosen, bool)]
+        line.scatter(some, np.full(len(some), height), marker="|", s=60, color=canvas.COLORS[color])
+    line.set_yticks(range(3), [name for name, _, _ in rows], fontsize=11)
+    line.set_ylim(-0.6, 2.6)
+    known = np.isfinite(norms) & (norms > 0)
+    logs = np.where(known, np.log10(np.where(known, norms, 1.0)), np.nan)
+    edges = np.append(np.asarray(looks, float), max(len(values), looks[-1] + 1))
+    mesh = below.pcolormesh(edges, np.arange(len(norms) + 1), logs, cmap="viridis")
+    below.set_facecolor("#eeeeee")
+    some = max(1, len(norms) // 16)
+    below.set_yticks(np.arange(0, len(norms), some) + 0.5, list(flow)[::some], fontsize=11)
+    below.set_ylabel("layers, input below")
+    below.set_xlabel("step")
+    figure.colorbar(mesh, ax=below, label="log10 of the gradient's norm", pad=0.01)
+    top.set_xlim(0, max(len(values), 2))
+    return canvas.finish(figure, path)
+
+
+def _findings(axes: Any, findings: Sequence[tuple[int, str]], num_steps: int) -> None:
+    """Marks the steps of findings; texts stand one below the other, beside their lines."""
     at_step: dict[int, list[str]] = {}
     for step, name in findings:
         at_step.setdefault(step, []).append(name.replace("_", " "))
     for i, (step, names) in enumerate(sorted(at_step.items())):
-        top.axvline(step, color=canvas.COLORS[6], linestyle=":", linewidth=1.2)
-        # To the right of its line, and one below the other, so that neighbours can be read.
-        right = step > 0.7 * len(values)
-        top.annotate(
+        axes.axvline(step, color=canvas.COLORS[6], linestyle=":", linewidth=1.2)
+        right = step > 0.7 * num_steps
+        axes.annotate(
             f"step {step:,}: {', '.join(names)}",
             (step, 0.96 - 0.09 * (i % 6)),
             xycoords=("data", "axes fraction"),
@@ -405,31 +221,6 @@ def training(
             fontsize=12,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
-    top.set_ylabel("loss", fontsize=14)
-    top.legend(loc="lower left", fontsize=11, frameon=False)
-    rows = (("taken", ~(np.asarray(clipped) | np.asarray(refused)), 2), ("clipped", clipped, 1),
-            ("refused", refused, 3))  # fmt: skip
-    for height, (_, chosen, color) in enumerate(rows):
-        some = steps[np.asarray(chosen, bool)]
-        line.scatter(some, np.full(len(some), height), marker="|", s=60, color=canvas.COLORS[color])
-    line.set_yticks(range(3), [name for name, _, _ in rows], fontsize=11)
-    line.set_ylim(-0.6, 2.6)
-    with np.errstate(divide="ignore"):
-        logs = np.where(norms > 0, np.log10(np.where(norms > 0, norms, 1.0)), np.nan)
-    logs[~np.isfinite(norms)] = np.nan
-    width = np.diff(looks, append=len(values)) if len(looks) else np.ones(0)
-    edges = np.append(np.asarray(looks, float), looks[-1] + width[-1])
-    mesh = below.pcolormesh(edges, np.arange(len(norms) + 1), logs, cmap="viridis")
-    below.set_facecolor("#eeeeee")
-    few = max(1, len(norms) // 16)
-    below.set_yticks(np.arange(0, len(norms), few) + 0.5, list(flow)[::few], fontsize=11)
-    below.set_ylabel("layers, input below", fontsize=12)
-    below.set_xlabel("step", fontsize=14)
-    figure.colorbar(mesh, ax=below, label="log10 of the gradient's norm", pad=0.01)
-    for axes in (top, line, below):
-        axes.spines[["top", "right"]].set_visible(False)
-    top.set_xlim(0, max(len(values), 2))
-    canvas.write(figure, path)
 
 
 def _has_diverged(losses: np.ndarray) -> bool:
@@ -440,11 +231,12 @@ def _has_diverged(losses: np.ndarray) -> bool:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """At each value the height of a line fitted to its neighbours, weighted by distance.
+    """The height, at each value, of a line fitted to its neighbours, weighted by distance.
 
     A plain weighted mean would bend at both ends, where all neighbours are on one side; a line
-    does not (Fan and Gijbels, Local Polynomial Modelling, 1996, section 3.2). NaN is left out and
-    stays NaN.
+    does not. NaN is left out and stays NaN.
+
+    References: Fan and Gijbels, Local Polynomial Modelling, 1996, section 3.2.
     """
     finite = np.isfinite(values)
     width = len(values) / 100

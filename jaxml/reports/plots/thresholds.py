@@ -1,8 +1,8 @@
-"""The picture of what each threshold trades for what."""
+"""A picture of what each threshold trades for what."""
 
 import os
-import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,6 @@ __all__ = ["trade_off"]
 
 
 def trade_off(
-    path: str | os.PathLike,
     thresholds: Sequence[float],
     *,
     precision: Sequence[float],
@@ -22,33 +21,20 @@ def trade_off(
     chosen: Mapping[str, float] | None = None,
     reliability: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None,
     title: str,
-) -> None:
-    """What a threshold buys: rates against it, the ROC and the precision–recall curve, and reliability.
+    path: str | os.PathLike | None = None,
+) -> Any:
+    """Returns rates against the threshold, the ROC and the precision–recall curve, and reliability.
 
-    Thresholds within [0, 1] stand on an axis of their logit, where a rare class has room.
+    Thresholds within [0, 1] stand on an axis of their logit, which spreads those of a rare class.
 
     Args:
-        path: the PNG to write.
         thresholds: `[T]`, in either order; +inf (decide for none) may be among them.
         precision: `[T]` at each threshold; NaN where nothing is decided positive.
         recall: `[T]`, the true positive rate.
         false_positive_rate: `[T]`.
-        base_rate: share of positives: what precision is by chance.
+        base_rate: share of positives, which is the precision of chance.
         chosen: thresholds to mark, by what they were chosen for.
         reliability: mean prediction, share of positives and number of examples in each bin.
-        title: the heading.
-
-    Raises:
-        ValueError: if there is no threshold, or lengths differ, or a rate is not in [0, 1].
-        OSError: if the file cannot be written.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     picture = pathlib.Path(directory, "trade_off.png")
-    ...     trade_off(picture, [0.8, 0.2], precision=[1.0, 0.5], recall=[0.5, 1.0],
-    ...               false_positive_rate=[0.0, 1.0], base_rate=0.5, title="A model")
-    ...     picture.read_bytes()[1:4]
-    b'PNG'
     """
     at = np.asarray(thresholds, float)
     rates = {
@@ -59,17 +45,14 @@ def trade_off(
     for name, values in rates.items():
         if values.shape != at.shape or at.ndim != 1 or not at.size:
             raise ValueError(
-                f"{name} must have one value a threshold, at least one; "
+                f"{name} must have one value a threshold, at least one, "
                 f"got {values.shape} for {at.shape}"
             )
         if (values < 0).any() or (values > 1).any():
-            raise ValueError(f"{name} must be in [0, 1]; got {values}")
+            raise ValueError(f"{name} must be in [0, 1], got {values}")
     order = np.argsort(-at, kind="stable")
     at, (found, hits, alarms) = at[order], (values[order] for values in rates.values())
-    figure, _ = canvas.figure(title)
-    figure.clear()
-    figure.suptitle(textwrap.fill(title, 80), fontsize=16)
-    (top, roc), (below, diagonal) = figure.subplots(2, 2)
+    figure, ((top, roc), (below, diagonal)) = canvas.figure(title, 2, 2)
     finite = np.isfinite(at)
     shown = at[finite]
     probabilities = shown.size > 0 and shown.min() >= 0 and shown.max() <= 1
@@ -120,7 +103,7 @@ def trade_off(
         mean, share, count = (np.asarray(part, float) for part in reliability)
         if not mean.shape == share.shape == count.shape or mean.ndim != 1:
             raise ValueError(
-                f"reliability must be three lists of one length; "
+                f"reliability must be three lists of one length, "
                 f"got shapes {mean.shape}, {share.shape} and {count.shape}"
             )
         some = count > 0
@@ -134,11 +117,6 @@ def trade_off(
         diagonal.text(0.5, 0.5, "not given", ha="center", fontsize=12)
     diagonal.set_xlabel("mean prediction")
     diagonal.set_ylabel("share of positives")
-    for one in (top, roc, below, diagonal):
-        one.spines[["top", "right"]].set_visible(False)
-        one.grid(color="#dddddd", linewidth=0.8)
-        one.tick_params(labelsize=11)
-        one.xaxis.label.set_fontsize(13)
-        one.yaxis.label.set_fontsize(13)
-    canvas.legend(figure, top)
-    canvas.write(figure, path)
+    for axes in (top, roc, below, diagonal):
+        axes.grid(color="#dddddd", linewidth=0.8)
+    return canvas.finish(figure, path, legend=top)
