@@ -41,6 +41,7 @@ def number(
     at_most: float | None = None,
     *,
     above: float | None = None,
+    below: float | None = None,
 ) -> float:
     """Returns the value as a finite float.
 
@@ -52,9 +53,10 @@ def number(
         found = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError):
         found = math.nan
-    low = above is None or found > above
-    if not (math.isfinite(found) and low and _within(found, at_least, at_most)):
-        wanted = f" above {above}" if above is not None else ""
+    inside = (above is None or found > above) and (below is None or found < below)
+    if not (math.isfinite(found) and inside and _within(found, at_least, at_most)):
+        ends = (("above", above), ("below", below))
+        wanted = " and".join(f" {name} {end}" for name, end in ends if end is not None)
         raise ValueError(
             f"{name} must be a finite number{wanted}{_range(at_least, at_most)}, got {value!r}"
         )

@@ -1,20 +1,30 @@
-"""Losses of each example, what each example counts, and penalties on parameters."""
+"""Losses of each example, weights of examples, and penalties on parameters.
+
+A loss is `loss(outputs, targets, …, where=None) -> losses`, float32 whatever the dtypes:
+
+    outputs: [...] real numbers, or logits [..., C] of losses of classes, which take the `axis` of the
+        classes as an option.
+    targets: of exactly the outputs' shape ([N, 1] beside [N] would make N² losses, and is refused), or
+        integer ids in [0, C) without the axis of classes. Labels out of range are refused when they are
+        known, and give NaN, to their own example alone, inside `jit`.
+    where: bool of the losses' shape; False masks an example, whatever it holds: its loss is 0.
+
+Hyperparameters may be traced, so that a sweep compiles once.
+"""
 
 from jaxml.losses.classification import (
     focal,
     hinge,
-    log_loss,
     multiclass_hinge,
     one_vs_all,
+    sigmoid_binary_cross_entropy,
     softmax_cross_entropy,
     softmax_focal,
 )
 from jaxml.losses.regression import absolute, huber, log_cosh, quantile, squared
 from jaxml.losses.regularization import (
-    decoupled_weight_decay,
     elastic_net,
     group,
-    group_soft_threshold,
     kernels_only,
     l1,
     l2,
@@ -22,26 +32,22 @@ from jaxml.losses.regularization import (
     parameter_mask,
     proximal_group,
     proximal_l1,
-    soft_threshold,
 )
 from jaxml.losses.weights import balanced_class_weights, example_weights, mean, weighted
 
 __all__ = [
     "absolute",
     "balanced_class_weights",
-    "decoupled_weight_decay",
     "elastic_net",
     "example_weights",
     "focal",
     "group",
-    "group_soft_threshold",
     "hinge",
     "huber",
     "kernels_only",
     "l1",
     "l2",
     "log_cosh",
-    "log_loss",
     "matrices_only",
     "mean",
     "multiclass_hinge",
@@ -50,7 +56,7 @@ __all__ = [
     "proximal_group",
     "proximal_l1",
     "quantile",
-    "soft_threshold",
+    "sigmoid_binary_cross_entropy",
     "softmax_cross_entropy",
     "softmax_focal",
     "squared",

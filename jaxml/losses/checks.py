@@ -1,4 +1,4 @@
-"""Arguments of losses, checked where they enter: shapes that must agree, labels, hyperparameters."""
+"""Checks of the arguments of losses. What is traced is checked by its shape and dtype only."""
 
 from typing import Any
 
@@ -6,16 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxml import checks
 from jaxml.types import Array
 
 
 def known(value: Any) -> np.ndarray | None:
-    """The value, or None where it is only known when the program runs."""
+    """Returns the value, or None if it is traced."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
 def float32(name: str, value: Any) -> Array:
-    """The value as float32, or ValueError that names it unless it holds real numbers."""
+    """Returns real numbers as float32."""
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
         raise ValueError(f"{name} must be real numbers, got {dtype}")
@@ -23,26 +24,24 @@ def float32(name: str, value: Any) -> Array:
 
 
 def scalar(
-    name: str, value: Any, *, low: float = 0.0, high: float = np.inf, inside: bool = False
+    name: str,
+    value: Any,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
 ) -> Array:
-    """A hyperparameter as a float32 scalar; its range is checked if its value is known.
-
-    `inside` leaves the ends out.
-    """
+    """Returns a hyperparameter as a float32 scalar; the range is that of `jaxml.checks.number`."""
     if np.shape(value) != ():
         raise ValueError(f"{name} must be a scalar, got shape {np.shape(value)}")
-    number = float32(name, value)
-    at = known(value)
-    if at is not None and not (low < at < high if inside else low <= at <= high):
-        wanted = (
-            f"{'(' if inside else '['}{low:g}, {high:g}{')' if inside or high == np.inf else ']'}"
-        )
-        raise ValueError(f"{name} must be in {wanted}, got {at}")
-    return number
+    if not isinstance(value, jax.core.Tracer):
+        value = checks.number(name, value, at_least, at_most, above=above, below=below)
+    return float32(name, value)
 
 
 def mask(where: Any, shape: tuple[int, ...]) -> Array | None:
-    """`where` as booleans of exactly this shape, or None."""
+    """Returns a mask of exactly this shape, or None."""
     if where is None:
         return None
     where = jnp.asarray(where)
@@ -53,64 +52,42 @@ def mask(where: Any, shape: tuple[int, ...]) -> Array | None:
     return where
 
 
-def pair(
-    outputs: Any, targets: Any, where: Any, names: tuple[str, str] = ("outputs", "targets")
-) -> tuple[Array, Array, Array | None]:
-    """Both as float32 of one shape, zeros where masked: what stands there reaches no arithmetic."""
-    one, other = float32(names[0], outputs), float32(names[1], targets)
-    if one.shape != other.shape:
-        hint = ""
-        if one.shape == (*other.shape, 1):
-            hint = f": drop the last axis of {names[0]} ({names[0]}[..., 0])"
-        elif other.shape == (*one.shape, 1):
-            hint = f": drop the last axis of {names[1]} ({names[1]}[..., 0])"
-        raise ValueError(
-            f"{names[1]} must have the shape of {names[0]}, {one.shape}, got {other.shape}{hint}"
-        )
-    where = mask(where, one.shape)
-    if where is not None:
-        one, other = jnp.where(where, one, 0.0), jnp.where(where, other, 0.0)
-    return one, other, where
-
-
-def magnitude(x: Array) -> Array:
-    """|x|, with the gradient 0 at 0, where that of `jnp.abs` is 1 or 0 by the version of JAX."""
-    return jnp.maximum(x, -x)
-
-
-def kept(losses: Array, where: Array | None) -> Array:
-    """The losses, 0 where masked."""
-    return losses if where is None else jnp.where(where, losses, 0.0)
-
-
-def refuse(name: str, values: Any, bad: np.ndarray, wanted: str) -> None:
-    """ValueError that names the first bad value and where it stands, if there is one."""
+def refuse(name: str, values: Any, good: Any, where: Any, wanted: str) -> None:
+    """Raises a ValueError with the place of the first unmasked value that is not good."""
+    bad = ~np.asarray(good) & (True if where is None else np.asarray(where))
     if np.any(bad):
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(f"{name} must be {wanted}; the one at {at} is {np.asarray(values)[at]}")
 
 
+def checkable(values: Any, where: Any) -> np.ndarray | None:
+    """Returns the values if they and the mask are known, else None."""
+    return None if where is not None and known(where) is None else known(values)
+
+
 def class_ids(
     name: str, labels: Any, where: Any, shape: tuple[int, ...], num_classes: int
 ) -> tuple[Array, Array]:
-    """Integer labels of this shape as int32 ids that can be looked up, and which of them are out of range.
+    """Returns integer labels as int32 ids clipped to their range, and which of them are out of it.
 
-    Masked labels may hold anything. Known ones out of range are refused at once.
+    Known labels out of range are refused, unless they are masked.
     """
     if np.shape(labels) != shape:
         raise ValueError(f"{name} must be of shape {shape}, got {np.shape(labels)}")
     dtype = labels.dtype if hasattr(labels, "dtype") else np.asarray(labels).dtype
     if not np.size(labels) and not hasattr(labels, "dtype"):
-        dtype = np.dtype(int)  # An empty list says nothing of its type.
+        dtype = np.dtype(int)  # An empty list has no integers to show its type.
     if not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(f"{name} must be integers, got {dtype}")
-    values, kept_values = known(labels), np.ones((), bool) if where is None else known(where)
-    if values is not None and kept_values is not None:
-        outside = ((values < 0) | (values >= num_classes)) & kept_values
-        refuse(name, values, outside, f"in [0, {num_classes})")
+    values = checkable(labels, where)
     if values is not None:
-        labels = np.clip(values, -1, num_classes).astype(np.int32)
+        good = (values >= 0) & (values < num_classes)
+        refuse(name, values, good, where, f"in [0, {num_classes})")
+    if known(labels) is not None:
+        labels = np.clip(known(labels).astype(np.int64), -1, num_classes)  # type: ignore[union-attr]
     ids = jnp.asarray(labels)
+    if ids.dtype.itemsize < 4:  # 8 bits do not hold 256 classes
+        ids = ids.astype(jnp.int32)
     outside = (ids < 0) | (ids >= num_classes)
     if where is not None:
         outside &= jnp.asarray(where)

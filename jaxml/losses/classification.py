@@ -1,12 +1,12 @@
-"""Losses of classes, all from logits: probabilities would have lost their digits before they came here.
+"""Losses of classes. They take logits, because probabilities lose precision.
 
-An outlier here is a *wrong label*: an example that the model is sure of, and that is labelled otherwise.
-How hard it pulls is read from the influence, the derivative of the loss by the margin m, the logit of the
-labelled class above the others.
+An outlier here is a *wrong label*: an example of which the model is sure and that is labelled otherwise.
+The influence is the derivative of the loss by the margin, the logit of the labelled class above the others.
+
+A logit of −inf excludes its class; +inf is certainty. At infinite logits losses are 0 or infinite.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,21 @@ import numpy as np
 import optax
 
 from jaxml.losses import checks
+from jaxml.losses.per_example import (
+    distributions,
+    of_binary_labels,
+    of_classes,
+    of_signs,
+    probabilities,
+)
 from jaxml.types import Array
 
 __all__ = [
     "focal",
     "hinge",
-    "log_loss",
     "multiclass_hinge",
     "one_vs_all",
+    "sigmoid_binary_cross_entropy",
     "softmax_cross_entropy",
     "softmax_focal",
 ]
@@ -29,368 +36,191 @@ __all__ = [
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def _binary(logits: Any, labels: Any, where: Any) -> tuple[Array, Array, Array | None]:
-    """Logits and labels in [0, 1] of one shape; a label out of range that is only known later is NaN."""
-    values, kept = checks.known(labels), np.ones((), bool) if where is None else checks.known(where)
-    logits, labels, where = checks.pair(logits, labels, where, ("logits", "labels"))
-    if values is not None and kept is not None:
-        numbers = np.asarray(values, np.float32)
-        checks.refuse("labels", values, ~((numbers >= 0) & (numbers <= 1)) & kept, "in [0, 1]")
-    return logits, jnp.where((labels >= 0) & (labels <= 1), labels, jnp.nan), where
-
-
 def _from_logits(loss: Callable[[Array], Array], logits: Array) -> Array:
-    """A binary loss that Optax computes, at infinite logits too: it multiplies 0 by infinity there."""
+    """A binary loss of Optax, at infinite logits too, where Optax multiplies 0 by infinity."""
     infinite = jnp.isinf(logits)
     losses = loss(jnp.where(infinite, jnp.sign(logits) * _LARGEST, logits))
     return jnp.where(infinite & (losses > 1), jnp.inf, losses)
 
 
-def _num_classes(logits: Array, axis: int) -> int:
-    if not -logits.ndim <= axis < logits.ndim:
-        raise ValueError(f"axis must be one of logits' {logits.ndim} axes, got {axis}")
-    if not logits.shape[axis]:
-        raise ValueError(f"logits must have at least one class along axis {axis}, got none")
-    return logits.shape[axis]
-
-
-def _classes_last(logits: Any, axis: int) -> Array:
-    """float32 logits with the classes last and below 0; beside an infinite one the others are nothing."""
-    logits = checks.float32("logits", logits)
-    _num_classes(logits, axis)
-    logits = jnp.moveaxis(logits, axis, -1)
-    # The softmax of +inf is certainty; inf − inf would make it NaN.
-    certain = jnp.isposinf(logits)
-    logits = jnp.where(
-        certain.any(-1, keepdims=True) & ~jnp.isnan(logits).any(-1, keepdims=True),
-        jnp.where(certain, 0.0, -jnp.inf),
-        logits,
-    )
-    # No loss of these changes if all logits do; around 1e4 a float32 has three decimals left.
-    return logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-
-
-def _masked_classes(logits: Array, where: Any) -> tuple[Array, Array | None]:
-    where = checks.mask(where, logits.shape[:-1])
-    return (logits if where is None else jnp.where(where[..., None], logits, 0.0)), where
-
-
-def _of_label(logits: Array, labels: Array) -> Array:
-    return jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-
-
-def _others(logits: Array, labels: Array) -> Array:
-    """The logits with −inf at the label."""
-    own = labels[..., None] == jnp.arange(logits.shape[-1]).reshape((1,) * labels.ndim + (-1,))
-    return jnp.where(own, -jnp.inf, logits)
-
-
-def log_loss(logits, labels, *, where=None) -> Array:
-    """Log loss of yes-or-no questions (binary cross-entropy), from logits.
+@of_binary_labels
+def sigmoid_binary_cross_entropy(logits, labels) -> Array:
+    """Binary cross-entropy (log loss) of log-odds.
 
         loss = −y log σ(z) − (1 − y) log σ(−z)
 
-    Outliers: the influence on a wrong label tends to 1 and stays there: bounded, but the loss itself grows
-    without end, so that the worst labelled examples pull hardest.
+    Outliers: the influence of a wrong label is at most 1, but the loss itself grows without bound: the most
+    confident mistakes pull hardest.
 
     Args:
-        logits: [...], any real dtype: log-odds of the answer 1.
-        labels: of exactly the logits' shape: 0 and 1, bool, or probabilities in [0, 1].
-        where: None, or bool of that shape; False masks an example, whatever it holds.
+        labels: 0 and 1, bool, or probabilities in [0, 1].
 
-    Returns:
-        float32 [...], in nats; 0, with gradient 0, where masked. A label out of range that is only known
-        inside `jit` gives NaN, to its own example alone.
-
-    Raises:
-        ValueError: for shapes that differ, or a label out of [0, 1], −1 among them (when it is known).
-
-    Numerics: `optax.sigmoid_binary_cross_entropy` in float32: no overflow, and all digits of a loss that
-    is almost 0. At ±inf the loss is 0 or infinite, and the gradient 0.
-
-    >>> import jax.numpy as jnp
-    >>> log_loss(jnp.array([0.0, 100.0, jnp.inf]), jnp.array([1, 0, 1]))
+    >>> sigmoid_binary_cross_entropy(jnp.array([0.0, 100.0, jnp.inf]), jnp.array([1, 0, 1]))
     Array([  0.6931472, 100.       ,   0.       ], dtype=float32)
     """
-    logits, labels, where = _binary(logits, labels, where)
-    losses = _from_logits(lambda z: optax.sigmoid_binary_cross_entropy(z, labels), logits)
-    return checks.kept(losses, where)
+    return _from_logits(lambda z: optax.sigmoid_binary_cross_entropy(z, labels), logits)
 
 
-def one_vs_all(logits, labels, *, axis: int = -1, where=None) -> Array:
-    """One yes-or-no question for each class: the log losses of all of them, summed.
+@of_classes(rows=probabilities, centred=False)
+def one_vs_all(logits, labels) -> Array:
+    """Sum of the binary cross-entropies of all classes.
 
         loss = Σ_c −y_c log σ(z_c) − (1 − y_c) log σ(−z_c)
 
-    For examples of several classes or of none, and for classes that do not exclude each other.
+    For examples of several classes or of none, and for classes that do not exclude one another. For very
+    many classes use `jaxml.softmax.one_vs_all_loss`.
 
-    Outliers: as `log_loss`, for each class by itself: a wrong label pulls at two classes, by at most 1.
+    Outliers: a wrong label pulls at two classes, by at most 1 each.
 
     Args:
-        logits: [..., C], any real dtype.
-        labels: integers in [0, C) [...], one class each; or of the logits' shape, 0 and 1 or in [0, 1].
-        axis: of the classes.
-        where: None, or bool [...]; False masks an example, whatever it holds.
+        labels: ids, one class each; or of the logits' shape, 0 and 1 or probabilities.
 
-    Returns:
-        float32 [...]: the logits' shape without `axis`. With all logits 0 it is C log 2.
-
-    Raises:
-        ValueError: for shapes that do not fit, or labels out of range (when they are known).
-
-    Numerics: as `log_loss`. For very many classes, `jaxml.softmax.one_vs_all_loss`.
-
-    >>> import jax.numpy as jnp
     >>> one_vs_all(jnp.zeros((1, 3)), jnp.array([2]))  # 3 log 2
     Array([2.0794415], dtype=float32)
 
     References:
         Rifkin & Klautau 2004, "In defense of one-vs-all classification".
     """
-    logits = checks.float32("logits", logits)
-    num_classes = _num_classes(logits, axis)
-    shape = list(logits.shape)
-    del shape[axis]
-    where = checks.mask(where, tuple(shape))
-    every = None if where is None else jnp.broadcast_to(jnp.expand_dims(where, axis), logits.shape)
-    if np.shape(labels) != logits.shape:
-        ids, outside = checks.class_ids("labels", labels, where, tuple(shape), num_classes)
-        labels = jax.nn.one_hot(ids, num_classes, axis=axis)
-        labels = jnp.where(jnp.expand_dims(outside, axis), jnp.nan, labels)
-    return log_loss(logits, labels, where=every).sum(axis)
+    if labels.ndim < logits.ndim:
+        labels = jax.nn.one_hot(labels, logits.shape[-1])
+    losses = _from_logits(lambda z: optax.sigmoid_binary_cross_entropy(z, labels), logits)
+    return losses.sum(-1)
 
 
-def softmax_cross_entropy(
-    logits, labels, *, label_smoothing=0.0, axis: int = -1, where=None
-) -> Array:
-    """Cross-entropy of a softmax over the classes, from logits.
+@of_classes(rows=distributions)
+def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0) -> Array:
+    """Cross-entropy of a softmax over the classes.
 
         loss = −Σ_c q_c log p_c,   p = softmax(z),   q the labels' distribution
 
-    An integer label y has q_y = 1; smoothing by ε replaces q by (1 − ε) q + ε / C.
+    An id y has q_y = 1. Smoothing by ε replaces q by (1 − ε) q + ε / C, spread over the classes that are
+    not excluded.
 
-    Outliers: a wrong label pulls at its logit by 1 − p, which tends to 1: bounded, but as the loss grows
-    without end it is the worst labelled that pull hardest. Smoothing bounds nothing; it lets the model be
-    less sure.
+    Outliers: the influence of a wrong label is at most 1, but the loss grows without bound: the most
+    confident mistakes pull hardest. Smoothing bounds nothing; it lets the model be less sure.
 
     Args:
-        logits: [..., C], any real dtype. A logit of −inf takes its class out.
-        labels: integers in [0, C) [...], one class each; or of the logits' shape, distributions over the
-            classes (one-hot, mixed, a teacher's).
-        label_smoothing: ε in [0, 1], may be traced. It is spread over the classes that are not out.
-        axis: of the classes.
-        where: None, or bool [...]; False masks an example, whatever it holds.
+        labels: ids, or distributions of the logits' shape (one-hot, mixed, a teacher's).
+        label_smoothing: ε in [0, 1], may be traced.
 
-    Returns:
-        float32 [...], in nats: the logits' shape without `axis`; 0, with gradient 0, where masked. A label
-        out of range that is only known inside `jit` gives NaN, to its own example alone.
+    Numerics: no overflow. Infinite where a class with q > 0 is excluded, NaN where all are.
 
-    Raises:
-        ValueError: for shapes that do not fit, labels out of range or distributions that are negative or do
-            not sum to 1 (when they are known), or an ε out of range.
-
-    Numerics: Optax's, in float32, from the distance to the largest logit: no overflow at ±1e4. A logit of
-    +inf is certainty. Infinite where a class with q > 0 is out, NaN where all classes are.
-
-    >>> import jax.numpy as jnp
     >>> softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))  # log 4
     Array([1.3862944], dtype=float32)
 
     References:
         Szegedy et al. 2016, "Rethinking the Inception architecture", section 7 (smoothing).
     """
-    smoothing = checks.scalar("label_smoothing", label_smoothing, high=1.0)
+    smoothing = checks.scalar("label_smoothing", label_smoothing, 0, 1)
     smooth = not (isinstance(label_smoothing, float | int) and label_smoothing == 0)
-    given_shape = np.shape(logits)
-    logits = _classes_last(logits, axis)
-    num_classes = logits.shape[-1]
-    logits, where = _masked_classes(logits, where)
-    if np.shape(labels) == given_shape:
-        distribution = _distributions(labels, axis, where)
-        outside = jnp.zeros(logits.shape[:-1], bool)
-    else:
-        ids, outside = checks.class_ids("labels", labels, where, logits.shape[:-1], num_classes)
+    if labels.ndim < logits.ndim:
         if not smooth:
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
-            return checks.kept(jnp.where(outside, jnp.nan, losses), where)
-        distribution = jax.nn.one_hot(ids, num_classes)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        labels = jax.nn.one_hot(labels, logits.shape[-1])
     if smooth:
-        there = ~jnp.isneginf(logits)
-        count = jnp.maximum(there.sum(-1, keepdims=True), 1)
-        distribution = (1 - smoothing) * distribution + smoothing * there / count
-    losses = optax.safe_softmax_cross_entropy(logits, distribution)
-    return checks.kept(jnp.where(outside, jnp.nan, losses), where)
+        present = ~jnp.isneginf(logits)
+        count = jnp.maximum(present.sum(-1, keepdims=True), 1)
+        labels = (1 - smoothing) * labels + smoothing * present / count
+    return optax.safe_softmax_cross_entropy(logits, labels)
 
 
-def _distributions(labels: Any, axis: int, where: Array | None) -> Array:
-    """Distributions with the classes last, zeros where masked; refused if known to be none."""
-    values = checks.known(labels)
-    labels = jnp.moveaxis(checks.float32("labels", labels), axis, -1)
-    kept = np.ones((), bool) if where is None else checks.known(where)
-    if values is not None and kept is not None:
-        rows = np.moveaxis(np.asarray(values, np.float32), axis, -1)
-        # A teacher's float16 probabilities may miss 1 by a little; several ones miss it by 1.
-        bad = ~((rows >= 0).all(-1) & (np.abs(rows.sum(-1) - 1) < 0.05)) & kept
-        if bad.any():
-            at = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"labels must be distributions, at least 0 and of sum 1; the one at {at} is "
-                f"{rows[at]}. For several classes at once there is one_vs_all"
-            )
-    return labels if where is None else jnp.where(where[..., None], labels, 0.0)
+@of_binary_labels
+def focal(logits, labels, *, gamma=2.0, alpha=None) -> Array:
+    """Focal loss: binary cross-entropy in which examples count less the better they are classified.
 
-
-def focal(logits, labels, *, gamma=2.0, alpha=None, where=None) -> Array:
-    """Focal loss of yes-or-no questions, from logits: what is already right counts for less.
-
-        loss = a_t (1 − p_t)^γ (−log p_t),   p_t the probability of the right answer,
+        loss = a_t (1 − p_t)^γ (−log p_t),   p_t the probability of the label,
         a_t = alpha where that is 1, and 1 − alpha where it is 0
 
-    Outliers: a wrong label keeps its full weight while all others lose theirs, so wrong labels pull
-    *harder* than under `log_loss`, relative to the rest. It is for rare positives, not for dirty labels.
+    Outliers: a wrong label keeps its full weight while the others lose theirs, so wrong labels pull
+    *harder* than under cross-entropy. Use it for rare positives, not for noisy labels.
 
     Args:
-        logits: [...], any real dtype.
-        labels: of exactly the logits' shape: 0 and 1, bool, or in [0, 1] (then p_t = 1 − y − p + 2 y p).
-        gamma: scalar ≥ 0, may be traced; 0 is `log_loss`.
-        alpha: None for a_t = 1, or a scalar in [0, 1], may be traced.
-        where: None, or bool of that shape; False masks an example, whatever it holds.
+        labels: 0 and 1, bool, or probabilities in [0, 1] (then p_t = 1 − y − p + 2 y p).
+        gamma: at least 0, may be traced; 0 is cross-entropy.
+        alpha: None for a_t = 1, or in [0, 1], may be traced.
 
-    Returns:
-        float32 [...]; 0, with gradient 0, where masked. A label out of range that is only known inside
-        `jit` gives NaN.
+    Numerics: (1 − p_t)^γ is computed from its logarithm: no overflow, and no infinite slope for γ < 1.
 
-    Raises:
-        ValueError: for shapes that differ, labels or hyperparameters out of range (when they are known).
-
-    Numerics: `optax.sigmoid_focal_loss` in float32, (1 − p_t)^γ from its logarithm: no overflow, and no
-    infinite slope for γ < 1. At ±inf the loss is 0 or infinite, and the gradient 0.
-
-    >>> import jax.numpy as jnp
     >>> focal(jnp.array([0.0, 4.0]), jnp.array([1, 1])).round(7)  # log(2) / 4; (1 - p)² is 3e-4
     Array([1.732868e-01, 5.900000e-06], dtype=float32)
 
     References:
         Lin et al. 2017, "Focal loss for dense object detection", equation (5).
     """
-    gamma = checks.scalar("gamma", gamma)
-    alpha = None if alpha is None else checks.scalar("alpha", alpha, high=1.0)
-    logits, labels, where = _binary(logits, labels, where)
-    losses = _from_logits(
+    gamma = checks.scalar("gamma", gamma, 0)
+    alpha = None if alpha is None else checks.scalar("alpha", alpha, 0, 1)
+    return _from_logits(
         lambda z: optax.sigmoid_focal_loss(z, labels, alpha=alpha, gamma=gamma), logits
     )
-    return checks.kept(losses, where)
 
 
-def softmax_focal(logits, labels, *, gamma=2.0, axis: int = -1, where=None) -> Array:
-    """Focal loss of a softmax over the classes, from logits.
+def _label_and_others(logits: Array, ids: Array) -> tuple[Array, Array, Array]:
+    """The label's logit, the others (with −inf at the label), and whether there are no others."""
+    of_label = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
+    at_label = ids[..., None] == jnp.arange(logits.shape[-1]).reshape((1,) * ids.ndim + (-1,))
+    others = jnp.where(at_label, -jnp.inf, logits)
+    return of_label, others, (others == -jnp.inf).all(-1)
 
-        loss = (1 − p_y)^γ (−log p_y)
 
-    Outliers: as `focal`: a wrong label keeps its full weight while the others lose theirs.
+@of_classes
+def softmax_focal(logits, labels, *, gamma=2.0) -> Array:
+    """Focal loss of a softmax over the classes: (1 − p_y)^γ (−log p_y).
+
+    Outliers: as for `focal`.
 
     Args:
-        logits: [..., C], any real dtype. A logit of −inf takes its class out.
-        labels: integers in [0, C) [...].
-        gamma: scalar ≥ 0, may be traced; 0 is `softmax_cross_entropy`.
-        axis: of the classes.
-        where: None, or bool [...]; False masks an example, whatever it holds.
-
-    Returns:
-        float32 [...]: the logits' shape without `axis`; 0, with gradient 0, where masked, and where there
-        is no other class. A label out of range that is only known inside `jit` gives NaN.
-
-    Raises:
-        ValueError: for shapes that do not fit, labels or a gamma out of range (when they are known).
+        labels: ids.
+        gamma: at least 0, may be traced; 0 is `softmax_cross_entropy`.
 
     Numerics: p_y is σ of the margin m = z_y − log Σ_(c ≠ y) exp z_c, so that neither p_y nor 1 − p_y loses
-    its digits, at ±1e4 as at 0.
+    precision.
 
-    >>> import jax.numpy as jnp
     >>> softmax_focal(jnp.zeros((1, 2)), jnp.array([0])).round(7)  # log(2) / 4
     Array([0.1732868], dtype=float32)
     """
-    gamma = checks.scalar("gamma", gamma)
-    logits = _classes_last(logits, axis)
-    logits, where = _masked_classes(logits, where)
-    ids, outside = checks.class_ids("labels", labels, where, logits.shape[:-1], logits.shape[-1])
-    others = _others(logits, ids)
-    alone = (others == -jnp.inf).all(-1)
-    own = _of_label(logits, ids)
-    # Of nothing the log-sum-exp is −inf, and its gradient NaN.
+    gamma = checks.scalar("gamma", gamma, 0)
+    of_label, others, alone = _label_and_others(logits, labels)
+    # The gradient of a log-sum-exp of nothing but −inf is NaN.
     total = jax.nn.logsumexp(jnp.where(alone[..., None], 0.0, others), axis=-1)
-    margin = jnp.where(alone, jnp.where(own == -jnp.inf, jnp.nan, jnp.inf), own - total)
-    losses = _from_logits(
+    margin = jnp.where(alone, jnp.where(of_label == -jnp.inf, jnp.nan, jnp.inf), of_label - total)
+    return _from_logits(
         lambda m: optax.sigmoid_focal_loss(m, jnp.ones_like(m), gamma=gamma), margin
     )
-    return checks.kept(jnp.where(outside, jnp.nan, losses), where)
 
 
-def hinge(logits, labels, *, where=None) -> Array:
-    """Hinge loss of yes-or-no questions: nothing is left to gain beyond a margin of 1.
+@of_signs
+def hinge(logits, labels) -> Array:
+    """Hinge loss max(0, 1 − s z), with s = 1 for the label 1 and −1 for the label 0.
 
-        loss = max(0, 1 − s z),   s = +1 where the label is 1 and −1 where it is 0
-
-    Outliers: the influence on a wrong label is 1, however far off: bounded. Examples beyond the margin do
-    not pull at all.
+    Outliers: the influence of a wrong label is 1, however far off. Examples beyond the margin of 1 do not
+    pull at all.
 
     Args:
-        logits: [...], any real dtype: scores, positive for the answer 1.
-        labels: of exactly the logits' shape: 0 and 1, or bool, or −1 and 1; not 0 beside −1.
-        where: None, or bool of that shape; False masks an example, whatever it holds.
+        labels: 0 and 1, or bool, or −1 and 1 (not 0 beside −1). Traced ones count as 1 if positive and as
+            −1 otherwise.
 
-    Returns:
-        float32 [...]; 0, with gradient 0, where masked.
-
-    Raises:
-        ValueError: for shapes that differ, or other labels (when they are known).
-
-    Numerics: `optax.hinge_loss` in float32. Labels that are only known inside `jit` count as 1 if positive
-    and as −1 otherwise; NaN stays NaN.
-
-    >>> import jax.numpy as jnp
     >>> hinge(jnp.array([0.5, 3.0, 3.0]), jnp.array([1, 1, 0]))
     Array([0.5, 0. , 4. ], dtype=float32)
 
     References:
         Cortes & Vapnik 1995, "Support-vector networks".
     """
-    values, kept = checks.known(labels), np.ones((), bool) if where is None else checks.known(where)
-    logits, labels, where = checks.pair(logits, labels, where, ("logits", "labels"))
-    if values is not None and kept is not None:
-        numbers = np.asarray(values, np.float32)
-        low = -1 if (numbers[np.broadcast_to(kept, numbers.shape)] == -1).any() else 0
-        wanted = f"{low} or 1"
-        checks.refuse("labels", values, ~((numbers == low) | (numbers == 1)) & kept, wanted)
-    signs = jnp.where(jnp.isnan(labels), labels, jnp.where(labels > 0, 1.0, -1.0))
-    return checks.kept(optax.hinge_loss(logits, signs), where)
+    return optax.hinge_loss(logits, labels)
 
 
-def multiclass_hinge(logits, labels, *, axis: int = -1, where=None) -> Array:
-    """Hinge loss of Crammer and Singer: the label is to lead the best of the others by 1.
+@of_classes
+def multiclass_hinge(logits, labels) -> Array:
+    """Hinge loss of Crammer and Singer: the label should exceed the best other class by 1.
 
         loss = max(0, 1 + max_(c ≠ y) z_c − z_y)
 
-    Outliers: a wrong label pulls by 1 at two logits, however far off: bounded. Examples beyond the margin
-    do not pull at all.
+    Outliers: a wrong label pulls by 1 at two logits, however far off.
 
     Args:
-        logits: [..., C], any real dtype. A logit of −inf takes its class out.
-        labels: integers in [0, C) [...].
-        axis: of the classes.
-        where: None, or bool [...]; False masks an example, whatever it holds.
+        labels: ids.
 
-    Returns:
-        float32 [...]: the logits' shape without `axis`; 0, with gradient 0, where masked, and where there
-        is no other class. A label out of range that is only known inside `jit` gives NaN.
+    Numerics: if several classes are best, each gets its share of the gradient.
 
-    Raises:
-        ValueError: for shapes that do not fit, or labels out of range (when they are known).
-
-    Numerics: `optax.multiclass_hinge_loss`, but that a −inf is no NaN. Of several best classes each has its
-    share of the gradient.
-
-    >>> import jax.numpy as jnp
     >>> multiclass_hinge(jnp.array([[2.0, 1.5, 0.0]]), jnp.array([0]))
     Array([0.5], dtype=float32)
 
@@ -398,13 +228,7 @@ def multiclass_hinge(logits, labels, *, axis: int = -1, where=None) -> Array:
         Crammer & Singer 2001, "On the algorithmic implementation of multiclass kernel-based vector
         machines".
     """
-    logits = _classes_last(logits, axis)
-    logits, where = _masked_classes(logits, where)
-    ids, outside = checks.class_ids("labels", labels, where, logits.shape[:-1], logits.shape[-1])
-    others = _others(logits, ids)
-    alone = (others == -jnp.inf).all(-1)
+    of_label, others, alone = _label_and_others(logits, labels)
     best = jnp.where(alone[..., None], 0.0, others).max(-1)
-    own = _of_label(logits, ids)
-    losses = jnp.maximum(0.0, 1.0 + best - own)
-    losses = jnp.where(alone, jnp.where(own == -jnp.inf, jnp.nan, 0.0), losses)
-    return checks.kept(jnp.where(outside, jnp.nan, losses), where)
+    losses = jnp.maximum(0.0, 1.0 + best - of_label)
+    return jnp.where(alone, jnp.where(of_label == -jnp.inf, jnp.nan, 0.0), losses)

@@ -1,4 +1,4 @@
-"""Every loss through the same battery: what each promises is written down once, in `VARIANTS`."""
+"""One battery for all losses, parametrized over `VARIANTS`. A new loss is a row there."""
 
 import functools
 from collections.abc import Callable
@@ -78,8 +78,8 @@ VARIANTS = {
         smooth=False,
         influence=0.8,
     ),
-    "log_loss": Variant(
-        losses.log_loss,
+    "sigmoid": Variant(
+        losses.sigmoid_binary_cross_entropy,
         lambda z, y: (y * softplus(-z) if y else 0) + ((1 - y) * softplus(z) if y != 1 else 0),
         "binary",
     ),
@@ -190,7 +190,6 @@ def test_eager_is_jit_and_vmap(name):
     eager = VARIANTS[name].loss(outputs, targets)
     assert eager.dtype == jnp.float32
     np.testing.assert_allclose(eager, value, rtol=2e-6, atol=2e-7)
-    # A member of the vmap has one example: alone, it is what it is among others.
     alone = jax.jit(jax.vmap(jax.vmap(VARIANTS[name].loss)))(outputs, targets)
     np.testing.assert_allclose(alone, value, rtol=2e-6, atol=2e-7)
 
@@ -283,7 +282,7 @@ def test_a_bad_example_spoils_itself_alone(name):
 
 @each
 def test_shapes_that_do_not_fit_are_refused(name):
-    """[N, 1] beside [N] would silently make N² losses."""
+    """[N, 1] beside [N] would make N² losses."""
     outputs, targets = problem(name, (4,))
     wrong = {
         "targets must|labels must": [

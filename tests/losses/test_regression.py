@@ -1,4 +1,4 @@
-"""What the losses of numbers are beyond their values: minimisers, corners, digits near 0."""
+"""Losses of numbers: minimisers, corners, precision near 0."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,6 @@ NUMBERS = np.array([1.0, 2.0, 3.0, 4.0, 1000.0])
         (losses.absolute, 3.0),
         (lambda o, t: losses.quantile(o, t, 0.3), 2.0),
         (lambda o, t: losses.huber(o, t, 1e-3), 3.0),
-        (lambda o, t: losses.huber(o, t, 1e4), NUMBERS.mean()),
-        # Three numbers in reach: 2 c - ... : the clipped residuals of 1 … 4 and +delta balance.
         (lambda o, t: losses.huber(o, t, 2.0), 3.0),
         (losses.log_cosh, None),
     ],
@@ -76,18 +74,18 @@ def test_hyperparameters_are_traced():
 
 
 @pytest.mark.parametrize("delta", [0.0, -1.0, np.nan, np.inf, [1.0, 2.0]])
-def test_deltas_that_are_none(delta):
+def test_invalid_deltas(delta):
     with pytest.raises(ValueError, match="delta must be"):
         losses.huber(np.ones(2), np.ones(2), delta)
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.0, -0.1, np.nan])
-def test_quantiles_that_are_none(quantile):
-    with pytest.raises(ValueError, match=r"quantile must be in \(0, 1\)"):
+def test_invalid_quantiles(quantile):
+    with pytest.raises(ValueError, match=r"quantile must be a finite number above 0 and below 1"):
         losses.quantile(np.ones(2), np.ones(2), quantile)
 
 
-def test_the_message_says_what_to_do():
+def test_the_message_names_the_axis_to_drop():
     with pytest.raises(ValueError, match=r"outputs\[\.\.\., 0\]"):
         losses.squared(np.ones((3, 1)), np.ones(3))
     with pytest.raises(ValueError, match=r"targets\[\.\.\., 0\]"):

@@ -1,4 +1,4 @@
-"""Weights and masks: what a mean is of, and what a NaN under a mask may not reach."""
+"""Weights, masks, and NaN that must not pass a mask."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_the_mean_is_numpys():
     )
 
 
-def test_there_may_be_nothing_to_take_the_mean_of():
+def test_a_mean_of_nothing_is_0():
     value, gradient = jax.jit(jax.value_and_grad(losses.mean))(
         VALUES, WEIGHTS, np.zeros(4, bool)
     )  # fmt: skip
@@ -37,7 +37,7 @@ def test_there_may_be_nothing_to_take_the_mean_of():
     assert losses.mean(jnp.float32(3.0)) == 3
 
 
-def test_what_is_masked_does_not_come_through():
+def test_masked_values_reach_neither_value_nor_gradient():
     bad = VALUES.copy()
     bad[1], bad[2] = np.nan, np.inf
     mask = np.array([True, False, True, True])
@@ -117,7 +117,7 @@ def test_weighted_losses_are_products():
     np.testing.assert_allclose(by_label, weights[y] * plain, rtol=1e-6)
     np.testing.assert_allclose(by_share, weights[y] * plain, rtol=1e-6)
     np.testing.assert_allclose(weighted_multi, [3, 0] * np.asarray(multi), rtol=1e-6)
-    binary = losses.weighted(losses.log_loss, [1.0, 3.0])
+    binary = losses.weighted(losses.sigmoid_binary_cross_entropy, [1.0, 3.0])
     for labels in ([0, 1], [0.0, 1.0], [False, True]):
         (value,) = jax.jit(lambda labels=labels: [binary(np.zeros(2), np.array(labels))])()
         np.testing.assert_allclose(value, np.log(2) * np.r_[1, 3], rtol=1e-6)

@@ -19,7 +19,7 @@ KEY = jax.random.key(0)
 
 
 def loss(outputs, labels):
-    return losses.log_loss(outputs[:, 0], labels)
+    return losses.sigmoid_binary_cross_entropy(outputs[:, 0], labels)
 
 
 def fit(x=X, y=Y, **options):
