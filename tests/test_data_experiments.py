@@ -64,7 +64,7 @@ def test_each_damage_changes_the_table(flights, tmp_path):
         rng = np.random.default_rng(i)
         given = one.draw(2000, rng)
         before = {column: values.copy() for column, values in given.items()}
-        after = damage(one, given, rng)
+        after = damage(given, rng, one)
         for column, values in given.items():
             np.testing.assert_array_equal(values, before[column])
         if not isinstance(after, dict):
