@@ -147,17 +147,9 @@ class Column:
                 rest.astype(np.int64) == 0, found, hashing.mix(found + rest.view(np.uint64))
             )
         elif values.dtype == object:
-            codes, distinct = (
-                self.codes()
-                if self.is_text
-                else Column(
-                    self.name,
-                    None,
-                    np.array([f"{type(v).__name__} {v!r}" for v in values.flat], object),
-                    self.missing.ravel(),
-                ).codes()
-            )
-            found = hashing.hash_texts([*distinct, ""])[codes].reshape(values.shape)
+            codes, distinct = self.codes()
+            texts = [value if isinstance(value, str) else f"int {value}" for value in distinct]
+            found = hashing.hash_texts([*texts, ""])[codes].reshape(values.shape)
         else:
             found = hashing.hash_numbers(np.where(self.missing, 0, self.exact()))
         return hashing.with_missing(found, self.missing)
@@ -165,12 +157,15 @@ class Column:
     def codes(self) -> tuple[NDArray[np.int64], list[Any]]:
         """Returns each value's place among the distinct values (−1 where missing), and those values.
 
-        Distinct texts are in the order in which they first appear, distinct numbers are sorted.
+        Distinct texts are in the order in which they first appear, distinct numbers are sorted. Mixed
+        values become texts, such as "list [1]".
         """
         codes = np.full(self.missing.size, -1, np.int64)
         present, known = ~self.missing.ravel(), self.known()
         if known.dtype == object:
             listed = known.tolist()  # A dictionary is faster than sorting texts.
+            if self.type == "MIXED":
+                listed = [f"{type(value).__name__} {value!r}" for value in listed]
             place = {value: i for i, value in enumerate(dict.fromkeys(listed))}
             codes[present] = np.fromiter(map(place.__getitem__, listed), np.int64, len(listed))
             return codes, list(place)

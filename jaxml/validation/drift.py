@@ -14,6 +14,7 @@ its like. Names, normalisation and thresholds are those of TensorFlow Data Valid
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -185,30 +186,33 @@ def _matches_nothing(key: Any) -> bool:
 
 
 def _align_histograms(a: Histogram, b: Histogram) -> tuple[list[Floats], list[Any]]:
-    finite = [np.isfinite(side.edges[:-1]) & np.isfinite(side.edges[1:]) for side in (a, b)]
-    wide = [f & (s.edges[:-1] != s.edges[1:]) for f, s in zip(finite, (a, b), strict=True)]
-    edges = np.unique(
-        [e for w, s in zip(wide, (a, b), strict=True) for e in (*s.edges[:-1][w], *s.edges[1:][w])]
-    )
-    points = np.unique(
-        [e for f, w, s in zip(finite, wide, (a, b), strict=True) for e in s.edges[:-1][f & ~w]]
-    )
+    parts = [_split(a), _split(b)]
+    edges = np.unique(np.concatenate([parts[0][0], parts[1][0]]))
+    points = sorted({*parts[0][2], *parts[1][2]})
     counts = []
-    for i, (side, is_finite, is_wide) in enumerate(zip((a, b), finite, wide, strict=True)):
+    for i, (own, masses, at, infinite) in enumerate(parts):
         spread = np.zeros(max(len(edges) - 1, 0))
-        if is_wide.any():
+        if len(masses):
             # Uniform within a bucket: the cumulative count is linear between its edges. Halves, since the
-            # width of the widest range of floats is not a float.
-            at = np.append(side.edges[:-1][is_wide], side.edges[1:][is_wide][-1])
-            cumulative = np.append(0, np.cumsum(side.counts[is_wide]))
-            spread = np.diff(np.interp(edges / 2, at / 2, cumulative))
-        is_point = is_finite & ~is_wide
-        masses = [side.counts[is_point][side.edges[:-1][is_point] == at].sum() for at in points]
+            # widest range of floats is not a float.
+            spread = np.diff(np.interp(edges / 2, own / 2, np.append(0, np.cumsum(masses))))
         alone = np.zeros((2, 2))
-        alone[i] = side.counts[~is_finite].sum(), side.num_nan
-        counts.append(np.concatenate([spread, masses, alone.ravel()]))
-    buckets = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
-    return counts, [*buckets, *points.tolist(), *["infinite", "NaN"] * 2]
+        alone[i] = infinite, (a, b)[i].num_nan
+        counts.append(np.concatenate([spread, [at[point] for point in points], alone.ravel()]))
+    buckets = list(itertools.pairwise(edges.tolist()))
+    return counts, [*buckets, *points, *["infinite", "NaN"] * 2]
+
+
+def _split(h: Histogram) -> tuple[Floats, Floats, Counter[float], float]:
+    """Returns edges and counts of the buckets with a finite width, point masses, and infinite mass."""
+    low, high = h.edges[:-1], h.edges[1:]
+    finite = np.isfinite(low) & np.isfinite(high)
+    wide = finite & (low != high)
+    points: Counter[float] = Counter()
+    for at, count in zip(low[finite & ~wide].tolist(), h.counts[finite & ~wide], strict=True):
+        points[at] += count
+    edges = np.append(low[wide], high[wide][-1:])
+    return edges, h.counts[wide], points, float(h.counts[~finite].sum())
 
 
 # ----------------------------------------------------------------------------------------- thresholds
@@ -297,33 +301,26 @@ def compare(columns: Table, control: Table, comparators: Mapping[str, Comparator
 
 def _cells(a: Column, b: Column) -> tuple[Column, Column]:
     """Returns both columns with numbers replaced by the text of their bucket."""
-    numbers = all(side.type in ("INT", "FLOAT") and not side.is_bool for side in (a, b))
-    if not numbers:
-        if a.type == b.type != "MIXED":
+    if any(side.type not in ("INT", "FLOAT") or side.is_bool for side in (a, b)):
+        if a.type == b.type:
             return a, b
         # 1 and "1" are different values.
-        sides = [[f"{type(v).__name__} {v!r}" for v in each.values.tolist()] for each in (a, b)]
+        cells: list[Any] = [
+            [f"{type(v).__name__} {v!r}" for v in side.values.tolist()] for side in (a, b)
+        ]
     else:
-        values = [side.numbers() for side in (a, b)]
-        both = np.concatenate(values)
-        finite = (
-            both[np.isfinite(both)] / 2
-        )  # The width of the widest range of floats is not a float.
+        numbers = [side.numbers() for side in (a, b)]
+        both = np.concatenate(numbers)
+        finite = both[np.isfinite(both)] / 2  # Halves: the widest range of floats is not a float.
         edges = 2 * np.linspace(finite.min(), finite.max(), 11) if len(finite) else np.zeros(11)
-        names = [
-            "−inf",
-            *(f"{low:.6g} … {high:.6g}" for low, high in itertools.pairwise(edges)),
-            "inf",
-        ]
-        places = [np.clip(np.searchsorted(edges, each, "right"), 1, 10) for each in values]
-        sides = [
-            [
-                names[0 if v == -np.inf else 11 if v == np.inf else place]
-                for v, place in zip(each, at, strict=True)
-            ]
-            for each, at in zip(values, places, strict=True)
-        ]
-    return tuple(  # type: ignore[return-value]
-        Column(each.name, "BYTES", np.array(side, object), each.missing)
-        for each, side in zip((a, b), sides, strict=True)
+        buckets = [f"{low:.6g} … {high:.6g}" for low, high in itertools.pairwise(edges)]
+        names = np.array(["−inf", *buckets, "inf"], object)
+        cells = []
+        for side in numbers:
+            place = np.clip(np.searchsorted(edges, side, "right"), 1, 10)
+            cells.append(names[np.where(np.isinf(side), np.where(side > 0, 11, 0), place)])
+    first, second = (
+        Column(side.name, "BYTES", np.array(each, object), side.missing)
+        for side, each in zip((a, b), cells, strict=True)
     )
+    return first, second

@@ -1,4 +1,4 @@
-"""Schemas as TOML: one table a column, one line a property."""
+"""Schemas as TOML: one table per column, one line per property."""
 
 import dataclasses
 import json

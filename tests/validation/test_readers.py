@@ -1,6 +1,7 @@
 """Files: what is read, and what is refused, where."""
 
 import datetime
+import decimal
 import gzip
 
 import numpy as np
@@ -214,6 +215,29 @@ def test_rows_beyond_a_block_keep_their_order(write):
         read_csv(late)
 
 
+def test_the_index_that_pandas_and_r_write_gets_a_name(write):
+    assert list(read_csv(write(",a,b\n0,1,x\n1,2,y\n"))) == ["index", "a", "b"]
+    assert read_csv(write('"","a"\n"row 1",1\n'))["index"].tolist() == ["row 1"]
+
+
+def test_another_delimiter_is_taken_if_it_is_given(write):
+    path = write("a;b\n1;2\n")
+    assert list(read_csv(path, delimiter=",")) == ["a;b"]
+    assert read_csv(path, delimiter=";")["b"].tolist() == [2]
+
+
+def test_values_at_the_edge_are_read_exactly(write):
+    when = read_csv(write("t\n9999-12-31T23:59:59-05:00\n"), types={"t": "TIME"})["t"]
+    assert str(when[0]) == "10000-01-01T04:59:59.000000"
+    mixed = read_csv(write("t\n2013-01-01\n2013-01-01T05:00+02:00\n"), types={"t": "TIME"})["t"]
+    assert mixed.tolist() == [datetime.datetime(2013, 1, 1), datetime.datetime(2013, 1, 1, 3)]
+    assert read_csv(write(f"a,b\n{2**60 + 1},1\nnan,2\n"))["a"].tolist() == [2**60 + 1, None]
+    long = read_csv(write("a,b\n" + "x" * 200_000 + ',"y\nz"\n1,2\n'))
+    assert len(long["a"][0]) == 200_000 and long["b"].tolist() == ["y\nz", "2"]
+    with pytest.raises(BadFile, match="row 0.*column 'b': 1 fields"):
+        read_csv(write("a,b\n" + "x" * 200_000 + "\n"))
+
+
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
 
 
@@ -282,6 +306,16 @@ def test_parquet_gives_the_columns_that_csv_would(tmp_path):
     turned = parquet(tmp_path / "u.parquet", x=[1.0], n=[1])
     assert list(read_parquet(turned, infer_schema({"n": [1], "x": [1.0]}))) == ["n", "x"]
     assert list(read_parquet(path, columns=["x", "n"])) == ["x", "n"]
+
+
+def test_parquet_values_at_the_edge_are_exact(tmp_path):
+    decimals = pyarrow.array([decimal.Decimal(2**60 + 1), None], pyarrow.decimal128(20, 0))
+    table = read_parquet(parquet(tmp_path / "d.parquet", a=decimals, b=["", "x"]))
+    assert table["a"].tolist() == [2**60 + 1, None] and table["b"].tolist() == [None, "x"]
+    times = pyarrow.table({"t": [datetime.datetime(9999, 12, 31, 23, 59)]})
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(times, path, use_deprecated_int96_timestamps=True)
+    assert str(read_parquet(path)["t"][0]) == "9999-12-31T23:59:00.000000"
 
 
 def test_parquet_that_is_none_is_refused(tmp_path):

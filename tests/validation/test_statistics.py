@@ -155,6 +155,44 @@ def test_tails_are_those_of_the_textbook():
         )
 
 
+def test_texts_of_many_equally_frequent_values_raise_no_alarm():
+    """At a significance of 0.2, of 30 tables 14 or more would be accused once in 2,000 runs."""
+    rng = np.random.default_rng(0)
+    cities = np.array([f"city {i}" for i in range(800)])
+    accused = 0
+    for _ in range(30):
+        draws = [{"city": rng.choice(cities, 8000), "x": rng.integers(0, 5, 8000)} for _ in "ab"]
+        kept = generate_statistics(draws[0])
+        accused += bool(find_changes(draws[1], kept, significance=0.2))
+    assert accused <= 13
+    weights = np.where(np.arange(800) < 200, 1.6, 1.0)
+    moved = rng.choice(cities, 8000, p=weights / weights.sum())
+    (found,) = find_changes({**draws[1], "city": moved}, kept)
+    assert found.kind == "DISTRIBUTION_CHANGED"
+
+
+def test_repeated_rows_saturate_where_few_combinations_exist():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        draws = [{"a": rng.integers(0, 8, n), "b": rng.integers(0, 3, n)} for n in (1000, 300)]
+        assert find_changes(draws[1], generate_statistics(draws[0])) == []
+
+
+def test_expected_repeats_are_those_of_random_parts():
+    rng = np.random.default_rng(0)
+    whole = rng.zipf(1.6, 4000) % 5000
+    counts = np.unique(np.unique(whole, return_counts=True)[1], return_counts=True)
+    for size in (10, 300, 2000, 4000):
+        parts = [rng.choice(whole, size, replace=False) for _ in range(200)]
+        repeats = np.mean([size - len(np.unique(part)) for part in parts])
+        assert two_samples.expected_repeats(*counts, size) == pytest.approx(
+            repeats, rel=0.02, abs=0.3
+        )
+    assert two_samples.expected_repeats(np.array([1]), np.array([1000]), 500) == pytest.approx(
+        0, abs=1e-9
+    )
+
+
 def test_small_and_strange_tables_go_through(reference):
     table = population(3000, 5)
     none = {k: v[:0] for k, v in table.items()}
