@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null)
 STAMP := $(VENV)/installed-$(VERSION)
 
-.PHONY: env run test test-all lint clean
+.PHONY: env run test test-all docs lint clean
 
 env: $(STAMP)
 
@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml
 	@test -n "$(VERSION)" || { echo "no Python interpreter named '$(PYTHON)'" >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments,notebooks,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments,notebooks,docs,dev]'
 	@touch $@
 
 run: env  ## train the place-name resolver (about five minutes of training on two cores)
@@ -26,6 +26,11 @@ test: env  ## the test suite (eight minutes on two cores)
 
 test-all: env  ## with the exhaustive and statistical tests (twenty minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# pdoc's warnings (names that cannot be resolved, annotations that cannot be read) are errors.
+docs: env  ## pages from the records of the experiments, and the API reference in build/api/
+	$(BIN)/python -m docs.build
+	$(BIN)/python -W error -m pdoc jaxml --math --docformat google --output-directory build/api
 
 lint: env  ## style, formatting, types
 	$(BIN)/ruff check .
