@@ -69,7 +69,6 @@ def sweeps(config: Config) -> dict[str, train.Sweep]:
             batch_size=size,
             key=jax.random.key(config.seed),
             validation_data=(x[judging], y[judging]),
-            validate_every=max(1, steps // config.epochs),
             monitor=False,
         )
     return found
@@ -82,13 +81,13 @@ def main(arguments: Sequence[str]) -> int:
     rows: list[dict[str, Any]] = [
         {
             "batch": name,
-            "steps": member.steps,
-            "learning_rate": member.hyperparameters["learning_rate"],
-            "loss": member.loss,
-            "validation_loss": member.validation_loss,
+            "steps": trial.steps,
+            "learning_rate": trial.hyperparameters["learning_rate"],
+            "loss": trial.loss,
+            "validation_loss": trial.validation_loss,
             "seconds": found[name].seconds["run"] / len(found[name]),
         }
-        for name, member in best.items()
+        for name, trial in best.items()
     ]
     reports.table(
         f"{config.epochs} epochs of {config.num_train} digits, each at its best learning rate",
@@ -105,11 +104,11 @@ def main(arguments: Sequence[str]) -> int:
     config.run_dir.mkdir(parents=True, exist_ok=True)
     reports.plots.curves(
         {
-            f"{name}, rate {member.hyperparameters['learning_rate']:g}": (
-                member.fit.validation_steps / member.steps * config.epochs,
-                member.fit.validation_curve,
+            f"{name}, rate {trial.hyperparameters['learning_rate']:g}": (
+                trial.fit.validation_steps / trial.steps * config.epochs,
+                trial.fit.validation_curve,
             )
-            for name, member in best.items()
+            for name, trial in best.items()
         },
         xlabel="epochs",
         ylabel="validation loss",

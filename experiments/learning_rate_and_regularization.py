@@ -80,8 +80,6 @@ def sweep(config: Config) -> train.Sweep:
         batch_size=config.batch_size,
         key=jax.random.key(config.seed),
         validation_data=(x[judging], y[judging]),
-        validate_every=max(1, config.num_steps // 30),
-        progress=True,
     )
 
 
@@ -91,8 +89,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     swept = sweep(config)
     shape = len(config.penalties), len(config.learning_rates), config.seeds
-    validation = np.array([member.validation_loss for member in swept.members]).reshape(shape)
-    training = np.array([member.loss for member in swept.members]).reshape(shape).mean(-1)
+    validation = np.array([trial.validation_loss for trial in swept.trials]).reshape(shape)
+    training = np.array([trial.loss for trial in swept.trials]).reshape(shape).mean(-1)
     means = validation.mean(-1)
     names = [[f.symptom for f in findings] for findings in swept.findings]
     notes = []
@@ -129,8 +127,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = sorted({0, int(best[0]), shape[0] - 1})
     picked = {}
     for i in chosen:
-        member = swept.members[(i * shape[1] + int(best[1])) * config.seeds]
-        fit = member.fit
+        trial = swept.trials[(i * shape[1] + int(best[1])) * config.seeds]
+        fit = trial.fit
         picked[f"penalty {config.penalties[i]:g}"] = (
             np.arange(len(fit.loss_curve)),
             fit.loss_curve,

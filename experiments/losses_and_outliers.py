@@ -91,7 +91,6 @@ def fit_line(x: NDArray, y: NDArray, loss, config: Config) -> tuple[float, float
         batch_size=len(x),
         shuffle=False,
         key=jax.random.key(config.seed),
-        on_bad_data="raise",
         monitor=False,
     )
     layer = fitted.params["output"]

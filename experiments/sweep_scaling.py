@@ -1,17 +1,17 @@
-"""How much faster is a population under `vmap` than one training after the other?
+"""How much faster is a sweep under `vmap` than one training after the other?
 
     python -m experiments.sweep_scaling                    64 MLPs on the digits, about two minutes
     python -m experiments.sweep_scaling --peers            scikit-learn and PyTorch, too, where installed
 
 The same sweep of 64 learning rates, an MLP of 64-64 with Adam, batches of 64, 500 steps, in turn:
 
-    population   `train.sweep`: members in chunks under `vmap`, one chunk a core
-    loop         the same compiled training of one member, called for one member after the other
+    population   `train.sweep`: trials side by side under `vmap`, on a CPU some on each core
+    loop         the same compiled training of one trial, called for one trial after the other
     scan         a jitted `lax.scan` written by hand for this one training, likewise
-    scikit-learn `MLPClassifier`, for some members, scaled up
-    PyTorch      a loop over steps and members, for some members, scaled up
+    scikit-learn `MLPClassifier`, for some trials, scaled up
+    PyTorch      a loop over steps and trials, for some trials, scaled up
 
-Compiling is timed apart. A round times each once; its ratio is to the population of the same round.
+Compile time is measured apart. A round times each once; its ratio is to the population of the same round.
 """
 
 import dataclasses
@@ -31,35 +31,33 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, models, reports
+from jaxml import bench, models, reports, train
 from jaxml.data import scikit
 from jaxml.train import inputs
-from jaxml.train.progress import Meter
-from jaxml.train.study import Setting, Study
+from jaxml.train.progress import Progress
+from jaxml.train.trainer import Settings, Trainer
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A population against one training after the other."""
+    """A population under `vmap` against one training after the other."""
 
-    members: int = 64
+    trials: int = 64
     """Learning rates, from 1e-4 to 1e-1."""
     widths: tuple[int, ...] = (64, 64)
     """Hidden layers."""
     batch: int = 64
     """Examples in a step."""
     steps: int = 500
-    """Steps of a member."""
+    """Steps of a trial."""
     rounds: int = 5
     """Samples of each system, taken in turn."""
-    chunk: int | None = None
-    """Members at once; as many as stay in a core's cache, or fit on the device, if not given."""
     watched: bool = False
     """With a monitor, both the population and the loop."""
     peers: bool = False
     """Time scikit-learn and PyTorch, too, where they are installed."""
-    peer_members: int = 4
-    """Members that peers are timed on."""
+    peer_trials: int = 4
+    """Trials that peers are timed on."""
     json: Path | None = None
     """Where to write the rows."""
 
@@ -68,44 +66,51 @@ def _cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
 
 
-def _study(config: Config, data: inputs.Arrays, chunk: int | None) -> Study:
-    rates = np.geomspace(1e-4, 1e-1, config.members)
-    return Study(
-        models.MLP(config.widths, 10),
-        _cross_entropy,
-        lambda h: optax.adam(h["learning_rate"]),
-        data,
-        None,
-        [Setting({"learning_rate": float(rate)}, 0, config.batch) for rate in rates],
-        key=jax.random.key(0),
-        num_steps=config.steps,
-        validate_every=config.steps,
-        patience=None,
-        shuffle=True,
-        chunk=chunk,
-        max_bytes=None,
-        stream=False,
-        monitor=config.watched,
-    )
+def _trainers(config: Config, data: inputs.Arrays) -> dict[str, list[Trainer]]:
+    """All trials side by side, and one after the other."""
+    rates = np.geomspace(1e-4, 1e-1, config.trials)
+    key = jax.random.key(0)
+    trials = [Settings({"learning_rate": float(rate)}, 0, config.batch, key) for rate in rates]
+
+    def trainer(trials: Sequence[Settings]) -> Trainer:
+        return Trainer(
+            models.MLP(config.widths, 10),
+            _cross_entropy,
+            _adam,
+            data,
+            trials,
+            num_steps=config.steps,
+            monitor=train.Monitor(final_diagnostics=False) if config.watched else False,
+        )
+
+    return {"population": [trainer(trials)], "loop": [trainer([trial]) for trial in trials]}
 
 
-def _trained(study: Study) -> np.ndarray:
-    """Losses [members, steps]."""
-    members = range(len(study.settings))
-    found = study.train(members, {}, study.num_steps, Meter(None, 1))
-    return np.stack([found[i][1].metrics["loss"] for i in members])
+def _adam(hyperparameters: Any) -> optax.GradientTransformation:
+    return optax.adam(hyperparameters["learning_rate"])
 
 
-def _scan(config: Config, data: inputs.Arrays, study: Study) -> Callable[[], np.ndarray]:
-    """One training after the other, by a program that can do nothing else."""
+def _trained(trainers: Sequence[Trainer]) -> np.ndarray:
+    """Losses [trials, steps]."""
+    losses = []
+    for trainer in trainers:
+        found = trainer.train(trainer.num_steps, Progress(1))
+        losses += [found[i].report.metrics["loss"] for i in range(len(found))]
+    return np.stack(losses)
+
+
+def _scan(config: Config, data: inputs.Arrays) -> Callable[[], np.ndarray]:
+    """One training after the other, by a program written for this training alone."""
     x, y = map(jnp.asarray, data)
     functional = models.from_linen(models.MLP(config.widths, 10))
-    params = study.initial(0)[0]
-    order = inputs.examples(len(y), config.batch, True, study.order_seeds[0])
-    chosen = order(0, config.steps)
+    # As `Program.start` has them.
+    init_key, _, order_key = jax.random.split(jax.random.key(0), 3)
+    params = jax.jit(functional.init)(init_key, x[:2])["params"]
+    seed = int(jax.random.bits(order_key, dtype=jnp.uint32))
+    chosen = inputs.examples(len(y), config.batch, True, seed)(0, config.steps)
 
     @jax.jit
-    def train(rate, params, x, y, chosen):
+    def trained(rate, params, x, y, chosen):
         optimizer = optax.adam(rate)
 
         def step(carry, rows):
@@ -123,16 +128,15 @@ def _scan(config: Config, data: inputs.Arrays, study: Study) -> Callable[[], np.
 
     def run() -> np.ndarray:
         losses = []
-        for setting in study.settings:
-            rate = np.float32(setting.hyperparameters["learning_rate"])
-            losses.append(np.asarray(train(rate, params, x, y, chosen)[1]))
+        for rate in np.geomspace(1e-4, 1e-1, config.trials):
+            losses.append(np.asarray(trained(np.float32(rate), params, x, y, chosen)[1]))
         return np.stack(losses)
 
     return run
 
 
 def _scikit_learn(config: Config, data: inputs.Arrays) -> Callable[[], float]:
-    """Seconds that all members would take."""
+    """Seconds that all trials would take."""
     from sklearn.neural_network import MLPClassifier
 
     x, y = data
@@ -141,9 +145,9 @@ def _scikit_learn(config: Config, data: inputs.Arrays) -> Callable[[], float]:
 
     def run() -> float:
         started = time.perf_counter()
-        for rate in np.geomspace(1e-4, 1e-1, config.peer_members):
+        for rate in np.geomspace(1e-4, 1e-1, config.peer_trials):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # It would like to go on.
+                warnings.simplefilter("ignore")  # That it has not converged.
                 MLPClassifier(
                     config.widths,
                     batch_size=config.batch,
@@ -154,14 +158,14 @@ def _scikit_learn(config: Config, data: inputs.Arrays) -> Callable[[], float]:
                     random_state=0,
                 ).fit(x, y)
         took = time.perf_counter() - started
-        steps = epochs * batches_an_epoch * config.peer_members
-        return took * config.steps * config.members / steps
+        steps = epochs * batches_an_epoch * config.peer_trials
+        return took * config.steps * config.trials / steps
 
     return run
 
 
 def _pytorch(config: Config, data: inputs.Arrays) -> Callable[[], float]:
-    """Seconds that all members would take."""
+    """Seconds that all trials would take."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -175,7 +179,7 @@ def _pytorch(config: Config, data: inputs.Arrays) -> Callable[[], float]:
 
     def run() -> float:
         started = time.perf_counter()
-        for rate in np.geomspace(1e-4, 1e-1, config.peer_members):
+        for rate in np.geomspace(1e-4, 1e-1, config.peer_trials):
             layers: list[Any] = []
             wide = x.shape[1]
             for width in config.widths:
@@ -189,7 +193,7 @@ def _pytorch(config: Config, data: inputs.Arrays) -> Callable[[], float]:
                 optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
-        return (time.perf_counter() - started) * config.members / config.peer_members
+        return (time.perf_counter() - started) * config.trials / config.peer_trials
 
     return run
 
@@ -197,10 +201,9 @@ def _pytorch(config: Config, data: inputs.Arrays) -> Callable[[], float]:
 def _systems(
     config: Config, data: inputs.Arrays
 ) -> tuple[dict[str, Callable[[], float]], dict[str, float], int]:
-    """Seconds of a sweep by each system, what compiling took, and the members at once."""
-    studies = {"population": _study(config, data, config.chunk), "loop": _study(config, data, 1)}
-    studies["loop"].workers = 1
-    written = _scan(config, data, studies["loop"])
+    """Seconds of a sweep by each system, compile seconds, and trials side by side."""
+    trainers = _trainers(config, data)
+    written = _scan(config, data)
 
     def timed(run: Callable[[], Any]) -> Callable[[], float]:
         def seconds() -> float:
@@ -211,22 +214,22 @@ def _systems(
         return seconds
 
     compiling, losses = {}, {}
-    for name, study in studies.items():
-        losses[name] = _trained(study)
-        compiling[name] = study.seconds["compile"]
+    for name, several in trainers.items():
+        losses[name] = _trained(several)
+        compiling[name] = sum(trainer.seconds["compile"] for trainer in several)
     started = time.perf_counter()
     losses["scan"] = written()
     first = time.perf_counter() - started
     compiling["scan"] = first - timed(written)()
     for name, values in losses.items():
-        # What is not the same training is not timed. Rounding grows where a rate is high.
+        # Only equal trainings are timed. Rounding grows where a rate is high.
         np.testing.assert_allclose(
             values[: len(values) // 2, :50],
             losses["scan"][: len(values) // 2, :50],
             rtol=1e-2,
             err_msg=name,
         )
-    systems = {name: timed(functools.partial(_trained, study)) for name, study in studies.items()}
+    systems = {name: timed(functools.partial(_trained, each)) for name, each in trainers.items()}
     systems["scan"] = timed(written)
     if config.peers:
         for name, package, build in (
@@ -238,13 +241,13 @@ def _systems(
             else:
                 systems[name] = build(config, data)
                 systems[name]()
-    return systems, compiling, studies["population"].widest
+    return systems, compiling, trainers["population"][0].width
 
 
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.sweep_scaling")
     x, y = scikit.digits()
-    systems, compiling, chunk = _systems(config, (scikit.scaled(x), y))
+    systems, compiling, width = _systems(config, (scikit.scaled(x), y))
     samples: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(config.rounds):
         for name, run in systems.items():
@@ -258,18 +261,18 @@ def main(arguments: Sequence[str]) -> int:
             "times_population": statistics.median(
                 a / b for a, b in zip(each, samples["population"], strict=True)
             ),
-            "members": config.members,
+            "trials": config.trials,
             "steps": config.steps,
             "batch": config.batch,
             "widths": config.widths,
-            "chunk": chunk,
+            "width": width,
             "watched": config.watched,
             "environment": bench.environment(),
         }
         for name, each in samples.items()
     ]
     reports.table(
-        f"{config.members} trainings of {config.steps} steps, {chunk} at once",
+        f"{config.trials} trainings of {config.steps} steps, {width} at once",
         ["", "s", "× population", "compiling s"],
         [
             [row["system"], row["median_s"], row["times_population"], row["compile_s"] or ""]
@@ -277,7 +280,7 @@ def main(arguments: Sequence[str]) -> int:
         ],
     )
     own = statistics.median(a / b for a, b in zip(samples["loop"], samples["scan"], strict=True))
-    print(f"One member takes {own:.2f} times as long as the scan written by hand.")
+    print(f"One trial takes {own:.2f} times as long as the scan written by hand.")
     if config.json is not None:
         bench.write_rows(config.json, rows)
     return 0

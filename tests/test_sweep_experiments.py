@@ -41,10 +41,10 @@ def test_batch_sizes_take_the_same_epochs(tmp_path, capsys):
 def test_the_scaling_of_a_sweep(tmp_path, capsys):
     """It refuses to time what is not the same training; here it does not."""
     path = tmp_path / "rows.json"
-    arguments = "--members 4 --widths 8 --steps 60 --rounds 2 --chunk 2 --json".split()
+    arguments = "--trials 4 --widths 8 --steps 60 --rounds 2 --json".split()
     assert sweep_scaling.main([*arguments, str(path)]) == 0
     rows = {row["system"]: row for row in json.loads(path.read_text())}
     assert set(rows) == {"population", "loop", "scan"}
     assert all(len(row["samples_s"]) == 2 and row["compile_s"] > 0 for row in rows.values())
-    assert rows["population"]["times_population"] == 1 and rows["population"]["chunk"] == 2
-    assert "One member takes" in capsys.readouterr().out and np.isfinite(rows["scan"]["median_s"])
+    assert rows["population"]["times_population"] == 1 and rows["population"]["width"] == 4
+    assert "One trial takes" in capsys.readouterr().out and np.isfinite(rows["scan"]["median_s"])

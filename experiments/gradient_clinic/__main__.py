@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         known = ", ".join(PATIENTS)
         print(f"error: unknown patient {unknown[0]!r}: choose among {known}", file=sys.stderr)
         return 2
+    warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
     place = bench.environment()
     run_dir = reports.rundir.create(
         "gradient_clinic", config, path=config.run_dir, environment=place

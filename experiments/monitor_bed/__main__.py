@@ -112,6 +112,7 @@ def main(arguments: list[str]) -> int:
         return 2
     # Numbers that are not finite are what this is about.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
+    warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
     if config.curves:
         return _curves(config)
     with _cached():

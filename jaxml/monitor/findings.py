@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Remedy", "Symptom", "first_untried"]
 
 
+class FindingsWarning(UserWarning):
+    """Warns that a training has findings."""
+
+
 class Finding(NamedTuple):
     """Something that went wrong in a training.
 

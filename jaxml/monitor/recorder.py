@@ -47,8 +47,11 @@ class Recorder:
     ) -> None:
         self._loss, self._every = loss, every
         self._listener = listen(model)
-        shapes = jax.eval_shape(
-            lambda: jax.tree.map(lambda leaf: jnp.asarray(leaf[:_EXAMPLES]), sample_inputs)
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                (min(_EXAMPLES, leaf.shape[0]), *leaf.shape[1:]), jnp.result_type(leaf.dtype)
+            ),
+            sample_inputs,
         )
         self._layers = self._listener.layers(variables, shapes)
         has_cells = any(layer.kind == "cell" for layer in self._layers)

@@ -12,39 +12,41 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxml import checks
 from jaxml.train.state import Report, State
 from jaxml.types import Array, PyTree
 
 Step = Callable[[State, PyTree], tuple[State, Report]]
 Program = Callable[[State, PyTree, Array], tuple[State, Report]]
 
-# Steps of the first call, where calls are to take a certain time.
+# Steps of the first call, where the time of a call is bounded.
 _FIRST_CALL = 16
 
 
 def repeat(step: Step) -> Program:
     """Compiles many steps into one program.
 
-    The number of steps is an argument, not part of the program: a shorter last call, or a run that was
-    interrupted and goes on with other call boundaries, executes the same code and gives the same bits.
+    The number of steps is an argument of the program: a shorter last call, or an interrupted run that
+    goes on with other call boundaries, executes the same code and gives the same bits.
 
-    Args:
-        step: as `make_step` builds it.
+        Args:
+            step: as `make_step` builds it.
 
-    Returns:
-        `program(state, batches, count) -> (state, reports)`, compiled, `state` donated. `batches` is a
-        pytree whose leaves have the step as leading axis, `[steps, …]`; the first `count` are used.
-        `reports` is a `Report` of arrays `[steps]`, those past `count` zero.
+        Returns:
+            `program(state, batches, count) -> (state, reports)`, compiled, `state` donated. `batches` is a
+            pytree whose leaves have the step as leading axis, `[steps, …]`; the first `count` are used.
+            `reports` is a `Report` of arrays `[steps]`, those past `count` zero.
 
-    Example:
-        >>> from jaxml.train.state import create_state
-        >>> from jaxml.train.step import Task, make_step
-        >>> def loss(params, model_state, rows, batch, context, key):
-        ...     return jnp.mean(batch), (model_state, {})
-        >>> program = repeat(make_step(Task(loss)))
-        >>> state, reports = program(create_state(jax.random.key(0)), jnp.arange(6.0).reshape(3, 2), 2)
-        >>> int(state.step), reports.loss.tolist()
-        (2, [0.5, 2.5, 0.0])
+        Example:
+            >>> from jaxml import checks
+    from jaxml.train.state import create_state
+            >>> from jaxml.train.step import Task, make_step
+            >>> def loss(params, model_state, rows, batch, context, key):
+            ...     return jnp.mean(batch), (model_state, {})
+            >>> program = repeat(make_step(Task(loss)))
+            >>> state, reports = program(create_state(jax.random.key(0)), jnp.arange(6.0).reshape(3, 2), 2)
+            >>> int(state.step), reports.loss.tolist()
+            (2, [0.5, 2.5, 0.0])
     """
 
     def many(state: State, batches: PyTree, count: Array) -> tuple[State, Report]:
@@ -73,6 +75,7 @@ def run(
     num_steps: int,
     steps_per_call: int = 50,
     seconds_per_call: float | None = None,
+    call_ends: Callable[[int], int] | None = None,
     on_reports: Callable[[Any, Report], Any] = lambda state, reports: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Any:
@@ -85,15 +88,16 @@ def run(
         program: as `repeat` compiles it.
         state: where to start, a `State` or what has its `step` and `position`; consumed (its buffers are
             donated).
-        batches: `batches(position, count) -> pytree` of NumPy arrays `[count, …]`: the batches number
-            `position` to `position + count - 1`, a pure function of their number.
+        batches: `batches(position, count)` returns a pytree of NumPy arrays `[count, …]`: the batches
+            number `position` to `position + count - 1`, a pure function of their number.
         num_steps: the step count at which to stop.
-        steps_per_call: steps in one compiled call; the host sees reports this often.
+        steps_per_call: steps in one compiled call, at most; the host sees reports this often.
         seconds_per_call: begin with calls of a few steps and lengthen them, up to `steps_per_call`, until
             they take about so long; None for `steps_per_call` from the first. It changes no bit.
+        call_ends: `call_ends(step)`, above `step`: where a call that begins there must end. None: nowhere.
         on_reports: called after each call with the state and a `Report` of NumPy arrays `[count]`.
             It must not keep the state: the next call consumes it.
-        should_stop: asked after each call; True ends the training early.
+        should_stop: called after each call; True ends the training early.
 
     Returns:
         The state after the last step.
@@ -101,14 +105,14 @@ def run(
     Raises:
         ValueError: if `steps_per_call` is below 1.
     """
-    if steps_per_call < 1:
-        raise ValueError(f"steps_per_call must be at least 1, got {steps_per_call}")
+    steps_per_call = checks.integer("steps_per_call", steps_per_call, at_least=1)
     done, position = int(state.step), int(state.position)
     length = steps_per_call if seconds_per_call is None else min(_FIRST_CALL, steps_per_call)
 
     def coming() -> tuple[int, PyTree]:
         """The number of steps of the next call, and their batches."""
-        count = min(length, num_steps - done)
+        end = num_steps if call_ends is None else min(num_steps, call_ends(done))
+        count = min(length, end - done)
         made = batches(position, count)
         return count, jax.tree.map(lambda leaf: _filled(leaf, steps_per_call), made)
 
@@ -116,13 +120,13 @@ def run(
         count, ahead = coming()
     while done < num_steps:
         started = time.perf_counter()
-        state, reports = program(state, ahead, jnp.int32(count))
+        state, reports = program(state, ahead, np.int32(count))
         done, position, last = done + count, position + count, count
         if done < num_steps:
             count, ahead = coming()
         seen = jax.tree.map(lambda leaf, n=last: _head(leaf, n), reports)
         if seconds_per_call is not None:
-            # At most eightfold: a call may have been fast or slow for reasons of its own.
+            # At most eightfold: one call may be unusually fast or slow.
             wanted = last * seconds_per_call / max(time.perf_counter() - started, 1e-6)
             length = int(min(max(wanted, 1), 8 * length, steps_per_call))
         on_reports(state, seen)
@@ -132,7 +136,7 @@ def run(
 
 
 def _filled(leaf: Any, length: int) -> Any:
-    """Batches up to the number that the program takes; it does not look at those past the count."""
+    """Batches, filled up to the number that the program takes; those past the count are not used."""
     missing = length - len(leaf)
     if not missing:
         return leaf
@@ -141,17 +145,17 @@ def _filled(leaf: Any, length: int) -> Any:
 
 def _head(leaf: Any, count: int) -> NDArray[Any]:
     values = np.asarray(leaf)
-    # A copy where much is left out, which a view would keep in memory.
+    # A view would keep the whole array in memory.
     return values if count == len(values) else values[:count].copy()
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a polite request, the second into an interrupt.
+    """Turns the first Ctrl-C or SIGTERM into a request to stop, the second into an interrupt.
 
     Yields:
-        `should_stop() -> bool`, True once a signal has come. Outside of the main thread, where no
-        handler can be set, it stays False.
+        `should_stop() -> bool`, True once a signal has come. Outside of the main thread, where no handler
+        can be set, always False.
 
     Example:
         >>> with stop_on_signals() as should_stop:

@@ -1,157 +1,199 @@
-"""A training as pure functions and one compiled program: `fit` runs it as it is, `sweep` under `vmap`."""
+"""The compiled program of a training: of one trial, or of several under `vmap`.
+
+`program_for(spec, example)` returns it from a cache, so that a second training with the same module, loss,
+optimizer, options and shapes compiles nothing. Data, hyperparameters and counts are arguments of the
+program: other values compile nothing either.
+"""
 
 import dataclasses
 import functools
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from jaxml import models, trees
-from jaxml import monitor as monitoring
-from jaxml.train.rewind import rewindable, rewinding
-from jaxml.train.state import Report, State, create_state
+from jaxml import models, monitor
+from jaxml.train.options import Monitor
+from jaxml.train.state import Best, Report, State, TrainState, create_state
 from jaxml.train.step import Task, make_step, recorded
 from jaxml.types import Array, Key, PyTree
-
-__all__ = ["Course", "Program", "Recipe", "Stopping", "held_out_blocks", "population_axes"]
 
 # Validation examples at a time.
 _VALIDATED_AT_ONCE = 1024
 
-# Hyperparameters by name, each a float32 scalar that is traced.
+# For programs that run once: their compile time counts, not their run time.
+_RUNS_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+# Hyperparameters by name, each a traced float32 scalar.
 Hyperparameters = Mapping[str, Any]
 
 
-@jax.tree_util.register_dataclass
+class Constant(NamedTuple):
+    """The optimizer of `fit` as a function of hyperparameters; equal for equal optimizers."""
+
+    optimizer: optax.GradientTransformation
+
+    def __call__(self, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
+        return self.optimizer
+
+
 @dataclass(frozen=True)
-class Stopping:
-    """What early stopping remembers.
+class TrainingSpec:
+    """What is trained, as far as the compiled program depends on it; hashable if its parts are.
 
     Attributes:
-        loss: float32 scalar, the lowest validation loss so far.
-        step: int32 scalar, steps taken before it.
-        params: the parameters there.
-        model_state: the model's other collections there.
-        waited: int32 scalar, validations since.
-        stopped_at: int32 scalar, steps taken when it was decided to stop; −1 while the training goes on.
+        model: a Linen module.
+        loss: `loss(outputs, labels)`, the loss of each example.
+        optimizer: `optimizer(hyperparameters)`, an optax transformation.
+        penalty: None, or `penalty(hyperparameters, params)`.
+        names: of the hyperparameters.
+        monitor: None for a training without.
+        stops: whether training may stop early.
+        width: trials that train side by side under `vmap`; None for one without.
     """
 
-    loss: Array
-    step: Array
-    params: PyTree
-    model_state: PyTree
-    waited: Array
-    stopped_at: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Course:
-    """All that a training changes, and all that it takes to go on with it.
-
-    Of a population every leaf has the member as leading axis, but the counts that all have in common:
-    see `population_axes`.
-
-    Attributes:
-        state: parameters, optimizer, counts, key.
-        first_validation: float32 scalar, the validation loss before the first step; NaN without data.
-        stopping: None without early stopping.
-    """
-
-    state: State
-    first_validation: Array
-    stopping: Stopping | None
-
-    @property
-    def step(self) -> Array:
-        """int32 scalar, steps taken; of a population those of its program."""
-        return self.state.step
-
-    @property
-    def position(self) -> Array:
-        """int32 scalar, batches drawn."""
-        return self.state.position
+    model: Any
+    loss: Callable[[Any, Array], Array]
+    optimizer: Callable[[Any], optax.GradientTransformation]
+    penalty: Callable[[Any, PyTree], Array] | None
+    names: tuple[str, ...]
+    monitor: Monitor | None
+    stops: bool
+    width: int | None
 
 
 class Data(NamedTuple):
-    """What a program is given besides the state; none of it is a constant of the program.
+    """Arguments of a program besides the state.
 
     Attributes:
-        hyperparameters: traced scalars by name; of a population [members].
-        training: `(x, y)` on the device, or None where batches are streamed.
-        held_out: as `held_out_blocks` makes it, or None.
-        num_steps: int32 scalar, of the whole training.
+        hyperparameters: traced scalars by name, `[width]` under `vmap`.
+        training: `(x, y)` on the device.
+        validation: as `validation_blocks` makes it, or None.
+        num_steps: int32 scalar, steps of the whole training.
+        validate_every: int32 scalar, steps between two validations.
+        patience: int32 scalar, validations without a new minimum after which to stop.
     """
 
     hyperparameters: PyTree
     training: PyTree
-    held_out: PyTree
-    num_steps: Array
+    validation: PyTree
+    num_steps: Any
+    validate_every: Any
+    patience: Any
 
 
-def held_out_blocks(x: PyTree, y: NDArray[Any]) -> PyTree:
-    """Validation data in blocks of equal size and the rest, on the device."""
-    whole = len(y) // _VALIDATED_AT_ONCE
+def validation_blocks(data: PyTree) -> PyTree:
+    """Validation data in blocks of equal size, and the rest."""
+    whole = len(data[1]) // _VALIDATED_AT_ONCE
     cut = whole * _VALIDATED_AT_ONCE
 
-    def blocks(values: NDArray[Any]) -> Array:
-        return jnp.asarray(values[:cut].reshape(whole, _VALIDATED_AT_ONCE, *values.shape[1:]))
+    def blocks(values: NDArray[Any]) -> NDArray[Any]:
+        return values[:cut].reshape(whole, _VALIDATED_AT_ONCE, *values.shape[1:])
 
-    pair = x, y
-    return jax.tree.map(blocks, pair), jax.tree.map(lambda leaf: jnp.asarray(leaf[cut:]), pair)
+    return jax.tree.map(blocks, data), jax.tree.map(lambda leaf: leaf[cut:], data)
 
 
-class Recipe:
-    """What is trained and how, as pure functions of one member.
+class Compiled:
+    """A jitted function that is compiled once for each shape of its arguments, by one thread at a time.
 
-    Args:
-        model: a Linen module.
-        loss: `loss(outputs, labels) -> ` loss of each example.
-        optimizer: `optimizer(hyperparameters) -> ` an optax transformation.
-        variables: of the model, initialised: their shapes.
-        few: the inputs of a batch.
-        penalty: None, or `penalty(hyperparameters, params) -> ` scalar, added to what is minimised and not
-            to what is reported.
-        monitor: whether to guard and to watch.
-        every: steps between two looks at the layers.
-        preserve: weight of `monitor.preserving_penalty`.
-        rewind: steps between two snapshots; 0 for none.
-        accumulate: parts of a batch that are gone through one after the other.
-        remat: whether to compute activations again in the backward pass instead of keeping them.
+    Attributes:
+        seconds: time taken by tracing and compiling so far.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        loss: Callable[[Any, Array], Array],
-        optimizer: Callable[[Hyperparameters], optax.GradientTransformation],
-        variables: PyTree,
-        few: PyTree,
-        *,
-        penalty: Callable[[Hyperparameters, PyTree], Array] | None = None,
-        monitor: bool = True,
-        every: int = 10,
-        preserve: float = 0.0,
-        rewind: int = 0,
-        accumulate: int = 1,
-        remat: bool = False,
-    ) -> None:
-        self.bare, self.loss = optimizer, loss
-        self._functional, self._penalty = models.from_linen(model), penalty
-        self._rewind, self._accumulate, self._remat = rewind, accumulate, remat
-        self._preserve = preserve
-        self._preserving = monitoring.preserving_penalty(model, loss) if preserve else None
-        self.watch: monitoring.Recorder | None = None
-        if monitor:
-            self.watch = monitoring.Recorder(model, loss, variables, few, every)
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        self._jitted = jax.jit(function, **options)
+        self._compiled: dict[Any, Any] = {}
+        self._lock = threading.Lock()
+        self.seconds = 0.0
+
+    def __call__(self, *arguments: Any) -> Any:
+        leaves, structure = jax.tree.flatten(arguments)
+        shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        with self._lock:
+            if shapes not in self._compiled:
+                started = time.perf_counter()
+                self._compiled[shapes] = self._jitted.lower(*arguments).compile()
+                self.seconds += time.perf_counter() - started
+        return self._compiled[shapes](*arguments)
+
+    def describe(self, *arguments: Any) -> tuple[Any, int]:
+        """Shapes of the result, and a checksum of the program text with its constants."""
+        lowered = self._jitted.lower(*arguments)
+        return lowered.out_info, zlib.crc32(lowered.as_text().encode())
+
+
+def program_for(spec: TrainingSpec, example: PyTree) -> "Program":
+    """The program of a training.
+
+    Args:
+        spec: what is trained.
+        example: `(x, y)` of a batch, as shapes.
+    """
+    leaves, structure = jax.tree.flatten(example)
+    try:
+        return _cached(spec, tuple(leaves), structure)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return Program(spec, example)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached(spec: TrainingSpec, leaves: tuple[Any, ...], structure: Any) -> "Program":
+    return Program(spec, jax.tree.unflatten(structure, leaves))
+
+
+class Program:
+    """Compiled functions of a training.
+
+    Args:
+        spec: what is trained.
+        example: `(x, y)` of a batch, as shapes.
+
+    Attributes:
+        start: `start(key, x, hyperparameters) -> (TrainState, seed of the order of examples)`; the leading
+            axis of keys and hyperparameters is the trial under `vmap`.
+        run: `run(train_state, rows, count, data) -> (train_state, Report)` takes `count` steps. `rows`:
+            int32 indices into the data, `[steps, batch]`, or `[steps, width, batch]` under `vmap`; an
+            empty batch axis stands for all examples. The count is traced: where calls end changes no bit.
+        recorder: None without monitor.
+    """
+
+    def __init__(self, spec: TrainingSpec, example: PyTree) -> None:
+        self.spec = spec
+        self.model = models.from_linen(spec.model)
+        self.recorder: Any = None
+        self._preserving: Any = None
+        self.variables = jax.eval_shape(
+            self.model.init, jax.eval_shape(lambda: jax.random.key(0)), example[0]
+        )
+        if spec.monitor is not None:
+            loss = spec.loss
+            self.recorder = monitor.Recorder(
+                spec.model, loss, self.variables, example[0], spec.monitor.every
+            )
+            if spec.monitor.preserve:
+                self._preserving = monitor.preserving_penalty(spec.model, loss)
+        start: Any = self._start
+        if spec.width is not None:
+            key = jax.eval_shape(lambda: jax.random.key(0))
+            scalars = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in spec.names}
+            axes = population_axes(jax.eval_shape(start, key, example[0], scalars)[0])
+            start = jax.vmap(start, in_axes=(0, None, 0), out_axes=(_vmap_axes(axes), 0))
+        self.start = Compiled(start, compiler_options=_RUNS_ONCE)
+        self.run = Compiled(self._run, donate_argnums=0)
+        self.outputs = jax.jit(
+            lambda params, model_state, x: self.model.apply({"params": params, **model_state}, x)[0]
+        )
+
+    # One trial
 
     def compute(
         self,
@@ -163,407 +205,233 @@ class Recipe:
         training: bool,
     ) -> tuple[Array, Any, PyTree]:
         """Loss of each example, the outputs, and the model's state after them."""
-        outputs, state = self._functional.apply(
+        outputs, state = self.model.apply(
             {"params": params, **model_state}, x, key=key, training=training
         )
-        return self.loss(outputs, y).astype(jnp.float32), outputs, state
+        return self.spec.loss(outputs, y).astype(jnp.float32), outputs, state
 
-    def optimizer(self, hyperparameters: Hyperparameters, *, alone: bool = True) -> Any:
-        """The member's optimizer, guarded where there is a monitor."""
-        bare = self.bare(hyperparameters)
-        return bare if self.watch is None else self.watch.guard(bare, branch=alone)
+    def _optimizer(self, hyperparameters: Hyperparameters) -> Any:
+        optimizer = self.spec.optimizer(hyperparameters)
+        if self.recorder is None:
+            return optimizer
+        return self.recorder.guard(optimizer, branch=self.spec.width is None)
 
-    def start(
-        self,
-        hyperparameters: Hyperparameters,
-        params: PyTree,
-        model_state: PyTree,
-        key: Key,
-        stops: bool,
-    ) -> Course:
-        """A member before its first step.
-
-        Args:
-            hyperparameters: its own.
-            params: initialised.
-            model_state: initialised.
-            key: of its run.
-            stops: whether it may stop early.
-        """
+    def _start(
+        self, key: Key, x: PyTree, hyperparameters: Hyperparameters
+    ) -> tuple[TrainState, Array]:
+        init_key, run_key, order_key = jax.random.split(key, 3)
+        params, model_state = models.split_variables(self.model.init(init_key, x))
         state = create_state(
-            key,
+            run_key,
             params=params,
             model_state=model_state,
-            optimizer=self.optimizer(hyperparameters),
+            optimizer=self._optimizer(hyperparameters),
         )
-        stopping = Stopping(
+        best = Best(
             loss=jnp.full((), jnp.inf, jnp.float32),
-            step=jnp.zeros((), jnp.int32),
             params=params,
             model_state=model_state,
             waited=jnp.zeros((), jnp.int32),
             stopped_at=jnp.full((), -1, jnp.int32),
         )
-        return Course(
-            state=rewindable(state) if self._rewind else state,
-            first_validation=jnp.full((), jnp.nan, jnp.float32),
-            stopping=stopping if stops else None,
-        )
-
-    def _part(
-        self,
-        params: PyTree,
-        model_state: PyTree,
-        x: PyTree,
-        y: Array,
-        key: Key,
-    ) -> tuple[Array, tuple[PyTree, Array, Array]]:
-        """Objective of a batch or a part of one; the model's state, mean loss and largest loss."""
-        compute: Any = functools.partial(self.compute, training=True)
-        if self._remat:
-            compute = jax.checkpoint(compute)
-        each, _, state = compute(params, model_state, x, y, key)
-        mean = objective = jnp.mean(each)
-        if self._preserving is not None:
-            held = {"params": params, **model_state}
-            objective = objective + self._preserve * self._preserving(held, x, y, key=key)
-        return objective, (state, mean, jnp.max(each))
+        first = jnp.full((), jnp.nan, jnp.float32)
+        order = jax.random.bits(order_key, dtype=jnp.uint32)
+        return TrainState(state, first, best if self.spec.stops else None), order
 
     def _objective(
-        self, params: PyTree, model_state: PyTree, batch: PyTree, key: Key
-    ) -> tuple[Array, tuple[PyTree, Array, Array]]:
-        if self._accumulate == 1:
-            return self._part(params, model_state, batch["x"], batch["y"], key)
-        parts = jax.tree.map(
-            lambda leaf: leaf.reshape(self._accumulate, -1, *leaf.shape[1:]), batch
-        )
-        return _accumulated(self._part, self._accumulate)(params, model_state, parts, key)
-
-    def step(
         self,
         hyperparameters: Hyperparameters,
-        state: State,
+        params: PyTree,
+        model_state: PyTree,
         batch: PyTree,
-        *,
-        alone: bool = True,
+        key: Key,
+    ) -> tuple[Array, tuple[PyTree, dict[str, Array]]]:
+        x, y = batch["x"], batch["y"]
+        each, outputs, state = self.compute(params, model_state, x, y, key, True)
+        minimised = mean = jnp.mean(each)
+        metrics = {"loss": mean}
+        if self.recorder is not None:
+            metrics["worst"] = jnp.max(each) / jnp.where(mean > 0, mean, 1.0)
+            metrics["signal"] = _label_signal(self.spec.loss, outputs, y, each)
+        if self._preserving is not None:
+            variables = {"params": params, **model_state}
+            minimised += self.spec.monitor.preserve * self._preserving(variables, x, y, key=key)
+        if self.spec.penalty is not None:
+            minimised += self.spec.penalty(hyperparameters, params)
+        return minimised, (state, metrics)
+
+    def _step(
+        self, hyperparameters: Hyperparameters, state: State, batch: PyTree
     ) -> tuple[State, Report]:
-        """One step of a member, alone or in a population."""
-        watch = self.watch
+        """One step of one trial, recorded where there is a monitor."""
 
         def loss(params, model_state, rows, batch, context, key):
-            mean, (state, reported, worst) = self._objective(params, model_state, batch, key)
-            metrics = {"loss": reported}
-            if watch is not None:
-                metrics["worst"] = worst / jnp.where(reported > 0, reported, 1.0)
-            if self._penalty is not None:
-                mean = mean + self._penalty(hyperparameters, params)
-            return mean, (state, metrics)
+            return self._objective(hyperparameters, params, model_state, batch, key)
 
         step = make_step(
             Task(loss),
-            optimizer=self.optimizer(hyperparameters, alone=alone),
-            # What is not finite is the guard's; without a monitor nothing stands between a step and the
-            # parameters.
+            optimizer=self._optimizer(hyperparameters),
+            # The guard rejects what is not finite. Without a monitor nothing is rejected.
             accept=lambda loss, gradients: jnp.ones((), bool),
-            verdict=(lambda state: monitoring.verdict(state).accepted) if watch else None,
+            verdict=None if self.recorder is None else lambda s: monitor.verdict(s).accepted,
         )
-        if watch is not None:
-            step = recorded(step, watch)
-        if self._rewind:
-            step = rewinding(step, every=self._rewind)
+        if self.recorder is not None:
+            step = recorded(step, self.recorder)
         return step(state, batch)
 
-    def activation_bytes(self, params: PyTree, model_state: PyTree, batch: PyTree, key: Key) -> int:
-        """Bytes that the forward pass leaves for the backward pass, as their shapes tell."""
+    def _advance(
+        self,
+        hyperparameters: Hyperparameters,
+        train_state: TrainState,
+        rows: Array,
+        training: PyTree,
+    ) -> tuple[TrainState, Report]:
+        batch = dict(zip("xy", training, strict=True))
+        if rows.shape[-1]:
+            batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), batch)
+        state, report = self._step(hyperparameters, train_state.state, batch)
+        if self.spec.width is not None and train_state.best is not None:
+            # One that has stopped stays as it is, beside others that go on.
+            axes = population_axes(train_state).state
+            stopped = train_state.best.stopped_at >= 0
+            state = jax.tree.map(
+                lambda axis, old, new: new if axis < 0 else jnp.where(stopped, old, new),
+                axes,
+                train_state.state,
+                state,
+            )
+        return dataclasses.replace(train_state, state=state), report
 
-        def kept(params: PyTree, model_state: PyTree, x: PyTree, y: Array, key: Key) -> Any:
-            part = lambda params: self._part(params, model_state, x, y, key)  # noqa: E731
-            return jax.vjp(part, params, has_aux=True)[1]
+    def _validation_loss(self, params: PyTree, model_state: PyTree, validation: PyTree) -> Array:
+        blocks, rest = validation
 
-        parts = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                (leaf.shape[0] // self._accumulate, *leaf.shape[1:]), leaf.dtype
-            ),
-            batch,
-        )
-        found = jax.eval_shape(kept, params, model_state, parts["x"], parts["y"], key)
-        return trees.num_bytes(found)
-
-    def validate(self, params: PyTree, model_state: PyTree, held_out: PyTree) -> Array:
-        """Mean loss on validation data, float32 scalar."""
-        (x, y), (rest_x, rest_y) = held_out
-
-        def mean(pair: tuple[Array, Array]) -> Array:
+        def mean(pair: PyTree) -> Array:
             return jnp.mean(self.compute(params, model_state, *pair, None, False)[0])
 
-        total, number = jnp.zeros(()), len(rest_y) + y.shape[0] * _VALIDATED_AT_ONCE
-        if len(y):
-            total += jnp.sum(jax.lax.map(mean, (x, y))) * (_VALIDATED_AT_ONCE / number)
-        if len(rest_y):
-            total += mean((rest_x, rest_y)) * (len(rest_y) / number)
+        number = len(rest[1]) + len(blocks[1]) * _VALIDATED_AT_ONCE
+        total = jnp.zeros(())
+        if len(blocks[1]):
+            total += jnp.sum(jax.lax.map(mean, blocks)) * (_VALIDATED_AT_ONCE / number)
+        if len(rest[1]):
+            total += mean(rest) * (len(rest[1]) / number)
         return total
 
+    def _validate(
+        self, train_state: TrainState, data: Data, step: Array
+    ) -> tuple[TrainState, Array]:
+        """A validation, and what early stopping makes of it."""
+        state, best = train_state.state, train_state.best
+        loss = self._validation_loss(state.params, state.model_state, data.validation)
+        first = jnp.where(step == 0, loss, train_state.first_validation)
+        if best is not None:
+            stopped = best.stopped_at >= 0
+            loss = jnp.where(stopped, jnp.nan, loss)
+            # A loss that is not finite is neither better nor waited for.
+            better = loss < best.loss
+            waited = jnp.where(better, 0, best.waited + jnp.isfinite(loss))
+            stops = ~stopped & (waited >= data.patience)
 
-def _accumulated(part: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """The mean of a batch's parts, gone through one after the other.
+            def choose(new: Array, old: Array) -> Array:
+                return jnp.where(better, new, old)
 
-    The gradient is summed up on the way forward, so that only one part's activations are held, and none is
-    computed twice.
-    """
+            best = Best(
+                loss=choose(loss, best.loss),
+                params=jax.tree.map(choose, state.params, best.params),
+                model_state=jax.tree.map(choose, state.model_state, best.model_state),
+                waited=waited,
+                stopped_at=jnp.where(stops, step, best.stopped_at),
+            )
+        return TrainState(state, first, best), loss
 
-    def forward(params: PyTree, model_state: PyTree, parts: PyTree, key: Key):
-        def one(carry: PyTree, given: tuple[Array, PyTree]) -> tuple[PyTree, Any]:
-            model_state, total = carry
-            i, batch = given
-            (objective, (model_state, mean, worst)), gradient = jax.value_and_grad(
-                part, has_aux=True
-            )(params, model_state, batch["x"], batch["y"], jax.random.fold_in(key, i))
-            total = jax.tree.map(lambda t, g: t + g / number, total, gradient)
-            return (model_state, total), (objective, mean, worst)
+    # All steps of all trials
 
-        def blank(leaf: Array) -> Array:
-            return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
+    def _run(
+        self, train_state: TrainState, rows: Array, count: Array, data: Data
+    ) -> tuple[TrainState, Report]:
+        advance: Any = self._advance
+        validate: Any = self._validate
+        if self.spec.width is not None:
+            along = _vmap_axes(population_axes(train_state))
+            advance = jax.vmap(advance, in_axes=(0, along, 0, None), out_axes=(along, 0))
+            validate = jax.vmap(validate, in_axes=(along, None, None), out_axes=(along, 0))
 
-        zeros = jax.tree.map(blank, params)
-        (model_state, gradient), (objectives, means, worst) = jax.lax.scan(
-            one, (model_state, zeros), (jnp.arange(number), parts)
-        )
-        found = jnp.mean(objectives), (model_state, jnp.mean(means), jnp.max(worst))
-        return found, jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
+        def step(i: Array, carry: tuple[TrainState, Report]) -> tuple[TrainState, Report]:
+            train_state, reports = carry
+            train_state, report = advance(data.hyperparameters, train_state, rows[i], data.training)
+            return train_state, jax.tree.map(lambda all_, one: all_.at[i].set(one), reports, report)
 
-    @jax.custom_vjp
-    def differentiated(params: PyTree, others: PyTree) -> Any:
-        return forward(params, *others)[0]
+        length = rows.shape[0]
+        shape = jax.eval_shape(advance, data.hyperparameters, train_state, rows[0], data.training)[
+            1
+        ]
+        blank = jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), shape)
+        if data.validation is None:
+            return jax.lax.fori_loop(0, count, step, (train_state, blank))
+        start = train_state.step
 
-    def forwards(params: PyTree, others: PyTree) -> Any:
-        found, gradient = forward(params, *others)
-        return found, (gradient, others)
+        def block(carry: Any) -> Any:
+            """Steps up to the next validation or the end of the call, and the validation."""
+            i, before_first, train_state, reports, losses = carry
+            due = ((start + i) // data.validate_every + 1) * data.validate_every
+            due = jnp.minimum(due, data.num_steps)
+            end = jnp.where(before_first, i, jnp.minimum(due - start, count))
+            train_state, reports = jax.lax.fori_loop(i, end, step, (train_state, reports))
+            train_state, loss = jax.lax.cond(
+                before_first | (start + end == due),
+                lambda train_state: validate(train_state, data, start + end),
+                lambda train_state: (train_state, jnp.full(losses.shape[1:], jnp.nan)),
+                train_state,
+            )
+            # The validation before the first step is kept in the state.
+            place = jnp.where(before_first, length, end - 1)
+            losses = losses.at[place].set(loss, mode="drop")
+            return end, jnp.zeros((), bool), train_state, reports, losses
 
-    def backwards(kept: PyTree, cotangents: Any) -> Any:
-        gradient, others = kept
-        nothing = jax.tree.map(_no_cotangent, others)
-        return jax.tree.map(lambda g: g * cotangents[0], gradient), nothing
+        def goes_on(carry: Any) -> Array:
+            i, before_first, train_state, *_ = carry
+            more = (i < count) | before_first
+            if train_state.best is not None:
+                more &= jnp.any(train_state.best.stopped_at < 0)
+            return more
 
-    differentiated.defvjp(forwards, backwards)
-
-    def objective(params: PyTree, model_state: PyTree, parts: PyTree, key: Key) -> Any:
-        return differentiated(params, (model_state, parts, key))
-
-    return objective
-
-
-def _no_cotangent(leaf: Array) -> Any:
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return jnp.zeros_like(leaf)
-    return np.zeros(leaf.shape, jax.dtypes.float0)
+        losses = jnp.full(blank.loss.shape, jnp.nan, jnp.float32)
+        begins = (start == 0) & (count > 0)
+        carry = jnp.zeros((), jnp.int32), begins, train_state, blank, losses
+        _, _, train_state, reports, losses = jax.lax.while_loop(goes_on, block, carry)
+        metrics = {**reports.metrics, "validation": losses}
+        return train_state, dataclasses.replace(reports, metrics=metrics)
 
 
-def population_axes(course: Course) -> Course:
-    """Which leaves of a population's course have the member as leading axis: 0, or −1 for the others.
+def _label_signal(loss: Any, outputs: Any, labels: Array, each: Array) -> Array:
+    """How far the mean loss is below that with the labels of other examples, in standard errors."""
+    shifted = loss(outputs, jnp.roll(labels, 1, axis=0)).astype(jnp.float32)
+    gains = jax.lax.stop_gradient(shifted - each).reshape(len(labels), -1).mean(1)
+    spread = jnp.std(gains) / jnp.sqrt(len(gains))
+    return jnp.where(spread > 0, jnp.mean(gains) / jnp.where(spread > 0, spread, 1.0), 0.0)
 
-    What counts the steps is common to all: a `lax.cond` on it stays a branch under `vmap`.
+
+def population_axes(train_state: TrainState) -> TrainState:
+    """The axis of the trials in each leaf under `vmap`: 0, or −1 for the counts that they share.
+
+    A `lax.cond` on a shared count stays a branch under `vmap`.
     """
 
     def guarded(node: Any) -> bool:
-        return isinstance(node, monitoring.GuardState)
+        return isinstance(node, monitor.GuardState)
 
     def of(node: Any) -> Any:
-        members = jax.tree.map(lambda _: 0, node)
-        return members._replace(steps=-1) if guarded(node) else members
+        axes = jax.tree.map(lambda _: 0, node)
+        return axes._replace(steps=-1) if guarded(node) else axes
 
-    members = jax.tree.map(lambda _: 0, course)
+    axes = jax.tree.map(lambda _: 0, train_state)
     state = dataclasses.replace(
-        members.state,
-        opt_state=jax.tree.map(of, course.state.opt_state, is_leaf=guarded),
+        axes.state,
+        opt_state=jax.tree.map(of, train_state.state.opt_state, is_leaf=guarded),
         step=-1,
         position=-1,
     )
-    return dataclasses.replace(members, state=state)
+    return dataclasses.replace(axes, state=state)
 
 
-def _keep(stopped: Array, before: Any, after: Any, axes: Any) -> Any:
-    """`before` in a member that has stopped, but for what is common to all."""
-    old, structure = jax.tree.flatten(before)
-    new = jax.tree.leaves(after)
-    kept = [
-        b if axis < 0 else jnp.where(stopped, a, b)
-        for axis, a, b in zip(jax.tree.leaves(axes), old, new, strict=True)
-    ]
-    return jax.tree.unflatten(structure, kept)
-
-
-class Program:
-    """The compiled program of one member, or of a population: steps inside, validations outside.
-
-    `program(course, batches, count)` takes `count` steps of the batches it is given: int32 indices into the
-    training data `[steps, batch]` (of a population `[steps, members, batch]`, or `[steps, batch]` where all
-    share them), the batches themselves where data are streamed, or, for a full batch, just something with
-    `steps` as leading axis. The count is traced: where the calls end changes no bit and compiles nothing.
-
-    Args:
-        recipe: what is trained.
-        data: what it is given.
-        validate_every: steps between two validations; the last step is followed by one, too.
-        patience: validations without a new minimum after which to stop; None for never.
-        members: None for one training.
-        shared: whether all members of a population are given the same batches.
-        mode: of batches: by their indices, as they are, or all of the training data.
-
-    Attributes:
-        compile_seconds: what tracing and compiling took, 0 before.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: Data,
-        *,
-        validate_every: int,
-        patience: int | None = None,
-        members: int | None = None,
-        shared: bool = True,
-        mode: Literal["indices", "stream", "full"] = "indices",
-    ) -> None:
-        self._recipe, self._every, self._patience = recipe, validate_every, patience
-        self._members, self._shared, self._mode = members, shared, mode
-        self._validates = data.held_out is not None
-        self.compile_seconds = 0.0
-        self._jitted = jax.jit(self._many, donate_argnums=0)
-        self._compiled: Any = None
-        self._lock = threading.Lock()
-
-    def __call__(
-        self, course: Course, batches: PyTree, count: Array, data: Data
-    ) -> tuple[Course, Report]:
-        # Chunks of a population, which call it from several threads, wait for one compilation.
-        with self._lock:
-            if self._compiled is None:
-                started = time.perf_counter()
-                self._compiled = self._jitted.lower(course, batches, count, data).compile()
-                self.compile_seconds = time.perf_counter() - started
-        return self._compiled(course, batches, count, data)
-
-    def reports(self, course: Course, batches: PyTree, data: Data) -> Report:
-        """Shapes and dtypes of what a call reports, `[steps, …]`."""
-        return jax.eval_shape(self._many, course, batches, jnp.int32(1), data)[1]
-
-    # One member
-
-    def _batch(self, training: PyTree, given: PyTree) -> PyTree:
-        if self._mode == "stream":
-            return given
-        x, y = training
-        if self._mode == "full":
-            return {"x": x, "y": y}
-        return jax.tree.map(
-            lambda leaf: leaf.at[given].get(mode="promise_in_bounds"), {"x": x, "y": y}
-        )
-
-    def _advance(
-        self, axes: Course, hyperparameters: PyTree, course: Course, given: PyTree, training: PyTree
-    ) -> tuple[Course, Report]:
-        """A step; none where the member has stopped while others go on."""
-        batch = self._batch(training, given)
-        state, report = self._recipe.step(
-            hyperparameters, course.state, batch, alone=self._members is None
-        )
-        if course.stopping is not None and self._members is not None:
-            stopped = course.stopping.stopped_at >= 0
-            state = _keep(stopped, course.state, state, axes.state)
-        return dataclasses.replace(course, state=state), report
-
-    def _validated(self, course: Course, held_out: PyTree, step: Array) -> tuple[Course, Array]:
-        """A validation, and what follows from it."""
-        state = course.state
-        value = self._recipe.validate(state.params, state.model_state, held_out)
-        record = course.stopping
-        if record is None:
-            first = jnp.where(step == 0, value, course.first_validation)
-            return dataclasses.replace(course, first_validation=first), value
-        assert self._patience is not None
-        stopped = record.stopped_at >= 0
-        value = jnp.where(stopped, jnp.nan, value)
-        first = jnp.where(step == 0, value, course.first_validation)
-        better = value < record.loss  # NaN is not.
-        waited = jnp.where(better, 0, record.waited + 1)
-        stops = ~stopped & (waited >= self._patience)
-
-        def best(new: Array, old: Array) -> Array:
-            return jnp.where(better, new, old)
-
-        record = Stopping(
-            loss=best(value, record.loss),
-            step=best(step, record.step),
-            params=jax.tree.map(best, state.params, record.params),
-            model_state=jax.tree.map(best, state.model_state, record.model_state),
-            waited=jnp.where(stopped, record.waited, waited),
-            stopped_at=jnp.where(stops, step, record.stopped_at),
-        )
-        return dataclasses.replace(course, first_validation=first, stopping=record), value
-
-    # All of them
-
-    def _many(
-        self, course: Course, batches: PyTree, count: Array, data: Data
-    ) -> tuple[Course, Report]:
-        axes = population_axes(course)
-        advance: Any = functools.partial(self._advance, axes)
-        validated: Any = self._validated
-        if self._members is not None:
-            given = None if self._shared else 0
-            along = jax.tree.map(lambda axis: None if axis < 0 else axis, axes)
-            advance = jax.vmap(advance, in_axes=(0, along, given, None), out_axes=(along, 0))
-            validated = jax.vmap(validated, in_axes=(along, None, None), out_axes=(along, 0))
-
-        def step(i: Array, carry: tuple[Course, Report]) -> tuple[Course, Report]:
-            course, reports = carry
-            given = jax.tree.map(lambda leaf: leaf[i], batches)
-            course, report = advance(data.hyperparameters, course, given, data.training)
-            return course, jax.tree.map(lambda all_, one: all_.at[i].set(one), reports, report)
-
-        steps = jax.tree.leaves(batches)[0].shape[0]
-        first = jax.tree.map(lambda leaf: leaf[0], batches)
-        shape = jax.eval_shape(advance, data.hyperparameters, course, first, data.training)[1]
-        blank = jax.tree.map(lambda leaf: jnp.zeros((steps, *leaf.shape), leaf.dtype), shape)
-        if not self._validates:
-            return jax.lax.fori_loop(0, count, step, (course, blank))
-        start = course.step
-
-        def going_on(carry: Any) -> Array:
-            i, before_first, *_ = carry
-            return (i < count) | before_first
-
-        def block(carry: Any) -> Any:
-            """Steps up to the next validation or the end of the call; and the validation."""
-            i, before_first, course, reports, values = carry
-            at = start + i
-            due = jnp.minimum((at // self._every + 1) * self._every, data.num_steps)
-            end = jnp.where(before_first, i, jnp.minimum(i + due - at, count))
-            last = end
-            if course.stopping is not None:
-                # When all have stopped nothing moves any more.
-                last = jnp.where(jnp.all(course.stopping.stopped_at >= 0), i, end)
-            course, reports = jax.lax.fori_loop(i, last, step, (course, reports))
-            now = (before_first | (start + end == due)) & (last == end)
-            course, value = jax.lax.cond(
-                now,
-                lambda course: validated(course, data.held_out, start + end),
-                lambda course: (course, jnp.full(values.shape[1:], jnp.nan)),
-                course,
-            )
-            # The one before the first step is kept in the course.
-            place = jnp.where(now & ~before_first, end - 1, steps)
-            return (
-                end,
-                jnp.zeros((), bool),
-                course,
-                reports,
-                values.at[place].set(value, mode="drop"),
-            )
-
-        values = jnp.full(blank.loss.shape, jnp.nan, jnp.float32)
-        begins = (start == 0) & (count > 0)
-        carry = jnp.zeros((), jnp.int32), begins, course, blank, values
-        _, _, course, reports, values = jax.lax.while_loop(going_on, block, carry)
-        metrics = {**reports.metrics, "validation": values}
-        return course, dataclasses.replace(reports, metrics=metrics)
+def _vmap_axes(axes: TrainState) -> TrainState:
+    return jax.tree.map(lambda axis: None if axis < 0 else axis, axes)

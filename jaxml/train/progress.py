@@ -1,136 +1,110 @@
-"""How far a training is."""
+"""The progress line of a training."""
 
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Progress"]
-
-# Seconds between two lines.
-_INTERVAL = 2.0
+# Seconds before the first line, and between two.
+_FIRST, _BETWEEN = 1.0, 0.5
 
 
-class Progress(NamedTuple):
-    """How far a training is, and when it will be done; `str` of it is a line.
+class Progress:
+    """Shows steps, loss and time left in one line of a terminal or a notebook; nothing where piped.
 
-    Attributes:
-        step: steps taken; of a sweep those of all its members.
-        num_steps: steps to take.
-        loss: mean loss of the last step's batch; of a sweep the median over members.
-        validation_loss: the last one, likewise; NaN where there is none yet.
-        seconds: since the beginning, compiling included.
-        remaining: seconds, at the rate so far without compiling; NaN until it is known.
-        members: of a sweep, how many have neither ended nor stopped; 1 of a single training.
+    Args:
+        num_steps: steps to take, of all trials together.
     """
 
-    step: int
-    num_steps: int
-    loss: float
-    validation_loss: float
-    seconds: float
-    remaining: float
-    members: int = 1
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps, self._step = num_steps, 0
+        self._lock = threading.Lock()
+        self._started = self._shown = time.perf_counter()
+        self._first: tuple[float, int] | None = None
+        self._loss = self._validation = float("nan")
+        self._write = _writer()
+        self._wrote = False
 
-    def __str__(self) -> str:
-        parts = [f"step {self.step:,}/{self.num_steps:,}", f"loss {self.loss:.4g}"]
-        if np.isfinite(self.validation_loss):
-            parts.append(f"validation {self.validation_loss:.4g}")
-        parts.append(f"{_clock(self.seconds)} gone")
-        if np.isfinite(self.remaining):
-            parts.append(f"{_clock(self.remaining)} left")
+    def advance(
+        self, steps: int, losses: NDArray[Any], validation: NDArray[Any] | None = None
+    ) -> None:
+        """Counts steps.
+
+        Args:
+            steps: how many, of all trials that took them together.
+            losses: of the last step; the median is shown.
+            validation: losses, NaN where there was no validation.
+        """
+        with self._lock:
+            self._step += steps
+            now = time.perf_counter()
+            # The first call compiles.
+            self._first = self._first or (now, self._step)
+            self._loss = _median(losses, self._loss)
+            if validation is not None:
+                rows = validation.reshape(len(validation), -1)
+                measured = rows[np.isfinite(rows).any(1)]
+                if len(measured):
+                    self._validation = _median(measured[-1], self._validation)
+            due = now - self._started >= _FIRST and now - self._shown >= _BETWEEN
+            if due and self._write is not None:
+                self._shown, self._wrote = now, True
+                self._write(self.line(now))
+
+    def line(self, now: float) -> str:
+        parts = [f"step {self._step:,}/{self._num_steps:,}", f"loss {self._loss:.4g}"]
+        if np.isfinite(self._validation):
+            parts.append(f"validation {self._validation:.4g}")
+        parts.append(_clock(now - self._started))
+        if self._first is not None and self._step > self._first[1]:
+            seconds = (now - self._first[0]) / (self._step - self._first[1])
+            parts.append(f"{_clock(seconds * (self._num_steps - self._step))} left")
         return ", ".join(parts)
+
+    def close(self) -> None:
+        """Shows the last line, if there has been one."""
+        if self._write is not None and self._wrote:
+            self._write(self.line(time.perf_counter()), end=True)
+
+
+def _median(values: Any, otherwise: float) -> float:
+    finite = np.asarray(values)[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else otherwise
+
+
+def _writer() -> Any:
+    """A function that shows a line in place of the one before; None where nobody would see it."""
+    if "ipykernel" in sys.modules:
+        from IPython.display import display
+
+        handle: Any = None
+
+        def show(line: str, end: bool = False) -> None:
+            nonlocal handle
+            content = {"text/plain": line}
+            if handle is None:
+                handle = display(content, raw=True, display_id=True)
+            else:
+                handle.update(content, raw=True)
+
+        return show
+    if not sys.stderr.isatty():
+        return None
+    width = 0
+
+    def write(line: str, end: bool = False) -> None:
+        nonlocal width
+        # Spaces hide the rest of a longer line.
+        print(f"\r{line:{width}}", end="\n" if end else "", file=sys.stderr, flush=True)
+        width = len(line)
+
+    return write
 
 
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-class Meter:
-    """Tells a listener how far a training is; several threads may report to it.
-
-    Args:
-        tell: what is called; True for lines on standard error, None or False for nothing.
-        num_steps: steps to take, of all members together.
-        members: how many there are.
-    """
-
-    def __init__(
-        self, tell: Callable[[Progress], Any] | bool | None, num_steps: int, members: int = 1
-    ) -> None:
-        if tell is not None and not isinstance(tell, bool) and not callable(tell):
-            raise ValueError(f"progress must be True, False or a function, got {tell!r}")
-        self._tell = self._line if tell is True else tell or None
-        self._num_steps, self._members = num_steps, members
-        self._lock = threading.Lock()
-        self._started = time.perf_counter()
-        self._step, self._validation = 0, float("nan")
-        self._first: tuple[float, int] | None = None
-        self._printed = -_INTERVAL
-
-    @property
-    def listens(self) -> bool:
-        """Whether anyone is told."""
-        return self._tell is not None
-
-    def steps(
-        self,
-        count: int,
-        losses: NDArray[Any],
-        validation: NDArray[Any] | None,
-        *,
-        ended: int = 0,
-        skipped: int = 0,
-    ) -> None:
-        """Takes note of steps.
-
-        Args:
-            count: how many, of all members that took them together.
-            losses: of the last one, of any shape.
-            validation: [steps, …], NaN where there was none; or None.
-            ended: members that have just ended or stopped.
-            skipped: steps that will not be taken, as members have stopped.
-        """
-        if self._tell is None:
-            return
-        with self._lock:
-            self._step += count
-            self._num_steps -= skipped
-            self._members -= ended
-            now = time.perf_counter() - self._started
-            # The first call has compiled.
-            remaining = float("nan")
-            if self._first is None:
-                self._first = now, self._step
-            elif self._step > self._first[1]:
-                rate = (now - self._first[0]) / (self._step - self._first[1])
-                remaining = rate * (self._num_steps - self._step)
-            if validation is not None and np.isfinite(validation).any():
-                rows = validation.reshape(len(validation), -1)
-                last = rows[np.isfinite(rows).any(1)][-1]
-                self._validation = float(np.median(last[np.isfinite(last)]))
-            finite = losses[np.isfinite(losses)]
-            loss = float(np.median(finite)) if finite.size else float("nan")
-            self._tell(
-                Progress(
-                    step=self._step,
-                    num_steps=self._num_steps,
-                    loss=loss,
-                    validation_loss=self._validation,
-                    seconds=now,
-                    remaining=remaining,
-                    members=self._members,
-                )
-            )
-
-    def _line(self, progress: Progress) -> None:
-        over = progress.step >= progress.num_steps
-        if over or progress.seconds - self._printed >= _INTERVAL:
-            self._printed = progress.seconds
-            print(progress, file=sys.stderr, flush=True)

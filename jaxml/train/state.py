@@ -13,17 +13,17 @@ from jaxml.types import Array, Key, PyTree
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
-    """Everything that training changes: what a checkpoint holds and what a step returns anew.
+    """Everything that a step changes: what it takes, and what it returns anew.
 
     Attributes:
-        params: what the dense optimizer moves.
-        model_state: what the model itself updates (batch statistics).
+        params: parameters of the dense optimizer.
+        model_state: the model's other collections (batch statistics).
         opt_state: the dense optimizer's state.
         tables: row-sparse tables by name, each `[num_rows, dim]` or `[num_rows]`.
         table_states: the row optimizers' states, by the same names.
         sampler_state: the candidate sampler's state.
-        step: int32 scalar, steps taken, refused ones included.
-        position: int32 scalar, batches drawn from the data, refused ones included.
+        step: int32 scalar, steps taken, rejected ones included.
+        position: int32 scalar, batches drawn from the data, rejected ones included.
         key: typed key of the run; a step folds its number into it.
     """
 
@@ -41,17 +41,63 @@ class State:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Report:
-    """What a step says about itself.
+    """What a step reports.
 
     Attributes:
         loss: float32 scalar, the mean loss of the batch before the update.
-        accepted: bool scalar; False if the update was refused and nothing but `step` and `position` moved.
-        metrics: float32 scalars by name, as the task's loss returns them.
+        accepted: bool scalar; False if the update was rejected and only `step` and `position` changed.
+        metrics: scalars by name, as the task's loss returns them.
     """
 
     loss: Array
     accepted: Array
-    metrics: dict[str, Array] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Best:
+    """State of early stopping.
+
+    Attributes:
+        loss: float32 scalar, the lowest validation loss so far.
+        params: the parameters that had it.
+        model_state: the model's other collections that had it.
+        waited: int32 scalar, validations since.
+        stopped_at: int32 scalar, steps taken when training stopped; −1 while it goes on.
+    """
+
+    loss: Array
+    params: PyTree
+    model_state: PyTree
+    waited: Array
+    stopped_at: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that it takes to go on with a training: what `fit` and `sweep` save.
+
+    Attributes:
+        state: parameters, optimizer, counts, key.
+        first_validation: float32 scalar, the validation loss before the first step; NaN without data.
+        best: of early stopping; None without.
+    """
+
+    state: State
+    first_validation: Array
+    best: Best | None
+
+    @property
+    def step(self) -> Array:
+        """int32 scalar, steps taken."""
+        return self.state.step
+
+    @property
+    def position(self) -> Array:
+        """int32 scalar, batches drawn."""
+        return self.state.position
 
 
 def create_state(
@@ -64,7 +110,7 @@ def create_state(
     row_optimizers: Mapping[str, Any] | None = None,
     sampler_state: PyTree = (),
 ) -> State:
-    """The state before the first step.
+    """Returns the state before the first step.
 
     Args:
         key: typed key of the run.
@@ -74,9 +120,6 @@ def create_state(
         tables: row-sparse tables by name.
         row_optimizers: for each table `step -> RowOptimizer`, as `make_step` takes them.
         sampler_state: as `Sampler.init` returns it.
-
-    Returns:
-        A `State` at step 0.
 
     Raises:
         ValueError: if the tables and the row optimizers do not have the same names.
@@ -99,7 +142,7 @@ def create_state(
         tables=tables,
         table_states={name: row_optimizers[name](zero).init(tables[name]) for name in tables},
         sampler_state=sampler_state,
-        # Two buffers: a step donates both.
+        # Two buffers, because a step donates both.
         step=jnp.zeros((), jnp.int32),
         position=jnp.zeros((), jnp.int32),
         key=key,

@@ -1,4 +1,8 @@
-"""Training with a monitor: what it says, what it keeps out, and that it changes nothing else."""
+"""`fit`: what it returns, what it refuses, and what changes no bit of it."""
+
+import dataclasses
+import re
+import warnings
 
 import flax.linen as nn
 import jax
@@ -7,150 +11,139 @@ import numpy as np
 import optax
 import pytest
 
-from jaxml import models, train
+from jaxml import monitor, train
+from jaxml.train import inputs, trainer
 
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(600, 6)).astype(np.float32)
-Y = (X[:, 0] * X[:, 1] > 0).astype(np.int32)
-KEY = jax.random.key(0)
+X = RNG.normal(size=(60, 4)).astype(np.float32)
+Y = np.sin(X.sum(1)).astype(np.float32)
+LABELS = (X.sum(1) > 0).astype(np.int32)
+HELD_OUT = (X[48:], Y[48:])
+KEY = jax.random.key(1)
+CLASSES = optax.softmax_cross_entropy_with_integer_labels
+ADAM = optax.adam(0.05)
+TOO_LONG = optax.sgd(1.3)
 
 
-def cross_entropy(outputs, labels):
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+class Net(nn.Module):
+    """Dropout and batch statistics."""
+
+    @nn.compact
+    def __call__(self, x, training=False):
+        x = nn.BatchNorm(use_running_average=not training)(x)
+        x = nn.Dropout(0.2, deterministic=not training)(nn.tanh(nn.Dense(8)(x)))
+        return nn.Dense(1)(x)
+
+
+NET, CLASSIFIER = Net(), nn.Dense(2)
 
 
 def squared(outputs, targets):
     return jnp.square(outputs[:, 0] - targets)
 
 
-def fit(model, optimizer, data=(X, Y), loss=cross_entropy, **kw):
-    settings = {"num_steps": 300, "batch_size": 64, "key": KEY, **kw}
+def fit(model=NET, loss=squared, optimizer=ADAM, data=(X[:48], Y[:48]), **changes):
+    settings = {"num_steps": 30, "batch_size": 12, "key": KEY, "monitor": False, **changes}
     return train.fit(model, loss, optimizer, data, **settings)
 
 
-def symptoms(fitted):
-    return [finding.symptom for finding in fitted.findings]
+def classify(labels=LABELS, x=X, **changes):
+    return fit(CLASSIFIER, CLASSES, data=(x, labels), **changes)
+
+
+def same_bits(one, other):
+    for a, b in zip(
+        *(jax.tree.leaves((f.params, f.model_state)) for f in (one, other)), strict=True
+    ):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    np.testing.assert_array_equal(one.loss_curve, other.loss_curve)
 
 
 @pytest.fixture(scope="module")
-def healthy():
-    model = models.MLP((32, 32), 2)
-    return (
-        fit(model, optax.adam(1e-2), validation_data=(X[:100], Y[:100])),
-        fit(model, optax.adam(1e-2), monitor=False),
-    )
+def plain():
+    stopping = train.EarlyStopping(patience=100, validate_every=7)
+    return fit(validation_data=HELD_OUT, early_stopping=stopping)
 
 
-def test_a_healthy_run_is_left_alone(healthy):
-    watched, plain = healthy
-    assert watched.findings == []
-    np.testing.assert_allclose(watched.loss_curve, plain.loss_curve, rtol=1e-4, atol=1e-6)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        watched.params,
-        plain.params,
-    )
-    assert (watched.history.coefficient == 1).all() and watched.history.accepted.all()
+@pytest.fixture(scope="module")
+def watched():
+    return classify(monitor=True, num_steps=60)
 
 
-def test_what_a_fit_holds(healthy):
-    watched, plain = healthy
-    assert watched.loss_curve.shape == (300,) and plain.findings == [] and plain.history is None
-    assert len(watched.validation_curve) == len(watched.validation_steps)
-    assert watched.validation_steps[0] == 0 and watched.validation_steps[-1] == 300
-    assert watched.validation_curve[-1] < 0.5 * watched.validation_curve[0]
-    history = watched.history
-    assert history.layers == ("hidden_0", "hidden_1", "output")
-    assert history.statistics.shape == (300, 3, 6) and history.activity.shape == (30, 3, 12)
-    assert 1 < history.noise_scale() < 1e5 and (history.moment_ratio[20:] > 0).all()
-    assert history.alive.shape == (30, 66)
-    assert len(plain.validation_curve) == 0
+def mean_loss(fitted, data):
+    variables = {"params": fitted.params, **fitted.model_state}
+    return float(squared(NET.apply(variables, data[0]), data[1]).mean())
 
 
-def test_without_a_monitor_nothing_is_compiled_in(healthy):
-    _, plain = healthy
-    assert jax.tree.structure(plain.opt_state) == jax.tree.structure(
-        optax.adam(1e-2).init(plain.params)
-    )
+def test_validations_come_first_last_and_between(plain):
+    np.testing.assert_array_equal(plain.validation_steps, [0, 7, 14, 21, 28, 30])
+    assert np.isfinite(plain.validation_curve).all() and plain.loss_curve.shape == (30,)
+    # The parameters are those of the lowest validation loss.
+    lowest = plain.validation_curve.min()
+    assert mean_loss(plain, HELD_OUT) == pytest.approx(lowest, rel=1e-5)
+    assert plain.lowest_validation_loss == lowest
+    assert plain.best_step == plain.validation_steps[np.argmin(plain.validation_curve)]
+    assert plain.seconds["run"] > 0 and plain.findings == [] and plain.history is None
 
 
-def test_the_same_key_gives_the_same_bits():
-    runs = [fit(nn.Dense(2), optax.sgd(0.1), num_steps=20) for _ in range(2)]
-    for a, b in zip(*map(jax.tree.leaves, (runs[0].params, runs[1].params)), strict=True):
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+@pytest.mark.optimized
+def test_what_changes_no_bit():
+    """The same key; validation; other ends of calls; a sweep of one trial."""
+    once = fit()
+    same_bits(fit(), once)
+    same_bits(fit(validation_data=HELD_OUT), once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_STEPS_PER_CALL", 7)
+        same_bits(fit(), once)
+    swept = train.sweep(
+        NET, squared, lambda h: ADAM, (X[:48], Y[:48]), space={"unused": [1.0]}, num_steps=30,
+        batch_size=12, key=KEY, seeds=[3], monitor=False,
+    )  # fmt: skip
+    (trial,) = swept.trials
+    same_bits(fit(key=trial.key), trial.fit)
 
 
-def test_vanishing_over_depth():
-    fitted = fit(models.MLP((8,) * 8, 2, "sigmoid"), optax.adam(1e-3))
-    assert symptoms(fitted) == ["vanishing_gradient"]
-    (finding,) = fitted.findings
-    assert finding.where == "hidden_0" and finding.evidence["activation"] == "sigmoid"
+def test_a_second_fit_compiles_nothing(caplog):
+    """Other data, key and number of steps; the same module, loss, optimizer and shapes."""
+    fit(validation_data=HELD_OUT)
+    with jax.log_compiles():
+        again = fit(
+            data=(X[:48] + 1, Y[:48]), key=jax.random.key(5), num_steps=40, validation_data=HELD_OUT
+        )
+    assert again.seconds["compile"] == 0
+    assert not [record for record in caplog.records if "XLA compilation" in record.getMessage()]
 
 
-@pytest.mark.parametrize("factor", [1e-6, 1e6])
-def test_verdicts_on_shape_do_not_see_the_scale_of_the_loss(factor):
-    fitted = fit(
-        models.MLP((8,) * 8, 2, "sigmoid"),
-        optax.sgd(0.05 / factor),
-        loss=lambda outputs, labels: factor * cross_entropy(outputs, labels),
-    )
-    assert symptoms(fitted) == ["vanishing_gradient"]
+def test_early_stopping_returns_the_best():
+    """A step that is too long: the loss soon gets worse than it was."""
+    stopping = train.EarlyStopping(patience=2, validate_every=3)
+    options = {"optimizer": TOO_LONG, "validation_data": HELD_OUT, "num_steps": 300}
+    stopped = fit(early_stopping=stopping, **options)
+    assert stopped.stopped_at < 300
+    assert len(stopped.loss_curve) == stopped.stopped_at == stopped.validation_steps[-1]
+    assert mean_loss(stopped, HELD_OUT) == pytest.approx(stopped.validation_curve.min(), rel=1e-5)
+    best = np.argmin(stopped.validation_curve)
+    assert stopped.best_step == stopped.validation_steps[best]
+    assert len(stopped.validation_curve) == best + 3
 
 
-def test_a_learning_rate_that_is_too_high():
-    y = (X @ np.arange(1, 7)).astype(np.float32)
-    fitted = fit(nn.Dense(1), optax.sgd(5.0), (X, y), squared)
-    first = fitted.findings[0]
-    assert first.symptom == "learning_rate_too_high"
-    assert first.evidence["learning_rate"] == pytest.approx(5.0, rel=1e-2)
-    rate = first.evidence["learning_rate_to_try"]
-    # The curvature of a squared loss over unit normal columns is 2: the longest stable rate is 1.
-    assert 0.3 < rate < 0.6
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
-    cured = fit(nn.Dense(1), optax.sgd(rate), (X, y), squared)
-    assert cured.findings == [] and cured.loss_curve[-1] < 1e-6
+def test_validation_data_that_give_nan_stop_nothing():
+    x = HELD_OUT[0].copy()
+    x[0, 0] = np.nan
+    stopping = train.EarlyStopping(patience=1, validate_every=5)
+    fitted = fit(validation_data=(x, HELD_OUT[1]), early_stopping=stopping)
+    assert fitted.stopped_at is None and fitted.best_step is None
+    same_bits(fitted, fit())
 
 
-def test_a_learning_rate_that_is_too_low():
-    assert symptoms(fit(models.MLP((32,), 2), optax.sgd(1e-5))) == ["learning_rate_too_low"]
-
-
-def test_labels_without_a_pattern():
-    labels = np.random.default_rng(1).permutation(Y)
-    fitted = fit(models.MLP((16,), 2), optax.adam(1e-3), (X, labels), num_steps=200)
-    assert symptoms(fitted) == ["no_learnable_signal"]
-
-
-def bad_rows():
-    x = X.copy()
-    x[5, 2], x[77, 0] = np.nan, np.inf
-    return x
-
-
-def test_bad_rows_are_reported_and_cost_their_steps():
-    class Normalised(nn.Module):
-        @nn.compact
-        def __call__(self, x, training=False):
-            x = nn.BatchNorm(use_running_average=not training)(x)
-            return models.MLP((32, 32), 2)(x)
-
-    fitted = fit(Normalised(), optax.adam(1e-2), (bad_rows(), Y))
-    (finding,) = fitted.findings
-    assert (finding.symptom, finding.where) == ("non_finite", "input")
-    assert (finding.evidence["row"], finding.evidence["column"]) == (5, 2)
-    refused = ~fitted.history.accepted
-    # Each row comes once an epoch of nine and a bit batches.
-    assert 30 <= refused.sum() <= 70
-    for leaf in jax.tree.leaves((fitted.params, fitted.model_state, fitted.opt_state.inner)):
-        assert np.isfinite(leaf).all()
-    assert np.nanmean(fitted.loss_curve[-20:]) < 0.4
-
-
-def test_bad_rows_are_dropped_or_refused():
-    fitted = fit(nn.Dense(2), optax.sgd(0.1), (bad_rows(), Y), num_steps=20, on_bad_data="drop")
-    assert np.isfinite(fitted.loss_curve).all()
-    with pytest.raises(ValueError, match=r"x\[5\], column 2"):
-        fit(nn.Dense(2), optax.sgd(0.1), (bad_rows(), Y), on_bad_data="raise")
+def test_all_examples_and_one_example_in_each_step():
+    whole = fit(nn.Dense(1), optimizer=optax.sgd(0.1), batch_size=None)
+    shuffled = fit(nn.Dense(1), optimizer=optax.sgd(0.1), batch_size=48)
+    np.testing.assert_allclose(whole.loss_curve, shuffled.loss_curve, rtol=1e-4)
+    assert (np.diff(whole.loss_curve) < 0).all()
+    order = inputs.examples(48, 1, True, 0)(0, 48)[:, 0]
+    assert sorted(order) == list(range(48))
+    assert fit(nn.Dense(1), optimizer=optax.sgd(0.1), batch_size=1).loss_curve.shape == (30,)
 
 
 def test_rows_in_their_own_order():
@@ -158,38 +151,201 @@ def test_rows_in_their_own_order():
         return labels.astype(jnp.float32) + 0 * outputs[:, 0]
 
     fitted = fit(
-        nn.Dense(1), optax.sgd(0.1), (X[:100], np.arange(100.0)), first_label, shuffle=False,
-        num_steps=12, batch_size=10, monitor=False,
+        nn.Dense(1), first_label, data=(np.ones((100, 4)), np.arange(100.0)), shuffle=False,
+        num_steps=12, batch_size=10,
     )  # fmt: skip
     np.testing.assert_allclose(fitted.loss_curve, [4.5 + 10 * (i % 10) for i in range(12)])
 
 
+# Use of the result
+
+
+def test_predict_evaluate_save(plain, tmp_path):
+    outputs = plain.predict(X, batch_size=7)
+    variables = {"params": plain.params, **plain.model_state}
+    np.testing.assert_allclose(outputs, NET.apply(variables, X), rtol=1e-5, atol=1e-6)
+    metrics = {"mae": lambda outputs, labels: np.abs(outputs[:, 0] - labels).mean()}
+    found = plain.evaluate(*HELD_OUT, metrics)
+    assert found["loss"] == pytest.approx(mean_loss(plain, HELD_OUT), rel=1e-5)
+    assert found["mae"] == pytest.approx(np.abs(plain.predict(X[48:])[:, 0] - Y[48:]).mean())
+    plain.save(tmp_path / "model")
+    loaded = train.checkpoint.load(tmp_path / "model", variables)
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    with pytest.raises(ValueError, match="batch_size"):
+        plain.predict(X, batch_size=0)
+
+
+def test_a_short_repr_and_a_picture(plain, watched):
+    for fitted in (plain, watched):
+        assert len(repr(fitted).splitlines()) <= 10 and len(repr(fitted)) < 1000
+        assert "<svg" in fitted._repr_html_() and "steps" in repr(fitted)
+
+
+def test_frames(plain, watched):
+    pytest.importorskip("pandas")
+    frame = plain.to_frame()
+    assert len(frame) == 31 and frame["validation_loss"].notna().sum() == 6
+    assert list(watched.to_frame()) == ["step", "loss", "accepted", "norm", "coefficient"]
+
+
+# With a monitor
+
+
+def test_a_healthy_run_is_left_alone(watched):
+    assert watched.findings == []
+    np.testing.assert_allclose(watched.loss_curve, classify(num_steps=60).loss_curve, rtol=1e-4)
+    history = watched.history
+    assert (history.coefficient == 1).all() and history.accepted.all()
+    assert history.statistics.shape[0] == 60 and history.activity.shape[0] == 6
+
+
+def test_without_a_monitor_the_optimizer_is_bare(plain):
+    expected = jax.tree.structure(ADAM.init(plain.params))
+    assert jax.tree.structure(plain.opt_state) == expected
+
+
+def bad_rows():
+    x = X.copy()
+    x[5, 2], x[44, 0] = np.nan, np.inf
+    return x
+
+
+def test_bad_rows_are_reported_and_cost_their_steps():
+    with pytest.warns(monitor.FindingsWarning, match="non finite in `input`"):
+        fitted = classify(x=bad_rows(), monitor=True, num_steps=60)
+    finding = fitted.findings[0]
+    assert (finding.symptom, finding.where) == ("non_finite", "input")
+    assert (finding.evidence["row"], finding.evidence["column"]) == (5, 2)
+    rejected = ~fitted.history.accepted
+    # Each row comes once in an epoch of five batches.
+    assert 15 <= rejected.sum() <= 26
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
+
+
+def test_bad_rows_are_dropped_or_refused():
+    options = {"x": bad_rows(), "num_steps": 5}
+    dropped = classify(monitor=train.Monitor(on_bad_data="drop"), **options)
+    assert np.isfinite(dropped.loss_curve).all()
+    with pytest.raises(ValueError, match=r"x\[5\], column 2"):
+        classify(monitor=train.Monitor(on_bad_data="raise"), **options)
+
+
+def test_a_diagnosis_that_fails_returns_the_parameters(monkeypatch):
+    def fail(history):
+        raise FloatingPointError("no")
+
+    monkeypatch.setattr(monitor, "diagnose", fail)
+    with pytest.warns(RuntimeWarning, match="diagnosis failed: FloatingPointError: no"):
+        fitted = classify(monitor=True, num_steps=60)
+    assert np.isfinite(fitted.params["kernel"]).all() and fitted.history is None
+
+
+def test_verify_signal():
+    options = {"num_steps": 100, "batch_size": 16, "key": KEY}
+    x = RNG.normal(size=(400, 4)).astype(np.float32)
+    signal, noise = (x[:, 0] > 0).astype(np.int32), RNG.integers(0, 2, 400)
+    found = [
+        train.verify_signal(CLASSIFIER, CLASSES, ADAM, (x, y), **options) for y in (signal, noise)
+    ]
+    assert found[0] > 4 > 3 > abs(found[1])
+
+
+# What is refused before the first step
+
+
 @pytest.mark.parametrize(
-    ("wrong", "name"),
+    ("changes", "message"),
     [
         ({"num_steps": 0}, "num_steps"),
         ({"batch_size": 0}, "batch_size"),
-        ({"every": 0}, "every"),
-        ({"on_bad_data": "ignore"}, "on_bad_data"),
+        ({"batch_size": 49}, "batch_size must be .* 48, got 49"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"monitor": 3}, "monitor"),
         ({"data": (X, Y[:3])}, "data"),
         ({"data": X}, "data"),
-        ({"data": (X, np.array(["a"] * 600))}, "data"),
+        ({"data": (X, np.array(["a"] * 60))}, "data"),
+        ({"data": (X[:0], Y[:0])}, "data must hold at least one row"),
+        ({"validation_data": (X[:0], Y[:0])}, "validation_data must hold at least one row"),
+        ({"validation_data": (X[:9, :3], Y[:9])}, "validation_data must have rows like"),
+        ({"early_stopping": train.EarlyStopping(2)}, "validation_data"),
+        ({"optimizer": lambda h: ADAM}, "optimizer"),
+        ({"loss": "squared"}, "loss"),
+        ({"loss": lambda o, y: jnp.mean(jnp.square(o[:, 0] - y))}, r"loss must .*got \(\)"),
+        ({"loss": lambda o, y: jnp.square(o - y[None])}, r"\(2,\).*\(2, 1\).*got \(2, 2\)"),
     ],
 )
-def test_bad_arguments(wrong, name):
-    with pytest.raises(ValueError, match=name):
-        fit(nn.Dense(2), optax.sgd(0.1), **wrong)
+def test_bad_arguments(changes, message):
+    with pytest.raises(ValueError, match=message):
+        fit(**changes)
 
 
-def test_findings_are_reported_at_the_end():
-    """An operation without a finite result, from a step on."""
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (lambda: train.EarlyStopping(0), "patience"),
+        (lambda: train.EarlyStopping(1, validate_every=0), "validate_every"),
+        (lambda: train.Monitor(every=0), "every"),
+        (lambda: train.Monitor(on_bad_data="ignore"), "on_bad_data"),
+        (lambda: train.Monitor(preserve=-1), "preserve"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        options()
 
-    def undefined(outputs, labels):
-        return cross_entropy(outputs, labels) + 0 * jnp.log(2.0 - jnp.max(jnp.abs(outputs)))
 
-    said = []
-    fitted = fit(models.MLP((32,), 2), optax.adam(0.05), loss=undefined, say=said.append)
-    assert said == [str(finding) for finding in fitted.findings]
-    found = next(f for f in fitted.findings if f.symptom == "non_finite")
-    assert found.evidence["steps_rejected"] == np.sum(~fitted.history.accepted) > 100
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
+@pytest.mark.parametrize("label", [2, 3, -1, 255])
+@pytest.mark.parametrize("dtype", [np.int32, np.int16])
+def test_labels_outside_the_outputs(label, dtype):
+    labels = LABELS.astype(dtype)
+    labels[17] = label
+    message = f"label {label} in row 17, but the model has 2 outputs (0 … 1)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        classify(labels)
+
+
+def test_labels_that_a_loss_masks_or_does_not_index_with():
+    labels = LABELS.copy()
+    labels[17] = -1
+
+    def masked(outputs, labels):
+        return jnp.where(labels < 0, 0.0, CLASSES(outputs, jnp.maximum(labels, 0)))
+
+    def counts(outputs, labels):
+        return jnp.square(outputs[:, 0] - labels)
+
+    assert np.isfinite(fit(CLASSIFIER, masked, data=(X, labels)).loss_curve).all()
+    assert np.isfinite(fit(CLASSIFIER, counts, data=(X, 9 * LABELS)).loss_curve).all()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.MultiSteps(optax.sgd(0.1), 8),
+        optax.chain(optax.sgd(0.3), optax.contrib.reduce_on_plateau()),
+    ],
+)
+@pytest.mark.parametrize("watch", [True, False])
+def test_optimizers_that_wait_or_want_the_loss(optimizer, watch):
+    settings = train.Monitor(final_diagnostics=False) if watch else False
+    fitted = fit(CLASSIFIER, CLASSES, optimizer, (X, LABELS), monitor=settings, num_steps=60)
+    assert fitted.loss_curve[-8:].mean() < 0.8 * fitted.loss_curve[:8].mean()
+
+
+def test_progress_in_a_terminal_and_nothing_where_piped(monkeypatch, capsys):
+    from jaxml.train import progress
+
+    fit()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "_FIRST", 0.0)
+    monkeypatch.setattr(progress, "_BETWEEN", 0.0)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    fit(validation_data=HELD_OUT, num_steps=200)
+    lines = capsys.readouterr().err.split("\r")
+    assert "step 16/200" in lines[1] and "left" in lines[-1] and lines[-1].endswith("\n")
+    assert "step 200/200" in lines[-1] and "validation" in lines[-1]
+
+
+def test_results_are_frozen(plain):
+    with warnings.catch_warnings(), pytest.raises(dataclasses.FrozenInstanceError):
+        plain.params = None

@@ -44,9 +44,8 @@ def test_numbers_and_ids_are_trained_on(plain):
     np.testing.assert_allclose(plain.validation_curve[-1], held_out, rtol=1e-5)
 
 
-def test_a_pair_is_the_same_and_so_are_streamed_batches(plain):
+def test_a_pair_is_the_same(plain):
     same(plain, fit((DENSE, IDS), validation_data=((DENSE, IDS), Y)))
-    same(plain, fit(stream=True, validation_data=(X, Y)))
 
 
 def test_a_monitor_watches_and_a_sweep_trains_the_same():
@@ -65,8 +64,8 @@ def test_a_monitor_watches_and_a_sweep_trains_the_same():
         validation_data=(X, Y),
         monitor=False,
     )
-    assert [len(member.fit.loss_curve) for member in swept.members] == [20, 20]
-    assert swept.members[0].fit.loss_curve[-1] < swept.members[0].fit.loss_curve[0]
+    assert [len(trial.fit.loss_curve) for trial in swept.trials] == [20, 20]
+    assert swept.trials[0].fit.loss_curve[-1] < swept.trials[0].fit.loss_curve[0]
 
 
 def test_bad_rows_are_named_and_dropped(plain):
@@ -74,10 +73,12 @@ def test_bad_rows_are_named_and_dropped(plain):
     dense[5, 2] = np.nan
     x = {"dense": dense, "ids": IDS}
     with pytest.raises(ValueError, match=r"x\['dense'\]\[5\], column 2"):
-        fit(x, on_bad_data="raise")
+        fit(x, monitor=train.Monitor(on_bad_data="raise"))
     keep = np.delete(np.arange(N), 5)
     rest = jax.tree.map(lambda leaf: leaf[keep], X)
-    same(fit(x, on_bad_data="drop", num_steps=8), fit(rest, Y[keep], num_steps=8))
+    drop = train.Monitor(on_bad_data="drop", final_diagnostics=False)
+    whole = train.Monitor(final_diagnostics=False)
+    same(fit(x, monitor=drop, num_steps=8), fit(rest, Y[keep], num_steps=8, monitor=whole))
 
 
 def test_the_data_are_inspected_leaf_by_leaf():

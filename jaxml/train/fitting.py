@@ -1,0 +1,147 @@
+"""`fit`: one call from data to a trained model and what went wrong on the way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxml import checks
+from jaxml.train import inputs
+from jaxml.train.checkpoint import Checkpoints
+from jaxml.train.options import EarlyStopping, Monitor
+from jaxml.train.program import Constant
+from jaxml.train.progress import Progress
+from jaxml.train.results import Fit
+from jaxml.train.trainer import Settings, Trainer, warn_of_findings
+from jaxml.types import Array, Key
+
+# Examples and shifts of their labels that `verify_signal` compares.
+_EXAMPLES, _SHIFTS = 4096, 32
+
+
+def fit(
+    model: Any,
+    loss: Callable[[Any, Array], Array],
+    optimizer: optax.GradientTransformation,
+    data: tuple[Any, Any],
+    *,
+    num_steps: int,
+    batch_size: int | None,
+    key: Key,
+    shuffle: bool = True,
+    validation_data: tuple[Any, Any] | None = None,
+    early_stopping: EarlyStopping | None = None,
+    monitor: bool | Monitor = True,
+    checkpoints: Checkpoints | None = None,
+) -> Fit:
+    """Trains a model, and returns it with its curves and findings.
+
+    With a monitor the optimizer is guarded (`monitor.guard`): a step whose loss, gradient or update is not
+    finite leaves the whole state as it was, and an exploding gradient is scaled down. Findings are one
+    warning (`monitor.FindingsWarning`) and `Fit.findings`.
+
+    Args:
+        model: a Linen module, called as `model(x)`, with `training`, `train`, `deterministic` or
+            `use_running_average` where it has one.
+        loss: `loss(outputs, labels)`, the loss of each example; the mean is minimised.
+        optimizer: an optax transformation that needs no more than gradients, parameters and the loss
+            (`value`).
+        data: `(x, y)`, arrays `[N, …]`; x may be a pytree of arrays, as the model takes it.
+        num_steps: steps to take.
+        batch_size: examples in a step, 1 … N; None for all, in their own order.
+        key: typed key of initialisation, dropout and order.
+        shuffle: whether every epoch has a random order of its own.
+        validation_data: `(x, y)` to measure the loss on, before the first step, in between, and at the end.
+        early_stopping: needs `validation_data`; `params` are then those of the lowest validation loss.
+        monitor: True, False, or a `Monitor` with options. False compiles none of it in.
+        checkpoints: an entered `Checkpoints`. Training is saved there, and goes on from what is there, with
+            the same result bit for bit as without the interruption (CPU; same number of devices).
+
+    Raises:
+        ValueError: before the first step, if an argument is out of range, `x` and `y` differ in length,
+            the loss does not have the shape of the labels, or a label indexes no output.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> x = np.linspace(-1, 1, 64)[:, None]
+        >>> squared = lambda outputs, labels: jnp.square(outputs - labels)
+        >>> fitted = fit(nn.Dense(1), squared, optax.sgd(0.3), (x, 2 * x), num_steps=100, batch_size=32,
+        ...              key=jax.random.key(0))
+        >>> float(fitted.loss_curve[-1]) < 1e-3, fitted.findings
+        (True, [])
+    """
+    if not hasattr(optimizer, "update"):
+        raise ValueError(f"optimizer must be an optax transformation, got {optimizer!r}")
+    trainer = Trainer(
+        model,
+        loss,
+        Constant(optimizer),
+        data,
+        [Settings({}, 0, batch_size, key)],
+        num_steps=num_steps,
+        shuffle=shuffle,
+        validation_data=validation_data,
+        early_stopping=early_stopping,
+        monitor=monitor,
+        checkpoints=checkpoints,
+    )
+    progress = Progress(trainer.num_steps)
+    trained = trainer.train(trainer.num_steps, progress)[0]
+    progress.close()
+    fitted = trainer.diagnosed(0, trained, trainer.result(0, trained))
+    warn_of_findings([fitted.findings])
+    return fitted
+
+
+def verify_signal(
+    model: Any,
+    loss: Callable[[Any, Array], Array],
+    optimizer: optax.GradientTransformation,
+    data: tuple[Any, Any],
+    *,
+    num_steps: int,
+    batch_size: int | None,
+    key: Key,
+) -> float:
+    """Returns how clearly what one half of the data teaches holds for the other half.
+
+    A model is trained on a random half. Its loss on the other half is compared with its loss there when
+    the labels are shifted among the examples: the result is the difference in standard deviations of the
+    shifted losses. About 0: the inputs do not predict the labels. Above 4: they do.
+
+    Args:
+        model, loss, optimizer, data, num_steps, batch_size, key: as `fit` takes them.
+
+    Raises:
+        ValueError: as `fit` does, and if there are fewer than four examples.
+    """
+    pair = inputs.pair("data", data)
+    number = checks.integer("the number of examples", len(pair[1]), at_least=4)
+    words = [int(word) for word in np.ravel(jax.random.key_data(key))]
+    order = np.random.default_rng(words).permutation(number)
+    half, rest = order[: number // 2], order[number // 2 :][:_EXAMPLES]
+    size = None if batch_size is None else min(batch_size, len(half))
+    fitted = fit(
+        model,
+        loss,
+        optimizer,
+        inputs.take(pair, np.sort(half)),
+        num_steps=num_steps,
+        batch_size=size,
+        key=key,
+        monitor=False,
+    )
+    x, y = inputs.take(pair, rest)
+    outputs = jax.tree.map(jnp.asarray, fitted.predict(x))
+    shifts = np.unique(np.linspace(1, len(y) - 1, _SHIFTS).round().astype(np.int32))
+
+    @jax.jit
+    def shifted(outputs: Any, y: Array, shifts: Array) -> Array:
+        return jax.lax.map(lambda n: jnp.mean(loss(outputs, jnp.roll(y, n, axis=0))), shifts)
+
+    losses = np.asarray(shifted(outputs, y, np.append(np.int32(0), shifts)), np.float64)
+    spread = losses[1:].std()
+    return float((losses[1:].mean() - losses[0]) / spread) if spread > 0 else 0.0

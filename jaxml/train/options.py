@@ -1,0 +1,73 @@
+"""Options of `fit` and `sweep` that belong together."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Required, TypedDict
+
+from jaxml import checks
+from jaxml.train.checkpoint import Checkpoints
+from jaxml.types import Key
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stops a training whose validation loss no longer falls, and returns the best parameters.
+
+    Attributes:
+        patience: validations in a row without a new minimum after which to stop.
+        validate_every: steps between two validations. None chooses a fortieth of the training, at most 50,
+            and more where the validation data are large beside a batch.
+    """
+
+    patience: int
+    validate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.integer("patience", self.patience, at_least=1)
+        if self.validate_every is not None:
+            checks.integer("validate_every", self.validate_every, at_least=1)
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What the monitor measures and does.
+
+    Attributes:
+        every: steps between two measurements of the layers.
+        on_bad_data: rows that hold NaN or infinity are reported, dropped, or raise ValueError.
+        final_diagnostics: whether the trained model is measured (curvature, labels of other examples, …)
+            before its findings are decided. Without, they rest on the record of the steps alone: faster
+            for large sweeps.
+        preserve: weight of `monitor.preserving_penalty`, for recurrent models whose gradient vanishes
+            through time. It is not part of the reported loss.
+    """
+
+    every: int = 10
+    on_bad_data: Literal["report", "drop", "raise"] = "report"
+    final_diagnostics: bool = True
+    preserve: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.integer("every", self.every, at_least=1)
+        checks.choice("on_bad_data", self.on_bad_data, ("report", "drop", "raise"))
+        checks.number("preserve", self.preserve, at_least=0)
+
+
+class TrainingOptions(TypedDict, total=False):
+    """Keyword arguments of `fit`, as `sweep` and `successive_halving` pass them on."""
+
+    num_steps: Required[int]
+    batch_size: Required[Any]
+    key: Required[Key]
+    shuffle: bool
+    validation_data: tuple[Any, Any] | None
+    early_stopping: EarlyStopping | None
+    monitor: bool | Monitor
+    checkpoints: Checkpoints | None
+
+
+def as_monitor(monitor: bool | Monitor) -> Monitor | None:
+    if isinstance(monitor, bool):
+        return Monitor() if monitor else None
+    if not isinstance(monitor, Monitor):
+        raise ValueError(f"monitor must be True, False or a train.Monitor, got {monitor!r}")
+    return monitor

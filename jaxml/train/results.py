@@ -1,0 +1,382 @@
+"""What `fit` and `sweep` return."""
+
+import dataclasses
+import functools
+import html
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml import checks, monitor, trees
+from jaxml.train import checkpoint, inputs
+from jaxml.train.display import loss_curve_svg, text_table
+from jaxml.types import Key, PyTree
+
+__all__ = ["Fit", "Sweep", "Trial"]
+
+# Findings that a repr shows.
+_SHOWN = 3
+
+METRICS = ("lowest_validation_loss", "validation_loss", "loss")
+"""Names that `Sweep.best` knows."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Fit:
+    """A trained model, its curves and its findings.
+
+    Attributes:
+        params: the trained parameters: the last ones, or with early stopping those of the lowest validation
+            loss.
+        model_state: the model's other collections (batch statistics), of the same moment.
+        loss_curve: float64 [S], the mean loss of each step's batch before its update.
+        validation_curve: float64 [V], mean loss on the validation data; empty without them.
+        validation_steps: int64 [V], steps taken before each validation.
+        findings: what went wrong, causes before their effects; empty for a healthy run or without monitor.
+        history: everything that was recorded; None without monitor.
+        opt_state: of the optimizer after the last step, or of the guard around it.
+        stopped_at: steps after which training stopped early; None if it did not.
+        best_step: steps taken before the lowest validation loss; None without validation data.
+        seconds: wall time by `"compile"` and `"run"`.
+    """
+
+    params: PyTree
+    model_state: PyTree
+    loss_curve: NDArray[np.float64]
+    validation_curve: NDArray[np.float64]
+    validation_steps: NDArray[np.int64]
+    findings: list[monitor.Finding]
+    history: monitor.History | None
+    opt_state: PyTree
+    stopped_at: int | None
+    best_step: int | None
+    seconds: dict[str, float]
+    _outputs: Callable[[PyTree, PyTree, PyTree], Any]
+    _loss: Callable[[Any, Any], Any]
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss over the last tenth of the steps; NaN if one of them is."""
+        return float(np.mean(self.loss_curve[-max(1, len(self.loss_curve) // 10) :]))
+
+    @property
+    def validation_loss(self) -> float:
+        """The last validation loss; NaN without validation data."""
+        return float(self.validation_curve[-1]) if len(self.validation_curve) else math.nan
+
+    @property
+    def lowest_validation_loss(self) -> float:
+        """The lowest finite validation loss; NaN if there is none."""
+        finite = self.validation_curve[np.isfinite(self.validation_curve)]
+        return float(finite.min()) if len(finite) else math.nan
+
+    def predict(self, x: PyTree, *, batch_size: int = 1024) -> Any:
+        """Returns the model's outputs for `x`, in evaluation mode, as NumPy arrays `[N, …]`.
+
+        Args:
+            x: inputs like those it was trained on.
+            batch_size: examples at a time.
+
+        Raises:
+            ValueError: if `x` has no rows or `batch_size` is below 1.
+        """
+        checks.integer("batch_size", batch_size, at_least=1)
+        number = len(jax.tree.leaves(x)[0]) if jax.tree.leaves(x) else 0
+        x, _ = inputs.pair("x", (x, np.zeros(number, np.float32)))
+        size = min(batch_size, number)
+        found = []
+        for at in range(0, number, size):
+            # The last batch ends with the last example, so that all have one shape.
+            first = min(at, number - size)
+            outputs = self._outputs(
+                self.params, self.model_state, inputs.take(x, slice(first, first + size))
+            )
+            found.append(jax.tree.map(lambda leaf, n=at - first: np.asarray(leaf)[n:], outputs))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+    def evaluate(
+        self, x: PyTree, y: Any, metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None
+    ) -> dict[str, float]:
+        """Returns the mean loss on `(x, y)`, and metrics.
+
+        Args:
+            x: inputs.
+            y: labels.
+            metrics: name → `function(outputs, labels)`, a number; outputs as `predict` returns them.
+        """
+        x, y = inputs.pair("data", (x, y))
+        outputs = self.predict(x)
+        each = self._loss(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y))
+        values = {name: float(metric(outputs, y)) for name, metric in (metrics or {}).items()}
+        return {"loss": float(jnp.mean(each)), **values}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes parameters and model state; `train.load_variables(path)` reads them."""
+        save_variables(path, {"params": self.params, **self.model_state})
+
+    def to_frame(self) -> Any:
+        """Returns a pandas DataFrame with a row for each step: loss, validation loss, and with a monitor
+        whether the step was accepted, the norm of its gradient and the factor it was scaled by."""
+        validation = np.full(len(self.loss_curve) + 1, np.nan)
+        validation[self.validation_steps] = self.validation_curve
+        columns: dict[str, Any] = {"step": np.arange(len(validation))}
+        columns["loss"] = np.append(self.loss_curve, np.nan)
+        if len(self.validation_curve):
+            columns["validation_loss"] = validation
+        if self.history is not None:
+            for name in ("accepted", "norm", "coefficient"):
+                columns[name] = np.append(getattr(self.history, name).astype(object), None)
+        frame = _pandas().DataFrame(columns)
+        return frame if len(self.validation_curve) else frame.iloc[:-1]
+
+    def __repr__(self) -> str:
+        lines = [f"Fit: {self._summary()}"]
+        for finding in self.findings[:_SHOWN]:
+            lines.append("  " + _short(finding))
+        if len(self.findings) > _SHOWN:
+            lines.append(f"  … and {len(self.findings) - _SHOWN} more in `findings`")
+        if self.history is not None and not self.findings:
+            lines.append("  no findings")
+        return "\n".join(lines)
+
+    def _summary(self) -> str:
+        number = trees.num_parameters(self.params)
+        parts = [f"{number:,} parameters", f"{len(self.loss_curve):,} steps"]
+        if self.stopped_at is not None:
+            parts[-1] += " (stopped early)"
+        parts.append(f"loss {self.loss_curve[0]:.4g} → {self.loss:.4g}")
+        if len(self.validation_curve):
+            lowest = f"lowest validation loss {self.lowest_validation_loss:.4g}"
+            parts.append(
+                lowest + ("" if self.best_step is None else f" at step {self.best_step:,}")
+            )
+        return ", ".join(parts)
+
+    def _repr_html_(self) -> str:
+        items = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
+        curve = loss_curve_svg(
+            [("training", np.arange(len(self.loss_curve)), self.loss_curve),
+             ("validation", self.validation_steps, self.validation_curve)]
+        )  # fmt: skip
+        return f"<p><b>Fit</b>: {html.escape(self._summary())}</p>{curve}<ul>{items}</ul>"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Trial:
+    """One training of a sweep.
+
+    Attributes:
+        index: its place in the sweep.
+        hyperparameters: by name.
+        seed: of initialisation, order and dropout, shared by the trials of this seed.
+        batch_size: examples in a step; None for all.
+        key: `fit` with this key and these hyperparameters is this training.
+        fit: its result.
+    """
+
+    index: int
+    hyperparameters: dict[str, float]
+    seed: int
+    batch_size: int | None
+    key: Key
+    fit: Fit
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return len(self.fit.loss_curve)
+
+    @property
+    def loss(self) -> float:
+        """As `Fit.loss`."""
+        return self.fit.loss
+
+    @property
+    def validation_loss(self) -> float:
+        """As `Fit.validation_loss`."""
+        return self.fit.validation_loss
+
+    @property
+    def lowest_validation_loss(self) -> float:
+        """As `Fit.lowest_validation_loss`."""
+        return self.fit.lowest_validation_loss
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value:.4g}" for name, value in self.hyperparameters.items())
+        return f"Trial {self.index} ({values}, seed={self.seed}): {self.fit!r}"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sweep:
+    """The trials of a sweep.
+
+    Attributes:
+        trials: in the order of the space, the seeds of a combination next to each other.
+        seconds: wall time by `"compile"`, `"run"` and `"diagnose"`.
+        programs: how many were used: one for each batch size.
+        width: trials that were trained side by side, at most.
+    """
+
+    trials: tuple[Trial, ...]
+    seconds: dict[str, float]
+    programs: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    @functools.cached_property
+    def params(self) -> PyTree:
+        """The trials' parameters, with the trial as leading axis."""
+        return trees.stack([trial.fit.params for trial in self.trials])
+
+    @functools.cached_property
+    def model_state(self) -> PyTree:
+        """The trials' other collections, with the trial as leading axis."""
+        states = [trial.fit.model_state for trial in self.trials]
+        return trees.stack(states) if jax.tree.leaves(states[0]) else states[0]
+
+    @functools.cached_property
+    def loss_curves(self) -> NDArray[np.float64]:
+        """[trials, steps], NaN after the end of shorter ones."""
+        return _padded([trial.fit.loss_curve for trial in self.trials])
+
+    @functools.cached_property
+    def validation_steps(self) -> NDArray[np.int64]:
+        """[validations], steps before each, of the longest trial."""
+        return max((trial.fit.validation_steps for trial in self.trials), key=len)
+
+    @functools.cached_property
+    def validation_curves(self) -> NDArray[np.float64]:
+        """[trials, validations], NaN after the end of shorter ones."""
+        return _padded([trial.fit.validation_curve for trial in self.trials])
+
+    @property
+    def findings(self) -> list[list[monitor.Finding]]:
+        """Of each trial."""
+        return [trial.fit.findings for trial in self.trials]
+
+    def best(self, metric: str | Callable[[Trial], float] | None = None) -> Trial:
+        """Returns the trial with the lowest metric; one that is not finite is never the lowest.
+
+        Args:
+            metric: `"lowest_validation_loss"`, `"validation_loss"` (the last), `"loss"` (of training), or a
+                function of a trial; None for the first, or without validation data the last of these.
+
+        Raises:
+            ValueError: if the metric is unknown, or finite for no trial.
+        """
+        values = metric_values(self.trials, metric)
+        if not np.isfinite(values).any():
+            raise ValueError(f"metric must be finite for at least one trial, got {values.tolist()}")
+        return self.trials[int(np.argmin(np.where(np.isfinite(values), values, np.inf)))]
+
+    def table(self) -> str:
+        """Returns a text table of at most 80 columns, a row for each trial; `to_frame` has all columns.
+
+        Columns in which all trials agree are left out.
+        """
+        rows = [
+            {name: value for name, value in row.items() if name not in _ONLY_IN_FRAME}
+            for row in self._rows()
+        ]
+        names = [
+            name
+            for name in rows[0]
+            if len(rows) == 1 or any(repr(row[name]) != repr(rows[0][name]) for row in rows)
+        ]
+        return text_table(names, [[row[name] for name in names] for row in rows])
+
+    def to_frame(self) -> Any:
+        """Returns a pandas DataFrame, a row for each trial.
+
+        Columns: the hyperparameters, `batch_size`, `seed`, `steps`, `loss`, `validation_loss`,
+        `lowest_validation_loss`, `best_step`, `rejected` (the share of steps that the guard rejected) and
+        `findings` (their symptoms).
+        """
+        return _pandas().DataFrame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                **trial.hyperparameters,
+                "batch_size": trial.batch_size,
+                "seed": trial.seed,
+                "steps": trial.steps,
+                "loss": trial.loss,
+                "validation_loss": trial.validation_loss,
+                "lowest_validation_loss": trial.lowest_validation_loss,
+                "best_step": trial.fit.best_step,
+                "rejected": math.nan
+                if trial.fit.history is None
+                else float(np.mean(~trial.fit.history.accepted)),
+                "findings": ", ".join(finding.symptom for finding in trial.fit.findings),
+            }
+            for trial in self.trials
+        ]
+
+    def __repr__(self) -> str:
+        steps = max(trial.steps for trial in self.trials)
+        lines = [f"Sweep: {len(self):,} trials of {steps:,} steps"]
+        found = sum(bool(findings) for findings in self.findings)
+        if found:
+            lines[0] += f", {found:,} with findings"
+        finite = np.isfinite(metric_values(self.trials, None))
+        lines.append(f"  best: {self.best()!r}" if finite.any() else "  no trial has a finite loss")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        curves = [
+            (f"trial {trial.index}", trial.fit.validation_steps, trial.fit.validation_curve)
+            if len(trial.fit.validation_curve)
+            else (f"trial {trial.index}", np.arange(trial.steps), trial.fit.loss_curve)
+            for trial in self.trials[:12]
+        ]
+        return f"<pre>{html.escape(repr(self))}</pre>{loss_curve_svg(curves)}"
+
+
+_ONLY_IN_FRAME = ("validation_loss", "best_step", "rejected")
+
+
+def metric_values(
+    trials: Sequence[Trial], metric: str | Callable[[Trial], float] | None
+) -> NDArray[np.float64]:
+    """Returns a metric of each trial, as `Sweep.best` takes it."""
+    if metric is None:
+        validated = any(len(trial.fit.validation_curve) for trial in trials)
+        metric = "lowest_validation_loss" if validated else "loss"
+    if callable(metric):
+        return np.array([float(metric(trial)) for trial in trials])
+    name = checks.choice("metric", metric, METRICS)
+    return np.array([getattr(trial, name) for trial in trials])
+
+
+def save_variables(path: str | os.PathLike, variables: PyTree) -> None:
+    """Writes a model's variables into a directory; see `load_variables`."""
+    checkpoint.save(path, variables)
+
+
+def _short(finding: monitor.Finding) -> str:
+    where = "" if finding.where in ("loss", "all layers") else f" in {finding.where}"
+    return f"step {finding.step:,}: {finding.symptom.replace('_', ' ')}{where} ({finding.severity})"
+
+
+def _padded(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    found = np.full((len(curves), max(map(len, curves))), np.nan)
+    for row, curve in zip(found, curves, strict=True):
+        row[: len(curve)] = curve
+    return found
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_frame needs pandas: pip install pandas") from error
+    return pandas

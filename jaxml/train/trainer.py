@@ -1,0 +1,574 @@
+"""The one trainer of `fit`, `sweep` and `successive_halving`: from trials to results."""
+
+import dataclasses
+import math
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml import checks, models, monitor, trees
+from jaxml.train import inputs
+from jaxml.train.checkpoint import Checkpoints
+from jaxml.train.loop import run
+from jaxml.train.options import EarlyStopping, Monitor, as_monitor
+from jaxml.train.program import (
+    Data,
+    Program,
+    TrainingSpec,
+    population_axes,
+    program_for,
+    validation_blocks,
+)
+from jaxml.train.progress import Progress
+from jaxml.train.results import Fit
+from jaxml.train.state import TrainState
+from jaxml.types import Key, PyTree
+
+# Steps and bytes of indices in one call of the program, at most; and its seconds, so that progress is seen.
+_STEPS_PER_CALL = 1024
+_BYTES_PER_CALL = 64 * 2**20
+_SECONDS_PER_CALL = 0.5
+
+# Share of the device's memory that trials may take.
+_SHARE = 0.8
+
+# On a CPU: bytes that a step of all trials side by side goes through, so that they stay in a core's cache.
+_CACHE = 5 * 2**19
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What distinguishes a trial from the others.
+
+    Attributes:
+        hyperparameters: by name.
+        seed: of initialisation, order and dropout.
+        batch_size: examples in a step; None for all.
+        key: that everything random in it comes from.
+    """
+
+    hyperparameters: dict[str, float]
+    seed: int
+    batch_size: int | None
+    key: Key
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far a trial is.
+
+    Attributes:
+        train_state: after its last step.
+        report: of all steps so far, NumPy arrays `[steps, …]`.
+        first: parameters and model state before the first step, in host memory; None without monitor.
+        order_seed: of the order of its examples.
+    """
+
+    train_state: TrainState
+    report: Any
+    first: tuple[PyTree, PyTree] | None
+    order_seed: int
+
+
+class Trainer:
+    """Trains trials that have the data, the model and all options in common.
+
+    Args:
+        model, loss, data, num_steps, shuffle: as `fit` takes them; so are all other options.
+        optimizer: from hyperparameters to an optax transformation.
+        trials: at least one; their hyperparameters have the same names.
+
+    Attributes:
+        seconds: wall time by `"compile"`, `"run"` and `"diagnose"`.
+        programs: batch sizes and widths that were trained.
+        width: trials that were trained side by side, at most.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Any,
+        optimizer: Any,
+        data: tuple[Any, Any],
+        trials: Sequence[Settings],
+        *,
+        num_steps: int,
+        penalty: Any = None,
+        shuffle: bool = True,
+        validation_data: tuple[Any, Any] | None = None,
+        early_stopping: EarlyStopping | None = None,
+        monitor: bool | Monitor = True,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self.num_steps = checks.integer("num_steps", num_steps, at_least=1)
+        self.trials, self._shuffle, self._checkpoints = list(trials), shuffle, checkpoints
+        self._data = inputs.pair("data", data)
+        self._validation = inputs.validation_pair(validation_data, self._data)
+        if early_stopping is not None and self._validation is None:
+            raise ValueError("early_stopping needs validation_data, got None")
+        if not callable(loss):
+            raise ValueError(f"loss must be a function of outputs and labels, got {loss!r}")
+        self._monitor, self._inspected = as_monitor(monitor), None
+        if self._monitor is not None:
+            bad = self._monitor.on_bad_data
+            self._data, self._inspected = inputs.clean("data", self._data, bad)
+            if self._validation is not None:
+                self._validation, _ = inputs.clean("validation_data", self._validation, bad)
+        self._sizes = {
+            each.batch_size: inputs.check_batch_size(each.batch_size, len(self._data[1]))
+            for each in self.trials
+        }
+        self._spec = TrainingSpec(
+            model,
+            loss,
+            optimizer,
+            penalty,
+            tuple(self.trials[0].hyperparameters),
+            self._monitor,
+            stops=early_stopping is not None,
+            width=None,
+        )
+        self._programs: dict[Any, Program] = {}
+        self._patience = 0 if early_stopping is None else early_stopping.patience
+        self._validate_every = self._between(early_stopping)
+        program = self._program(self.trials[0].batch_size, None)
+        inputs.check_loss(
+            lambda x: program.outputs(*models.split_variables(program.variables), x),
+            self._spec.loss,
+            self._data,
+        )
+        self._training = jax.device_put(self._data)
+        self._blocks = None
+        if self._validation is not None:
+            self._blocks = jax.device_put(validation_blocks(self._validation))
+        self._turn = threading.Lock()
+        self.seconds = {"compile": 0.0, "run": 0.0, "diagnose": 0.0}
+        self.programs: set[Any] = set()
+
+    @property
+    def width(self) -> int:
+        return max((width or 1 for _, width in self.programs), default=0)
+
+    def _between(self, early_stopping: EarlyStopping | None) -> int:
+        """Steps between two validations."""
+        if self._validation is None:
+            return 1
+        if early_stopping is not None and early_stopping.validate_every is not None:
+            return early_stopping.validate_every
+        # Validation sees no more examples than training, unless there were fewer than ten validations.
+        smallest = min(self._sizes.values())
+        fair = min(len(self._validation[1]) // smallest, self.num_steps // 10)
+        return max(1, fair, min(50, math.ceil(self.num_steps / 40)))
+
+    def _program(self, batch_size: int | None, width: int | None) -> Program:
+        kind = batch_size, width
+        if kind not in self._programs:
+            spec = dataclasses.replace(self._spec, width=width)
+            example = inputs.shapes(self._data, self._sizes[batch_size])
+            self._programs[kind] = program_for(spec, example)
+        return self._programs[kind]
+
+    # Training
+
+    def train(
+        self, until: int, progress: Progress, trained: Mapping[int, Progressed] | None = None
+    ) -> dict[int, Progressed]:
+        """Returns the trials after `until` steps.
+
+        Args:
+            until: the step to train to.
+            progress: the progress line.
+            trained: trials to go on with, by number, all at the same step; None for all from the start.
+        """
+        before = dict(trained or {})
+        found = {i: each for i, each in before.items() if _stopped_at(each.train_state) >= 0}
+        going_on = [i for i in before or range(len(self.trials)) if i not in found]
+        chunks = self._chunks(going_on)
+        for chunk, width in chunks:
+            kind = self.trials[chunk[0]].batch_size, width
+            self._program(*kind)
+            self.programs.add(kind)
+        started, compiled = time.perf_counter(), self._compile_seconds()
+
+        def train(number: int) -> dict[int, Progressed]:
+            return self._train_chunk(number, *chunks[number], before, until, progress)
+
+        if len(chunks) == 1:
+            found |= train(0)
+        else:
+            # On a CPU the small operations of a chunk keep one core busy: each core takes a chunk.
+            workers = inputs.cores() if jax.default_backend() == "cpu" else 1
+            with ThreadPoolExecutor(max(1, min(workers, len(chunks)))) as pool:
+                for each in pool.map(train, range(len(chunks))):
+                    found |= each
+        compiled = self._compile_seconds() - compiled
+        self.seconds["compile"] += compiled
+        self.seconds["run"] += time.perf_counter() - started - compiled
+        return found
+
+    def _compile_seconds(self) -> float:
+        programs = self._programs.values()
+        return sum(program.run.seconds + program.start.seconds for program in programs)
+
+    def _chunks(self, numbers: list[int]) -> list[tuple[list[int], int | None]]:
+        """Trials that are trained side by side, and the width of their program."""
+        if len(numbers) == 1:
+            return [(numbers, None)]
+        chunks: list[tuple[list[int], int | None]] = []
+        for size in dict.fromkeys(self.trials[i].batch_size for i in numbers):
+            group = [i for i in numbers if self.trials[i].batch_size == size]
+            most = self._most_at_once(size)
+            width = math.ceil(len(group) / math.ceil(len(group) / most))
+            for at in range(0, len(group), width):
+                chunks.append((group[at : at + width], width if width > 1 else None))
+        return chunks
+
+    def _most_at_once(self, batch_size: int | None) -> int:
+        """Trials that fit on the device, or on a CPU in a core's cache, side by side."""
+        each = self.bytes_of_trial(batch_size)
+        shared = trees.num_bytes((self._training, self._blocks))
+        fit_in = (_SHARE * inputs.device_memory() - shared) // each
+        if jax.default_backend() == "cpu":
+            fit_in = min(fit_in, _CACHE // each)
+        return max(1, int(fit_in))
+
+    def bytes_of_trial(self, batch_size: int | None) -> int:
+        """About as many bytes as a trial takes: state, gradient, update, batch and activations."""
+        program = self._program(batch_size, None)
+        params, model_state = models.split_variables(program.variables)
+        x, y = inputs.shapes(self._data, self._sizes[batch_size])
+        key = jax.eval_shape(lambda: jax.random.key(0))
+
+        def kept(params: PyTree, model_state: PyTree, x: PyTree, y: Any, key: Key) -> Any:
+            """What the forward pass leaves for the backward pass."""
+            return jax.vjp(
+                lambda p: jnp.mean(program.compute(p, model_state, x, y, key, True)[0]), params
+            )[1]
+
+        residuals = jax.eval_shape(kept, params, model_state, x, y, key)
+        # Parameters, their gradient and update, and two moments.
+        return 5 * trees.num_bytes(params) + trees.num_bytes((x, y)) + trees.num_bytes(residuals)
+
+    def _train_chunk(
+        self,
+        number: int,
+        chunk: list[int],
+        width: int | None,
+        before: Mapping[int, Progressed],
+        until: int,
+        progress: Progress,
+    ) -> dict[int, Progressed]:
+        # A chunk is filled up to the common width; what is trained twice is left out of the result.
+        filled = chunk + chunk[-1:] * ((width or 1) - len(chunk))
+        trials = [self.trials[i] for i in filled]
+        batch_size = trials[0].batch_size
+        program = self._program(batch_size, width)
+        hyperparameters: Any = {
+            name: np.array([trial.hyperparameters[name] for trial in trials], np.float32)
+            for name in self._spec.names
+        }
+        if width is None:
+            hyperparameters = {name: values[0] for name, values in hyperparameters.items()}
+        given = Data(
+            hyperparameters,
+            self._training,
+            self._blocks,
+            np.int32(until),
+            np.int32(self._validate_every),
+            np.int32(self._patience),
+        )
+        if chunk[0] in before:
+            past = [before[i] for i in filled]
+            train_state = (
+                _stack([each.train_state for each in past]) if width else past[0].train_state
+            )
+            firsts = [each.first for each in past]
+            orders = [each.order_seed for each in past]
+        else:
+            train_state, firsts, orders = self._start(program, trials, hyperparameters)
+        next_batches = self._batches(orders, batch_size, width)
+        length = min(
+            _STEPS_PER_CALL, max(1, _BYTES_PER_CALL // (4 * self._sizes[batch_size] * len(filled)))
+        )
+        reports: list[Any] = []
+        kept = None
+        if self._checkpoints is not None:
+            kept = self._checkpoints
+            if len(self.trials) > 1:
+                kept = kept.part(f"chunk_{number:03d}")
+            arguments = train_state, next_batches(0, length), np.int32(1), given
+            shapes, text = program.run.describe(*arguments)
+            found = kept.restore(self._identity(trials, text), train_state, shapes[1])
+            if found is not None:
+                train_state = found[0]
+                reports.append(found[1])
+            if int(train_state.step) > until:
+                raise ValueError(
+                    f"num_steps must be at least the {int(train_state.step)} steps that are in "
+                    f"{kept.directory}, got {until}"
+                )
+        stopped = _all_stopped(train_state)
+
+        def on_reports(train_state: TrainState, report: Any) -> None:
+            nonlocal stopped
+            stopped = _all_stopped(train_state)
+            reports.append(report)
+            validation = report.metrics.get("validation")
+            progress.advance(len(chunk) * len(report.loss), report.metrics["loss"][-1:], validation)
+            if kept is not None:
+                lowest = math.nan if validation is None else float(np.min(validation[-1]))
+                metric = lowest if math.isfinite(lowest) else None
+                with self._turn:
+                    kept.save(int(train_state.step), train_state, report, metric)
+
+        if not stopped and int(train_state.step) < until:
+            train_state = run(
+                lambda train_state, rows, count: program.run(train_state, rows, count, given),
+                train_state,
+                next_batches,
+                num_steps=until,
+                steps_per_call=length,
+                seconds_per_call=_SECONDS_PER_CALL,
+                call_ends=self._call_ends(kept),
+                on_reports=on_reports,
+                should_stop=lambda: stopped,
+            )
+        if kept is not None:
+            with self._turn:
+                kept.finish(int(train_state.step), train_state)
+        report = jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
+        states, each = [train_state], [report]
+        if width is not None:
+            states = _unstack(train_state, len(chunk))
+            each = [jax.tree.map(lambda leaf, i=i: leaf[:, i], report) for i in range(len(chunk))]
+        return {
+            i: Progressed(
+                states[k],
+                _joined(before.get(i), each[k], _stopped_at(states[k])),
+                firsts[k],
+                orders[k],
+            )
+            for k, i in enumerate(chunk)
+        }
+
+    def _start(
+        self, program: Program, trials: Sequence[Settings], hyperparameters: PyTree
+    ) -> tuple[TrainState, list[Any], list[int]]:
+        """Trials before their first step, their first parameters, and seeds of their orders."""
+        width = program.spec.width
+        keys = trials[0].key if width is None else jnp.stack([trial.key for trial in trials])
+        train_state, orders = program.start(
+            keys, inputs.take(self._data[0], slice(2)), hyperparameters
+        )
+        firsts: list[Any] = [None] * len(trials)
+        if self._monitor is not None and self._monitor.final_diagnostics:
+            # A copy: the program consumes its state.
+            first = jax.tree.map(
+                np.array, (train_state.state.params, train_state.state.model_state)
+            )
+            firsts = [
+                first if width is None else jax.tree.map(lambda leaf, i=i: leaf[i], first)
+                for i in range(len(trials))
+            ]
+        return train_state, firsts, [int(seed) for seed in np.ravel(orders)]
+
+    def _batches(self, orders: list[int], batch_size: int | None, width: int | None) -> Any:
+        """`batches(position, count) -> ` indices as the program takes them."""
+        size, number = self._sizes[batch_size], len(self._data[1])
+        shape = (0,) if width is None else (width, 0)
+        draw = {
+            seed: inputs.examples(number, size, self._shuffle, seed)
+            for seed in dict.fromkeys(orders)
+        }
+
+        def batches(position: int, count: int) -> NDArray[np.int32]:
+            if batch_size is None:
+                return np.zeros((count, *shape), np.int32)
+            drawn = {seed: indices(position, count) for seed, indices in draw.items()}
+            if width is None:
+                return drawn[orders[0]]
+            return np.stack([drawn[seed] for seed in orders], axis=1)
+
+        return batches
+
+    def _call_ends(self, kept: Checkpoints | None) -> Any:
+        """`ends(step) -> ` the step at which the call that begins there must end, for its checkpoint."""
+        if kept is None:
+            return None
+        every = [kept.every]
+        if kept.keep_best and self._validation is not None:
+            every.append(self._validate_every)
+        return lambda step: min((step // each + 1) * each for each in every)
+
+    def _identity(self, trials: Sequence[Settings], text: int) -> dict[str, Any]:
+        """What a checkpoint must agree in to be gone on with."""
+        identity = {
+            "program": text,
+            "data": inputs.checksums(self._data),
+            "key": [np.asarray(jax.random.key_data(trial.key)).tolist() for trial in trials],
+            "shuffle": self._shuffle,
+            "patience": self._patience,
+        }
+        if self._validation is not None:
+            identity["validation_data"] = inputs.checksums(self._validation)
+        for name in self._spec.names:
+            identity[name] = [trial.hyperparameters[name] for trial in trials]
+        return identity
+
+    # The end
+
+    def result(self, number: int, trained: Progressed) -> Fit:
+        """Returns a trial's result, without findings."""
+        train_state, report = trained.train_state, trained.report
+        stopped, best = _stopped_at(train_state), train_state.best
+        state: Any = train_state.state
+        if best is not None and np.isfinite(best.loss):
+            state = best
+        steps, losses = self._validations(report, train_state.first_validation)
+        finite = np.isfinite(losses)
+        lowest = int(np.argmin(np.where(finite, losses, np.inf))) if finite.any() else None
+        program = self._program(self.trials[number].batch_size, None)
+        return Fit(
+            params=state.params,
+            model_state=state.model_state,
+            loss_curve=report.metrics["loss"].astype(np.float64),
+            validation_curve=losses,
+            validation_steps=steps,
+            findings=[],
+            history=None,
+            opt_state=train_state.state.opt_state,
+            stopped_at=None if stopped < 0 else stopped,
+            best_step=None if lowest is None else int(steps[lowest]),
+            seconds=dict(self.seconds),
+            _outputs=program.outputs,
+            _loss=self._spec.loss,
+        )
+
+    def _validations(
+        self, report: Any, first: Any
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps taken before each validation, and its loss, which may be NaN."""
+        if self._validation is None:
+            return np.zeros(0, np.int64), np.zeros(0)
+        taken = len(report.loss)
+        steps = np.unique(np.append(np.arange(0, taken + 1, self._validate_every), taken))
+        after = report.metrics["validation"][steps[1:] - 1]
+        return steps, np.append(np.asarray(first), after).astype(np.float64)
+
+    def diagnosed(self, number: int, trained: Progressed, fitted: Fit) -> Fit:
+        """Returns a trial's result with its history and findings.
+
+        Whatever fails here is a warning: the trained parameters are returned.
+        """
+        if self._monitor is None:
+            return fitted
+        started = time.perf_counter()
+        try:
+            history = self._history(number, trained, fitted)
+            fitted = dataclasses.replace(
+                fitted, history=history, findings=monitor.diagnose(history)
+            )
+        except Exception as error:
+            warnings.warn(
+                f"training has ended, but its diagnosis failed: {type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self.seconds["diagnose"] += time.perf_counter() - started
+        return fitted
+
+    def _history(self, number: int, trained: Progressed, fitted: Fit) -> monitor.History:
+        assert self._monitor is not None and self._inspected is not None
+        trial = self.trials[number]
+        program = self._program(trial.batch_size, None)
+        metrics = trained.report.metrics
+        history = program.recorder.history(
+            metrics,
+            self._inspected,
+            len(self._data[1]) / self._sizes[trial.batch_size],
+            validation_steps=fitted.validation_steps,
+            validation_losses=fitted.validation_curve,
+            shuffled=self._shuffle,
+        )
+        if self._monitor.final_diagnostics:
+            state = trained.train_state.state
+            diagnostics = monitor.FinalDiagnostics(
+                program.compute, self._spec.loss, self._spec.optimizer, self._data
+            )
+            after = diagnostics.measure(
+                trained.first,
+                (state.params, state.model_state),
+                state.opt_state,
+                seed=trained.order_seed,
+                curved=monitor.is_suspicious(history),
+                hyperparameters={
+                    name: np.float32(value) for name, value in trial.hyperparameters.items()
+                },
+            )
+            history = dataclasses.replace(history, after=after)
+        return history
+
+
+def warn_of_findings(findings: Sequence[Sequence[monitor.Finding]]) -> None:
+    """Warns once, briefly, of what was found in a training or in the trials of a sweep."""
+    found = [each for each in findings if each]
+    if not found:
+        return
+    first = found[0][0]
+    message = str(first) if len(findings) == 1 else f"{first.symptom.replace('_', ' ')}"
+    if len(findings) > 1:
+        message = f"{len(found):,} of {len(findings):,} trials have findings, such as {message}"
+    elif len(found[0]) > 1:
+        message += f" · and {len(found[0]) - 1} more in `findings`"
+    warnings.warn(message, monitor.FindingsWarning, stacklevel=3)
+
+
+def _stopped_at(train_state: TrainState) -> int:
+    return -1 if train_state.best is None else int(train_state.best.stopped_at)
+
+
+def _all_stopped(train_state: TrainState) -> bool:
+    return train_state.best is not None and bool(
+        (np.asarray(train_state.best.stopped_at) >= 0).all()
+    )
+
+
+def _joined(before: Progressed | None, report: Any, stopped: int) -> Any:
+    """The report of all steps, without those after an early stop, which changed nothing."""
+    if before is not None:
+        report = jax.tree.map(lambda *parts: np.concatenate(parts), before.report, report)
+    return report if stopped < 0 else jax.tree.map(lambda leaf: leaf[:stopped], report)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _stack(states: Sequence[TrainState]) -> TrainState:
+    """Trials side by side; counts that they share are there once."""
+
+    def joined(axis: int, *leaves: Any) -> Any:
+        if axis < 0:
+            return np.array(leaves[0])
+        return jnp.stack(leaves) if _is_key(leaves[0]) else np.stack(leaves)
+
+    return jax.tree.map(joined, population_axes(states[0]), *states)
+
+
+def _unstack(train_state: TrainState, number: int) -> list[TrainState]:
+    """The first trials of a population, in host memory."""
+    host = jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), train_state)
+    axes = population_axes(train_state)
+    return [
+        jax.tree.map(lambda axis, leaf, i=i: leaf if axis < 0 else leaf[i], axes, host)
+        for i in range(number)
+    ]
