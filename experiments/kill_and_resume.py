@@ -70,7 +70,7 @@ def dense(directory: Path) -> Any:
             batch_size=128,
             key=jax.random.key(0),
             validation_data=(x[1400:], y[1400:]),
-            patience=1000,
+            early_stopping=train.EarlyStopping(patience=1000),
             checkpoints=kept,
         )
     history = fitted.history
@@ -161,8 +161,7 @@ def sweep(directory: Path) -> Any:
             batch_size=64,
             key=jax.random.key(0),
             validation_data=(x[1400:], y[1400:]),
-            chunk=4,
-            explain=False,
+            monitor=train.Monitor(final_diagnostics=False),
             checkpoints=kept,
         )
     return swept.params, swept.model_state, swept.loss_curves, swept.validation_curves

@@ -29,7 +29,7 @@ from jaxml.train.options import EarlyStopping, Monitor
 from jaxml.train.results import Fit, Sweep, Trial
 from jaxml.train.spaces import choice, grid, log_uniform, random_space, uniform
 from jaxml.train.state import Report, State, TrainState, create_state
-from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step
+from jaxml.train.step import Bags, RowSchedule, Task, Whole, all_finite, make_step, recorded
 from jaxml.train.sweeping import successive_halving, sweep
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "log_uniform",
     "make_step",
     "random_space",
+    "recorded",
     "repeat",
     "run",
     "stop_on_signals",

@@ -328,7 +328,7 @@ class Trainer:
                 lowest = math.nan if validation is None else float(np.min(validation[-1]))
                 metric = lowest if math.isfinite(lowest) else None
                 with self._turn:
-                    kept.save(int(train_state.step), train_state, report, metric)
+                    kept.save(int(train_state.step), train_state, report, metric=metric)
 
         if not stopped and int(train_state.step) < until:
             train_state = run(

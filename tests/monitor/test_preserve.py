@@ -71,7 +71,8 @@ def test_it_brings_back_what_a_contracting_recurrence_loses():
     model = Last(nn.SimpleCell(16, recurrent_kernel_init=nn.initializers.orthogonal(0.5)))
 
     def trained(preserve):
-        settings = {"num_steps": 500, "batch_size": 64, "key": KEY, "preserve": preserve}
+        settings = {"num_steps": 500, "batch_size": 64, "key": KEY}
+        settings["monitor"] = train.Monitor(preserve=preserve)
         return train.fit(model, cross_entropy, optax.adam(3e-3), (x, y), **settings)
 
     without, with_it = trained(0.0), trained(1.0)

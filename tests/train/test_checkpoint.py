@@ -20,7 +20,7 @@ import optax
 import pytest
 
 from jaxml import models, train
-from jaxml.train import checkpoint
+from jaxml.train import checkpoint, trainer
 from jaxml.train.checkpoint import CheckpointError
 
 
@@ -489,6 +489,11 @@ def test_a_process_killed_during_a_save_leaves_the_last_checkpoint(tmp_path, mom
 X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
 Y = (X[:, 0] * X[:, 1] > 0).astype(np.int32)
 CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
+ADAM = optax.adam(1e-2)
+
+
+def adam(hyperparameters):
+    return optax.adam(hyperparameters["learning_rate"])
 
 
 def dense(directory, **options):
@@ -496,7 +501,7 @@ def dense(directory, **options):
         return train.fit(
             models.MLP((8,), 2, dropout=0.2, normalization="batch"),
             CROSS_ENTROPY,
-            optax.adam(1e-2),
+            ADAM,
             (X, Y),
             num_steps=200,
             batch_size=16,
@@ -512,15 +517,13 @@ def swept(directory, **options):
         return train.sweep(
             models.MLP((8,), 2),
             CROSS_ENTROPY,
-            lambda h: optax.adam(h["learning_rate"]),
+            adam,
             (X, Y),
             space={"learning_rate": [1e-3, 1e-2, 1e-1]},
             monitor=False,
             num_steps=200,
             batch_size=16,
             key=jax.random.key(3),
-            chunk=2,
-            explain=False,
             checkpoints=kept,
             **options,
         )
@@ -532,15 +535,18 @@ class _Killed(Exception):
 
 def interrupted(training, directory, after):
     """As if killed: nothing of it is closed, and what was saved last is all there is."""
-    calls = []
+    calls, save = [], train.Checkpoints.save
 
-    def on_chunk(*args):
-        calls.append(args)
+    def save_and_die(*arguments, **options):
+        save(*arguments, **options)
+        calls.append(arguments)
         if len(calls) == after:
             raise _Killed
 
-    with pytest.raises(_Killed):
-        training(directory, on_chunk=on_chunk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.Checkpoints, "save", save_and_die)
+        with pytest.raises(_Killed):
+            training(directory)
 
 
 def same(a, b):
@@ -548,8 +554,11 @@ def same(a, b):
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("training", [dense, swept])
-def test_an_interruption_changes_no_bit(tmp_path, training):
+def test_an_interruption_changes_no_bit(tmp_path, training, monkeypatch):
+    """The sweep trains its trials two at a time."""
+    monkeypatch.setattr(trainer.Trainer, "_most_at_once", lambda self, size: 2)
     whole = training(tmp_path / "whole")
     interrupted(training, tmp_path / "cut", 3)
     again = training(tmp_path / "cut")
