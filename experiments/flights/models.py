@@ -246,22 +246,14 @@ def _trained(
         key=jax.random.key(settings.seed),
         seeds=settings.members,
         validation_data=take(parts.validation),
-        validate_every=max(1, num_steps // 10),
-        chunk=1,
-        monitor=settings.monitor,
-        explain=False,  # findings come from the record alone
+        monitor=settings.monitor and train.Monitor(final_diagnostics=False),
         **options,
     )
     seconds = time.perf_counter() - began
-    apply = jax.jit(lambda params, x: module.apply({"params": params}, x))
-    outputs = np.zeros((len(swept), len(y)))
-    for i, member in enumerate(swept.members):
-        for start in range(0, len(y), _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
-            outputs[i, rows] = np.asarray(apply(member.fit.params, take(rows)[0])).reshape(-1)
-    first = swept.members[0].fit
+    outputs = [trial.fit.predict(x, batch_size=_AT_ONCE).reshape(-1) for trial in swept.trials]
+    first = swept.trials[0].fit
     return Trained(
-        outputs,
+        np.stack(outputs),
         seconds,
         swept.seconds["compile"],
         (

@@ -33,7 +33,7 @@ class Recipe:
         recurrent_scale: of the orthogonal recurrent matrix of a simple cell.
         optimizer, learning_rate, epsilon, clip, weight_decay: of the optimizer; a jump multiplies the rate
             after the middle of the run.
-        preserve: as `train.fit` takes it.
+        preserve: as `train.Monitor` takes it.
     """
 
     data: str = "digits"
@@ -272,10 +272,11 @@ def fit(recipe: Recipe, seed: int) -> tuple[train.Fit, float]:
         num_steps=recipe.num_steps,
         batch_size=recipe.batch_size,
         key=jax.random.key(seed),
-        on_bad_data="drop" if recipe.drop_bad else "report",
         validation_data=given.validation,
         shuffle=recipe.shuffle,
-        preserve=recipe.preserve,
+        monitor=train.Monitor(
+            on_bad_data="drop" if recipe.drop_bad else "report", preserve=recipe.preserve
+        ),
     )
     return fitted, _saved(model, fitted, given)
 

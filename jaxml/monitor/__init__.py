@@ -8,7 +8,7 @@ of the gradients at them. *Acted on*: `guard`, around any optax optimizer. *Deci
 from jaxml.monitor.activity import ACTIVITY, TIMES, Activity, activity, units
 from jaxml.monitor.diagnosis import diagnose, diagnose_loss_curve, is_suspicious, remedy
 from jaxml.monitor.final import FinalDiagnostics
-from jaxml.monitor.findings import Finding, Remedy, Symptom
+from jaxml.monitor.findings import Finding, FindingsWarning, Remedy, Symptom
 from jaxml.monitor.guard import Guard, GuardState, Verdict, guard, holds_moments, verdict
 from jaxml.monitor.history import After, History
 from jaxml.monitor.inputs import DataReport, inspect
@@ -28,6 +28,7 @@ __all__ = [
     "DataReport",
     "FinalDiagnostics",
     "Finding",
+    "FindingsWarning",
     "Guard",
     "GuardState",
     "History",

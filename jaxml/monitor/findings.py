@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from jaxml.monitor.curve import Curve
     from jaxml.monitor.run import Run
 
-__all__ = ["Finding", "Remedy", "Symptom", "first_untried"]
+__all__ = ["Finding", "FindingsWarning", "Remedy", "Symptom", "first_untried"]
 
 
 class FindingsWarning(UserWarning):

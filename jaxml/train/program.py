@@ -247,12 +247,11 @@ class Program:
         key: Key,
     ) -> tuple[Array, tuple[PyTree, dict[str, Array]]]:
         x, y = batch["x"], batch["y"]
-        each, outputs, state = self.compute(params, model_state, x, y, key, True)
+        each, _, state = self.compute(params, model_state, x, y, key, True)
         minimised = mean = jnp.mean(each)
         metrics = {"loss": mean}
         if self.recorder is not None:
             metrics["worst"] = jnp.max(each) / jnp.where(mean > 0, mean, 1.0)
-            metrics["signal"] = _label_signal(self.spec.loss, outputs, y, each)
         if self._preserving is not None:
             variables = {"params": params, **model_state}
             minimised += self.spec.monitor.preserve * self._preserving(variables, x, y, key=key)
@@ -400,14 +399,6 @@ class Program:
         _, _, train_state, reports, losses = jax.lax.while_loop(goes_on, block, carry)
         metrics = {**reports.metrics, "validation": losses}
         return train_state, dataclasses.replace(reports, metrics=metrics)
-
-
-def _label_signal(loss: Any, outputs: Any, labels: Array, each: Array) -> Array:
-    """How far the mean loss is below that with the labels of other examples, in standard errors."""
-    shifted = loss(outputs, jnp.roll(labels, 1, axis=0)).astype(jnp.float32)
-    gains = jax.lax.stop_gradient(shifted - each).reshape(len(labels), -1).mean(1)
-    spread = jnp.std(gains) / jnp.sqrt(len(gains))
-    return jnp.where(spread > 0, jnp.mean(gains) / jnp.where(spread > 0, spread, 1.0), 0.0)
 
 
 def population_axes(train_state: TrainState) -> TrainState:

@@ -133,7 +133,12 @@ def test_validation_data_that_give_nan_stop_nothing():
     stopping = train.EarlyStopping(patience=1, validate_every=5)
     fitted = fit(validation_data=(x, HELD_OUT[1]), early_stopping=stopping)
     assert fitted.stopped_at is None and fitted.best_step is None
-    same_bits(fitted, fit())
+    # The parameters are the last ones.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        fitted.params,
+        fit().params,
+    )
 
 
 def test_all_examples_and_one_example_in_each_step():

@@ -118,5 +118,5 @@ def test_the_first_signal_asks_and_the_second_interrupts(number):
 
 
 def test_a_call_of_no_steps_is_refused(program):
-    with pytest.raises(ValueError, match="steps_per_call must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps_per_call must be an integer of at least 1, got 0"):
         run(program, start(), batches, num_steps=1, steps_per_call=0)

@@ -1,0 +1,142 @@
+"""How long does `fit` take before it trains, and where does the time go?
+
+    python -m experiments.compile_time --json experiments/results/compile-time.json     about two minutes
+
+The README's example, an MLP of eight hidden layers of width 8, 300 steps of Adam, with the monitor and
+without: in a fresh process with an empty cache on disk, a second `fit` there, and a second process that
+finds the programs on disk. CPU seconds of tracing, lowering and compiling are told apart by JAX's own
+events, programs are counted, and lines of HLO are those of the step program.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import tyro
+
+from jaxml import bench, models, monitor, reports, train
+
+# JAX's events, by the phase that they end.
+_PHASES = {
+    "/jax/core/compile/jaxpr_trace_duration": "trace",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
+    "/jax/core/compile/backend_compile_duration": "compile",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compile time of `fit`, with and without the monitor."""
+
+    depth: int = 8
+    """Hidden layers."""
+    width: int = 8
+    """Of each."""
+    num_steps: int = 300
+    """Steps of each training."""
+    json: Path | None = None
+    """Where to write the rows."""
+    measure: bool | None = None
+    """Measure in this process, with the monitor or without, and print: what the started processes do."""
+    cache: Path | None = None
+    """For `measure`: the cache on disk."""
+
+
+def measure(config: Config, watched: bool) -> list[dict[str, Any]]:
+    """Two trainings in this process: seconds and programs of each."""
+    seconds: collections.Counter[str] = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
+
+    def note(event: str, duration: float, **_: Any) -> None:
+        if event in _PHASES:
+            seconds[_PHASES[event]] += duration
+            counts[_PHASES[event]] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
+    imported = time.process_time()
+    x = np.random.default_rng(0).normal(size=(600, 6)).astype(np.float32)
+    y = (x[:, 0] * x[:, 1] > 0).astype(np.int32)
+    model = models.MLP((config.width,) * config.depth, 2, activation="sigmoid")
+    loss, optimizer = optax.softmax_cross_entropy_with_integer_labels, optax.adam(1e-3)
+    rows = []
+    for which in ("first", "second"):
+        seconds.clear()
+        counts.clear()
+        cpu, wall = time.process_time(), time.perf_counter()
+        fitted = train.fit(
+            model, loss, optimizer, (x, y), num_steps=config.num_steps, batch_size=64,
+            key=jax.random.key(0), monitor=watched,
+        )  # fmt: skip
+        rows.append(
+            {
+                "monitor": watched,
+                "fit": which,
+                "cpu_s": time.process_time() - cpu,
+                "wall_s": time.perf_counter() - wall,
+                "trace_s": seconds["trace"],
+                "lower_s": seconds["lower"],
+                "compile_s": seconds["compile"],
+                "programs": counts["compile"],
+                "import_cpu_s": imported,
+                "process_cpu_s": time.process_time(),
+                "findings": [finding.symptom for finding in fitted.findings],
+            }
+        )
+    return rows
+
+
+def _in_a_process(config: Config, watched: bool, cache: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "experiments.compile_time", "--measure", str(watched)]
+    command += ["--depth", str(config.depth), "--width", str(config.width)]
+    command += ["--num-steps", str(config.num_steps), "--cache", cache]
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def main(arguments: Sequence[str]) -> int:
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.compile_time")
+    if config.measure is not None:
+        if config.cache is not None:
+            bench.compilation_cache(config.cache)
+        print(json.dumps(measure(config, config.measure)))
+        return 0
+    rows = []
+    for watched in (False, True):
+        with tempfile.TemporaryDirectory() as cache:
+            for process in ("first", "second"):
+                found = _in_a_process(config, watched, cache)
+                rows += [{"process": process, **row} for row in found]
+    place = bench.environment()
+    reports.table(
+        f"fit of an MLP of {config.depth} layers of {config.width}, {config.num_steps} steps, CPU seconds",
+        ["monitor", "process", "fit", "fit s", "trace", "lower", "compile", "programs", "whole"],
+        [
+            [
+                "yes" if row["monitor"] else "no", row["process"], row["fit"],
+                *(round(row[name], 2) for name in ("cpu_s", "trace_s", "lower_s", "compile_s")),
+                row["programs"], round(row["process_cpu_s"], 2),
+            ]
+            for row in rows
+        ],
+    )  # fmt: skip
+    if config.json is not None:
+        bench.write_rows(config.json, [{**row, "environment": place} for row in rows])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
