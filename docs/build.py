@@ -1,8 +1,8 @@
 """Build the documentation: `make docs`.
 
-Every `docs/templates/NAME.md` is a Jinja template, rendered to `docs/experiments/NAME.md` with the records of
-`experiments/results/*.json` as its variables (`softmax-cost.json` is `softmax_cost`). A field that a record
-lacks is an error. `docs/templates/README.md` is rendered into `README.md`, between its two markers.
+Every `docs/templates/NAME.md` is a Jinja template, rendered to `docs/experiments/NAME.md` with the records
+of `experiments/results/*.json` as its variables (`softmax-cost.json` is `softmax_cost`). A field that a
+record lacks is an error. `docs/templates/README.md` is rendered into `README.md`, between its two markers.
 `python -m docs.build --check` writes nothing and exits with 1 if a page is not what its record says.
 """
 
