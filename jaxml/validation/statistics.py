@@ -36,9 +36,9 @@ from jaxml.validation.levels import quantile_levels
 
 __all__ = ["ColumnStatistics", "Statistics", "find_changes", "generate_statistics"]
 
-# Levels of a number by itself and in a pair; levels of a text in a pair.
+# Levels of a number of many values, by itself and in a pair; levels of a text of many values in a pair.
 _FINE, _COARSE, _TEXTS = 32, 12, 64
-_MOST_NUMBERS = 100  # Distinct numbers that are counted one by one.
+_FEW = 128  # Up to so many distinct values each is a level by itself.
 _SKETCH = 16_384  # Row hashes kept.
 _PART = "\0"  # Between a time's name and a part of it, as in "scheduled\0hour of day".
 
@@ -205,7 +205,7 @@ def _value_codes(column: Column) -> tuple[NDArray[np.int64], list[Any], NDArray[
 
 def _column_statistics(column: Column) -> ColumnStatistics:
     _, distinct, sizes = _value_codes(column)
-    known = column.is_text or len(distinct) <= _MOST_NUMBERS
+    known = column.is_text or len(distinct) <= _FEW
     counts = dict(zip(distinct, sizes.tolist(), strict=True)) if known else None
     fine = coarse = np.zeros(0)
     if not column.is_text and distinct:
@@ -235,12 +235,14 @@ def _coarse_codes(column: Column, kept: ColumnStatistics) -> tuple[NDArray[np.in
         codes = np.searchsorted(kept.coarse, _numbers(column), "right") if len(kept.coarse) else 0
         return np.where(column.missing, size - 1, codes), size
     codes, distinct = column.codes()
-    if kept.counts is not None and len(kept.counts) < _TEXTS:
+    if kept.counts is not None and len(kept.counts) <= _FEW:
         place = {value: i for i, value in enumerate(sorted(kept.counts))}
-        table = np.array([place.get(value, _TEXTS - 1) for value in distinct] + [_TEXTS])
+        size = len(place) + 1
+        table = np.array([place.get(value, size - 1) for value in distinct] + [size])
     else:
-        table = np.append(hashing.buckets(hashing.hash_texts(distinct), _TEXTS), _TEXTS)
-    return table[codes], _TEXTS + 1  # Missing is −1, the last of the table.
+        size = _TEXTS
+        table = np.append(hashing.buckets(hashing.hash_texts(distinct), size), size)
+    return table[codes], size + 1  # Missing is −1, the last of the table.
 
 
 def _joint(a: tuple[NDArray[np.int64], int], b: tuple[NDArray[np.int64], int]) -> NDArray[np.int64]:
