@@ -13,6 +13,7 @@ References:
     Steele, Lea, Flood. "Fast Splittable Pseudorandom Number Generators" (OOPSLA 2014).
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,6 +84,23 @@ def combine(hashes: Sequence[NDArray[np.uint64]], seed: int) -> NDArray[np.uint6
     for each in hashes:
         combined = mix(combined * MULTIPLIER + each)
     return combined
+
+
+@np.errstate(over="ignore")
+def hash_rows(*arrays: NDArray) -> NDArray[np.uint64]:
+    """Returns a hash of each row of numeric arrays [N, ...], taken together; uint64 [N].
+
+    >>> hashes = hash_rows(np.array([[1, 2], [2, 1], [1, 2]]), np.array([0.0, 0.0, -0.0]))
+    >>> (hashes == hashes[0]).tolist()
+    [True, False, True]
+    """
+    total = np.zeros(len(arrays[0]), np.uint64)
+    for values in arrays:
+        flat = np.asarray(values, np.float64) + 0.0  # -0.0 is 0.0
+        flat = flat.reshape(len(flat), math.prod(flat.shape[1:]))
+        place = np.arange(1, flat.shape[1] + 1, dtype=np.uint64) * MULTIPLIER
+        total = mix(total * MULTIPLIER + mix(flat.view(np.uint64) + place).sum(1, dtype=np.uint64))
+    return total
 
 
 def with_missing(hashes: NDArray[np.uint64], missing: NDArray[np.bool_]) -> NDArray[np.uint64]:

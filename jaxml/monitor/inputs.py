@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxml import hashing
 from jaxml.types import PyTree
 
 __all__ = ["DataReport", "inspect"]
@@ -123,7 +124,7 @@ def inspect(x: PyTree, y: NDArray[Any]) -> DataReport:
             )
         )
         outlying = np.flatnonzero(good)[_outliers(numbers).any(1)]
-    rows = _fingerprints(*(values for _, values in named), y)
+    rows = hashing.hash_rows(*(values for _, values in named), y)
     _, first = np.unique(rows, return_index=True)
     return DataReport(
         bad_rows=np.flatnonzero(bad),
@@ -149,19 +150,6 @@ def _outliers(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
     return away > 50 * usual
 
 
-def _fingerprints(*arrays: NDArray[Any]) -> NDArray[np.uint64]:
-    """A number for each row; equal rows have equal numbers."""
-    mixed = np.zeros(len(arrays[0]), np.uint64)
-    generator = np.random.Generator(np.random.PCG64(7))
-    for values in arrays:
-        words = np.ascontiguousarray(_flat(values).astype(np.float64)).view(np.uint64)
-        factors = generator.integers(1, 2**63, words.shape[1], dtype=np.uint64) | np.uint64(1)
-        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
-        with np.errstate(over="ignore"):
-            mixed += ((words ^ (words >> np.uint64(31))) * factors).sum(1, dtype=np.uint64)
-    return mixed
-
-
 def _period(rows: NDArray[np.uint64], distinct: int) -> int:
     """The distance at which nearly all rows come again, at least four times; 0 if there is none."""
     number = len(rows)
@@ -182,6 +170,6 @@ def _in_runs(y: NDArray[Any]) -> bool:
     if len(flat) < 20:
         return False
     same = float(np.mean((flat[1:] == flat[:-1]).all(1)))
-    _, counts = np.unique(_fingerprints(flat), return_counts=True)
+    _, counts = np.unique(hashing.hash_rows(flat), return_counts=True)
     by_chance = float(np.square(counts / len(flat)).sum())
     return by_chance < 0.9 and same > 0.5 + by_chance / 2 and len(counts) > 1
