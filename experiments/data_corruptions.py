@@ -395,7 +395,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     reports.table(
         f"damage to {config.num_rows:,} flights, {runs} tables each",
-        ["", "what is done", "caught", "as"],
+        ["", "damage", "caught", "as"],
         [
             [name, CORRUPTIONS[name][0], f"{caught[name]}/{runs}", summary(kinds[name])]
             for name in names

@@ -1,6 +1,6 @@
 """Every flight that left New York City's three airports in 2013, with weather, aircraft and airports.
 
-Each function reads columns of one table as text, in the order of the file; what is missing is the empty
+Each function reads columns of one table as text, in the order of the file; a missing value is the empty
 text. It raises `DataMissing` if the package or its table is not there or is cut short, and ValueError for
 a name that is not a column. Only the package's CSV files are read, since importing it needs pandas.
 

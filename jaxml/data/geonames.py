@@ -216,7 +216,7 @@ def build(
     place = np.repeat(np.arange(len(records)), counts)
     drawn = _draw(place, counts, num_test + num_validation, seed)
 
-    # Number the places anew by training frequency, and bring the pairs into that order.
+    # Number the places by training frequency, and bring the pairs into that order.
     num_training = counts - np.bincount(place[drawn], minlength=len(records))
     order = np.argsort(-num_training, kind="stable")
     pair_order = np.argsort(_inverse(order)[place], kind="stable")

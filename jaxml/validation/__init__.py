@@ -1,4 +1,4 @@
-"""Tables: reading them, describing them with a schema, and finding what is wrong with them.
+"""Tables: reading them, describing them with a schema, and finding faults in them.
 
 - `readers`: CSV and Parquet files as columns.
 - `columns`: one reader of values of any usual kind, and one rule of what is missing.

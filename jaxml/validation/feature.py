@@ -73,8 +73,8 @@ class Feature:
             raise ValueError(f"type must be INT for booleans, got {self.type}")
         ranged = self.min is not None or self.max is not None
         if ranged and (self.is_bool or self.type not in ("INT", "FLOAT")):
-            told = "booleans" if self.is_bool else f"the type {self.type}"
-            raise ValueError(f"min and max must be None for {told}, got {self.min} and {self.max}")
+            kind = "booleans" if self.is_bool else f"the type {self.type}"
+            raise ValueError(f"min and max must be None for {kind}, got {self.min} and {self.max}")
 
     @property
     def is_bounded(self) -> bool:

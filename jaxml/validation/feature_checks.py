@@ -13,7 +13,7 @@ from jaxml.validation.anomalies import Anomaly, Severity, anomaly
 from jaxml.validation.columns import Column, is_utf8
 from jaxml.validation.feature import Feature
 
-# A bound of a FLOAT may be passed by this much of itself: the same table in float32 is no anomaly.
+# A bound of a FLOAT may be passed by this much of itself: the same table in float32 is not an anomaly.
 _FLOAT32 = 2.0**-23
 
 
@@ -48,7 +48,7 @@ def _check_presence(column: Column, feature: Feature) -> list[Anomaly]:
         )
         found.append(("FEATURE_TYPE_LOW_FRACTION_PRESENT", message))
     share = len(missing) / rows
-    return [anomaly(kind, column.name, told, rows=missing, share=share) for kind, told in found]
+    return [anomaly(kind, column.name, text, rows=missing, share=share) for kind, text in found]
 
 
 def _check_type(column: Column, feature: Feature) -> list[Anomaly]:
@@ -168,7 +168,7 @@ def some_values(values: NDArray[Any], most: int = 5) -> tuple[Any, ...]:
 
 
 def unreadable(name: str, array: NDArray[Any]) -> Anomaly:
-    """Returns the anomaly of an array that is not a column, for its shape or for what it holds."""
+    """Returns the anomaly of an array that is not a column, for its shape or its dtype."""
     if array.ndim != 1:
         message = f"one value a row is wanted, got an array of shape {array.shape}"
         return anomaly("INVALID_FEATURE_SHAPE", name, message, share=1.0)

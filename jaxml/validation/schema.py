@@ -5,7 +5,7 @@
     schema.save("flights.toml")                  # read it, tighten it, keep it under version control
     anomalies = validate(serving, Schema.load("flights.toml"), environment="SERVING")
 
-Names and conditions are those of TensorFlow Data Validation. What is missing is defined in
+Names and conditions are those of TensorFlow Data Validation. Missing values are defined in
 `jaxml.validation.columns`.
 
 References:
@@ -98,7 +98,7 @@ class Schema:
 
     @staticmethod
     def from_text(text: str) -> "Schema":
-        """Returns the schema that a TOML text holds. Raises ValueError naming what is wrong with it."""
+        """Returns the schema that a TOML text holds. Raises ValueError naming the fault."""
         features, table = from_toml(text)
         return construct(Schema, {"features": features, **table})
 
@@ -169,7 +169,7 @@ def validate(
     previous: Table | None = None,
     serving: Table | None = None,
 ) -> list[Anomaly]:
-    """Returns what of a table is not as its schema wants it.
+    """Returns the anomalies of a table against its schema.
 
     Args:
         columns: the table; the order of its columns does not matter.

@@ -2,7 +2,7 @@
 
 A schema knows which values are allowed. Most damage leaves every value allowed: columns swapped or
 shuffled, a unit changed within the range, labels flipped, rows delivered twice. It shows in how often
-values occur and in how columns go together; that is what is kept of a reference here, and compared.
+values occur and in how columns go together. Statistics keep that of a reference, and tests compare it.
 
 Each comparison is a test whose null hypothesis is that reference and table are two random parts of one
 population, and all of them together raise a false alarm with a probability of at most `significance`
@@ -45,7 +45,7 @@ _PART = "\0"  # Between a time's name and a part of it, as in "scheduled\0hour o
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ColumnStatistics:
-    """What is kept of one column.
+    """Statistics of one column.
 
     Attributes:
         type: as in `Column`.
@@ -70,7 +70,7 @@ class ColumnStatistics:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistics:
-    """What is kept of a reference table.
+    """Statistics of a reference table.
 
     Attributes:
         num_rows: number of its rows.
@@ -317,7 +317,7 @@ def _ranks(values: list[Any], column: Column) -> NDArray[np.int64]:
 def find_changes(
     columns: Table, statistics: Statistics, *, significance: float = 0.01
 ) -> list[Anomaly]:
-    """Returns what of a table is not as in the reference.
+    """Returns the anomalies of a table against a reference.
 
     | kind | test |
     |---|---|

@@ -33,7 +33,9 @@ class Elsewhere:
         return self.path
 
 
-def test_a_missing_or_damaged_table_says_what_to_install(tmp_path, monkeypatch):
+def test_a_missing_or_damaged_table_is_named_with_the_command_that_installs_it(
+    tmp_path, monkeypatch
+):
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)
 

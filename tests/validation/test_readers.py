@@ -1,4 +1,4 @@
-"""Files: what is read, and what is refused, where."""
+"""CSV and Parquet files: types, exact values, and refusals with their place."""
 
 import datetime
 import decimal
@@ -58,7 +58,7 @@ def test_quotes_line_breaks_and_marks(write):
     assert read_csv(latin, encoding="latin-1")["a"].tolist() == ["Zürich"]
 
 
-def test_what_stands_for_missing_is_said(write):
+def test_texts_that_stand_for_missing_values(write):
     path = write("a,b\nNA,NA\n1,x\n")
     table = read_csv(path, missing=("", "NA"))
     assert np.isnan(table["a"][0]) and table["b"].tolist() == [None, "x"]
@@ -68,7 +68,7 @@ def test_what_stands_for_missing_is_said(write):
 
 
 @pytest.mark.parametrize(
-    "content, told, row, column",
+    "content, message, row, column",
     [
         ("", "empty", None, None),
         ("\n\n", "empty", None, None),
@@ -87,9 +87,9 @@ def test_what_stands_for_missing_is_said(write):
         (b"a,b\n1,\x00\n", "NUL", None, None),
     ],
 )
-def test_what_is_no_table_is_refused_with_its_place(write, content, told, row, column):
+def test_files_that_are_not_tables_are_refused_with_the_place(write, content, message, row, column):
     path = write(content)
-    with pytest.raises(BadFile, match=told) as error:
+    with pytest.raises(BadFile, match=message) as error:
         read_csv(path)
     assert str(path) in str(error.value)
     assert (error.value.row, error.value.column) == (row, column)
@@ -318,7 +318,7 @@ def test_parquet_values_at_the_edge_are_exact(tmp_path):
     assert str(read_parquet(path)["t"][0]) == "9999-12-31T23:59:00.000000"
 
 
-def test_parquet_that_is_none_is_refused(tmp_path):
+def test_damaged_parquet_is_refused(tmp_path):
     path = parquet(tmp_path / "t.parquet", n=list(range(1000)), word=["a"] * 1000)
     data = path.read_bytes()
     for size in (0, 3, 10, len(data) // 2, len(data) - 1):

@@ -1,4 +1,4 @@
-"""Schemas: what is inferred, what is kept in the file, and what of a table is an anomaly."""
+"""Schemas: drafts, files, and the anomalies of tables against them."""
 
 import random
 from collections import Counter

@@ -30,7 +30,7 @@ def reference():
     return generate_statistics(population(20_000, 0))
 
 
-def test_false_alarms_are_as_rare_as_said(reference):
+def test_false_alarms_are_as_rare_as_promised(reference):
     """Of 50 tables at most 10 are to be accused at a significance of 0.2; 20 or more in one run of 1000."""
     accused = {0.01: 0, 0.2: 0}
     pool = population(50 * 1000, 1)
@@ -66,7 +66,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_told_by_its_kind_and_place(reference, name):
+def test_damage_is_found_by_kind_and_place(reference, name):
     column, change, kinds, columns = DAMAGE[name]
     rng = np.random.default_rng(7)
     table = population(3000, 1234)
@@ -91,7 +91,7 @@ def test_rows_that_are_there_twice_or_were_in_the_reference(reference):
     assert found.share == pytest.approx(200 / 3200, abs=0.04)
 
 
-def test_what_differs_from_span_to_span_is_tolerated():
+def test_differences_between_spans_are_tolerated():
     def span(month, rows, damage=False):
         rng = np.random.default_rng([month, 5])
         season = np.sin(month)
@@ -106,15 +106,15 @@ def test_what_differs_from_span_to_span_is_tolerated():
     lenient = generate_statistics(known, spans=known["month"])
     assert find_changes(span(8, 2000), strict)
     assert find_changes(span(8, 2000), lenient) == []
-    told = find_changes(span(8, 2000, damage=True), lenient)
-    assert "ASSOCIATION_CHANGED" in {a.kind for a in told}
+    found = find_changes(span(8, 2000, damage=True), lenient)
+    assert "ASSOCIATION_CHANGED" in {a.kind for a in found}
     with pytest.raises(ValueError, match="at least two spans"):
         generate_statistics(known, spans=np.zeros(16_000))
     with pytest.raises(ValueError, match="3 of 'spans'"):
         generate_statistics(known, spans=[1, 2, 3])
 
 
-def test_what_is_saved_finds_the_same(reference, tmp_path):
+def test_saved_statistics_find_the_same(reference, tmp_path):
     path = tmp_path / "folder" / "reference.json"
     reference.save(path)
     loaded = Statistics.load(path)
@@ -122,8 +122,8 @@ def test_what_is_saved_finds_the_same(reference, tmp_path):
         table = population(2000, seed)
         table["x"] = table["x"] + 0.2 * seed
         table["y"] = np.random.default_rng(seed).permutation(table["y"])
-        told = [[str(a) for a in find_changes(table, each)] for each in (reference, loaded)]
-        assert told[0] == told[1] and told[0]
+        found = [[str(a) for a in find_changes(table, each)] for each in (reference, loaded)]
+        assert found[0] == found[1] and found[0]
     odd = {"é\ud800": np.array(["\ud800", "b", None], object), "n": np.array([2**63 + 5] * 3)}
     spans = generate_statistics(odd, spans=[1, 1, 2])
     spans.save(path)
@@ -199,7 +199,7 @@ def test_small_and_strange_tables_go_through(reference):
     assert find_changes(none, reference) == []
     assert find_changes({k: v[:1] for k, v in table.items()}, reference) == []
     assert find_changes({}, reference) == []
-    # What the schema tells is not told again.
+    # Left to the schema.
     assert find_changes({**table, "x": table["x"].astype(str)}, reference) == []
     assert find_changes({k: v for k, v in table.items() if k != "x"}, reference) == []
     empty = generate_statistics(none)
