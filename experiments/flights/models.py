@@ -174,7 +174,7 @@ def network(
     parts: Split,
     settings: Settings,
     *,
-    loss: Callable[..., Any] = losses.sigmoid_binary_cross_entropy,
+    loss: Callable[..., Any] = losses.log_loss,
     scale: tuple[float, float] = (0.0, 1.0),
 ) -> Trained:
     """Returns the network's members after training under the monitor.
@@ -209,7 +209,7 @@ def logistic(inputs: Inputs, labels: NDArray, parts: Split, settings: Settings) 
     strength = 0.5 / (_INVERSE_PENALTY * len(parts.training))
     return _trained(
         models.LogisticRegression(),
-        losses.sigmoid_binary_cross_entropy,
+        losses.log_loss,
         inputs.one_hot(),
         labels,
         parts,
@@ -219,7 +219,13 @@ def logistic(inputs: Inputs, labels: NDArray, parts: Split, settings: Settings) 
 
 
 def _trained(
-    module: Any, loss: Any, x: Any, y: NDArray, parts: Split, settings: Settings, **options: Any
+    module: Any,
+    loss: Callable[..., Any],
+    x: Any,
+    y: NDArray,
+    parts: Split,
+    settings: Settings,
+    penalty: Callable[..., Any] | None = None,
 ) -> Trained:
     y = y.astype(np.float32)
 
@@ -241,19 +247,19 @@ def _trained(
         optimizer,
         take(parts.training),
         space={"learning_rate": [settings.learning_rate]},
+        seeds=settings.members,
+        penalty=penalty,
         num_steps=num_steps,
         batch_size=batch_size,
         key=jax.random.key(settings.seed),
-        seeds=settings.members,
         validation_data=take(parts.validation),
         monitor=settings.monitor and train.Monitor(final_diagnostics=False),
-        **options,
     )
     seconds = time.perf_counter() - began
     outputs = [trial.fit.predict(x, batch_size=_AT_ONCE).reshape(-1) for trial in swept.trials]
     first = swept.trials[0].fit
     return Trained(
-        np.stack(outputs),
+        np.stack(outputs).astype(np.float64),
         seconds,
         swept.seconds["compile"],
         (
