@@ -174,7 +174,7 @@ def network(
     parts: Split,
     settings: Settings,
     *,
-    loss: Callable[..., Any] = losses.log_loss,
+    loss: Callable[..., Any] = losses.sigmoid_binary_cross_entropy,
     scale: tuple[float, float] = (0.0, 1.0),
 ) -> Trained:
     """Returns the network's members after training under the monitor.
@@ -209,7 +209,7 @@ def logistic(inputs: Inputs, labels: NDArray, parts: Split, settings: Settings) 
     strength = 0.5 / (_INVERSE_PENALTY * len(parts.training))
     return _trained(
         models.LogisticRegression(),
-        losses.log_loss,
+        losses.sigmoid_binary_cross_entropy,
         inputs.one_hot(),
         labels,
         parts,
