@@ -208,7 +208,7 @@ def logistic(inputs: Inputs, labels: NDArray, parts: Split, settings: Settings) 
     alone = dataclasses.replace(settings, members=1, weight_decay=0.0)
     strength = 0.5 / (_INVERSE_PENALTY * len(parts.training))
     return _trained(
-        models.LogisticRegression(),
+        models.Linear(squeeze=True),
         losses.sigmoid_binary_cross_entropy,
         inputs.one_hot(),
         labels,

@@ -1,15 +1,9 @@
-"""Flax Linen modules as two pure functions; the only room that imports flax."""
+"""Flax Linen modules as two pure functions, `Model(init, apply)`. The only package that imports flax."""
 
 from jaxml.models.activations import ACTIVATIONS, activate
 from jaxml.models.functional import Model, from_linen, split_variables
 from jaxml.models.initializers import INITIALIZERS, initializer
-from jaxml.models.linear import (
-    Linear,
-    LinearRegression,
-    LogisticRegression,
-    OneVsAllClassifier,
-    SoftmaxClassifier,
-)
+from jaxml.models.linear import Linear
 from jaxml.models.mlp import MLP
 from jaxml.models.tabular import Embedding, TabularMLP
 from jaxml.models.taps import Layer, Listener, Seen, listen
@@ -23,13 +17,9 @@ __all__ = [
     "Embedding",
     "Layer",
     "Linear",
-    "LinearRegression",
     "Listener",
-    "LogisticRegression",
     "Model",
-    "OneVsAllClassifier",
     "Seen",
-    "SoftmaxClassifier",
     "TabularMLP",
     "activate",
     "from_linen",

@@ -22,10 +22,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "exponential": jnp.exp,
     "softmax": nn.softmax,
 }
-"""Activations by name, as Flax has them; `prelu` is one, too, with a learned slope of its own in each
-layer (`flax.linen.PReLU`, from 0.01 on).
+"""Flax's activations by name. `"prelu"` has a slope of its own in each layer (`flax.linen.PReLU`).
 
-| name | for x → −∞ | derivative at 0 | goes with |
+| name | for x → −∞ | derivative at 0 | initializer |
 |---|---|---|---|
 | `sigmoid` | 0 | ¼: vanishes over depth | `glorot_*` |
 | `tanh` | −1 | 1 | `glorot_*` |
@@ -36,31 +35,23 @@ layer (`flax.linen.PReLU`, from 0.01 on).
 | `softplus` | 0 | ½ | `he_*` |
 | `selu` | −1.758 | 1.05 or 1.76 | `lecun_*`: mean 0 and variance 1 are then a fixed point |
 
-Sources: He et al., 2015 (PReLU); Clevert et al., 2016 (ELU); Hendrycks and Gimpel, 2016 (GELU, here by its
-tanh formula); Klambauer et al., 2017 (SELU); Ramachandran et al., 2017 (swish)."""
+References: He et al. 2015 (PReLU); Clevert et al. 2016 (ELU); Hendrycks and Gimpel 2016 (GELU, here the
+tanh formula); Klambauer et al. 2017 (SELU); Ramachandran et al. 2017 (swish)."""
 
 
 def activate(
     x: Array, activation: str | Callable[[Array], Array], *, name: str | None = None
 ) -> Array:
-    """Applies an activation; to be called within a module's `@nn.compact` method.
+    """Applies an activation, within a module's `@nn.compact` method.
 
     Args:
         x: any shape, float.
-        activation: of `ACTIVATIONS`, `"prelu"`, or any function of an array, a Linen module included.
-        name: of the submodule, where the activation learns something.
-
-    Returns:
-        The shape and dtype of `x`, unless a function of one's own says otherwise.
-
-    Raises:
-        ValueError: for a name that is none.
+        activation: a name of `ACTIVATIONS`, `"prelu"`, or any function of an array or Linen module.
+        name: of the submodule, if the activation has parameters.
 
     Example:
         >>> activate(jnp.array([-2.0, 3.0]), "relu").tolist()
         [0.0, 3.0]
-        >>> activate(jnp.array([-2.0, 3.0]), jnp.square).tolist()
-        [4.0, 9.0]
     """
     if callable(activation):
         return activation(x)

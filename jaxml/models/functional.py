@@ -1,4 +1,4 @@
-"""A model is a pair of pure functions; any Linen module becomes one."""
+"""Linen modules as two pure functions."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,15 +8,16 @@ import flax.linen as nn
 
 from jaxml.types import Array, Key, PyTree
 
-# What a module may call "are we training?", and whether it means the opposite.
+# Names of a module's mode argument, and whether True means evaluation.
 _MODE_ARGUMENTS = {
     "training": False,
     "train": False,
+    "is_training": False,
     "deterministic": True,
     "use_running_average": True,
 }
 
-# Collections that a module writes for its observer, not for its next call.
+# Collections that a module writes for an observer, not for its next call.
 _TRANSIENT = ("intermediates", "perturbations", "losses")
 
 
@@ -24,11 +25,11 @@ class Model(NamedTuple):
     """A model as two pure functions.
 
     Attributes:
-        init: `init(key, x) -> variables`: a dict of collections, `"params"` among them; `x` may be a
-            `jax.ShapeDtypeStruct` wherever `init` runs under `jax.eval_shape`.
-        apply: `apply(variables, x, *, key=None, training=False) -> (outputs, new_model_state)`.
-            `key` feeds dropout and is needed only where the model is random; `new_model_state` holds the
-            collections besides `"params"` (batch statistics), updated when `training`.
+        init: `init(key, x) -> variables`, a dict of collections with `"params"`. `x` may be a
+            `jax.ShapeDtypeStruct` under `jax.eval_shape`.
+        apply: `apply(variables, x, *, key=None, training=False) -> (outputs, new_model_state)`. The key is
+            for dropout, and needed only if the model is random; `new_model_state` holds the collections
+            besides `"params"` (batch statistics), updated when `training`.
     """
 
     init: Callable[..., PyTree]
@@ -36,13 +37,7 @@ class Model(NamedTuple):
 
 
 def split_variables(variables: Mapping[str, PyTree]) -> tuple[PyTree, dict[str, PyTree]]:
-    """Separates what the optimizer moves from what the model itself updates.
-
-    Args:
-        variables: a dict of collections as `Model.init` returns it.
-
-    Returns:
-        `(params, model_state)`: the collection `"params"` (`{}` if there is none) and the others.
+    """Returns the collection `"params"` (`{}` if there is none) and the other collections.
 
     Example:
         >>> split_variables({"params": {"w": 1.0}, "batch_stats": {"mean": 0.0}})
@@ -53,43 +48,31 @@ def split_variables(variables: Mapping[str, PyTree]) -> tuple[PyTree, dict[str, 
 
 
 def mode_arguments(module: nn.Module) -> Callable[[bool], dict[str, bool]]:
-    """How a module is told whether it is being trained.
-
-    Args:
-        module: any Linen module.
-
-    Returns:
-        `mode(training) -> keyword arguments` under the names that its `__call__` has for it.
+    """Returns `mode(training) -> keyword arguments` under the names that the module's `__call__` has.
 
     Example:
         >>> mode_arguments(nn.Dropout(0.5))(True)
         {'deterministic': False}
     """
     known = inspect.signature(type(module).__call__).parameters
-    mode_names = {name: negated for name, negated in _MODE_ARGUMENTS.items() if name in known}
+    names = {name: negated for name, negated in _MODE_ARGUMENTS.items() if name in known}
 
     def mode(training: bool) -> dict[str, bool]:
-        return {name: training != negated for name, negated in mode_names.items()}
+        return {name: training != negated for name, negated in names.items()}
 
     return mode
 
 
 def from_linen(module: nn.Module) -> Model:
-    """Any Linen module as a `Model`.
+    """Returns a Linen module as a `Model`.
 
-    The mode is passed on under the name that the module's `__call__` has for it: `training` or `train`
-    as it is, `deterministic` or `use_running_average` negated; a module with none of them is called
-    with `x` alone. In training every collection but `"params"` is mutable and returned, except what is
-    sown for an observer (`intermediates`, `perturbations`, `losses`); outside training none is.
+    The mode is passed under the name that the module's `__call__` has for it: `training`, `train` or
+    `is_training`, or negated as `deterministic` or `use_running_average`. In training every collection but
+    `"params"` is mutable and returned, except what is sown for an observer (`intermediates`,
+    `perturbations`, `losses`); otherwise none is.
 
     Args:
-        module: a Linen module whose `__call__` takes one positional input `x` (any pytree).
-
-    Returns:
-        A `Model`.
-
-    Raises:
-        ValueError: if `module` is not a Linen module.
+        module: its `__call__` takes one positional input `x` (any pytree).
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -5,38 +5,35 @@ from typing import Any, Literal
 
 import flax.linen as nn
 
+from jaxml import checks
 from jaxml.models.activations import activate
 from jaxml.models.initializers import InitializerSpec, initializer
 from jaxml.types import Array
 
 
 class MLP(nn.Module):
-    """Dense layers, an activation after each but the last.
+    """Dense layers with an activation after each but the last.
 
         x ← dropout(activation(norm(W x + b)))                  for each hidden layer
         x ← skip(x) + dropout(activation(norm(W x + b)))        with `residual`
 
-    A residual connection carries `x` as it is where the widths before and after the layer agree, and else
-    through a projection without bias, `skip_i` (He et al., 2015, section 3.3, option B): so there is a way
-    without a nonlinearity from the inputs to the last layer, whatever the widths.
+    A residual connection is the identity where the widths before and after the layer agree, and a
+    projection without bias, `skip_i`, where they do not (He et al. 2015, section 3.3, option B).
 
-    SELU keeps its activations normalised only with an initialiser of variance 1 / fan_in (Flax's own) and
-    without dropout, which adds variance.
+    SELU keeps its activations normalized only with an initializer of variance 1 / fan_in (Flax's default)
+    and without dropout, which adds variance.
 
     Attributes:
         widths: of the hidden layers, named `hidden_0`, `hidden_1`, …; the last layer is `output`.
         num_outputs: of the last layer.
-        activation: of `ACTIVATIONS`, `"prelu"`, or any function of an array; a Linen module given as one is
-            shared by all layers.
-        kernel_init: of all layers: of `INITIALIZERS`, with a number, or a function; None for Flax's own,
-            LeCun's normal distribution.
-        normalization: between a layer and its activation. By batch, statistics are those of the batch in
-            training, over all axes but the last, and running means in evaluation.
-        dropout: share of units that training drops after each activation, in [0, 1).
+        activation: as `activate` takes it; a Linen module is shared by all layers.
+        kernel_init: of all layers, as `initializer` takes it; None for Flax's default, LeCun normal.
+        normalization: between a layer and its activation. "batch" normalizes by the statistics of the batch
+            in training, over all axes but the last, and by running means in evaluation.
+        dropout: share of units dropped after each activation in training, in [0, 1).
         output_activation: as `activation`.
-        residual: whether each hidden layer adds to what it was given.
-        dtype: that is computed in; None for that of inputs and parameters together. Parameters are float32
-            whatever it is.
+        residual: whether hidden layers have residual connections.
+        dtype: of the computation; None for that of inputs and parameters together. Parameters are float32.
     """
 
     widths: tuple[int, ...]
@@ -51,18 +48,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, training: bool = False) -> Array:
-        """Outputs for a batch.
-
-        Args:
-            x: `[..., D]` float; integers and booleans are taken as numbers.
-            training: whether to drop units and to normalise by the batch's own statistics.
-
-        Returns:
-            `[..., num_outputs]`, float32 for inputs of at most 32 bits unless `dtype` says otherwise.
-
-        Raises:
-            ValueError: for an unknown activation, initialiser or normalization, a dropout out of [0, 1), or
-                a width below 1.
+        """Returns `[..., num_outputs]` for `x` of `[..., D]` numbers, float32 unless `dtype` is set.
 
         Example:
             >>> import jax, jax.numpy as jnp
@@ -72,16 +58,19 @@ class MLP(nn.Module):
             >>> module.apply(variables, x).shape, sorted(variables["params"])[:2]
             ((5, 3), ['hidden_0', 'hidden_1'])
         """
-        self._check()
+        checks.choice("normalization", self.normalization, ("none", "layer", "batch"))
+        checks.number("dropout", self.dropout, at_least=0, below=1)
+        for i, width in enumerate(self.widths):
+            checks.integer(f"widths[{i}]", width, at_least=1)
+        checks.integer("num_outputs", self.num_outputs, at_least=1)
         init = initializer("lecun_normal" if self.kernel_init is None else self.kernel_init)
+        options: dict[str, Any] = {"kernel_init": init, "dtype": self.dtype}
         for i, width in enumerate(self.widths):
             before = x
             if self.residual and x.shape[-1] != width:
-                # Before the layer: what is next to it in the order of calls is taken for what follows it.
-                before = nn.Dense(
-                    width, use_bias=False, kernel_init=init, dtype=self.dtype, name=f"skip_{i}"
-                )(x)
-            x = nn.Dense(width, kernel_init=init, dtype=self.dtype, name=f"hidden_{i}")(x)
+                # Called before the layer: the next call after a layer counts as what follows it.
+                before = nn.Dense(width, use_bias=False, name=f"skip_{i}", **options)(x)
+            x = nn.Dense(width, name=f"hidden_{i}", **options)(x)
             if self.normalization == "layer":
                 x = nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x)
             elif self.normalization == "batch":
@@ -93,17 +82,5 @@ class MLP(nn.Module):
                 x = nn.Dropout(self.dropout, deterministic=not training)(x)
             if self.residual:
                 x = before + x
-        x = nn.Dense(self.num_outputs, kernel_init=init, dtype=self.dtype, name="output")(x)
+        x = nn.Dense(self.num_outputs, name="output", **options)(x)
         return activate(x, self.output_activation, name="slope_output")
-
-    def _check(self) -> None:
-        if self.normalization not in ("none", "layer", "batch"):
-            raise ValueError(
-                f"normalization must be none, layer or batch, got {self.normalization!r}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
-        if any(width < 1 for width in self.widths):
-            raise ValueError(f"widths must be at least 1, got {self.widths!r}")
-        if self.num_outputs < 1:
-            raise ValueError(f"num_outputs must be at least 1, got {self.num_outputs!r}")

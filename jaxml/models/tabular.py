@@ -1,4 +1,4 @@
-"""Categorical columns beside dense ones: an embedding for each, and an MLP on all of them."""
+"""Models of tables: an embedding for each categorical column, and an MLP on all columns."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -6,6 +6,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxml import checks
 from jaxml.models.initializers import InitializerSpec, initializer
 from jaxml.models.mlp import MLP
 from jaxml.types import Array, PyTree
@@ -16,19 +17,17 @@ OutOfRange = Literal["nan", "unknown"]
 
 
 class Embedding(nn.Module):
-    """A vector of size d for each id: row `ids` of a table `[vocabulary_size, d]`.
+    """Rows `ids` of a table `[vocabulary_size, d]`: `flax.linen.Embed` that handles ids out of range.
 
-    `flax.linen.Embed` with an answer to ids that have no row. Left to JAX, −1 would be the last row, and of
-    a table of one row any id that one. Here an id outside of `[0, vocabulary_size)` is either a vector of
-    NaN, so that no loss hides it, or the row of what is unknown, an extra one behind the others; that row
-    learns only if training sees such ids (drop some ids at random, or count the rare ones as unknown).
+    With JAX's indexing −1 is the last row. Here an id outside of `[0, vocabulary_size)` gives a vector of
+    NaN, so that no loss hides it, or the extra last row of unknown ids. That row learns only if training
+    has such ids (drop some ids at random, or count rare ones as unknown).
 
     Attributes:
-        vocabulary_size: rows, ≥ 1; the one of what is unknown not counted.
-        embedding_dim: d, ≥ 1.
+        vocabulary_size: at least 1, without the row of unknown ids.
+        embedding_dim: d, at least 1.
         out_of_range: `"nan"` or `"unknown"`.
-        embedding_init: as `initializer` takes it; None for Flax's own, entries of variance 1 / d, which
-            makes rows of length one.
+        embedding_init: as `initializer` takes it; None for Flax's default, entries of variance 1 / d.
     """
 
     vocabulary_size: int
@@ -38,16 +37,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Array) -> Array:
-        """Looks ids up.
-
-        Args:
-            ids: `[...]`, integers.
-
-        Returns:
-            `[..., embedding_dim]` float32.
-
-        Raises:
-            ValueError: if `ids` are no integers, a size is below 1, or `out_of_range` is unknown.
+        """Returns `[..., embedding_dim]` float32 for integers `[...]`.
 
         Example:
             >>> import jax
@@ -55,15 +45,13 @@ class Embedding(nn.Module):
             >>> vectors.shape, jnp.isnan(vectors).any(-1).tolist()
             ((4, 2), [False, False, True, True])
         """
-        for name in ("vocabulary_size", "embedding_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if self.out_of_range not in ("nan", "unknown"):
-            raise ValueError(f"out_of_range must be nan or unknown, got {self.out_of_range!r}")
+        checks.integer("vocabulary_size", self.vocabulary_size, at_least=1)
+        checks.integer("embedding_dim", self.embedding_dim, at_least=1)
+        checks.choice("out_of_range", self.out_of_range, ("nan", "unknown"))
         ids = jnp.asarray(ids)
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise ValueError(f"ids must be integers, got {ids.dtype}")
-        if ids.dtype.itemsize < 4:  # Of eight bits the vocabulary's size may be none.
+        if ids.dtype.itemsize < 4:  # 8 bits may not hold the vocabulary's size
             ids = ids.astype(jnp.int32)
         known = (ids >= 0) & (ids < self.vocabulary_size)
         unknown = self.out_of_range == "unknown"
@@ -78,19 +66,19 @@ class Embedding(nn.Module):
 
 
 class TabularMLP(nn.Module):
-    """An MLP of dense columns and of one embedding for each categorical column.
+    """An MLP on dense columns and on an embedding of each categorical column.
 
         mlp([dense, E_0[ids_0], E_1[ids_1], …])
 
-    A cross of columns is a column like any other: its ids come from the features. Parameters are
-    `embedding_0`, `embedding_1`, … and `mlp`.
+    Parameters are `embedding_0`, `embedding_1`, … and `mlp`. The ids of a cross of columns come from the
+    features.
 
     Attributes:
-        vocabulary_sizes: K sizes, one a categorical column; ids lie in `[0, size)`.
-        embedding_dims: d, of all columns or of each.
+        vocabulary_sizes: K sizes, one for each categorical column; ids are in `[0, size)`.
+        embedding_dims: d of all columns, or of each.
         widths, num_outputs, activation, kernel_init, normalization, dropout, output_activation, residual:
-            of the `MLP`.
-        embedding_init, out_of_range: of the embeddings, see `Embedding`.
+            those of `MLP`.
+        embedding_init, out_of_range: those of `Embedding`.
     """
 
     vocabulary_sizes: tuple[int, ...]
@@ -108,21 +96,12 @@ class TabularMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: PyTree, training: bool = False) -> Array:
-        """Outputs for a batch.
+        """Returns `[..., num_outputs]` float32.
 
         Args:
-            x: a dict of `dense`, `[..., D]` numbers, and `ids`, `[..., K]` integers, where one may be
-                missing; or the pair `(dense, ids)`; or ids alone, an integer array, which is what a single
-                array can hold (`train.fit`): a float32 cannot count past 2²⁴.
-            training: whether to drop units and to normalise by the batch's own statistics.
-
-        Returns:
-            `[..., num_outputs]` float32; NaN in the rows of ids that are out of range, unless these are
-            `"unknown"`.
-
-        Raises:
-            ValueError: if `x` is none of these, the number of columns of ids is not K, leading axes differ,
-                `embedding_dims` are not K, or there is no column at all.
+            x: a dict of `dense`, `[..., D]` numbers, and `ids`, `[..., K]` integers, of which one may be
+                missing; or the pair `(dense, ids)`; or an array of ids alone.
+            training: as for `MLP`.
 
         Example:
             >>> import jax
@@ -172,7 +151,7 @@ class TabularMLP(nn.Module):
 
 
 def _columns(x: PyTree) -> tuple[Array | None, Array | None]:
-    """Dense columns as floats, and ids."""
+    """The dense columns as floats, and the ids."""
     dense: Any
     ids: Any
     if isinstance(x, Mapping):

@@ -1,14 +1,13 @@
-"""Listening to a Linen module that was not written for it: what its layers see, and the gradients there.
+"""Inputs, outputs and gradients of the layers of any Linen module.
 
-A layer is a module that owns parameters. While a module is applied, its layers' calls are intercepted: what
-goes in and what comes out is kept, and a zero is added to what comes out, so that the gradient with
-respect to that zero is the gradient with respect to the activation. Recurrent cells are tapped once a
-step, on the carry: the carry that enters a step has the gradient that flows back through time alone, the
-carry that leaves it, out of which the output is made, has all of it. A tap on the output would see the
-direct term only.
+A layer is a module that owns parameters. While the module is applied, the calls of its layers are
+intercepted: their inputs and outputs are kept, and a zero, the *tap*, is added to the output, so that the
+gradient with respect to the tap is that with respect to the activation. Recurrent cells are tapped at their
+carry, once a step: the gradient of the carry that enters a step is what flows back through time, the
+gradient of the carry that leaves it also has what comes from the output.
 
-What runs inside of a lifted transformation that keeps its own account of variables (`nn.scan`) is passed
-over, except in `nn.RNN`, whose account is extended for the time of the call.
+Layers inside of a lifted transformation with variables of its own (`nn.scan`) are skipped, except in
+`nn.RNN`, whose variables are extended during the call.
 """
 
 import contextlib
@@ -26,20 +25,17 @@ __all__ = ["Layer", "Listener", "Seen", "listen"]
 
 _TAPS, _SEEN = "jaxml_taps", "jaxml_seen"
 
-_NORMALIZATIONS = ("Norm",)
-
 
 class Layer(NamedTuple):
-    """A layer of a module, in the order of the calls.
+    """A layer, in the order of the calls.
 
     Attributes:
         name: its path, joined by `/`; the second call of the same layer is `name#2`.
         kind: `"dense"` (any module of weights), `"normalization"`, `"embedding"` or `"cell"`.
         parameters: path of its parameters in the tree of parameters.
-        shape: of its output, of the last leaf of the carry for a cell (with time in front); None where it
-            runs inside of a transformation that takes no taps.
-        stacked: where its parameters are those of so many layers, one behind the other along the first axis
-            (`nn.scan` over layers); 0 where they are its own.
+        shape: of its output; for a cell, of the last leaf of the carry, with time in front. None inside of
+            a transformation that takes no taps.
+        stacked: number of layers whose parameters are stacked along the first axis (`nn.scan`), else 0.
     """
 
     name: str
@@ -50,11 +46,11 @@ class Layer(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a layer saw in one application.
+    """Inputs and outputs of a layer in one application.
 
     Attributes:
-        inputs: its first argument, any shape; None for a cell, and where it is no array of floats.
-        outputs: what came out, any shape; for a cell `[T, B, ...]`.
+        inputs: its first argument; None for a cell, and where that is no array of floats.
+        outputs: its output; for a cell `[T, B, ...]`.
     """
 
     inputs: Array | None
@@ -62,13 +58,12 @@ class Seen(NamedTuple):
 
 
 class Listener(NamedTuple):
-    """A module that can be listened to.
+    """A module with taps.
 
     Attributes:
         layers: `layers(variables, x) -> tuple[Layer, …]`, without computing anything.
-        taps: `taps(variables, x) -> zeros`: for each layer by name the zeros to be differentiated by: an
-            array as its output, or for a cell a dict of trees as its carry, `entering` and `leaving`, with
-            time in front.
+        taps: `taps(variables, x) -> zeros`, a dict by layer: an array like its output, or for a cell a dict
+            of trees like its carry, `entering` and `leaving`, with time in front.
         apply: `apply(variables, taps, x, *, key=None, training=False) -> (outputs, new_model_state, seen)`
             as `Model.apply`, with a dict of `Seen` by layer.
     """
@@ -89,8 +84,7 @@ class _Call(NamedTuple):
 def _kind(module: nn.Module) -> str:
     if isinstance(module, nn.RNNCellBase):
         return "cell"
-    name = type(module).__name__
-    if any(part in name for part in _NORMALIZATIONS):
+    if "Norm" in type(module).__name__:
         return "normalization"
     return "embedding" if isinstance(module, nn.Embed) else "dense"
 
@@ -106,7 +100,7 @@ def _is_float(value: Any) -> bool:
 
 @contextlib.contextmanager
 def _keeping(rnn: nn.RNN) -> Iterator[None]:
-    """Lets the scan of an `nn.RNN` carry our variables, one a step."""
+    """Lets the scan of an `nn.RNN` carry the variables of taps, one a step."""
     before = rnn.variable_axes
     object.__setattr__(rnn, "variable_axes", {**before, _TAPS: 0, _SEEN: 0})
     try:
@@ -116,7 +110,7 @@ def _keeping(rnn: nn.RNN) -> Iterator[None]:
 
 
 class _Interceptor:
-    """Intercepts the calls of one application, and remembers their order."""
+    """Intercepts the calls of one application and keeps their order."""
 
     def __init__(self) -> None:
         self.calls: dict[str, _Call] = {}
@@ -172,8 +166,7 @@ class _Interceptor:
         finally:
             self._inside_cell = False
         tapped = _tapped(module.scope, "leaving", leaving)
-        # What leaves a step as its output is, in most cells, a part of the carry: the same tap must be in
-        # both.
+        # In most cells the output is a part of the carry: both must have the same tap.
         for before, after in zip(jax.tree.leaves(leaving), jax.tree.leaves(tapped), strict=True):
             if before is outputs:
                 outputs = after
@@ -182,7 +175,7 @@ class _Interceptor:
 
 
 def _tapped(scope: Any, name: str, value: PyTree) -> PyTree:
-    """The value plus the zeros that are kept under this name, where there are any."""
+    """The value plus the tap of this name, if there is one."""
     if scope.is_mutable_collection(_TAPS):
         scope.put_variable(_TAPS, name, jax.tree.map(jnp.zeros_like, value))
     if not scope.has_variable(_TAPS, name):
@@ -208,16 +201,7 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], name: str, value: Any) -> 
 
 
 def listen(module: nn.Module) -> Listener:
-    """A listener to a module.
-
-    Args:
-        module: a Linen module whose `__call__` takes one positional input `x`, as for `from_linen`.
-
-    Returns:
-        A `Listener`. With taps of zero its outputs are the module's.
-
-    Raises:
-        ValueError: if `module` is not a Linen module.
+    """Returns a `Listener` to a Linen module, one that `from_linen` takes. Zero taps change no output.
 
     Example:
         >>> module = nn.Sequential([nn.Dense(4), nn.tanh, nn.Dense(1)])
@@ -268,7 +252,7 @@ def listen(module: nn.Module) -> Listener:
             tap = of_call(written, call)
             shape = None if tap is None else tuple(jax.tree.leaves(tap)[-1].shape)
             if shape is None and call.number > 1:
-                continue  # Traced again, not called again.
+                continue  # traced again, not called again
             held = _at(variables.get("params", {}), call.path)
             stacked = [
                 held[name].shape[0]

@@ -1,4 +1,4 @@
-"""Encoders of short texts given as bags of hashed n-grams."""
+"""Encoders of short texts as bags of hashed n-grams."""
 
 import flax.linen as nn
 import jax
@@ -8,14 +8,11 @@ from jaxml.types import Array
 
 
 def unit_norm(x: Array, *, epsilon: float = 1e-6) -> Array:
-    """Scales vectors to length one: `x / sqrt(|x|² + ε)`.
+    """Returns vectors scaled to length one, `x / sqrt(|x|² + ε)`, float32.
 
     Args:
         x: `[..., D]` float.
-        epsilon: added to the squared length, so that the zero vector stays zero with a finite gradient.
-
-    Returns:
-        `[..., D]` float32.
+        epsilon: keeps the gradient at the zero vector finite.
 
     Example:
         >>> [round(float(x), 4) for x in unit_norm(jnp.array([3.0, 4.0]))]
@@ -26,10 +23,10 @@ def unit_norm(x: Array, *, epsilon: float = 1e-6) -> Array:
 
 
 class BagEncoder(nn.Module):
-    """The sum of a bag of embedding rows as one vector of length one.
+    """The sum of a bag of embedding rows, scaled to length one.
 
-    With `hidden > 0` a residual network of one hidden layer follows, `h + W₂ relu(W₁ h)`, whose `W₂`
-    starts at zero so that training starts from the plain bag. The rows themselves live in a row-sparse
+    With `hidden > 0` a residual network with one hidden layer follows, `h + W₂ relu(W₁ h)`, whose `W₂`
+    starts at zero, so that training starts from the plain bag. The rows themselves are in a row-sparse
     table outside of the module, and are summed as they are read.
 
     Attributes:
@@ -40,14 +37,7 @@ class BagEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, sums: Array) -> Array:
-        """Encodes a batch of bags.
-
-        Args:
-            sums: `[..., D]` float, the sum of each bag's rows.
-
-        Returns:
-            `[..., D]` float32 of length one (zeros for an empty bag).
-        """
+        """Returns vectors `[..., D]` of length one, zeros for an empty bag, given the sums of rows."""
         bag = unit_norm(sums)
         if not self.hidden:
             return bag

@@ -1,4 +1,4 @@
-"""Activations by name, and the slope that is learned."""
+"""Activations by name, and PReLU's learned slope."""
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,6 @@ from jaxml import models
 
 X = np.linspace(-6, 6, 41)
 
-# By their own formulas, in float64.
 FORMULAS = {
     "none": X,
     "relu": np.maximum(X, 0),
@@ -30,7 +29,7 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", models.ACTIVATIONS)
-def test_they_are_their_formulas(name):
+def test_values_are_those_of_the_formulas(name):
     # Flax's GELU is the tanh formula, 5e-4 from the exact one.
     tolerance = 1e-3 if name == "gelu" else 1e-5
     outputs = models.activate(jnp.asarray(X, jnp.float32), name)
@@ -38,7 +37,7 @@ def test_they_are_their_formulas(name):
 
 
 @pytest.mark.parametrize("name", [name for name in models.ACTIVATIONS if name != "exponential"])
-def test_far_out_values_and_slopes_are_finite(name):
+def test_extreme_values_and_slopes_are_finite(name):
     far = jnp.array([-1e4, -1.0, 0.0, 1.0, 1e4])
     outputs, pull = jax.vjp(lambda x: models.activate(x, name), far)
     assert np.isfinite(outputs).all() and np.isfinite(pull(jnp.ones(5))[0]).all()
@@ -56,7 +55,7 @@ def test_the_slope_of_prelu_is_learned(key):
     np.testing.assert_allclose(gradient["params"]["slope_0"]["negative_slope"], -2.0, rtol=1e-6)
 
 
-def test_any_function_and_any_module_is_one(key):
+def test_functions_and_modules_are_activations(key):
     x = jnp.ones((2, 3))
     square = models.MLP((4, 4), 1, jnp.square, output_activation=jnp.exp)
     variables = square.init(key, x)
@@ -65,7 +64,7 @@ def test_any_function_and_any_module_is_one(key):
     assert set(shared.init(key, x)["params"]) == {"activation", "hidden_0", "hidden_1", "output"}
 
 
-def test_what_is_none_is_refused(key):
+def test_unknown_names_are_refused(key):
     for module in (models.MLP((4,), 1, "rely"), models.MLP((4,), 1, output_activation="rely")):
         with pytest.raises(ValueError, match=r"activation must be .*prelu, got 'rely'"):
             module.init(key, jnp.ones((2, 3)))

@@ -1,4 +1,4 @@
-"""What every model keeps to: jit as eager, members as a loop, any leading batch, dtypes, the mode."""
+"""One battery for all models: jit, vmap over members, any leading batch, dtypes, the mode."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,7 @@ BOTH = {"dense": DENSE, "ids": IDS}
 
 # Name → module, input, shape of an example's outputs.
 MODELS = {
-    "logistic regression": (models.LogisticRegression("lecun_normal"), DENSE, ()),
-    "one vs all": (models.OneVsAllClassifier(5, "lecun_normal"), DENSE, (5,)),
+    "linear": (models.Linear(squeeze=True, kernel_init="lecun_normal"), DENSE, ()),
     "mlp": (models.MLP((8, 5), 2), DENSE, (2,)),
     "mlp of all": (models.MLP((8, 8), 2, "prelu", "he_normal", "batch", 0.5, residual=True),
                    DENSE, (2,)),
@@ -28,7 +27,7 @@ RANDOM = ("mlp of all", "tabular of all")
 
 
 class Case:
-    """A model, compiled: operation by operation the tests would take many times as long."""
+    """A model, compiled once for all tests."""
 
     def __init__(self, name):
         self.name = name
@@ -100,7 +99,6 @@ def test_training_is_evaluation_where_nothing_is_random(case):
 
 
 def test_numbers_of_any_kind(case):
-    """Integers, booleans and half precision are numbers; parameters are float32."""
     assert {leaf.dtype for leaf in jax.tree.leaves(case.variables)} == {np.dtype(np.float32)}
 
     def cast(dense, ids):
@@ -130,7 +128,7 @@ def test_every_parameter_learns(case):
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(case.variables["params"])):
         name = jax.tree_util.keystr(path)
         assert np.isfinite(leaf).all(), name
-        # What a normalisation takes off again has no gradient.
+        # A bias before a normalization has no gradient.
         if "bias" not in name:
             assert np.abs(leaf).max() > 1e-6, name
 

@@ -10,7 +10,7 @@ from jaxml.models import from_linen, split_variables
 
 
 class Normalised(nn.Module):
-    """A net with each way of being told the mode: batch norm and dropout, told by `training`."""
+    """Batch normalization and dropout, with the mode `training`."""
 
     @nn.compact
     def __call__(self, x, training=False):
@@ -25,13 +25,19 @@ class Deterministic(nn.Module):
         return nn.Dropout(0.5, deterministic=deterministic)(x)
 
 
+class IsTraining(nn.Module):
+    @nn.compact
+    def __call__(self, x, is_training):
+        return nn.Dropout(0.5, deterministic=not is_training)(x)
+
+
 class Averaging(nn.Module):
     @nn.compact
     def __call__(self, x, *, use_running_average):
         return nn.BatchNorm(use_running_average=use_running_average)(x)
 
 
-def test_parameters_and_state_are_told_apart(key):
+def test_parameters_and_state_are_separate(key):
     model = from_linen(Normalised())
     variables = model.init(key, jnp.ones((2, 3)))
     params, state = split_variables(variables)
@@ -51,8 +57,9 @@ def test_training_updates_the_statistics_and_evaluation_does_not(key):
     assert not np.allclose(trained["batch_stats"]["BatchNorm_0"]["mean"], before)
 
 
-def test_dropout_is_off_in_evaluation_and_keyed_in_training(key):
-    model = from_linen(Deterministic())
+@pytest.mark.parametrize("module", [Deterministic(), IsTraining()])
+def test_dropout_is_off_in_evaluation_and_keyed_in_training(key, module):
+    model = from_linen(module)
     x = jnp.ones((4, 50))
     np.testing.assert_array_equal(model.apply({}, x)[0], x)
     first, _ = model.apply({}, x, key=key, training=True)
@@ -97,6 +104,6 @@ def test_jit_and_vmap_over_members(key):
         np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_not_linen_is_refused():
+def test_other_modules_are_refused():
     with pytest.raises(ValueError, match=r"module must be a flax\.linen\.Module, got int"):
         from_linen(3)

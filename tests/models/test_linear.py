@@ -1,4 +1,4 @@
-"""Linear models reach what has a closed form, or another library's answer."""
+"""Linear models reach the closed form, or scikit-learn's solution."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def minimised(module, loss):
 
 def test_regression_is_least_squares():
     y = X @ np.array([1.0, -2.0, 0.5], np.float32) + 3 + NOISE.normal(size=120).astype(np.float32)
-    found = minimised(models.LinearRegression(), lambda out, _: optax.squared_error(out, y))
+    found = minimised(models.Linear(squeeze=True), lambda out, _: optax.squared_error(out, y))
     columns = np.c_[X, np.ones(120)].astype(np.float64)
     wanted = np.linalg.lstsq(columns, y, rcond=None)[0]
     np.testing.assert_allclose(found["kernel"][:, 0], wanted[:3], rtol=1e-3, atol=1e-4)
@@ -53,18 +53,18 @@ def test_classifiers_find_what_scikit_learn_finds():
 
     wanted = LogisticRegression(tol=1e-8, max_iter=1000).fit(X, y)
     found = minimised(
-        models.SoftmaxClassifier(3),
+        models.Linear(3),
         lambda out, p: optax.softmax_cross_entropy_with_integer_labels(out, y) + penalty(p),
     )
     np.testing.assert_allclose(found["kernel"].T, wanted.coef_, rtol=0.01, atol=2e-3)
     every = minimised(
-        models.OneVsAllClassifier(3),
+        models.Linear(3),
         lambda out, p: (
             optax.sigmoid_binary_cross_entropy(out, jax.nn.one_hot(y, 3)).sum(-1) + penalty(p)
         ),
     )
     alone = minimised(
-        models.LogisticRegression(),
+        models.Linear(squeeze=True),
         lambda out, p: optax.sigmoid_binary_cross_entropy(out, y == 1) + penalty(p),
     )
     wanted = LogisticRegression(tol=1e-8, max_iter=1000).fit(X, y == 1)
@@ -73,34 +73,23 @@ def test_classifiers_find_what_scikit_learn_finds():
     np.testing.assert_allclose(every["bias"][1], alone["bias"][0], rtol=0.01, atol=2e-3)
 
 
-def test_they_start_at_zero_or_where_they_are_told(key):
+def test_the_start_is_zero_or_as_given(key):
     assert not any(leaf.any() for leaf in jax.tree.leaves(models.Linear(2).init(key, X)))
-    module = models.OneVsAllClassifier(100, bias_init=("constant", -float(np.log(99))))
+    module = models.Linear(100, bias_init=("constant", -float(np.log(99))))
     logits = module.init_with_output(key, X)[0]
-    np.testing.assert_allclose(module.probabilities(logits), np.full((120, 100), 0.01), rtol=1e-5)
-    params = models.LinearRegression("he_normal", use_bias=False).init(key, X)["params"]
+    np.testing.assert_allclose(jax.nn.sigmoid(logits), np.full((120, 100), 0.01), rtol=1e-5)
+    params = models.Linear(kernel_init="he_normal", use_bias=False).init(key, X)["params"]
     assert set(params["output"]) == {"kernel"} and params["output"]["kernel"].any()
-
-
-def test_probabilities():
-    z = jnp.array([[1.0, -2.0, 0.5], [1e4, -1e4, 0.0]])
-    softmax = models.SoftmaxClassifier.probabilities(z)
-    np.testing.assert_allclose(softmax.sum(-1), np.ones(2), rtol=1e-6)
-    np.testing.assert_allclose(softmax[1], [1, 0, 0])
-    for module in (models.OneVsAllClassifier, models.LogisticRegression):
-        np.testing.assert_allclose(module.probabilities(z), 1 / (1 + np.exp(-np.clip(z, -80, 80))),
-                                   rtol=1e-5, atol=1e-30)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (models.Linear(0), "num_outputs must be at least 1, got 0"),
-        (models.SoftmaxClassifier(0), "num_classes must be at least 1, got 0"),
-        (models.OneVsAllClassifier(-1), "num_classes must be at least 1, got -1"),
-        (models.LogisticRegression("ones"), "initializer must be .* got 'ones'"),
+        (models.Linear(0), "num_outputs must be an integer of at least 1, got 0"),
+        (models.Linear(2, squeeze=True), "num_outputs must be 1 with squeeze, got 2"),
+        (models.Linear(kernel_init="ones"), "initializer must be .* got 'ones'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(key, module, message):
+def test_invalid_arguments_are_refused(key, module, message):
     with pytest.raises(ValueError, match=message):
         module.init(key, X)

@@ -42,17 +42,17 @@ def test_residual_where_widths_agree_and_through_a_projection_where_not(key):
 
 
 def test_residual_connections_keep_the_gradient_of_a_deep_net(key):
-    """Twelve sigmoids: what reaches the first layer, with and without."""
+    """Eight sigmoids: the first layer's gradient over the last one's."""
 
     def first(residual):
-        module = models.MLP((8,) * 12, 1, "sigmoid", residual=residual)
+        module = models.MLP((8,) * 8, 1, "sigmoid", residual=residual)
         variables = jax.jit(module.init)(key, X)
         gradient = jax.jit(jax.grad(lambda v: jnp.square(module.apply(v, X)).sum()))(variables)
         gradient = gradient["params"]
-        norms = [np.linalg.norm(gradient[f"hidden_{i}"]["kernel"]) for i in (0, 11)]
+        norms = [np.linalg.norm(gradient[f"hidden_{i}"]["kernel"]) for i in (0, 7)]
         return norms[0] / norms[1]
 
-    assert first(False) < 1e-4 and first(True) > 0.1
+    assert first(False) < 1e-4 and first(True) > 0.05
 
 
 @pytest.mark.parametrize("normalization", ["layer", "batch"])
@@ -101,15 +101,14 @@ def test_computed_in_half_precision_with_parameters_in_full(key):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (models.MLP((4,), 1, normalization="group"), "normalization must be .* got 'group'"),
-        (models.MLP((), 1, normalization="group"), "normalization must be .* got 'group'"),
-        (models.MLP((4,), 1, dropout=1.0), r"dropout must be in \[0, 1\), got 1.0"),
-        (models.MLP((4,), 1, dropout=-0.1), r"dropout must be in \[0, 1\), got -0.1"),
-        (models.MLP((4, 0), 1), r"widths must be at least 1, got \(4, 0\)"),
-        (models.MLP((4,), 0), "num_outputs must be at least 1, got 0"),
+        (models.MLP((4,), 1, normalization="group"), "normalization must be one of .* got 'group'"),
+        (models.MLP((4,), 1, dropout=1.0), r"dropout must be .* below 1 of at least 0, got 1.0"),
+        (models.MLP((4,), 1, dropout=-0.1), r"dropout must be .* of at least 0, got -0.1"),
+        (models.MLP((4, 0), 1), r"widths\[1\] must be an integer of at least 1, got 0"),
+        (models.MLP((4,), 0), "num_outputs must be an integer of at least 1, got 0"),
         (models.MLP((4,), 1, kernel_init="he"), "initializer must be"),
     ],
 )
-def test_what_makes_no_sense_is_refused(key, module, message):
+def test_invalid_arguments_are_refused(key, module, message):
     with pytest.raises(ValueError, match=message):
         module.init(key, X)

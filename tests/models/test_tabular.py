@@ -105,13 +105,13 @@ def test_a_bad_id_spoils_its_own_row_only(key):
         (TabularMLP((3, 7), 2, (4,), 1), (DENSE, IDS, IDS), r"pair \(dense, ids\), got 3 parts"),
         (TabularMLP((3, 7), 2, (4,), 1), (DENSE[:3], IDS), "same leading axes"),
         (TabularMLP((), 2, (4,), 1), (None, None), "got neither"),
-        (TabularMLP((3, 0), 2, (4,), 1), IDS, "vocabulary_size must be at least 1, got 0"),
-        (TabularMLP((3, 7), 0, (4,), 1), IDS, "embedding_dim must be at least 1, got 0"),
+        (TabularMLP((3, 0), 2, (4,), 1), IDS, "vocabulary_size must be .* of at least 1, got 0"),
+        (TabularMLP((3, 7), 0, (4,), 1), IDS, "embedding_dim must be .* of at least 1, got 0"),
         (Embedding(3, 2), DENSE, "ids must be integers, got float32"),
         (Embedding(3, 2), DENSE > 0, "ids must be integers, got bool"),
-        (Embedding(3, 2, "clip"), IDS, "out_of_range must be nan or unknown, got 'clip'"),
+        (Embedding(3, 2, "clip"), IDS, "out_of_range must be one of .* got 'clip'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(key, module, x, message):
+def test_invalid_arguments_are_refused(key, module, x, message):
     with pytest.raises(ValueError, match=message):
         models.from_linen(module).init(key, x)
