@@ -342,12 +342,13 @@ def main(arguments: Sequence[str]) -> int:
             print(f"error: unknown {name} {unknown[0]!r}: choose among {wanted}", file=sys.stderr)
             return 2
     run_dir = reports.rundir.create("activations", config, path=config.run_dir)
-    place = bench.environment()
+    place = reports.environment()
     rows = [{**row, "environment": place} for row in study(config)]
     bench.write_rows(run_dir / "activations.json", rows)
     if config.json is not None:
         bench.write_rows(config.json, rows)
     picture(run_dir / "activations.png", rows, config)
+    reports.rundir.record(run_dir, summary={"rows": len(rows)})
     told = [row for row in rows if row["accuracy"] < config.trains]
     reports.table(
         "networks that do not train",

@@ -390,7 +390,7 @@ def main(arguments: Sequence[str]) -> int:
             "later": config.later,
             "significance": config.significance,
             "seconds a table": float(np.median(seconds)) if seconds else None,
-            "environment": bench.environment(),
+            "environment": reports.environment(),
         }
     )
     reports.table(

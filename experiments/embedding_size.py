@@ -185,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     run_dir = reports.rundir.create("embedding_size", config, path=config.run_dir)
-    place = bench.environment()
+    place = reports.environment()
     kinds = [(dim, seed) for dim in config.dims for seed in config.seeds]
     # Compiling takes one core, and a small model's step does, too.
     with futures.ThreadPoolExecutor(min(len(kinds), os.cpu_count() or 1)) as pool:
@@ -211,6 +211,7 @@ def main(arguments: Sequence[str]) -> int:
         f"mean over {len(config.seeds)} seed{'s' * (len(config.seeds) != 1)}",
         path=run_dir / "embedding_size.png",
     )
+    reports.rundir.record(run_dir, summary={"rows": len(rows)})
     reports.table(
         "mean over seeds",
         ["d", "least validation loss", "±", "at step", "at the end", "training"],

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxml import bench, files, models, reports, softmax, tables, train
+from jaxml import files, models, reports, softmax, tables, train
 from jaxml.bench import tfidf
 from jaxml.data import batches, cache, geonames, grouping
 from jaxml.features.ngrams import HashedNgrams
@@ -495,7 +495,7 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
         rows = [[name, *results[name][population].values()] for name in methods]
         title = f"{len(names.test):,} held-out aliases: {population}"
         reports.table(title, ["method", *results["jaxml"][population]], rows)
-    results["environment"] = bench.environment()
+    results["environment"] = reports.environment()
     with files.replacing(run_dir / "results.json") as unfinished:
         unfinished.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -556,41 +556,37 @@ def train_command(config: Config, *, run_dir: Path | None, resume: Path | None) 
         config = read_config(resume)
     check(config)
     aliases = load_aliases(config)
-    if resume is None:
-        run_dir = reports.rundir.create(
-            "geonames", config, path=run_dir, environment=bench.environment()
+    with reports.rundir.running(
+        "geonames", config, path=resume or run_dir, resume=resume is not None
+    ) as run_dir:
+        print(f"run directory: {run_dir}")
+        names = aliases.names
+        print(f"{names.num_places:,} places, {len(names.train):,} aliases to learn from")
+        start = max(checkpoint.steps(run_dir / "checkpoints"), default=0) if resume else None
+        writer = reports.Writers(
+            reports.ConsoleWriter(config.num_steps, batch_size=config.batch_size),
+            reports.JsonlWriter(run_dir / "metrics.jsonl", resume_from_step=start),
+            reports.TensorBoardWriter(run_dir / "tensorboard", resume_from_step=start),
         )
-    else:
-        run_dir = resume.absolute()
-        reports.rundir.claim(run_dir)
-    print(f"run directory: {run_dir}")
-    names = aliases.names
-    print(f"{names.num_places:,} places, {len(names.train):,} aliases to learn from")
-    start = max(checkpoint.steps(run_dir / "checkpoints"), default=0) if resume else None
-    writer = reports.Writers(
-        reports.ConsoleWriter(config.num_steps, batch_size=config.batch_size),
-        reports.JsonlWriter(run_dir / "metrics.jsonl", resume_from_step=start),
-        reports.TensorBoardWriter(run_dir / "tensorboard", resume_from_step=start),
-    )
-    started = time.perf_counter()
-    try:
-        with train.stop_on_signals() as should_stop:
-            writer.config(dataclasses.asdict(config))
-            state = train_model(
-                config,
-                aliases,
-                run_dir,
-                writer=writer,
-                resume=resume is not None,
-                should_stop=should_stop,
-            )
-    finally:
-        writer.close()
-    print(f"trained in {time.perf_counter() - started:.0f} s")
-    report_results(config, aliases, state, run_dir)
-    for line in answer(config, aliases, state, EXAMPLE_QUERIES, k=3):
-        print(line)
-    print(f"pictures, record and checkpoint: {run_dir}")
+        started = time.perf_counter()
+        try:
+            with train.stop_on_signals() as should_stop:
+                writer.config(dataclasses.asdict(config))
+                state = train_model(
+                    config,
+                    aliases,
+                    run_dir,
+                    writer=writer,
+                    resume=resume is not None,
+                    should_stop=should_stop,
+                )
+        finally:
+            writer.close()
+        print(f"trained in {time.perf_counter() - started:.0f} s")
+        report_results(config, aliases, state, run_dir)
+        for line in answer(config, aliases, state, EXAMPLE_QUERIES, k=3):
+            print(line)
+        print(f"pictures, record and checkpoint: {run_dir}")
 
 
 # --------------------------------------------------------------------------------------------- resolve

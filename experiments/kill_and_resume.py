@@ -254,7 +254,7 @@ def main(arguments: Sequence[str]) -> int:
     rows = []
     for name in config.trainings:
         row = kill_and_resume(name, config.kills, config.seed)
-        rows.append({**row, "environment": bench.environment()})
+        rows.append({**row, "environment": reports.environment()})
         print(json.dumps(row), flush=True)
         if config.json is not None:
             bench.write_rows(config.json, rows)

@@ -114,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
             "samples_ms": each,
             "ratio": statistics.median(a / b for a, b in zip(each, samples["bare"], strict=True)),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(programs[name][0].params)),
-            "environment": bench.environment(),
+            "environment": reports.environment(),
         }
         for name, each in samples.items()
     ]

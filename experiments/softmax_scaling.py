@@ -296,7 +296,7 @@ def main(arguments: Sequence[str]) -> int:
         if not rows:
             print("error: nothing to measure", file=sys.stderr)
             return 2
-        place = bench.environment()
+        place = reports.environment()
         bench.write_rows(path, [{**row, "environment": place} for row in rows])
         show(rows)
         series: dict[str, tuple[list[int], list[list[float]]]] = {}

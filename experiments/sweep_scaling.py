@@ -267,7 +267,7 @@ def main(arguments: Sequence[str]) -> int:
             "widths": config.widths,
             "width": width,
             "watched": config.watched,
-            "environment": bench.environment(),
+            "environment": reports.environment(),
         }
         for name, each in samples.items()
     ]

@@ -57,10 +57,10 @@ def final_arrays(run, config_of=None):
 def test_a_run_leaves_what_the_readme_says(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json", "loss.png",
-        "results.png", "environment.json", "process.json",
+        "run.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json", "loss.png",
+        "results.png",
     }  # fmt: skip
-    assert json.loads((finished / "config.json").read_text())["num_steps"] == 130
+    assert json.loads((finished / "run.json").read_text())["config"]["num_steps"] == 130
     record = reports.jsonl.read(finished / "metrics.jsonl")
     assert record[-1]["step"] == 130
     assert any("validation_loss" in row for row in record)
@@ -175,7 +175,7 @@ def test_a_damaged_checkpoint_is_one_line_and_exit_code_2(finished, tmp_path, ca
 def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert geonames.main(["--resume", str(tmp_path)]) == 2
     assert "is no run" in one_line_error(capsys)
-    (tmp_path / "config.json").write_text('{"other": 1}')
+    reports.rundir.create("other", {"other": 1}, path=tmp_path)
     assert geonames.main(["resolve", str(tmp_path), "x"]) == 2
     assert "is no run of this experiment" in one_line_error(capsys)
 

@@ -37,7 +37,7 @@ import tyro
 from numpy.typing import NDArray
 
 from experiments.flights import clocks, judging, models, report, table
-from jaxml import bench, losses, metrics, reports
+from jaxml import losses, metrics, reports
 from jaxml.validation import leaks, schema
 
 LATE = 15.0
@@ -293,7 +293,7 @@ def main(arguments: Sequence[str]) -> int:
     weather, anomalies = checked(flights, weather, parts, run)
     results: dict[str, Any] = {
         "command": " ".join(["python -m experiments.flights", *arguments]),
-        "environment": bench.environment(),
+        "environment": reports.environment(),
         "flights": everything,
         "left out, cancelled or diverted": int((~np.isfinite(flights.arr_delay)).sum()),
         "rows": {name: len(rows) for name, rows in vars(parts).items()},

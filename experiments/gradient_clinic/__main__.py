@@ -76,10 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: unknown patient {unknown[0]!r}: choose among {known}", file=sys.stderr)
         return 2
     warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
-    place = bench.environment()
-    run_dir = reports.rundir.create(
-        "gradient_clinic", config, path=config.run_dir, environment=place
-    )
+    place = reports.environment()
+    run_dir = reports.rundir.create("gradient_clinic", config, path=config.run_dir)
     rows: list[dict[str, Any]] = []
     for name in config.patients or tuple(PATIENTS):
         for seed in config.seeds:
@@ -94,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         bench.write_rows(config.json, rows)
     sick = [row for row in rows if row["sick"]]
     helped = sum(row["helped"] for row in sick)
-    reports.rundir.record(run_dir, loss_curve=(), summary={"sick": len(sick), "helped": helped})
+    reports.rundir.record(run_dir, summary={"sick": len(sick), "helped": helped})
     reports.table(
         f"{helped} of {len(sick)} sick ones helped; {len(rows) - len(sick)} were not sick",
         ["patient", "seed", "saved before", "after", "found first", "left"],

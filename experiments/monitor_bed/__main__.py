@@ -20,7 +20,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments.monitor_bed import curves, report
 from experiments.monitor_bed.programs import PROGRAMS, Program, Run
-from jaxml import bench, models, monitor, reports, train
+from jaxml import models, monitor, reports, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _curves(config: Config) -> int:
 
 def _write(config: Config, content: dict[str, Any]) -> None:
     if config.json is not None:
-        known = {"environment": bench.environment(), **content}
+        known = {"environment": reports.environment(), **content}
         config.json.write_text(json.dumps(_plain(known), indent=1) + "\n")
 
 

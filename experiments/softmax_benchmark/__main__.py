@@ -129,12 +129,9 @@ def _device(platform: str | None) -> Any:
 def _run(config: Config) -> int:
     if config.resume is not None:
         run_dir = config.resume.absolute()
-        reports.rundir.read_config(run_dir)
         reports.rundir.claim(run_dir)
     else:
-        run_dir = reports.rundir.create(
-            "softmax_benchmark", config, path=config.run_dir, environment=bench.environment()
-        )
+        run_dir = reports.rundir.create("softmax_benchmark", config, path=config.run_dir)
     measured: dict[str, list[dict[str, Any]]] = {}
     if "cost" in config.parts:
         measured["cost"] = _cost(config, run_dir)
@@ -148,7 +145,7 @@ def _run(config: Config) -> int:
         )
         print(f"rows: {config.json}")
     failures = sum(bool(row.get("failure")) for rows in measured.values() for row in rows)
-    reports.rundir.record(run_dir, loss_curve=(), summary={"failures": failures})
+    reports.rundir.record(run_dir, summary={"failures": failures})
     print(f"run directory: {run_dir}")
     return 1 if failures else 0
 
@@ -164,7 +161,7 @@ def _chosen(config: Config, known: Sequence[str]) -> list[str]:
 def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
     variants = _chosen(config, cost.VARIANTS)
     rows: list[dict[str, Any]] = []
-    place = bench.environment()
+    place = reports.environment()
     for num_classes in config.num_classes:
         size = cost.Size(
             num_classes,
@@ -382,7 +379,7 @@ def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
         temperature=settings["temperature"],
         seed=settings["seed"],
     )
-    place = bench.environment()
+    place = reports.environment()
     rows = [{**row, "trained_steps": config.num_steps, "environment": place} for row in rows]
     bench.write_rows(run_dir / "bias.json", rows)
     measures = ("gradient_bias", "gradient_variance", "loss_gap")

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.softmax_benchmark import layers
 from experiments.softmax_benchmark.problems import Problem
-from jaxml import bench, models, tables, train
+from jaxml import bench, models, reports, tables, train
 from jaxml.data import batches
 from jaxml.types import Array, PyTree
 
@@ -75,7 +75,7 @@ def measure(
         key = dict(problem=problem.name, variant=variant, **dataclasses.asdict(settings))
         row = next((row for row in rows if key.items() <= row.items()), None)
         if row is None:
-            row = {**key, "points": [], "failure": None, "environment": bench.environment()}
+            row = {**key, "points": [], "failure": None, "environment": reports.environment()}
             try:
                 for point, _ in training(
                     problem, variant, **dataclasses.asdict(settings), max_seconds=max_seconds

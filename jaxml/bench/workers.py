@@ -1,9 +1,8 @@
 """Cases measured in turn, each in a process of its own.
 
-Machines drift: a case that is timed a minute after another is timed on another machine. Here every case
-lives in its own process, all are set up first, and then they take turns, one sample each a round; only
-one computes at a time. Its own process gives each case its own peak memory, too, and lets one that runs
-out of memory fail alone.
+The speed of a machine drifts, so that two cases timed a minute apart cannot be compared. Here every case is
+set up first, in its own process, and then they take turns, one sample each a round; only one computes at a
+time. Its own process also gives each case its own peak memory, and lets one that runs out fail alone.
 """
 
 import multiprocessing
@@ -14,14 +13,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-# A case: a function at the top of a module, and its arguments. Called in the worker it sets the case
-# up and returns `sample() -> seconds`.
+# A case: a function at the top of a module, and its arguments. The worker calls it to set the case up; it
+# returns `sample() -> seconds`.
 Case = tuple[Callable[..., Callable[[], float]], Mapping[str, Any]]
 
 
 @dataclass
 class Measurement:
-    """What a case gave.
+    """The samples of a case.
 
     Attributes:
         samples: seconds, one a round, in the order taken.
@@ -35,15 +34,12 @@ class Measurement:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held resident, in bytes.
+    """Returns the most memory that this process has held resident.
 
-    On Linux from the process's own memory map: `getrusage` would count what the parent held when it
-    started this process.
-
-    Example:
-        >>> peak_bytes() > 2**20
-        True
+    >>> peak_bytes() > 2**20
+    True
     """
+    # `getrusage` would count what the parent held when it started this process.
     try:
         with open("/proc/self/status") as status:
             for line in status:
@@ -61,17 +57,15 @@ def measure_alternately(
     rounds: int,
     on_round: Callable[[int], None] = lambda number: None,
 ) -> dict[str, Measurement]:
-    """Sets every case up in its own process, then takes one sample of each a round.
+    """Returns a `Measurement` for each case, after setting all up and taking one sample of each a round.
+
+    A case that fails, or whose process dies, has an error, keeps its samples, and does not stop the others.
 
     Args:
         cases: by name; `(make, arguments)` with a module-level `make(**arguments) -> sample` and
             `sample() -> seconds`. `make` warms up: what it compiles is not timed.
         rounds: samples of each case, at least 1.
         on_round: called with the number of rounds done.
-
-    Returns:
-        A `Measurement` for each case. One that fails, or whose process dies, carries an error, keeps
-        the samples it gave, and does not stop the others.
 
     Raises:
         ValueError: if `rounds` is below 1.

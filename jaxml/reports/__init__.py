@@ -1,7 +1,6 @@
-"""What a run tells the world: a JSONL record, and views of it on a console, TensorBoard and paper.
+"""Records and views of a run: a JSONL file, a console, TensorBoard, pictures, a directory of its own.
 
-Writers are given plain values, and import what they need when they are made: the packages behind
-the views are not needed to train.
+Everything is given plain values. The packages behind the views are imported when a view is made.
 """
 
 from jaxml.reports import jsonl, plots, rundir
@@ -9,6 +8,7 @@ from jaxml.reports.console import ConsoleWriter, table
 from jaxml.reports.jsonl import JsonlWriter
 from jaxml.reports.rundir import RunDirectoryError
 from jaxml.reports.tensorboard import TensorBoardWriter
+from jaxml.reports.versions import environment
 from jaxml.reports.writer import Writer, Writers
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TensorBoardWriter",
     "Writer",
     "Writers",
+    "environment",
     "jsonl",
     "plots",
     "rundir",

@@ -14,88 +14,74 @@ NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
 
 
 class JsonlWriter:
-    """Appends lines such as `{"step": 120, "loss": 3.25}` to a file.
+    """Appends lines such as `{"step": 120, "loss": 3.25}` to a file, each handed over at once.
 
-    Each line is handed to the operating system at once, so that a run can be watched and a killed
-    process loses at most the line it was writing.
-
-    JSON has no NaN and no infinities; they are written as the strings "NaN", "Infinity" and
-    "-Infinity", which strict parsers read and which `float(value)` turns back. A `null` would lose
-    which of the three it was, and that is what one wants to know of a diverged run.
+    A killed process loses at most the line it was writing. NaN and infinities, for which JSON has no
+    number, are the strings "NaN", "Infinity" and "-Infinity".
 
     Args:
-        path: the file; made if missing, appended to if not. A last line that was cut off is
-            dropped.
-        resume_from_step: the step of the checkpoint that a run continues from. Lines of later
-            steps, which the run will write again, are dropped first, all at once.
+        path: the file; created if missing, appended to otherwise. A last line that was cut off is dropped.
+        resume_from_step: the step of the checkpoint that a run continues from. Lines of later steps,
+            which the run will write again, are dropped first.
 
     Raises:
         ValueError: if the file holds anything but such lines; it is not touched then.
         OSError: if it cannot be written.
 
     >>> import tempfile
-    >>> directory = tempfile.TemporaryDirectory()
-    >>> path = Path(directory.name, "metrics.jsonl")
-    >>> for start in [None, 1]:
-    ...     writer = JsonlWriter(path, resume_from_step=start)
-    ...     for step in [1, 2] if start is None else [2]:
-    ...         writer.scalars(step, {"loss": math.inf if step == 1 else 0.5})
-    ...     writer.close()
-    >>> print(path.read_text(), end="")
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = Path(directory, "metrics.jsonl")
+    ...     for start in [None, 1]:
+    ...         writer = JsonlWriter(path, resume_from_step=start)
+    ...         for step in [1, 2] if start is None else [2]:
+    ...             writer.scalars(step, {"loss": math.inf if step == 1 else 0.5})
+    ...         writer.close()
+    ...     print(path.read_text(), end="")
     {"step": 1, "loss": "Infinity"}
     {"step": 2, "loss": 0.5}
-    >>> directory.cleanup()
     """
 
     def __init__(self, path: str | os.PathLike, *, resume_from_step: int | None = None):
-        self._path = Path(path)
+        path = Path(path)
         last = None if resume_from_step is None else step_number(resume_from_step)
-        if self._path.exists():
-            content = self._path.read_bytes()
+        if path.exists():
+            content = path.read_bytes()
             kept = b"".join(
                 line + b"\n"
-                for line, record in _lines(self._path, content)
+                for line, record in _lines(path, content)
                 if last is None or record["step"] <= last
             )
             if kept != content:
-                with replacing(self._path) as temporary:
+                with replacing(path) as temporary:
                     temporary.write_bytes(kept)
         # Line buffering: a record is in the file when `scalars` returns.
-        self._file = self._path.open("a", buffering=1, encoding="utf-8")
+        self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends one line.
-
-        Args:
-            step: an integer of at least 0.
-            values: Python, NumPy or JAX scalars by name; "step" is taken.
-
-        Raises:
-            ValueError: if a value is no real scalar, or the writer is closed.
-        """
-        if "step" in values:
-            raise ValueError("values must not be named 'step': it is the line's own field")
-        record = {"step": step_number(step)} | {
-            name: encode(value) for name, value in numbers(values).items()
-        }
-        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        """Appends one line. Raises ValueError if a value is no real scalar, or the writer is closed."""
+        self._file.write(line(step, values))
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """Writes nothing: every line is a step's, and `config.json` holds the configuration."""
+        """Does nothing: every line is a step's, and the run's record holds the configuration."""
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
 
+def line(step: int, values: Mapping[str, Any]) -> str:
+    """Returns the line of a step, with its end."""
+    if "step" in values:
+        raise ValueError("values must not be named 'step', which is a field of its own")
+    record = {"step": step_number(step)}
+    record |= {name: encode(value) for name, value in numbers(values).items()}
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def read(path: str | os.PathLike) -> list[dict[str, int | float]]:
-    """The records of a file in their order, with NaN and infinities as floats again.
+    """Returns the records of a file in their order; "step" is an integer, NaN and infinities are floats.
 
-    Args:
-        path: what a `JsonlWriter` wrote; a last line that was cut off is ignored.
-
-    Returns:
-        One dictionary a line; its "step" is an integer.
+    A last line that was cut off is ignored.
 
     Raises:
         ValueError: if a line is no such record; names file and line.
@@ -130,12 +116,13 @@ def _lines(path: Path, content: bytes) -> list[tuple[bytes, dict[str, int | floa
     """Every whole line, as it stands and as a record."""
     *whole, _cut_off = content.split(b"\n")
     lines = []
-    for number, line in enumerate(whole, start=1):
+    for number, text in enumerate(whole, start=1):
         try:
-            record = {name: _decode(value) for name, value in json.loads(line).items()}
-            if not isinstance(record.get("step"), int):
+            record = {name: _decode(value) for name, value in json.loads(text).items()}
+            step = record.get("step")
+            if not isinstance(step, int) or not 0 <= step < 2**63:
                 raise ValueError('no integer "step"')
         except (ValueError, AttributeError) as error:
             raise ValueError(f"{path}, line {number} is no record of a run: {error}") from error
-        lines.append((line, record))
+        lines.append((text, record))
     return lines

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, for those who look at runs there."""
+"""TensorBoard's event files."""
 
 import json
 import logging
@@ -14,8 +14,8 @@ class TensorBoardWriter:
 
     Args:
         directory: where the event files go; made if missing.
-        resume_from_step: the step of the checkpoint that a run continues from; TensorBoard is told
-            to forget what came later.
+        resume_from_step: the step of the checkpoint that a run continues from; TensorBoard drops
+            what came later.
 
     Raises:
         ImportError: if `tensorboardX` is not installed.

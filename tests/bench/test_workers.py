@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from jaxml.bench import environment, measure_alternately, write_rows
+from jaxml.bench import measure_alternately, write_rows
 
 
 def counting(path, name):
@@ -87,7 +87,3 @@ def test_rows_are_strict_json(tmp_path):
         write_rows(path, [{"a": float("nan")}])
     assert json.loads(path.read_text()) == [{"a": 1}, {"b": [0.5]}]
     assert [p.name for p in path.parent.iterdir()] == ["rows.json"]
-
-
-def test_the_environment_names_versions():
-    assert {"device", "cores", "python", "jax", "flax"} <= set(environment())

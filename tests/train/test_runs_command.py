@@ -1,5 +1,6 @@
 """The command that lists runs, compares their curves and tells what was found in them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -23,13 +24,13 @@ ENVIRONMENT = {"device": "TPU v5", "jax": "0.10.0", "commit": "0123456789abcdef"
 def runs(tmp_path, monkeypatch):
     """Three of a sweep, one of which died, one that is not finished, and one of another experiment."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rundir, "environment", lambda: ENVIRONMENT)
     made = []
     for i, rate in enumerate((0.01, 0.1, 1.0)):
         run = rundir.create(
             "digits",
             {"optimizer": {"learning_rate": rate, "decay": 0.9}, "seed": 0, "run_dir": None},
             path=f"runs/digits/20260101-00000{i}",
-            environment=ENVIRONMENT,
         )
         losses = 3.0 * np.exp(-rate * np.arange(50)) + 0.5
         losses[30:] = np.nan if rate == 1 else losses[30:]
@@ -41,13 +42,19 @@ def runs(tmp_path, monkeypatch):
             validation_curve=held,
             findings=[DEAD, DEAD._replace(symptom="loss_stuck", step=1_300)] * (rate == 1),
         )
-        made.append(run)
+        made.append(begun(run, f"2026-01-01T00:00:0{i}"))
     stopped = rundir.create("geonames", {"dim": 128}, path="runs/geonames/20250101-000000")
     writer = reports.JsonlWriter(stopped / "metrics.jsonl")
     writer.scalars(2_000, {"loss": 1.2345678, "examples_per_second": 9.0})
     writer.scalars(2_000, {"validation_loss": 1.5})
     writer.close()
-    return [*made, stopped]
+    return [*made, begun(stopped, "2025-01-01T00:00:00")]
+
+
+def begun(run, started):
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"started": started}))
+    return run
 
 
 def cells(text):
@@ -80,14 +87,15 @@ def test_a_run_named_twice_is_listed_once(runs, capsys):
 
 
 def test_damage_is_listed_with_its_reason(runs, capsys):
-    (runs[0] / "config.json").write_text("{")
+    (runs[0] / "run.json").write_text("{")
     (runs[1] / "metrics.jsonl").write_bytes(b"\0\n")
     assert command.main(["runs"]) == 0
     printed = capsys.readouterr()
     rows = cells(printed.out)
     assert len(rows) == 4
-    assert [row[3] for row in rows.values()] == ["running", "damaged", "damaged", "finished"]
-    assert "damaged: runs/digits/20260101-000000: config.json is damaged" in printed.err
+    statuses = sorted(row[3] for row in rows.values())
+    assert statuses == ["damaged", "damaged", "finished", "running"]
+    assert "damaged: runs/digits/20260101-000000: run.json is damaged" in printed.err
     assert "damaged: runs/digits/20260101-000001: metrics.jsonl, line 1" in printed.err
     assert command.main(["runs", "--plot", "all.png"]) == 0  # What they have is drawn.
 
@@ -96,9 +104,9 @@ def test_curves_are_compared_in_one_picture(runs, tmp_path, capsys, monkeypatch)
     given = {}
     draw = reports.plots.compared_curves
 
-    def note(path, curves, **options):
+    def note(curves, **options):
         given.update(curves)
-        draw(path, curves, **options)
+        draw(curves, **options)
 
     monkeypatch.setattr(reports.plots, "compared_curves", note)
     assert command.main(["runs/digits", "--plot", "compare.png"]) == 0
@@ -113,7 +121,7 @@ def test_curves_are_compared_in_one_picture(runs, tmp_path, capsys, monkeypatch)
     assert held_steps.tolist() == [0, 25, 50] and held.tolist() == [3.6, 0.35, 0.6]
 
 
-def test_labels_name_what_differs_and_tell_all_runs_apart(runs):
+def test_labels_name_what_differs_and_tell_all_runs_apart(runs, monkeypatch):
     read = [rundir.read(run) for run in runs]
     assert command.labels(read[:1]) == ["runs/digits/20260101-000000"]
     assert command.labels([read[0], read[3]]) == [
@@ -121,17 +129,10 @@ def test_labels_name_what_differs_and_tell_all_runs_apart(runs):
         "geonames/20250101-000000: optimizer.learning_rate –, optimizer.decay –, seed –, dim 128",
     ]
     # The same configuration, but for the place of the run, on two devices.
-    twins = [
-        rundir.read(
-            rundir.create(
-                "x",
-                {"seed": 0, "run_dir": name},
-                path=name,
-                environment={**ENVIRONMENT, "device": device},
-            )
-        )
-        for name, device in (("one", "cpu"), ("two", "gpu"))
-    ]
+    twins = []
+    for name, device in (("one", "cpu"), ("two", "gpu")):
+        monkeypatch.setattr(rundir, "environment", lambda device=device: {"device": device})
+        twins.append(rundir.read(rundir.create("x", {"seed": 0, "run_dir": name}, path=name)))
     assert command.labels(twins) == ["one: device cpu", "two: device gpu"]
     # More settings differ than a label can name.
     many = [
@@ -164,7 +165,7 @@ def test_a_symptom_of_another_version_is_told_as_well(runs, capsys):
         (["none"], "none: no such directory"),
         (["runs", "none"], "none: no such directory"),
         (["empty"], "empty: no run in it"),
-        (["runs/digits/20260101-000000/config.json"], "is no directory"),
+        (["runs/digits/20260101-000000/run.json"], "is no directory"),
         (["lost", "--plot", "a.png"], "none of these runs has written a finite loss"),
         (["runs", "--plot", "none/a.png"], "--plot must lie in a directory that exists"),
         (["runs", "--plot", "empty"], "empty"),
