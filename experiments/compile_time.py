@@ -120,7 +120,7 @@ def main(arguments: Sequence[str]) -> int:
             for process in ("first", "second"):
                 found = _in_a_process(config, watched, cache)
                 rows += [{"process": process, **row} for row in found]
-    place = bench.environment()
+    place = reports.environment()
     reports.table(
         f"fit of an MLP of {config.depth} layers of {config.width}, {config.num_steps} steps, CPU seconds",
         ["monitor", "process", "fit", "fit s", "trace", "lower", "compile", "programs", "whole"],
