@@ -3,18 +3,16 @@
     python -m experiments.embedding_size                      two minutes on two cores
     python -m experiments.embedding_size --dims 1 8 64 --seeds 0
 
-Where does this aircraft fly to? A softmax over the 105 destinations from New York in 2013, given tail
-number, airport, hour and day of the week; each a column of ids with an embedding, that of the tail number
-of size d. Too small a d cannot tell aircraft apart; too large a d remembers the flights of each. What
-counts is the least validation loss of a training, where it would be stopped; the advice is the smallest d
-whose mean over the seeds is within one standard error of the best (Hastie et al., The Elements of
-Statistical Learning, section 7.10). Tail numbers rarely seen in training are `"unknown"`, a row of their
-own.
+Where does this aircraft fly to? The model is a softmax over the 105 destinations from New York in 2013,
+given tail number, airport, hour and day of the week, each with an embedding; that of the tail number has
+the size d. Too small a d cannot distinguish aircraft; too large a d memorises the flights of each. Sizes
+are compared by the lowest validation loss of a training. The advice is the smallest d whose mean over the
+seeds is within one standard error of the best (Hastie et al., The Elements of Statistical Learning, section
+7.10). Tail numbers rare in training share the row `"unknown"`.
 
-It ends in `embedding_size.png` and in a sentence, beside two rules of thumb: the fourth root of the number
-of rows (TensorFlow's guide to feature columns, 2017), and 1.6 times its power 0.56 (fastai). For 2,625
-tail numbers 16 has the least loss, 2.201, and 8 is enough, 2.210; 1 has 2.948, and 64 has 2.321, and 2.372
-at the end. The record is `experiments/results/embedding-size.json`.
+The output is `embedding_size.png` and a sentence that also gives two rules of thumb: the fourth root of the
+number of rows (TensorFlow's guide to feature columns, 2017), and 1.6 times its power 0.56 (fastai). Expect
+d = 8. The record is `experiments/results/embedding-size.json`.
 """
 
 import dataclasses
@@ -81,11 +79,7 @@ class Flights(NamedTuple):
 
 
 def load(config: Config) -> Flights:
-    """The flights, shuffled, those to train on in front.
-
-    Raises:
-        ValueError: if more flights are wanted than there are.
-    """
+    """Returns the flights, shuffled, those to train on first."""
     columns = flights.read_flights(("month", "day", "hour", "tailnum", "origin", "dest"))
     wanted = config.num_train + config.num_validation
     if min(config.num_train, config.num_validation) < 1 or wanted > len(columns["dest"]):
@@ -101,7 +95,7 @@ def load(config: Config) -> Flights:
             for month, day in zip(part["month"], part["day"], strict=True)
         ]
     )
-    # What is known of tail numbers is known from the training flights.
+    # The vocabulary of tail numbers comes from the training flights alone.
     tails, counts = np.unique(part["tailnum"][: config.num_train], return_counts=True)
     tails = tails[(counts >= config.rare) & (tails != "")]
     if not len(tails):
@@ -146,7 +140,7 @@ def measure(config: Config, data: Flights, dim: int, seed: int) -> dict[str, Any
 
 
 def advice(rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """The size with the least mean of `best`, and the smallest within one standard error of it."""
+    """Returns the size with the lowest mean of `best`, and the smallest within one standard error of it."""
     dims = sorted({row["dim"] for row in rows})
     losses = {dim: [row["best"] for row in rows if row["dim"] == dim] for dim in dims}
     means = {dim: float(np.mean(values)) for dim, values in losses.items()}
@@ -157,7 +151,7 @@ def advice(rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
 
 
 def sentence(rows: Sequence[dict[str, Any]], vocabulary_size: int) -> str:
-    """What came of it, in words."""
+    """Returns the result in words."""
     best, enough = advice(rows)
     mean = {
         name: {
@@ -171,9 +165,9 @@ def sentence(rows: Sequence[dict[str, Any]], vocabulary_size: int) -> str:
         for dim, loss in mean["best"].items()
     )
     return (
-        f"For {vocabulary_size:,} tail numbers take d = {enough}, the smallest within one standard error "
-        f"of the least validation loss, had at d = {best} ({ends}); the fourth root says "
-        f"{round(vocabulary_size**0.25)}, 1.6 · V^0.56 says {round(1.6 * vocabulary_size**0.56)}."
+        f"For {vocabulary_size:,} tail numbers use d = {enough}, the smallest size within one standard "
+        f"error of the lowest validation loss, at d = {best} ({ends}); the fourth root gives "
+        f"{round(vocabulary_size**0.25)}, 1.6 · V^0.56 gives {round(1.6 * vocabulary_size**0.56)}."
     )
 
 
@@ -187,7 +181,7 @@ def main(arguments: Sequence[str]) -> int:
     run_dir = reports.rundir.create("embedding_size", config, path=config.run_dir)
     place = reports.environment()
     kinds = [(dim, seed) for dim in config.dims for seed in config.seeds]
-    # Compiling takes one core, and a small model's step does, too.
+    # Compiling and the step of a small model take one core each.
     with futures.ThreadPoolExecutor(min(len(kinds), os.cpu_count() or 1)) as pool:
         found = pool.map(lambda kind: measure(config, data, *kind), kinds)
         rows = [{**row, "rows": data.sizes[0], "environment": place} for row in found]
@@ -198,7 +192,7 @@ def main(arguments: Sequence[str]) -> int:
     lines = {
         label: (dims, [np.mean([row[name] for row in rows if row["dim"] == d]) for d in dims])
         for label, name in (
-            ("validation, where it is least", "best"),
+            ("validation, lowest", "best"),
             ("validation, at the end", "last"),
             ("training, at the end", "training"),
         )
@@ -214,7 +208,7 @@ def main(arguments: Sequence[str]) -> int:
     reports.rundir.record(run_dir, summary={"rows": len(rows)})
     reports.table(
         "mean over seeds",
-        ["d", "least validation loss", "±", "at step", "at the end", "training"],
+        ["d", "lowest validation loss", "±", "at step", "at the end", "training"],
         [
             [
                 dim,

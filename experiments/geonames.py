@@ -1,8 +1,8 @@
-"""Can a softmax over 234,908 places learn to recognise a spelling it has never seen?
+"""Can a softmax over 234,908 places recognise a spelling that it has never seen?
 
     python -m experiments.geonames                           train (the default command)
-    python -m experiments.geonames --resume runs/geonames/…  go on where a run was interrupted
-    python -m experiments.geonames resolve RUN Muenchen …    answer names, or lines of stdin
+    python -m experiments.geonames --resume runs/geonames/…  continue an interrupted run
+    python -m experiments.geonames resolve RUN Muenchen …    resolve names, or lines of stdin
 
 Every populated place of GeoNames is a class, every alias of it an example: 1.16 million (alias, place)
 pairs to learn from, 20,000 aliases held out. An alias is a bag of hashed character n-grams, encoded as the
@@ -11,7 +11,9 @@ temperature. Training is candidate-sampled softmax: a step reads and writes a fe
 rows. Its candidates are neighbourhoods, blocks of classes that are similar by now (cut anew each epoch),
 with a few examples from each: hard negatives and a fair sample of the rest at once.
 
-The README states what to expect, and in which time.
+Expect a strict P@1 of 0.61 on all held-out aliases, and of 0.58 on those without a twin in training (an
+alias of the same place that differs only by accents, case, hyphens or spaces). Training takes about five
+minutes on two cores.
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,43 +47,54 @@ EXAMPLE_QUERIES = (
 )
 RECALL_AT = (1, 10, 100)
 
+# Samplers that follow the model need the encoded aliases, which this task draws candidates without.
+_SAMPLERS = [
+    name
+    for name, make in softmax.SAMPLERS.items()
+    if not make(np.ones(4, np.int64), 1, 1).follows_model
+]
+if TYPE_CHECKING:
+    SamplerName = str
+else:
+    SamplerName = Literal[("neighbourhoods", *_SAMPLERS)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Train the place-name resolver, and compare it with TF-IDF on the same held-out aliases."""
 
     num_steps: int = 7_000
-    """Steps of training; the learning rate falls linearly to zero over them."""
+    """Steps of training."""
     batch_size: int = 1_024
     """Aliases in a batch."""
     num_sampled: int = 4_096
     """Candidate classes of a batch."""
-    sampler: Literal["neighbourhoods", "uniform", "log_uniform"] = "neighbourhoods"
-    """Which classes are candidates: blocks of similar ones, or independent of the model."""
+    sampler: SamplerName = "neighbourhoods"
+    """How candidates are drawn: whole blocks of similar classes, or a sampler of `softmax.SAMPLERS`."""
     block_size: int = 64
-    """Most classes in a neighbourhood; a batch holds num_sampled / block_size of them."""
+    """Most classes in a neighbourhood; a batch has num_sampled / block_size neighbourhoods."""
     dim: int = 128
     """Length of the vectors."""
     temperature: float = 0.05
     """Cosines are divided by this."""
     ngram_dropout: float = 0.1
-    """Share of an alias's n-grams that a training step does not see."""
+    """Share of an alias's n-grams that a training step leaves out."""
     learning_rate: float = 0.1
-    """Of row-wise Adagrad, at the first step."""
+    """Of row-wise Adagrad, at the first step; it falls linearly to zero."""
     num_buckets: int = 2**18
     """Rows of the n-gram table."""
     max_ngrams: int = 48
-    """N-grams kept of an alias."""
+    """Most n-grams of an alias."""
     seed: int = 0
-    """Of initialisation, order and candidates; the split has its own, fixed one."""
+    """Of initialisation, order and candidates; the split is fixed."""
     num_places: int | None = None
-    """Keep only this many places, for a quick look; None for all."""
+    """Use only this many places, for a quick look; None for all."""
     validate_on: int = 2_000
-    """Validation aliases that are scored once an epoch."""
+    """Validation aliases to score once an epoch."""
     baseline: bool = True
-    """Measure the TF-IDF nearest neighbour beside the model."""
+    """Compare with the TF-IDF nearest neighbour."""
     cache_dir: Path | None = None
-    """Where parsed data are kept; None for the user's cache directory."""
+    """Directory for parsed data; None for the user's cache directory."""
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -97,7 +110,7 @@ class Aliases:
 
 
 def hashing_of(config: Config) -> HashedNgrams:
-    """How an alias becomes n-gram ids: the same in training and in every answer."""
+    """Returns the function from aliases to n-gram ids, the same in training and in answers."""
     return HashedNgrams(
         sizes=(2, 3, 4),
         num_buckets=config.num_buckets,
@@ -109,7 +122,7 @@ def hashing_of(config: Config) -> HashedNgrams:
 
 
 def load_names(config: Config) -> geonames.GeoNames:
-    """All places, or for a quick look the first few with a held-out share to match."""
+    """Returns all places, or for a quick look the first few, with a held-out share to match."""
     if config.num_places is None:
         return geonames.load(config.cache_dir)
     cities = geonames.read_cities()
@@ -119,7 +132,7 @@ def load_names(config: Config) -> geonames.GeoNames:
 
 
 def load_aliases(config: Config) -> Aliases:
-    """Data and n-gram ids; for the whole data set the ids are kept on disk and mapped from there."""
+    """Returns data and n-gram ids; the ids of the whole data set are cached on disk."""
     names, hashing = load_names(config), hashing_of(config)
     if config.num_places is not None:
         return Aliases(names, hashing.apply(list(names.alias)), hashing)
@@ -132,7 +145,7 @@ def load_aliases(config: Config) -> Aliases:
 
 
 def num_blocks_drawn(config: Config) -> int:
-    """Neighbourhoods in a batch; a batch holds equally many examples of each."""
+    """Returns the number of neighbourhoods in a batch; a batch has equally many examples of each."""
     drawn = config.num_sampled // config.block_size
     if drawn < 1 or config.batch_size % drawn:
         raise ValueError(
@@ -142,51 +155,53 @@ def num_blocks_drawn(config: Config) -> int:
     return drawn
 
 
-def make_sampler(config: Config, num_places: int) -> softmax.Sampler:
-    """The sampler that draws candidates without regard to the model."""
-    kinds = {"uniform": softmax.uniform, "log_uniform": softmax.log_uniform}
-    return kinds[config.sampler](num_places)
+def make_setup(config: Config, names: geonames.GeoNames) -> softmax.Setup | None:
+    """Returns the sampler of the configuration; None for neighbourhoods."""
+    if config.sampler == "neighbourhoods":
+        return None
+    counts = np.bincount(names.place[names.train], minlength=names.num_places)
+    return softmax.SAMPLERS[config.sampler](counts, config.batch_size, config.num_sampled)
 
 
-def make_task(config: Config, num_places: int) -> train.Task:
-    """Which rows a batch needs, and its loss.
+def make_task(config: Config, num_places: int, setup: softmax.Setup | None) -> train.Task:
+    """Returns the rows that a batch needs, and its loss.
 
     A batch holds `ngrams` int32 [B, L], `labels` int32 [B] (-1 where a team is not full) and, for
     neighbourhoods, `blocks` int32 [K].
     """
     encoder = models.from_linen(models.BagEncoder())
-    follows_model = config.sampler == "neighbourhoods"
-    sampler = None if follows_model else make_sampler(config, num_places)
 
     def lookup(batch: PyTree, sampler_state: PyTree, key: Array) -> tuple[dict[str, Any], Any]:
         labels = batch["labels"]
-        if sampler is None:
+        if setup is None:
             candidates = softmax.neighbourhood_candidates(
                 sampler_state["parts"], batch["blocks"], sampler_state["share"], labels
             )
-            sampled = candidates.ids[0]
+            candidate_ids = candidates.ids[0]
         else:
-            candidates = sampler.sample(
-                sampler_state, key, labels, config.num_sampled, where=labels >= 0
+            candidates = setup.sampler.sample(
+                sampler_state,
+                key,
+                labels,
+                setup.num_sampled,
+                unique=setup.unique,
+                where=labels >= 0,
             )
-            sampled = candidates.ids
-        # A spelling never seen shares only some n-grams with those that were: so it is in training.
+            candidate_ids = candidates.ids
+        # A new spelling shares only some n-grams with the known ones; so do training examples.
         dropped = jax.random.bernoulli(
             jax.random.fold_in(key, 1), config.ngram_dropout, batch["ngrams"].shape
         )
         bags = train.Bags(jnp.where(dropped, config.num_buckets, batch["ngrams"]))
-        ids = {"ngrams": bags, "places": jnp.concatenate([labels, sampled])}
-        return ids, candidates
+        return {"ngrams": bags, "places": {"true": labels, "candidates": candidate_ids}}, candidates
 
     def loss(params, model_state, rows, batch, candidates, key):
         labels = batch["labels"]
-        size = labels.shape[0]
         inputs, _ = encoder.apply({}, rows["ngrams"], training=True)
-        places = models.unit_norm(rows["places"])
         losses = softmax.sampled_softmax_loss_from_rows(
             inputs,
-            places[:size],
-            places[size:],
+            models.unit_norm(rows["places"]["true"]),
+            models.unit_norm(rows["places"]["candidates"]),
             labels,
             candidates,
             correction="negatives",
@@ -196,11 +211,17 @@ def make_task(config: Config, num_places: int) -> train.Task:
         )
         return losses.sum() / jnp.maximum((labels >= 0).sum(), 1), (model_state, {})
 
-    return train.Task(loss=loss, lookup=lookup)
+    def observe(sampler_state: PyTree, batch: PyTree, accepted: Array) -> PyTree:
+        if setup is None or not setup.follows_labels:
+            return sampler_state
+        where = (batch["labels"] >= 0) & accepted
+        return setup.sampler.update(sampler_state, batch["labels"], where=where)
+
+    return train.Task(loss=loss, lookup=lookup, observe=observe)
 
 
 def make_row_optimizers(config: Config) -> dict[str, train.RowSchedule]:
-    """Row-wise Adagrad for both tables, its learning rate a function of the step."""
+    """Returns row-wise Adagrad for both tables, its learning rate a function of the step."""
 
     def at(step: Array) -> tables.RowOptimizer:
         return tables.rowwise_adagrad(config.learning_rate * (1.0 - step / config.num_steps))
@@ -210,19 +231,19 @@ def make_row_optimizers(config: Config) -> dict[str, train.RowSchedule]:
 
 @jax.jit
 def encode(ngram_table: Array, ids: Array) -> Array:
-    """Vectors of length one, `[N, dim]`, of n-gram ids `[N, L]`."""
+    """Returns the unit vectors `[N, dim]` of n-gram ids `[N, L]`."""
     sums = tables.gather_bags(ngram_table, ids)
     return models.from_linen(models.BagEncoder()).apply({}, sums)[0]
 
 
 @jax.jit
 def class_vectors(state: train.State) -> Array:
-    """The places' vectors of length one, `[num_places, dim]`."""
+    """Returns the unit vectors of the places, `[num_places, dim]`."""
     return models.unit_norm(tables.from_storage(state.tables["places"]))
 
 
 def initial_state(config: Config, aliases: Aliases) -> train.State:
-    """Random n-gram vectors, and every place at the mean of its training aliases' encodings."""
+    """Returns random n-gram vectors, and every place at the mean of its training aliases' encodings."""
     key = jax.random.key(config.seed)
     table_key, run_key = jax.random.split(key)
     ngram_table = tables.init_table(table_key, config.num_buckets, config.dim)
@@ -239,18 +260,19 @@ def initial_state(config: Config, aliases: Aliases) -> train.State:
         run_key,
         tables={"ngrams": ngram_table, "places": models.unit_norm(places)},
         row_optimizers=make_row_optimizers(config),
-        sampler_state=blank_sampler_state(config, aliases.names.num_places),
+        sampler_state=blank_sampler_state(config, aliases.names),
     )
 
 
 # --------------------------------------------------------------------------------------------- batches
 
 
-def blank_sampler_state(config: Config, num_places: int) -> PyTree:
-    """The sampler's state before the first epoch, of the shapes that it will have."""
-    if config.sampler != "neighbourhoods":
-        return make_sampler(config, num_places).init()
-    vectors = jax.ShapeDtypeStruct((num_places, config.dim), jnp.float32)
+def blank_sampler_state(config: Config, names: geonames.GeoNames) -> PyTree:
+    """Returns the sampler's state before the first epoch, with its final shapes."""
+    setup = make_setup(config, names)
+    if setup is not None:
+        return setup.sampler.init()
+    vectors = jax.ShapeDtypeStruct((names.num_places, config.dim), jnp.float32)
     shapes = jax.eval_shape(
         lambda v, k: softmax.neighbourhoods(v, k, block_size=config.block_size),
         vectors,
@@ -261,12 +283,12 @@ def blank_sampler_state(config: Config, num_places: int) -> PyTree:
 
 
 def steps_per_epoch(config: Config, aliases: Aliases) -> int:
-    """Steps between two cuts into neighbourhoods."""
+    """Returns the steps between two cuts into neighbourhoods."""
     return max(1, len(aliases.names.train) // config.batch_size)
 
 
 def begin_epoch(config: Config, state: train.State, epoch: int) -> train.State:
-    """Cuts the classes into neighbourhoods by the vectors they have by now."""
+    """Returns the state with the classes cut into neighbourhoods by their present vectors."""
     if config.sampler != "neighbourhoods":
         return state
     parts = softmax.neighbourhoods(
@@ -278,10 +300,10 @@ def begin_epoch(config: Config, state: train.State, epoch: int) -> train.State:
 def epoch_batches(
     config: Config, aliases: Aliases, state: train.State, epoch: int
 ) -> tuple[train.State, Callable[[int, int], PyTree]]:
-    """The batches of an epoch as a function of their number, and the state that knows their shares.
+    """Returns the state with the shares of the blocks, and the batches of an epoch by their number.
 
-    Everything follows from the seed, the epoch and the neighbourhoods in the state, so that a run that
-    is taken up in the middle of an epoch sees the batches it would have seen.
+    Everything follows from the seed, the epoch and the neighbourhoods in the state: a run that continues in
+    the middle of an epoch sees the same batches.
     """
     names, per_epoch = aliases.names, steps_per_epoch(config, aliases)
 
@@ -311,7 +333,7 @@ def epoch_batches(
     )
 
     def grouped(position: int, count: int) -> PyTree:
-        # Past the end of the epoch nothing is used; there the last batch stands in.
+        # Batches past the end of the epoch are not used; the last one fills their place.
         number = np.minimum(
             np.arange(position, position + count) - epoch * per_epoch, per_epoch - 1
         )
@@ -333,7 +355,7 @@ def epoch_batches(
 def rank_places(
     state: train.State, ids: np.ndarray, *, k: int, queries_at_once: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and ids of the k best places of each n-gram row, `[N, k]`."""
+    """Returns cosines and ids of the k best places of each n-gram row, `[N, k]`."""
     vectors = class_vectors(state)
     search = jax.jit(
         lambda queries: softmax.top_k(encode(state.tables["ngrams"], queries), vectors, k=k)
@@ -354,7 +376,7 @@ def rank_places(
 def validation_losses(
     config: Config, state: train.State, ids: np.ndarray, places: np.ndarray
 ) -> float:
-    """The mean loss of the softmax over all places: what training estimates from candidates."""
+    """Returns the mean loss of the softmax over all places, which training estimates from candidates."""
     vectors = class_vectors(state)
 
     @jax.jit
@@ -412,14 +434,16 @@ def train_model(
         Interrupted: after the checkpoint of a run that was asked to stop.
         checkpoint.CheckpointError: if one cannot be written or read.
     """
+    names = aliases.names
     per_epoch = steps_per_epoch(config, aliases)
     kept = train.Checkpoints(run_dir / "checkpoints", every=1, keep=1)
-    target = jax.eval_shape(lambda: initial_shapes(config, aliases.names.num_places))
+    target = jax.eval_shape(lambda: initial_shapes(config, names))
     found = kept.restore({}, target) if resume else None
     state = initial_state(config, aliases) if found is None else found[0]
     program = train.repeat(
         train.make_step(
-            make_task(config, aliases.names.num_places), row_optimizers=make_row_optimizers(config)
+            make_task(config, names.num_places, make_setup(config, names)),
+            row_optimizers=make_row_optimizers(config),
         )
     )
     validation = aliases.names.validation.pairs[: config.validate_on]
@@ -465,19 +489,19 @@ def train_model(
     return state
 
 
-def initial_shapes(config: Config, num_places: int) -> train.State:
-    """A state of the right structure and shapes, for `jax.eval_shape`."""
+def initial_shapes(config: Config, names: geonames.GeoNames) -> train.State:
+    """Returns a state of the right structure and shapes, for `jax.eval_shape`."""
     ngram_table = tables.init_table(jax.random.key(0), config.num_buckets, config.dim)
     return train.create_state(
         jax.random.key(0),
-        tables={"ngrams": ngram_table, "places": jnp.zeros((num_places, config.dim))},
+        tables={"ngrams": ngram_table, "places": jnp.zeros((names.num_places, config.dim))},
         row_optimizers=make_row_optimizers(config),
-        sampler_state=blank_sampler_state(config, num_places),
+        sampler_state=blank_sampler_state(config, names),
     )
 
 
 def report_results(config: Config, aliases: Aliases, state: train.State, run_dir: Path) -> None:
-    """Judges model and baseline on the held-out aliases; writes results.json and pictures."""
+    """Evaluates model and baseline on the held-out aliases; writes results.json and pictures."""
     names = aliases.names
     k = min(RECALL_AT[-1], names.num_places)
     started = time.perf_counter()
@@ -518,13 +542,13 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
         [f"{measure}\n{name}" for name in figures for measure in results["jaxml"][name]],
         {m: [value for name in figures for value in results[m][name].values()] for m in methods},
         ylabel="share of held-out aliases",
-        title="A spelling never seen: is its place first, among ten, among a hundred?",
+        title="Unseen spellings: is the place first, among ten, among a hundred?",
         path=run_dir / "results.png",
     )
 
 
 def baseline_ranking(names: geonames.GeoNames, k: int) -> np.ndarray:
-    """The places of the nearest training aliases by TF-IDF of character 2- and 3-grams, `[N, k]`."""
+    """Returns the places of the nearest training aliases by TF-IDF of character n-grams, `[N, k]`."""
     train_names = names.alias.take(names.train)
     return tfidf.tfidf_nearest_neighbour(
         train_names, names.place[names.train], names.alias.take(names.test.pairs), k=k
@@ -532,7 +556,7 @@ def baseline_ranking(names: geonames.GeoNames, k: int) -> np.ndarray:
 
 
 def check(config: Config) -> None:
-    """Raises ValueError for a configuration that could not be trained, before anything is made."""
+    """Raises ValueError for a configuration that cannot be trained."""
     for name in ("num_steps", "batch_size", "num_sampled", "block_size", "dim", "validate_on"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
@@ -609,7 +633,7 @@ def read_config(run_dir: Path) -> Config:
 def answer(
     config: Config, aliases: Aliases, state: train.State, queries: Sequence[str], *, k: int
 ) -> Iterator[str]:
-    """For each query a line with the k most probable places and their probabilities."""
+    """Yields for each query a line with the k most probable places and their probabilities."""
     names, vectors = aliases.names, class_vectors(state)
     ids = aliases.hashing.apply(list(queries))
     k = min(k, names.num_places)
@@ -631,12 +655,12 @@ def answer(
 
 
 def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
-    """Answers names with a finished run; without names, each line of standard input."""
+    """Resolves names with a finished run; without names, each line of standard input."""
     config = read_config(run_dir)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     names = load_names(config)
-    target = jax.eval_shape(lambda: initial_shapes(config, names.num_places))
+    target = jax.eval_shape(lambda: initial_shapes(config, names))
     state = checkpoint.load(run_dir / "checkpoints", target)
     aliases = Aliases(names, np.zeros((0, config.max_ngrams), np.int32), hashing_of(config))
     lines = queries or (line.strip() for line in sys.stdin)
@@ -650,28 +674,28 @@ def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Train(Config):
-    """Train the place-name resolver (`resolve --help` tells how to ask a finished run)."""
+    """Train the place-name resolver. `resolve --help` shows how to use a finished run."""
 
     run_dir: Path | None = None
     """Directory of the run; None for runs/geonames/<time>."""
     resume: Path | None = None
-    """Go on with this run, with its own configuration, from its last checkpoint."""
+    """Continue this run, with its own configuration, from its last checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Resolve:
-    """Answer names with a finished run: each with its most probable places and their probabilities."""
+    """Resolve names with a finished run: the most probable places of each, with probabilities."""
 
     run: tyro.conf.Positional[Path]
     """Directory of the run."""
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names to resolve; without any, every line of standard input is one."""
+    """Names to resolve; without any, the lines of standard input."""
     k: int = 5
     """Places shown for a name."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a command; returns the exit code: 0, 2 for what the user can mend, 130 if interrupted."""
+    """Runs a command; returns the exit code: 0, 2 for bad input, 130 if interrupted."""
     try:
         if arguments and arguments[0] == "resolve":
             asked = tyro.cli(
@@ -686,7 +710,7 @@ def main(arguments: Sequence[str]) -> int:
         train_command(Config(**options), run_dir=run_dir, resume=resume)
         return 0
     except Interrupted:
-        print("stopped; the checkpoint is saved: go on with --resume and the run directory")
+        print("stopped; the checkpoint is saved: continue with --resume and the run directory")
         return 130
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -5,13 +5,12 @@
     python -m experiments.softmax_scaling --num-classes 10000 1000000 --optimizer sgd adam --rounds 5
 
 One step: draw 2,048 candidates log-uniformly, gather the rows of 512 labels and of the candidates, loss
-and gradient of the sampled softmax, row-sparse update in place. Every size lives in a process of its own;
-the sizes take turns, so that a machine that drifts drifts for all, and each has its own peak memory,
-initialisation included. Expect flat lines.
+and gradient of the sampled softmax, row-sparse update in place. Every size runs in its own process; the
+sizes take turns, so a slow phase of the machine affects all alike. Peak memory includes initialisation.
+Expect flat lines: at 10⁷ classes a step takes at most 1.2 times as long as at 10⁴.
 
-Where the C library is glibc it is asked for huge pages (GLIBC_TUNABLES, unless that is set already), for
-TensorFlow as well: with 4 KB pages a table of 12.8 GB takes three times as long to fill, and a step at
-10⁸ classes 1.1 to 1.3 times as long.
+GLIBC_TUNABLES asks glibc for huge pages, unless it is set already: with 4 KB pages a table of 12.8 GB takes
+three times as long to fill, and a step at 10⁸ classes 1.1 to 1.3 times as long.
 """
 
 import dataclasses
@@ -50,19 +49,19 @@ class Config:
     num_sampled: int = 2_048
     """Candidates in a step."""
     rounds: int = 15
-    """Samples of each size, taken in turn; each is the mean of 20 steps."""
+    """Samples of each size; each is the mean of 20 steps."""
     memory_gb: float = 22.0
     """Memory that all sizes of an optimizer may take together; larger sizes are left out."""
     peers: bool = False
-    """Measure TensorFlow's sampled softmax beside it, where it can be imported."""
+    """Compare with TensorFlow's sampled softmax, if it is installed."""
     json: Path | None = None
     """Where to write the rows; None for runs/softmax_scaling/<optimizers>.json."""
     plot: Path | None = None
-    """Where to draw them; None for a PNG beside the rows."""
+    """Where to plot them; None for a PNG beside the rows."""
 
 
 def state_bytes(optimizer: str, num_classes: int, dim: int, dtype: str) -> int:
-    """Bytes of a table and of its optimizer's slots."""
+    """Returns the bytes of a table and of its optimizer's slots."""
     slots = {"sgd": 0, "rowwise_adagrad": 4, "adagrad": 4 * dim, "adam": 8 * dim + 4}
     return num_classes * (dim * (4 if dtype == "float32" else 2) + slots[optimizer])
 
@@ -70,7 +69,7 @@ def state_bytes(optimizer: str, num_classes: int, dim: int, dtype: str) -> int:
 def jaxml_case(
     optimizer: str, num_classes: int, dim: int, dtype: str, batch_size: int, num_sampled: int
 ) -> Callable[[], float]:
-    """Builds a state, compiles the step and returns a timer of it; runs in a worker."""
+    """Returns a timer of the compiled step; runs in a worker."""
     import jax
     import jax.numpy as jnp
 
@@ -82,13 +81,15 @@ def jaxml_case(
 
     def lookup(batch, sampler_state, key):
         drawn = sampler.sample(sampler_state, key, batch["labels"], num_sampled)
-        return {"classes": jnp.concatenate([batch["labels"], drawn.ids])}, drawn
+        return {"classes": {"true": batch["labels"], "candidates": drawn.ids}}, drawn
 
     def loss(params, model_state, rows, batch, drawn, key):
-        # Split, and not sliced twice: the gradient is then one array, and not the sum of two.
-        true_rows, sampled_rows = jax.lax.split(rows["classes"], (batch_size, num_sampled))
         losses = softmax.sampled_softmax_loss_from_rows(
-            batch["inputs"], true_rows, sampled_rows, batch["labels"], drawn
+            batch["inputs"],
+            rows["classes"]["true"],
+            rows["classes"]["candidates"],
+            batch["labels"],
+            drawn,
         )
         return losses.mean(), (model_state, {})
 
@@ -103,7 +104,7 @@ def jaxml_case(
         row_optimizers=schedules,
         sampler_state=sampler.init(),
     )
-    # Labels like a natural vocabulary's, new ones each step.
+    # New labels each step, distributed as in a natural vocabulary.
     draw = jax.jit(
         lambda key: {
             "inputs": jax.random.normal(key, (batch_size, dim)),
@@ -136,7 +137,7 @@ def jaxml_case(
 def tensorflow_case(
     optimizer: str, num_classes: int, dim: int, batch_size: int, num_sampled: int
 ) -> Callable[[], float]:
-    """The same step in TensorFlow: `tf.nn.sampled_softmax_loss`, sparse gradients.
+    """Returns a timer of the same step in TensorFlow: `tf.nn.sampled_softmax_loss`, sparse gradients.
 
     `sgd` scatters `-learning_rate * gradient` into the variable, as fast as TensorFlow can; `adagrad` is
     Keras' optimizer.
@@ -185,7 +186,7 @@ def tensorflow_case(
 
 
 def cases_of(config: Config, optimizer: str) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """The sizes of one optimizer that fit in memory together, smallest first."""
+    """Returns the sizes of one optimizer that fit in memory together, smallest first."""
     cases: dict[str, tuple[Any, dict[str, Any]]] = {}
     held = 0.0
     shared = dict(dim=config.dim, batch_size=config.batch_size, num_sampled=config.num_sampled)
@@ -213,7 +214,7 @@ def cases_of(config: Config, optimizer: str) -> dict[str, tuple[Any, dict[str, A
 
 
 def measure(config: Config) -> list[dict[str, Any]]:
-    """One row for each optimizer, size and library."""
+    """Returns a row for each optimizer, size and library."""
     rows = []
     for optimizer in config.optimizer:
         cases = cases_of(config, optimizer)
@@ -244,7 +245,7 @@ def measure(config: Config) -> list[dict[str, Any]]:
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Prints the rows, each beside the smallest size of its library and optimizer."""
+    """Prints the rows, each relative to the smallest size of its library and optimizer."""
     table = []
     for row in rows:
         alike = [
@@ -255,7 +256,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         ]
         ratio = None
         if row["samples_ms"] and alike:
-            # Round by round: what slowed one case down slowed its neighbour too.
+            # The median of ratios within a round: a slow round is slow for both.
             base = min(alike, key=lambda other: other["num_classes"])
             pairs = zip(row["samples_ms"], base["samples_ms"], strict=False)
             ratio = statistics.median(mine / its for mine, its in pairs)
@@ -280,13 +281,13 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         "ms",
         "× smallest",
         "peak GB",
-        "1.1 × state + 0.5",
+        "allowed GB",
     ]
     reports.table(heading, columns, table)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures, prints, writes and draws; returns the exit code."""
+    """Measures, prints, writes and plots; returns the exit code."""
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.softmax_scaling")
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # For the workers.
     stem = f"{config.dtype}-{config.dim}-{'-'.join(config.optimizer)}"

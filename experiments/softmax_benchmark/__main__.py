@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import math
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import tyro
@@ -17,8 +18,13 @@ from jaxml.data import flights, geonames
 from jaxml.softmax import planner
 
 VARIANTS = tuple(dict.fromkeys((*cost.VARIANTS, *layers.VARIANTS)))
+if TYPE_CHECKING:
+    VariantName = ProblemName = str
+else:
+    VariantName = Literal[VARIANTS]
+    ProblemName = Literal[problems.NAMES]
 
-# What the recommendation calls them, and the cost's variant that it speaks of.
+# Names of the recommendation, and the corresponding variants of the cost.
 _PLANNED: dict[planner.Variant, str] = {
     "exact": "full",
     "blockwise": "update",
@@ -38,7 +44,7 @@ class Config:
     """Which output layer for many classes? Cost, quality and bias, measured side by side."""
 
     parts: tuple[Literal["cost", "quality", "bias"], ...] = ("cost",)
-    """What to measure."""
+    """Parts to measure."""
     num_classes: tuple[int, ...] = (2**20,)
     """Cost: sizes of the table."""
     dim: int = 128
@@ -48,41 +54,41 @@ class Config:
     num_sampled: int = 2_048
     """Candidates of the sampled layers."""
     block_size: int | None = None
-    """Cost: classes at a time in the blockwise forms; None for their own choice."""
-    variants: tuple[str, ...] = ()
-    """Which layers; none named are all. Ratios are to the first."""
+    """Cost: classes at a time in the blockwise forms; None for the default."""
+    variants: tuple[VariantName, ...] = ()
+    """Layers to measure; all if none is given. Ratios are to the first."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Cost: of inputs and table."""
     device: str | None = None
     """Platform to run on: cpu, gpu, tpu; None for JAX's default."""
     peers: bool = False
-    """Cost: measure what other libraries offer, where they are installed."""
+    """Cost: also measure other libraries, if they are installed."""
     rounds: int = 5
-    """Cost: samples of each, taken in turn."""
+    """Cost: samples of each program."""
     memory_gb: float | None = None
-    """What the recommendation may count on; None for what is available."""
+    """Memory for the recommendation; None for all that is free."""
     num_steps: int = 2_000
-    """Quality: steps of every layer. The recommendation counts on them, too."""
+    """Quality: steps of every layer; also used by the recommendation."""
     seconds: float = 60.0
-    """Quality: how long every layer is trained at least."""
+    """Quality: least time to train every layer."""
     max_seconds: float = 3_600.0
-    """Quality: a layer that has been trained so long stops, whatever its steps."""
-    problems: tuple[str, ...] = problems.NAMES
+    """Quality: most time to train a layer."""
+    problems: tuple[ProblemName, ...] = problems.NAMES
     """Quality: data sets. Bias: the first of them."""
     small: int | None = None
-    """Quality and bias: keep only so many places or flights, for a quick look."""
+    """Quality and bias: use only so many places or flights, for a quick look."""
     num_keys: int = 32
     """Bias: draws of each sampler."""
     json: Path | None = None
-    """Where to write all rows; None for files in the run's directory alone."""
+    """File for all rows; None for files in the run's directory alone."""
     run_dir: Path | None = None
     """Directory of the run; None for runs/softmax_benchmark/<time>."""
     resume: Path | None = None
-    """Go on with this run: its quality rows of the same settings are not measured again."""
+    """Continue this run: its quality rows of the same settings are not measured again."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measures, prints, writes and draws; returns the exit code: 1 if a layer failed, 2 for bad input."""
+    """Measures, prints, writes and plots; returns the exit code: 1 if a layer failed, 2 for bad input."""
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.softmax_benchmark")
     try:
         _check(config)
@@ -105,24 +111,17 @@ def _check(config: Config) -> None:
         raise ValueError(f"num_classes must be at least 1, got {min(config.num_classes)}")
     if config.num_keys < 2:
         raise ValueError(f"num_keys must be at least 2, got {config.num_keys}")
-    for name, given, known in (
-        ("variant", config.variants, VARIANTS),
-        ("problem", config.problems, problems.NAMES),
-    ):
-        for value in given:
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}: choose among {', '.join(known)}")
 
 
 def _device(platform: str | None) -> Any:
-    """JAX's default device within the context."""
+    """Returns a context with this default device."""
     if platform is None:
         return contextlib.nullcontext()
     try:
         return jax.default_device(jax.devices(platform)[0])
     except RuntimeError as error:
         raise ValueError(
-            f"device must be a platform that JAX finds here, got {platform!r}: {error}"
+            f"device must be a platform of this machine, got {platform!r}: {error}"
         ) from error
 
 
@@ -151,7 +150,7 @@ def _run(config: Config) -> int:
 
 
 def _chosen(config: Config, known: Sequence[str]) -> list[str]:
-    """The variants asked for that a part knows, in the order asked for."""
+    """Returns the chosen variants of a part, in the given order."""
     return [name for name in config.variants or known if name in known]
 
 
@@ -214,31 +213,24 @@ def _show_cost(rows: list[dict[str, Any]], size: cost.Size) -> None:
         first = next(other for other in rows if other["mode"] == row["mode"])
         pairs = list(zip(row["samples_ms"], first["samples_ms"], strict=False))
         samples = row["samples_ms"]
-        spread = None
-        if len(samples) > 1:
-            low, _, high = statistics.quantiles(samples, n=4)
-            spread = high - low
+        low, high = (
+            statistics.quantiles(samples, n=4)[::2] if len(samples) > 1 else (math.nan, math.nan)
+        )
         lines.append(
             [
                 row["variant"],
                 row["mode"],
                 statistics.median(samples) if samples else None,
-                spread,
-                # Round by round: what slowed one down slowed its neighbour too.
+                high - low if samples else None,
+                # The median of ratios within a round: a slow round is slow for both.
                 statistics.median(mine / its for mine, its in pairs) if pairs else None,
                 _mega(row.get("temporary_bytes")),
                 _mega(row.get("program_bytes")),
-                _mega(row.get("predicted_bytes")),
-                row.get("compile_ms"),
-                row["error"] and f"{row['error']:.0e}",
             ]
         )
     reports.table(
         f"{size.num_classes:,} classes, dim {size.dim}, batch {size.batch_size}, {size.dtype}",
-        [
-            *("layer", "", "ms", "quartiles", "× first"),
-            *("temp MB", "all MB", "predicted", "compile ms", "error"),
-        ],
+        ["layer", "", "ms", "spread", "× first", "temp MB", "all MB"],
         lines,
     )
 
@@ -320,32 +312,32 @@ def _quality(config: Config, run_dir: Path) -> list[dict[str, Any]]:
 def _show_quality(rows: list[dict[str, Any]], config: Config, problem: problems.Problem) -> None:
     referee = next((row for row in rows if row["variant"] == "exact"), None)
     exact = _at_step(referee, config.num_steps) if referee else None
-    lines = []
+    by_step: list[list[Any]] = []
+    by_time: list[list[Any]] = []
     for row in rows:
-        at_step, at_time = _at_step(row, config.num_steps), _at_time(row, config.seconds)
-        line: list[Any] = [row["variant"]]
-        if at_step is None:
-            line += [None] * 5
-        else:
-            line += [
-                1e3 * at_step["seconds"] / at_step["step"],
-                at_step["loss"],
-                exact and f"{at_step['loss'] / exact['loss'] - 1:+.1%}",
-                at_step["precision_at_1"],
-                at_step["recall_at_10"],
-            ]
-        if at_time is None:
-            line += [None] * 3
-        else:
-            line += [at_time["step"], at_time["loss"], at_time["precision_at_1"]]
-        lines.append(line)
+        if (point := _at_step(row, config.num_steps)) is not None:
+            by_step.append(
+                [
+                    row["variant"],
+                    1e3 * point["seconds"] / point["step"],
+                    point["loss"],
+                    exact and f"{point['loss'] / exact['loss'] - 1:+.1%}",
+                    point["precision_at_1"],
+                    point["recall_at_10"],
+                ]
+            )
+        if (point := _at_time(row, config.seconds)) is not None:
+            by_time.append([row["variant"], point["step"], point["loss"], point["precision_at_1"]])
         if row["failure"]:
             print(f"{row['variant']}: {row['failure']}", file=sys.stderr)
+    title = f"{problem.name}: {problem.num_classes:,} classes, after"
     reports.table(
-        f"{problem.name}: {problem.num_classes:,} classes, after {config.num_steps:,} steps, "
-        f"and after {config.seconds:g} s",
-        ["layer", "ms a step", "loss", "to exact", "P@1", "R@10", "steps", "loss then", "P@1 then"],
-        lines,
+        f"{title} {config.num_steps:,} steps",
+        ["layer", "ms a step", "loss", "to exact", "P@1", "R@10"],
+        by_step,
+    )
+    reports.table(
+        f"{title} {config.seconds:g} s of training", ["layer", "steps", "loss", "P@1"], by_time
     )
 
 
@@ -354,7 +346,7 @@ def _at_step(row: dict[str, Any], step: int) -> dict[str, Any] | None:
 
 
 def _at_time(row: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-    """The first point at which so much time had been spent."""
+    """Returns the first point after so much time."""
     return next((point for point in row["points"] if point["seconds"] >= seconds), None)
 
 
@@ -363,7 +355,7 @@ def _at_time(row: dict[str, Any], seconds: float) -> dict[str, Any] | None:
 
 def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
     problem = problems.load(config.problems[0], small=config.small)
-    samplers = _chosen(config, layers.SAMPLERS)
+    samplers = _chosen(config, tuple(softmax.SAMPLERS))
     if not samplers:
         raise ValueError(f"variants must name a sampler, got {config.variants}")
     settings = dataclasses.asdict(dataclasses.replace(_settings(config, problem), seconds=0.0))

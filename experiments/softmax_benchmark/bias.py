@@ -1,4 +1,4 @@
-"""How far is a sampled gradient from the exact one: bias and variance against the number of samples."""
+"""Bias and variance of sampled gradients against the number of candidates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,25 +23,20 @@ def measure(
     temperature: float,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Estimates bias, variance and gap of the loss on a batch of training examples.
+    """Returns a row for each sampler and number of candidates, with the figures of `softmax.Gap`.
 
-    Gradients are those of the mean loss with respect to the inputs; their distances are in units of the
-    exact gradient's length. Where each example has candidates of its own they are as many as where the
-    batch shares them.
+    Gradients are those of the mean loss of a batch of training examples with respect to the inputs.
+    Samplers with own candidates for each example draw as many as the others share.
 
     Args:
         problem: the data.
         held: tables of a trained layer: "features" and "classes".
-        samplers: of `layers.SAMPLERS`; those that need a batch of a certain size get one.
-        num_sampled: candidates an example, each at most the number of classes.
-        num_examples: of the probe batch.
+        samplers: of `softmax.SAMPLERS`.
+        num_sampled: candidates of an example, at most the number of classes.
+        num_examples: in the batch.
         num_keys: draws.
         temperature: of the softmax.
-        seed: of the probe batch and the draws.
-
-    Returns:
-        A row for each sampler and number: `gradient_bias`, `gradient_variance` and `loss_gap` as in
-        `softmax.Gap`.
+        seed: of the batch and the draws.
     """
     chosen = jax.random.choice(
         jax.random.key(seed), len(problem.train), (num_examples,), replace=False
@@ -53,26 +48,25 @@ def measure(
     rows = []
     for name in samplers:
         for number in num_sampled:
-            sampling = layers.samplings(problem.counts, num_examples, number, number)[name]
-            number = sampling.number
-            state = layers.sampler_state(sampling, held, temperature)
+            setup = layers.sampling(name, problem.counts, num_examples, number, own=number)
+            number = setup.num_sampled
+            state = layers.sampler_state(setup, held, 1.0)
             gap = jax.jit(
-                lambda x, w, key, state, sampling=sampling, number=number: softmax.estimate_gap(
+                lambda x, w, key, state, setup=setup: softmax.estimate_gap(
                     x,
                     labels,
                     w,
                     None,
-                    sampling.sampler,
+                    setup.sampler,
                     state,
                     key,
-                    number,
+                    setup.num_sampled,
                     num_keys,
-                    unique=sampling.unique,
+                    unique=setup.unique,
                     correction="negatives",
-                    temperature=temperature,
                     gradients="inputs",
                 )
-            )(inputs, held["classes"], jax.random.key(seed + 1), state)
+            )(inputs / temperature, held["classes"], jax.random.key(seed + 1), state)
             rows.append(
                 dict(
                     problem=problem.name,

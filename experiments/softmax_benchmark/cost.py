@@ -1,7 +1,7 @@
-"""What does an output layer cost: time forward, with gradients, in a step; memory; compile time?
+"""Cost of the output layers: time forward, with gradients, in a step; memory; compile time.
 
-Every variant is first held against a float64 reference on a small problem, and not timed if it fails. All
-then take turns in one process, so that what slows one round down slows every variant down.
+Every variant is first compared with a float64 reference on a small problem, and not timed if it fails. All
+then take turns in one process, so a slow phase of the machine affects all alike.
 """
 
 import dataclasses
@@ -22,7 +22,6 @@ from jaxml.types import Array, Key, PyTree
 VARIANTS = (
     "full",
     "blockwise",
-    "mean",
     "update",
     "sampled",
     "per_example",
@@ -30,7 +29,7 @@ VARIANTS = (
     "two_level",
     "one_vs_all",
 )
-"""This project's layers; `peers.NAMES` are others'."""
+"""Layers of this project; `peers.NAMES` are those of others."""
 
 MODES = ("forward", "gradient", "step")
 """The mean loss; with its gradients by inputs and table; and with a step of descent on the table."""
@@ -52,7 +51,7 @@ class Size:
         num_classes: C.
         dim: D.
         batch_size: B.
-        num_sampled: candidates of the sampled variants; where each example has its own, a 32nd.
+        num_sampled: candidates of the sampled variants; a 32nd if each example has its own.
         dtype: of inputs and table.
         block_size: classes at a time in the blockwise forms; None for their own choice.
     """
@@ -69,10 +68,10 @@ class Case(NamedTuple):
     """A variant at a size: JAX programs by mode.
 
     Attributes:
-        params: which parameters they take: "dense", the table in its dtype; "stored", as its row
-            optimizer keeps it (uint16 bits for bf16 on a CPU); or a function `key -> params`.
-        programs: by mode `program(params, inputs, labels, key)`; forward gives `(loss,)`, gradient `(loss,
-            d_inputs, d_params)`, a step `(loss, d_inputs, params)`, and takes its params over.
+        params: "dense", the table in its dtype; "stored", as its row optimizer stores it (uint16 bits for
+            bf16 on a CPU); or a function `key -> params`.
+        programs: by mode `program(params, inputs, labels, key)`; forward returns `(loss,)`, gradient
+            `(loss, d_inputs, d_params)`, step `(loss, d_inputs, params)`, with the params donated.
     """
 
     params: Literal["dense", "stored"] | Callable[[Key], PyTree]
@@ -80,16 +79,12 @@ class Case(NamedTuple):
 
 
 def case(variant: str, size: Size) -> Case:
-    """The programs of one of `VARIANTS` or of `peers.JAX`.
-
-    Raises:
-        ValueError: another name.
-    """
+    """Returns the programs of one of `VARIANTS` or of `peers.JAX`."""
     blocks: Any = {} if size.block_size is None else {"block_size": size.block_size}
     few = max(1, min(size.num_sampled // 32, size.num_classes))
 
     def full(table, x, y, key):
-        return softmax.full_softmax_loss(x, y, table).mean()
+        return softmax.full_softmax_loss(x, y, table, reduction="mean")
 
     def optax_full(table, x, y, key):
         logits = (x @ table.T).astype(jnp.float32)
@@ -101,10 +96,7 @@ def case(variant: str, size: Size) -> Case:
         return tokamax.linear_softmax_cross_entropy_loss(x, y, table.T, reduction="mean")
 
     def blockwise(table, x, y, key):
-        return softmax.blockwise_softmax_loss(x, y, table, **blocks).mean()
-
-    def mean(table, x, y, key):
-        return softmax.blockwise_softmax_mean_loss(x, y, table, tile_size=0, **blocks)
+        return softmax.blockwise_softmax_loss(x, y, table, reduction="mean", **blocks)
 
     def one_vs_all(table, x, y, key):
         return softmax.one_vs_all_loss(x, y, table, **blocks).mean()
@@ -120,7 +112,6 @@ def case(variant: str, size: Size) -> Case:
         optax=optax_full,
         tokamax=tokamax_fused,
         blockwise=blockwise,
-        mean=mean,
         one_vs_all=one_vs_all,
         per_example=per_example,
     )
@@ -141,14 +132,15 @@ def case(variant: str, size: Size) -> Case:
 
 
 def clustered(variant: str, num_classes: int) -> softmax.AdaptiveSoftmax:
-    """Adaptive softmax with cutoffs at a twentieth and a quarter of the classes, or two levels."""
+    """Returns an adaptive softmax with cutoffs at a twentieth and a quarter of the classes, or two
+    levels."""
     if variant == "two_level":
         return softmax.two_level_softmax(num_classes)
     return softmax.adaptive_softmax(cutoffs(num_classes))
 
 
 def cutoffs(num_classes: int) -> list[int]:
-    """Those of the adaptive softmax."""
+    """Returns the cutoffs of the adaptive softmax."""
     return sorted({max(1, num_classes // 20), max(1, num_classes // 4), num_classes})
 
 
@@ -211,7 +203,7 @@ def _sampled(size: Size) -> dict[str, Callable[..., tuple]]:
 
 
 def problem(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Table, inputs and labels, float32; labels by Zipf's law, as adaptive softmax is made for."""
+    """Returns table, inputs and labels; labels follow Zipf's law, for which adaptive softmax is made."""
     source = np.random.default_rng(0)
     table = source.standard_normal((size.num_classes, size.dim), np.float32)
     table *= np.float32(size.dim**-0.5)
@@ -221,9 +213,9 @@ def problem(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def error_of(variant: str, size: Size) -> float:
-    """Largest relative error of loss and input gradient on a small problem, against float64.
+    """Returns the largest relative error of loss and input gradient on a small problem, against float64.
 
-    The sampled variants draw every class there, and must then give the exact softmax.
+    The sampled variants draw every class there, and must equal the exact softmax.
     """
     small = Size(_SMALL, 16, 32, num_sampled=32 * _SMALL, dtype=size.dtype, block_size=64)
     table, inputs, labels = problem(small)
@@ -244,7 +236,7 @@ def error_of(variant: str, size: Size) -> float:
 
 
 def _over_all(variant, table, x, labels) -> tuple[float, np.ndarray]:
-    """The mean loss in float64, and its gradient with respect to the inputs."""
+    """Returns the mean loss in float64, and its gradient with respect to the inputs."""
     scores, own = x @ table.T, (np.arange(len(x)), labels)
     if variant == "one_vs_all":
         loss = np.logaddexp(0, scores).sum(1) - scores[own]
@@ -258,7 +250,7 @@ def _over_all(variant, table, x, labels) -> tuple[float, np.ndarray]:
 
 
 def _by_clusters(variant, params, x, labels) -> tuple[float, np.ndarray]:
-    """As `_over_all`, example by example from the published formula."""
+    """Returns the same as `_over_all`, example by example from the published formula."""
 
     def negative_log(weights: np.ndarray, h: np.ndarray, own: int) -> tuple[float, np.ndarray]:
         scores = weights @ h
@@ -303,7 +295,7 @@ def _params(kind: Any, table: np.ndarray, size: Size) -> PyTree:
 
 
 def available_bytes() -> int | None:
-    """What the default device can still hold; None where nobody says."""
+    """Returns the free memory of the default device; None if it is unknown."""
     (device,) = jnp.zeros(()).devices()
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
@@ -333,16 +325,12 @@ def measure(
         rounds: samples of each, after one that is thrown away.
         modes: of `MODES`.
         with_peers: of `peers.NAMES`; one that is not installed is skipped.
-        say: is told of a peer that is not installed.
+        say: prints a message about a peer that is not installed.
 
     Returns:
         One row for each variant and mode: its `error` against float64, `lowering_ms`, `compile_ms`,
-        `temporary_bytes` of the compiled program and `program_bytes`, its arguments and results included,
-        `samples_ms` in the order taken, and `failure`: None, or
-        why there are no samples.
-
-    Raises:
-        ValueError: an unknown variant or mode.
+        `temporary_bytes` of the compiled program and `program_bytes`, which includes arguments and results,
+        `samples_ms`, and `failure`: None, or the reason why there are no samples.
     """
     checks = (
         ("variant", variants, VARIANTS),
@@ -356,7 +344,7 @@ def measure(
     table, inputs, labels = problem(size)
     x, y = jnp.asarray(inputs, size.dtype), jnp.asarray(labels)
     rows: list[dict[str, Any]] = []
-    # What is run in a round: a row, and a function of the round's key that waits for the result.
+    # The programs of a round: a row, and a function of the round's key that waits for the result.
     entries: list[tuple[dict[str, Any], Callable[[Key], Any]]] = []
     held: dict[Any, PyTree] = {}
 
@@ -374,7 +362,7 @@ def measure(
             there.append(name)
     for variant in (*variants, *(name for name in there if name in peers.JAX)):
         made = case(variant, size)
-        # One table serves every variant that takes the same.
+        # Variants with the same kind of parameters share one table.
         kind = made.params if isinstance(made.params, str) else variant
         if kind == "stored" and tables.storage_dtype(size.dtype) == jnp.dtype(size.dtype):
             kind = "dense"
@@ -383,7 +371,7 @@ def measure(
         except Exception as problem_:
             if variant not in peers.JAX:
                 raise
-            # Another's library may be there and yet not run, beside these versions of others.
+            # An installed library may not run with these versions of its dependencies.
             say(f"{variant}: {type(problem_).__name__}: {_one_line(problem_)}; skipped")
             continue
         for mode in (mode for mode in modes if mode in made.programs):
@@ -395,7 +383,7 @@ def measure(
                 compiled = _compiled(row, made, mode, size, x, y)
                 if kind not in held:
                     held[kind] = _params(made.params, table, size)
-                _check_room(row)
+                _check_memory(row)
             except (jax.errors.JaxRuntimeError, MemoryError) as problem_:
                 row["failure"] = _one_line(problem_)
                 continue
@@ -417,7 +405,7 @@ def measure(
             if mode in modes:
                 entries.append((add_row(name, mode, None), run))
     del table
-    # One round more than asked for: the first touches the memory.
+    # The first round touches the memory and is discarded.
     for number in range(rounds + 1):
         key = jax.random.key(number)
         for row, run in entries:
@@ -438,7 +426,7 @@ def measure(
 
 
 def _compiled(row: dict[str, Any], made: Case, mode: str, size: Size, x: Array, y: Array):
-    """Lowers and compiles for shapes alone, and notes what that took."""
+    """Lowers and compiles for shapes alone, and records the times."""
     blank = jax.ShapeDtypeStruct((size.num_classes, size.dim), jnp.dtype(size.dtype))
     if made.params == "stored":
         blank = jax.ShapeDtypeStruct(blank.shape, tables.storage_dtype(size.dtype))
@@ -462,8 +450,8 @@ def _compiled(row: dict[str, Any], made: Case, mode: str, size: Size, x: Array, 
     return compiled
 
 
-def _check_room(row: dict[str, Any]) -> None:
-    """Raises MemoryError where a program would not fit: a CPU has no allocator that would say so."""
+def _check_memory(row: dict[str, Any]) -> None:
+    """Raises MemoryError if a program would not fit: on a CPU it would be killed instead."""
     room = available_bytes()
     needed = row.get("temporary_bytes", 0) + row.get("output_bytes", 0)
     if room is not None and needed > room:
@@ -492,5 +480,5 @@ def _one_line(problem_: BaseException) -> str:
 
 
 def cores() -> int:
-    """Usable ones."""
+    """Returns the number of usable cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Output layers trained and judged alike: which rows a step needs, its loss, the exact scores."""
+"""Output layers behind one interface: the rows of a step, its loss, and the exact scores."""
 
 import itertools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml import softmax, tables, train
+from jaxml import checks, softmax, tables, train
 from jaxml.types import Array, Key, PyTree
 
 
@@ -18,16 +18,16 @@ class Layer(NamedTuple):
     """An output layer over inputs [B, D].
 
     Attributes:
-        init: `init(key, means) -> tables` by name, from the mean input [C, D] of each class; where there
-            is one table of all classes it is called "classes".
-        sampler_state: `sampler_state(tables) -> state`, of what the candidates are drawn by.
-        refresh: whether that state follows the tables and is to be made anew now and then.
-        shared: tables whose rows many examples share, such as clusters; the others' are classes.
-        draw: `draw(sampler_state, inputs, labels, key) -> (ids, context)`: the rows for a step.
-        observe: `observe(sampler_state, labels, accepted) -> sampler_state`: what is learned of a step.
+        init: `init(key, means) -> tables` by name, from the mean input [C, D] of each class. A table of all
+            classes is called "classes".
+        sampler_state: `sampler_state(tables) -> state` of the sampler.
+        refresh: whether the sampler follows the tables: its state has to be made again now and then.
+        shared: tables whose rows many examples share, such as clusters.
+        draw: `draw(sampler_state, inputs, labels, key) -> (ids, context)`, the rows of a step.
+        observe: `observe(sampler_state, labels, accepted) -> sampler_state`, after a step.
         loss: `loss(rows, inputs, labels, context) -> float32 [B]`.
-        judge: `judge(tables, inputs, labels, k) -> (losses [B], ids [B, k])`: the exact loss, and the
-            best classes.
+        judge: `judge(tables, inputs, labels, k) -> (losses [B], ids [B, k])`, the exact loss and the best
+            classes.
     """
 
     init: Callable[[Key, Array], dict[str, Array]]
@@ -40,74 +40,13 @@ class Layer(NamedTuple):
     judge: Callable[[dict[str, Array], Array, Array, int], tuple[Array, Array]]
 
 
-class Sampling(NamedTuple):
-    """How candidates are drawn: the sampler, its parameters, and whose they are.
-
-    Attributes:
-        sampler: draws them.
-        number: of candidates, of the batch, or of each example where it has its own.
-        unique: whether without replacement.
-        follows: whether the sampler follows the model: its `init` is given the class vectors.
-    """
-
-    sampler: softmax.Sampler
-    number: int
-    unique: bool = True
-    follows: bool = False
-
-
 OWN = 64
 """Candidates of an example where each has its own."""
 
-
-def samplings(
-    counts: NDArray[np.int64], batch_size: int, num_sampled: int, own: int = OWN
-) -> dict[str, Sampling]:
-    """Samplers by name, for classes that occur so often in training."""
-    size = len(counts)
-    frequencies = softmax.unigram(np.maximum(counts, 1))
-    rest = max(num_sampled - batch_size, 1)
-    # The power that word2vec draws its negatives by (Mikolov et al. 2013).
-    flattened = softmax.unigram(np.maximum(counts, 1), distortion=0.75)
-    return {
-        "uniform": Sampling(softmax.uniform(size), num_sampled),
-        "uniform_independent": Sampling(softmax.uniform(size), num_sampled, unique=False),
-        "log_uniform": Sampling(softmax.log_uniform(size), num_sampled),
-        "log_uniform_independent": Sampling(softmax.log_uniform(size), num_sampled, unique=False),
-        "unigram": Sampling(frequencies, num_sampled),
-        "in_batch": Sampling(softmax.in_batch(size, frequencies=frequencies), batch_size),
-        "mixed": Sampling(
-            softmax.mixed(
-                [softmax.in_batch(size, frequencies=frequencies), flattened],
-                [batch_size, rest],
-            ),
-            batch_size + rest,
-        ),
-        "streaming_unigram": Sampling(softmax.streaming_unigram(size), num_sampled),
-        "quadratic": Sampling(
-            softmax.quadratic_kernel(size, projection_dim=16), own, unique=False, follows=True
-        ),
-        "multi_index": Sampling(
-            softmax.inverted_multi_index(size, codebook_size=min(256, size)),
-            own,
-            unique=False,
-            follows=True,
-        ),
-        "multi_index_512": Sampling(
-            softmax.inverted_multi_index(size, codebook_size=min(512, size)),
-            own,
-            unique=False,
-            follows=True,
-        ),
-    }
-
-
-SAMPLERS = tuple(samplings(np.ones(4096, np.int64), 1, 1))
-
 ALL_CLASSES = ("exact", "one_vs_all", "adaptive", "two_level")
-"""Layers whose step goes over all classes, or over clusters of them."""
+"""Layers that score all classes, or clusters of them; the other variants are samplers."""
 
-VARIANTS = (*ALL_CLASSES, *SAMPLERS)
+VARIANTS = (*ALL_CLASSES, *softmax.SAMPLERS)
 
 
 def layer(
@@ -118,20 +57,16 @@ def layer(
     num_sampled: int,
     temperature: float,
 ) -> Layer:
-    """An output layer by its name.
+    """Returns an output layer by its name.
 
     Args:
         variant: of `VARIANTS`.
-        counts: int64 [C], how often each class occurs in training, falling.
+        counts: int64 [C], the occurrences of each class in training, falling.
         batch_size: B.
-        num_sampled: candidates of a step, where there are any; where each example has its own, `OWN`.
-        temperature: inner products are divided by it.
-
-    Raises:
-        ValueError: for another name, or more candidates than classes.
+        num_sampled: candidates of a step; `OWN` if each example has its own.
+        temperature: of the softmax.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variants must be among {VARIANTS}, got {variant!r}")
+    checks.choice("variant", variant, VARIANTS)
     size = len(counts)
     if variant == "adaptive":
         cutoffs = sorted({max(1, size // 20), max(2, size // 4), size})
@@ -144,8 +79,7 @@ def layer(
         return _over_all(variant, size, temperature)
     if num_sampled > size:
         raise ValueError(f"num_sampled must be at most {size}, the classes, got {num_sampled}")
-    sampling = samplings(counts, batch_size, num_sampled)[variant]
-    return _sampled(sampling, counts, temperature)
+    return _sampled(sampling(variant, counts, batch_size, num_sampled), len(counts), temperature)
 
 
 def _means(key: Key, means: Array) -> dict[str, Array]:
@@ -153,10 +87,10 @@ def _means(key: Key, means: Array) -> dict[str, Array]:
 
 
 def _judge(temperature: float, table: dict[str, Array], inputs: Array, labels: Array, k: int):
-    losses, found = softmax.blockwise_softmax_loss(
-        inputs, labels, table["classes"], temperature=temperature, by_products=("top_k",), k=k
+    losses, (_, ids) = softmax.blockwise_softmax_loss(
+        inputs, labels, table["classes"], temperature=temperature, top_k=k
     )
-    return losses, found["top_k"][1]
+    return losses, ids
 
 
 def _nothing(*arguments: Any) -> tuple[()]:
@@ -168,7 +102,7 @@ def _unchanged(state: PyTree, labels: Array, accepted: Array) -> PyTree:
 
 
 def _over_all(variant: str, size: int, temperature: float) -> Layer:
-    # A sigmoid of its own for each of C classes is right about most of them at −log C.
+    # An independent sigmoid for each of C classes has the right mean at −log C.
     biases = jnp.full(size, -np.log(size)) if variant == "one_vs_all" else None
 
     def loss(rows: dict[str, Array], inputs: Array, labels: Array, context: PyTree) -> Array:
@@ -191,7 +125,7 @@ def _over_all(variant: str, size: int, temperature: float) -> Layer:
 
 
 def _adaptive(cutoffs: list[int], key: Key, means: Array, params: PyTree) -> PyTree:
-    """Frequent classes and clusters at their means, rare classes at random projections of theirs."""
+    """Frequent classes and clusters start at their means, rare classes at random projections of them."""
     starts, dim = cutoffs[:-1], means.shape[1]
     members = [means[start:end] for start, end in itertools.pairwise(cutoffs)]
     tails = [jnp.mean(part, axis=0, keepdims=True) for part in members]
@@ -205,7 +139,7 @@ def _adaptive(cutoffs: list[int], key: Key, means: Array, params: PyTree) -> PyT
 
 
 def _two_level(key: Key, means: Array, params: PyTree) -> PyTree:
-    """Classes at their means, clusters at their members'."""
+    """Classes start at their means, clusters at the means of their members."""
     parts = jnp.array_split(means, len(params["clusters"]["weights"]))
     clusters = jnp.stack([part.mean(0) for part in parts])
     return {"clusters": {"weights": clusters}, "classes": {"weights": means}}
@@ -235,7 +169,7 @@ def _clustered(
             own = jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
             return -own, jax.lax.top_k(scores, k)[1]
 
-        few = min(64, len(labels))  # All log-probabilities of so many examples are held at once.
+        few = min(64, len(labels))  # Examples whose log-probabilities of all classes are in memory.
         whole = len(labels) - len(labels) % few
         first, last = (
             jax.tree.map(lambda a: a[:whole].reshape(-1, few, *a.shape[1:]), (inputs, labels)),
@@ -259,44 +193,46 @@ def _clustered(
     )
 
 
-def sampler_state(sampling: Sampling, table: dict[str, Array], temperature: float) -> PyTree:
-    """The state that candidates are drawn by, where the class vectors are these."""
-    if sampling.follows:
-        return sampling.sampler.init(tables.from_storage(table["classes"]) / temperature)
-    return sampling.sampler.init()
+def sampling(
+    name: str, counts: NDArray[np.int64], batch_size: int, num_sampled: int, own: int = OWN
+) -> softmax.Setup:
+    """Returns a sampler of the registry, with `own` candidates if it draws for each example."""
+    setup = softmax.SAMPLERS[name](counts, batch_size, num_sampled)
+    return setup._replace(num_sampled=own) if setup.follows_model else setup
 
 
-def _sampled(
-    sampling: Sampling,
-    counts: NDArray[np.int64],
-    temperature: float,
-) -> Layer:
-    sampler = sampling.sampler
+def sampler_state(setup: softmax.Setup, table: dict[str, Array], temperature: float) -> PyTree:
+    """Returns the state of a sampler for these tables."""
+    if setup.follows_model:
+        return setup.sampler.init(tables.from_storage(table["classes"]) / temperature)
+    return setup.sampler.init()
+
+
+def _sampled(setup: softmax.Setup, num_classes: int, temperature: float) -> Layer:
+    sampler = setup.sampler
 
     def draw(state: PyTree, inputs: Array, labels: Array, key: Key):
         drawn = sampler.sample(
-            state, key, labels, sampling.number, unique=sampling.unique, inputs=inputs
+            state, key, labels, setup.num_sampled, unique=setup.unique, inputs=inputs
         )
-        return {"classes": jnp.concatenate([labels, drawn.ids.ravel()])}, drawn
+        return {"classes": {"true": labels, "candidates": drawn.ids}}, drawn
 
-    def loss(rows: dict[str, Array], inputs: Array, labels: Array, drawn: PyTree) -> Array:
-        # Split, and not sliced twice: the gradient is then one array, and not the sum of two.
-        true, candidates = jax.lax.split(rows["classes"], (labels.size, drawn.ids.size))
+    def loss(rows: dict[str, Any], inputs: Array, labels: Array, drawn: PyTree) -> Array:
         return softmax.sampled_softmax_loss_from_rows(
             inputs,
-            true,
-            candidates.reshape(*drawn.ids.shape, candidates.shape[-1]),
+            rows["classes"]["true"],
+            rows["classes"]["candidates"],
             labels,
             drawn,
             correction="negatives",
             temperature=temperature,
-            num_classes=len(counts),
+            num_classes=num_classes,
         )
 
     return Layer(
         init=_means,
-        sampler_state=lambda table: sampler_state(sampling, table, temperature),
-        refresh=sampling.follows,
+        sampler_state=lambda table: sampler_state(setup, table, temperature),
+        refresh=setup.follows_model,
         shared=(),
         draw=draw,
         observe=lambda state, labels, accepted: sampler.update(

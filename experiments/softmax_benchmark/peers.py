@@ -1,4 +1,4 @@
-"""What other libraries offer for the same problem. Those of JAX's own are cases of `cost`."""
+"""The same problem in other libraries. Those that are JAX programs are cases of `cost`."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 JAX = ("optax", "tokamax")
-"""Peers that are JAX programs: the logits by a product and `optax`'s loss; tokamax's fused loss."""
+"""Peers that are JAX programs: a product and `optax`'s loss; tokamax's fused loss."""
 
 OTHERS = ("tensorflow_sampled", "torch_linear", "torch_adaptive")
 """`tf.nn.sampled_softmax_loss`, PyTorch's `linear_cross_entropy` and `AdaptiveLogSoftmaxWithLoss`."""
@@ -19,7 +19,7 @@ Timed = tuple[str, str, Callable[[Any], float]]
 
 
 def missing(name: str) -> str | None:
-    """The package that a peer needs, if it is not installed."""
+    """Returns the package that a peer needs, if it is not installed."""
     package = {"tokamax": "tokamax", "optax": "optax"}.get(name, name.split("_")[0])
     return None if importlib.util.find_spec(package) else package
 
@@ -34,7 +34,7 @@ def cases(
     cutoffs: list[int],
     names: tuple[str, ...] = OTHERS,
 ) -> Iterator[Timed]:
-    """The programs of the peers that are not JAX, in float32.
+    """Yields the programs of the peers that are not JAX, in float32.
 
     Args:
         table: float32 [C, D].
@@ -42,8 +42,8 @@ def cases(
         labels: int32 [B].
         num_sampled: candidates of the sampled softmax.
         learning_rate: of the steps.
-        cutoffs: of the adaptive softmax, the number of classes among them.
-        names: of `OTHERS`; their packages must be there.
+        cutoffs: of the adaptive softmax, ending with the number of classes.
+        names: of `OTHERS`; their packages must be installed.
 
     Yields:
         `(name, mode, run)`, the modes those of `cost`.
@@ -76,7 +76,7 @@ def _tensorflow(table, inputs, labels, num_sampled, learning_rate) -> Iterator[T
     @tf.function
     def step():
         value, d_x, d_weights = gradients()
-        # Into the variable, row by row: as fast as TensorFlow can.
+        # Scattered into the variable: the fastest way in TensorFlow.
         weights.scatter_sub(tf.IndexedSlices(learning_rate * d_weights.values, d_weights.indices))
         return value, d_x
 
@@ -91,14 +91,14 @@ def _torch_linear(table, inputs, labels, learning_rate) -> Iterator[Timed]:
     import torch
 
     function = getattr(torch.nn.functional, "linear_cross_entropy", None)
-    if function is None:  # Before PyTorch 2.13: what it replaces.
+    if function is None:  # Before PyTorch 2.13: the two functions that it replaces.
 
         def function(x, w, y):
             return torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, w), y)
 
         chunked = {}
     else:
-        # Chunks of the batch: without options it makes all logits.
+        # In chunks of the batch: without options it stores all logits.
         chunked = {"options": torch.nn.modules.LinearCrossEntropyOptions()}
     weights = torch.tensor(table, requires_grad=True)
     x = torch.tensor(inputs, requires_grad=True)

@@ -1,6 +1,6 @@
 """Real classification problems with many classes: each example is a bag of features.
 
-Classes are numbered by falling frequency in training, as log-uniform sampling and adaptive softmax want it.
+Classes are numbered by falling frequency in training, as log-uniform sampling and adaptive softmax need.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ class Problem:
     Attributes:
         name: of the data set.
         num_classes: C.
-        num_features: rows of the feature table; as an id it is no feature.
+        num_features: rows of the feature table; this id marks an empty slot.
         bags: int32 [N, L], the features of all examples.
         labels: int32 [N] in [0, C).
         train: int64, the examples to learn from.
         test: int64, the held-out ones, in random order.
-        counts: int64 [C], how often each class occurs in training, falling.
-        class_learning_rate: of the gradient descent that suits an exact softmax over batches of 512.
+        counts: int64 [C], the occurrences of each class in training, falling.
+        class_learning_rate: of gradient descent, tuned for an exact softmax and batches of 512.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Problem:
 
 
 def load(name: str, *, small: int | None = None, cache_dir: Path | None = None) -> Problem:
-    """One of the problems.
+    """Returns one of the problems.
 
     - `geonames`: 1.16 million spellings of 234,908 places; features are hashed character n-grams.
     - `flights`: which of 4,043 aircraft flies? 334,264 departures from New York in 2013; features are
@@ -54,12 +54,8 @@ def load(name: str, *, small: int | None = None, cache_dir: Path | None = None) 
 
     Args:
         name: of `NAMES`.
-        small: keep only so many places, or flights; None for all.
-        cache_dir: where parsed data are kept; None for the user's cache directory.
-
-    Raises:
-        ValueError: for another name.
-        geonames.DataMissing, flights.DataMissing: the package with the data is not there.
+        small: use only so many places, or flights; None for all.
+        cache_dir: directory for parsed data; None for the user's cache directory.
     """
     if name == "geonames":
         return _geonames(small, cache_dir)
@@ -74,7 +70,7 @@ def _geonames(small: int | None, cache_dir: Path | None) -> Problem:
     )
     if small is None:
         names = geonames.load(cache_dir)
-        # The same name and content as the resolver's (`experiments.geonames`).
+        # The same cache entry as that of `experiments.geonames`.
         bags = cache.cached_array(
             f"geonames-ngrams-{hashing.max_ngrams}-{hashing.num_buckets}",
             lambda: hashing.apply(list(names.alias)),
@@ -128,8 +124,8 @@ def _flights(small: int | None) -> Problem:
     )
 
 
-# Places: of 1.2, 2.4 and 4.8 the least loss of the exact softmax after 2,000 steps; from 7.2 on samplers
-# become worse. Aircraft: of 0.15, 0.6 and 2.4 the least loss; there a class occurs many times as often.
+# The lowest loss of the exact softmax after 2,000 steps among 1.2, 2.4 and 4.8 (places; samplers become
+# worse from 7.2 on) and among 0.15, 0.6 and 2.4 (aircraft, whose classes occur much more often).
 _CLASS_LEARNING_RATE = {"geonames": 4.8, "flights": 0.15}
 
 

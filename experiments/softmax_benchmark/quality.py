@@ -1,4 +1,4 @@
-"""How good is what each output layer has learned, after equally many steps and after equally long?"""
+"""Quality of the trained output layers, after the same number of steps and after the same time."""
 
 import dataclasses
 import functools
@@ -22,16 +22,16 @@ from jaxml.types import Array, PyTree
 
 RECALL_AT = 10
 
-# Judged at so many examples at a time: a block of logits is then as large as in training.
+# Examples evaluated at a time: a block of logits is as large as in training.
 _JUDGED_AT_ONCE = 512
 
-# So many steps a compiled call: the clock is read in between.
+# Steps in a compiled call: the clock is read in between.
 _STEPS_PER_CALL = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How the layers are trained and judged: see `training`."""
+    """Arguments of `training`."""
 
     class_learning_rate: float
     dim: int = 128
@@ -55,19 +55,19 @@ def measure(
     max_seconds: float = math.inf,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Trains each variant in turn, and keeps what is finished: the rows of `path` are not measured again.
+    """Trains each variant in turn, and writes each as it ends; rows in `path` are not measured again.
 
     Args:
         problem: the data.
         variants: of `layers.VARIANTS`.
-        settings: of the training; rows of `path` with others are kept, and not taken for these.
-        path: a JSON file of rows, made if it is not there and rewritten after each variant.
-        max_seconds: a layer that has been trained so long stops, whatever its steps.
-        say: is told each point.
+        settings: of the training; rows of `path` with other settings stay.
+        path: a JSON file of rows, rewritten after each variant.
+        max_seconds: a layer stops after this time.
+        say: prints each point.
 
     Returns:
         A row for each variant: `problem`, `variant`, the settings, `points` (see `training`), `failure`
-        (None, or why there are no more points) and `environment`.
+        (None, or the reason why there are no more points) and `environment`.
     """
     rows = json.loads(path.read_text()) if path.exists() else []
     chosen = []
@@ -114,15 +114,14 @@ def training(
     seed: int,
     max_seconds: float = math.inf,
 ) -> Iterator[tuple[dict[str, Any], dict[str, Array]]]:
-    """Trains an output layer over an encoder of bags, and judges it on the way.
+    """Trains an output layer over an encoder of bags, and evaluates it on the way.
 
     An example is the sum of its features' vectors, scaled to length one; a class's logit is its inner
     product with the class's vector over the temperature. Every class starts at the mean of its training
-    examples. Classes are trained by gradient descent, whose step is linear in the gradient: what a sample
-    gets right on average then moves them as the exact gradient would. (Under Adagrad a class that is
-    sampled now and then moves less than one that is always there.) Features are trained by row-wise
-    Adagrad, and so are clusters and projections: what every example moves by a step that suits a rare
-    class diverges.
+    examples. Classes are trained by gradient descent, whose step is linear in the gradient, so an unbiased
+    sampled gradient has the mean effect of the exact one (under Adagrad a class that is sampled now and
+    then moves less). Features, clusters and projections are trained by row-wise Adagrad: at the learning
+    rate of a rare class they would diverge.
 
     Args:
         problem: the data.
@@ -131,19 +130,19 @@ def training(
         batch_size: examples in a step.
         num_sampled: candidates of a step.
         temperature: of the softmax.
-        learning_rate: of the features, constant: a curve is then a training that could end anywhere.
+        learning_rate: of the features, constant, so that a training could end anywhere.
         class_learning_rate: of the output layer, constant.
-        num_steps: how long to train at least.
-        seconds: how long to train at least, judging and compiling not counted.
+        num_steps: least number of steps.
+        seconds: least time, without evaluation and compiling.
         refresh_every: steps between two refreshes of a sampler that follows the model.
-        num_judged: held-out examples to judge on.
+        num_judged: held-out examples to evaluate on.
         seed: of initialisation, order and candidates.
-        max_seconds: when to stop, whatever the steps.
+        max_seconds: stop after this time.
 
     Yields:
-        For each point of the curve a row and the tables, which the next step takes over. The row has
-        `step`, `seconds` of training until there, `loss` (the layer's exact loss on held-out examples, in
-        nats), `precision_at_1` and `recall_at_10`; the first is untrained.
+        For each point of the curve a row and the tables (donated to the next step). The row has `step`,
+        `seconds` of training so far, `loss` (the layer's exact loss on held-out examples, in nats),
+        `precision_at_1` and `recall_at_10`; the first is untrained.
     """
     layer = layers.layer(
         variant,
@@ -183,13 +182,13 @@ def training(
 
     judged = problem.test[:num_judged]
     judge = _judge(layer, problem.bags[judged], problem.labels[judged], problem.num_classes)
-    # Compiled by a call that takes no step.
+    # A call of no steps compiles.
     state, _ = program(state, next_batches(0, _STEPS_PER_CALL), jnp.int32(0))
     step, spent = 0, 0.0
     yield {"step": 0, "seconds": 0.0, **judge(state.tables)}, state.tables
     stops = _stops(num_steps)
     stop = next(stops)
-    # A point at each stop, and one where the time asked for is over, to compare at equal time.
+    # A point at each stop, and one after `seconds`, to compare at equal time.
     while (step < num_steps or spent < seconds) and spent < max_seconds:
         deadline = min(seconds if spent < seconds else math.inf, max_seconds)
         while step < stop and spent < deadline:
@@ -221,7 +220,7 @@ def _is_past(deadline: float) -> bool:
 
 
 def _stops(num_steps: int) -> Iterator[int]:
-    """Where a curve has points: 1, 2 and 5 times powers of ten, and the number of steps asked for."""
+    """Yields the steps of a curve's points: 1, 2 and 5 times powers of ten, and `num_steps`."""
     before = 0
     for exponent in itertools.count(1):
         for stop in (10**exponent, 2 * 10**exponent, 5 * 10**exponent):
@@ -256,7 +255,7 @@ def _task(layer: layers.Layer) -> train.Task:
 
 
 def _means(problem: Problem, features: Array) -> Array:
-    """The mean input of each class over its training examples, scaled to length one; [C, D]."""
+    """Returns the mean input of each class over its training examples, scaled to length one; [C, D]."""
 
     @jax.jit
     def add(sums: Array, bags: Array, labels: Array) -> Array:

@@ -2,12 +2,12 @@
 
     P(c | h) = P(cluster of c | h) · P(c | cluster of c, h)
 
-Both factors are softmaxes, so probabilities sum to one exactly as those of one large softmax do, and
-a loss needs the scores of one cluster in place of all. The price is the model: classes compete within
-their cluster only, and a class in a neglected cluster is hard to find.
+Both factors are softmaxes, so the probabilities sum to one, and a loss needs the scores of one cluster
+only. The price is in the model: classes compete within their cluster, and a class in a neglected cluster is
+hard to find.
 
-- `adaptive_softmax`: few clusters of falling frequency and rising size; the most frequent classes stand
-  in the first step themselves, and rare ones get short vectors.
+- `adaptive_softmax`: few clusters of falling frequency and rising size; the most frequent classes are in
+  the first step themselves, and rare ones have short vectors.
 - `two_level_softmax`: about √C clusters of about √C classes, all vectors of one length.
 """
 
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxml.softmax import checks
+from jaxml import checks
 from jaxml.softmax.logits import TrueClasses, at_most_float32, products, true_classes
 from jaxml.types import Array, Key, PyTree
 
@@ -33,16 +33,13 @@ class AdaptiveSoftmax(NamedTuple):
 
     Attributes:
         init: `init(key, dim) -> params`, nested dicts of float32 arrays, uniform in ±1/√fan_in.
-        loss: `loss(params, inputs, labels, *, where=None) -> float32 [*batch]`, the mean of
-            −log P over the true classes. Inputs are [*batch, dim] of any float; labels integers
-            [*batch], or [*batch, T] for several true classes that share the target mass; `where`
-            (bool, the labels' shape) masks labels. An example with no label left has loss 0 and
-            gradient 0. A label out of range that is only known inside `jit` gives NaN.
+        loss: `loss(params, inputs, labels, *, where=None) -> float32 [*batch]`, the mean of −log P over the
+            true classes. Inputs are [*batch, dim]; labels [*batch], or [*batch, T]; `where` masks labels.
+            An example without labels has loss 0 and gradient 0. A label out of range raises ValueError if
+            it is known, and gives NaN if it is traced.
         log_prob: `log_prob(params, inputs) -> float32 [*batch, num_classes]`, of every class.
         top_k: `top_k(params, inputs, k) -> (scores, ids)`, the k most probable classes: float32 log
             probabilities and int32 ids [*batch, k], best first, of equals the lower id first.
-
-    All raise ValueError for shapes that do not fit and for labels that are known to be out of range.
     """
 
     init: Callable[..., PyTree]
@@ -54,45 +51,35 @@ class AdaptiveSoftmax(NamedTuple):
 def adaptive_softmax(
     cutoffs: Iterable[int], *, div_value: float = 4.0, head_bias: bool = False
 ) -> AdaptiveSoftmax:
-    """Frequent classes cheaply, rare ones by way of their cluster and with shorter vectors.
+    """Returns a layer that scores frequent classes at once, and rare ones through their cluster.
 
         P(c) = head_c                                           for c < c_1
         P(c) = head_(cluster i) · softmax(W_i P_i h)_c          for c_i <= c < c_(i+1)
 
     where head = softmax(H h) scores the c_1 most frequent classes and one entry for each tail cluster,
-    and P_i projects the input down to ⌊dim / div_value^i⌋ numbers, at least one (i = 1, 2, …).
+    and P_i projects the input to ⌊dim / div_value^i⌋ numbers, at least one (i = 1, 2, …).
 
     Params are `{"head": {"weights": [c_1 + tails, dim]}, "tail_0": {"projection": [h_0, dim],
-    "weights": [n_0, h_0]}, "tail_1": …}`, with `"biases"` in the head if asked for: array for array the
-    `head.weight`, `tail[i][0].weight` and `tail[i][1].weight` of PyTorch's
+    "weights": [n_0, h_0]}, "tail_1": …}`, with `"biases"` in the head if asked for: the arrays of PyTorch's
     `AdaptiveLogSoftmaxWithLoss`, whose output is −loss.
 
-    **Cost.** The loss takes B · (c_1 + tails) head scores, and of each tail only the scores of the
-    examples whose label lies there. Shapes must not depend on data, so the program holds each tail for
-    B, B/4 and B/16 examples, and takes the smallest that holds all: exact whatever the labels, at
-    up to four times the cost of the examples' share (or at 1/16). Its scores are computed again in
-    the backward pass. With labels by Zipf's law over 10⁵ classes, dim 128, B = 512 and cutoffs [2000,
-    10000, 100000] loss and gradients took 0.35 × the time of the form that scores every tail for every
-    example, and 0.25 × that of the full softmax (two CPU cores). What it does not save is memory set
-    aside: B · n for the largest tail, in case all labels lie there. Under `vmap` over labels all three
-    are computed: put the batch into the inputs' leading axes instead. `log_prob` and `top_k` score all
-    classes; `top_k` holds those of one cluster at a time.
+    **Cost.** The loss takes B · (c_1 + tails) head scores, and of each tail only the scores of the examples
+    whose label lies there. Shapes are static: the program holds each tail for B, B/4 and B/16 examples, and
+    runs the smallest that suffices, so it is exact for any labels. Scores are computed again in the
+    backward pass. With labels by Zipf's law over 10⁵ classes, dim 128, B = 512 and cutoffs [2000, 10000,
+    100000] loss and gradients took 0.25 × the time of the full softmax (two CPU cores). Memory is reserved
+    for all labels in the largest tail, B · n. Under `vmap` over labels all three sizes are computed: put
+    the batch into the inputs' leading axes instead. `log_prob` and `top_k` score all classes; `top_k` one
+    cluster at a time.
 
     Args:
-        cutoffs: ascending positive ints, at least one; the last is the number of classes. (PyTorch
-            takes that one apart, as `n_classes`.) `[num_classes]` alone is the full softmax. Class
-            ids must be in order of falling frequency for this to pay.
-        div_value: finite, > 0; by how much each tail's vectors are shorter than those before.
+        cutoffs: ascending positive ints, at least one; the last is the number of classes. (PyTorch passes
+            that one as `n_classes`.) `[num_classes]` alone is the full softmax. Class ids must be in order
+            of falling frequency to gain from this.
+        div_value: above 0; the ratio of the vector lengths of neighbouring tails.
         head_bias: whether the head adds a bias, which starts at 0.
 
-    Returns:
-        An `AdaptiveSoftmax`. Forward-mode differentiation of its loss is not offered.
-
-    Raises:
-        ValueError: `cutoffs` is empty, not ascending, or holds what is no positive int; `div_value`
-            is not finite or not positive.
-
-    Numerics: log-sum-exp and losses are float32, computed from the distance to the largest score.
+    Forward-mode differentiation of the loss is not supported.
 
     Example:
         >>> layer = adaptive_softmax([2, 6, 20])
@@ -107,8 +94,7 @@ def adaptive_softmax(
         section 4.
     """
     bounds = _cutoffs(cutoffs)
-    if not (math.isfinite(div_value) and div_value > 0):
-        raise ValueError(f"div_value must be finite and greater than 0, got {div_value}")
+    div_value = checks.number("div_value", div_value, above=0)
     num_classes, first, tails = bounds[-1], bounds[0], len(bounds) - 1
 
     def shapes(dim: int) -> dict:
@@ -168,7 +154,7 @@ def adaptive_softmax(
 
     def top_k(params: PyTree, inputs: Any, k: int) -> tuple[Array, Array]:
         params, inputs = _checked(params, inputs, shapes)
-        k = _k(k, num_classes)
+        k = checks.integer("k", k, 1, num_classes)
         scores, ids = [], []
         for start, log_probs in zip((0, *bounds[:-1]), clusters(params, inputs), strict=True):
             best, positions = lax.top_k(log_probs, min(k, log_probs.shape[-1]))
@@ -182,32 +168,23 @@ def adaptive_softmax(
 
 
 def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> AdaptiveSoftmax:
-    """A cluster, then one of its classes: about 2√C scores in place of C.
+    """Returns a layer that scores a cluster, then its classes: about 2√C scores in place of C.
 
         P(c) = softmax(U h)_(cluster of c) · softmax over the cluster's classes (W h)_c
 
-    Clusters hold consecutive ids, and sizes differ by one at most: number the classes so that similar
-    ones are neighbours (a permutation from clustering their vectors, say), for the first step can
-    only learn what clusters have in common.
+    Clusters hold consecutive ids, and their sizes differ by one at most. Number the classes so that similar
+    ones are neighbours: the first step can only learn what the classes of a cluster have in common.
 
     Params are `{"clusters": {"weights": [num_clusters, dim]}, "classes": {"weights":
     [num_classes, dim]}}`.
 
     **Cost.** The loss takes B · (num_clusters + T · C / num_clusters) scores, and gathers the rows of the
-    labels' clusters, [B, T, C / num_clusters, dim]. All shapes are static, under `vmap` too. With respect
-    to the params the gradient is dense, as that of any gather. `log_prob` and `top_k` score all classes.
+    labels' clusters, [B, T, C / num_clusters, dim]. All shapes are static, under `vmap` too. The gradient
+    of the params is dense. `log_prob` and `top_k` score all classes.
 
     Args:
         num_classes: int, at least 1.
         num_clusters: int in [1, num_classes]; None: ⌈√num_classes⌉. 1 is the full softmax.
-
-    Returns:
-        An `AdaptiveSoftmax`.
-
-    Raises:
-        ValueError: `num_classes` or `num_clusters` is out of range.
-
-    Numerics: as `adaptive_softmax`.
 
     Example:
         >>> layer = two_level_softmax(100)
@@ -218,14 +195,10 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
     References:
         Goodman 2001, "Classes for fast maximum entropy training".
     """
-    num_classes = checks.positive("num_classes", num_classes)
+    num_classes = checks.integer("num_classes", num_classes, 1)
     if num_clusters is None:
         num_clusters = math.isqrt(num_classes - 1) + 1
-    num_clusters = checks.positive("num_clusters", num_clusters)
-    if num_clusters > num_classes:
-        raise ValueError(
-            f"num_clusters must be at most num_classes, {num_classes}, got {num_clusters}"
-        )
+    num_clusters = checks.integer("num_clusters", num_clusters, 1, num_classes)
     # The first `longer` clusters hold one class more.
     shorter_size, longer = divmod(num_classes, num_clusters)
     width = shorter_size + (longer > 0)
@@ -240,7 +213,7 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
         return cluster * shorter_size + jnp.minimum(cluster, longer)
 
     def members_of(cluster: Array) -> tuple[Array, Array]:
-        """Ids [..., width] of the clusters' classes, and which of these slots hold one."""
+        """Ids [..., width] of the clusters' classes, and which slots are used."""
         slot = jnp.arange(width, dtype=jnp.int32).reshape((1,) * cluster.ndim + (width,))
         used = slot < (shorter_size + (cluster < longer))[..., None]
         return jnp.where(used, start_of(cluster)[..., None] + slot, 0), used
@@ -262,7 +235,7 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
         losses = _negative_log_softmax(products(inputs, params["clusters"]["weights"]), cluster)
         members, used = members_of(cluster)
         rows = jnp.take(params["classes"]["weights"], members, axis=0)
-        # products() wants one axis of rows: T clusters of `width` classes are T · width classes.
+        # products() takes one axis of rows: T clusters of `width` classes are T · width classes.
         scores = products(inputs, rows.reshape(len(inputs), -1, inputs.shape[-1]))
         scores = jnp.where(used, scores.reshape(used.shape), -jnp.inf)
         position = (ids - start_of(cluster))[..., None]
@@ -281,7 +254,7 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
         return scores + jnp.take(shift, cluster, axis=-1)
 
     def top_k(params: PyTree, inputs: Any, k: int) -> tuple[Array, Array]:
-        return lax.top_k(log_prob(params, inputs), _k(k, num_classes))
+        return lax.top_k(log_prob(params, inputs), checks.integer("k", k, 1, num_classes))
 
     return AdaptiveSoftmax(partial(_init, shapes), loss, log_prob, top_k)
 
@@ -289,7 +262,7 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
 # --- one tail of the adaptive softmax -----------------------------------------------------------
 
 
-# As parts of the batch; each is one more program to compile for every tail.
+# As fractions of the batch; each is another program to compile for every tail.
 _SIZES = (16, 4, 1)
 
 
@@ -326,7 +299,7 @@ def _tail_losses_backward(arguments, cotangent):
 
         return jax.vjp(losses, inputs, projection, weights)[1](cotangent)
 
-    # Not left to autodiff: it would store what every size might need, zeros for those not taken.
+    # Autodiff would store the residuals of every size.
     found = _at_size(gradients, order, count, inputs, projection, weights, columns, cotangent)
     return (*found, None, None, None)
 
@@ -382,7 +355,7 @@ def _mean(losses: Array, true: TrueClasses) -> Array:
 
 
 def _init(shapes: Callable[[int], dict], key: Key, dim: int) -> PyTree:
-    tree = shapes(checks.positive("dim", dim))
+    tree = shapes(checks.integer("dim", dim, 1))
     leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: isinstance(node, tuple))
     keys = jax.random.split(key, len(leaves))
     return jax.tree.unflatten(structure, map(_initial, keys, leaves))
@@ -418,10 +391,3 @@ def _cutoffs(cutoffs: Iterable[int]) -> list[int]:
             f"cutoffs must be ascending positive ints, at least the number of classes, got {bounds}"
         )
     return bounds
-
-
-def _k(k: int, num_classes: int) -> int:
-    k = checks.positive("k", k)
-    if k > num_classes:
-        raise ValueError(f"k must be at most the number of classes, {num_classes}, got {k}")
-    return k

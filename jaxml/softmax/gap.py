@@ -1,4 +1,4 @@
-"""How far a sampled loss is from the exact softmax: bias and variance of its gradient, gap of its loss."""
+"""Bias and variance of a sampled gradient, and the gap of its loss, against the exact softmax."""
 
 from functools import partial
 from typing import Literal, NamedTuple, get_args
@@ -6,17 +6,17 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxml.softmax import checks
+from jaxml import checks
 from jaxml.softmax.blockwise import blockwise_softmax_loss
-from jaxml.softmax.candidates import Sampler
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss
+from jaxml.softmax.samplers import Sampler
 from jaxml.types import Array, Key, PyTree
 
 Gradients = Literal["inputs", "weights", "both"]
 
 
 class Gap(NamedTuple):
-    """What sampling does to the mean loss of a batch, in units of the exact softmax's own.
+    """The error that sampling makes in the mean loss of a batch, relative to the exact softmax.
 
     With g the gradient from one draw of candidates and g* the exact one,
 
@@ -24,11 +24,11 @@ class Gap(NamedTuple):
         loss_gap = E[loss] − loss*.
 
     Attributes:
-        gradient_bias: float32 scalar. Its square is estimated without bias, as the distance of the mean of
-            the draws less the share that their scatter has in it, and what comes out negative is 0.
+        gradient_bias: float32 scalar. Its square is estimated without bias: the squared distance of the
+            mean of the draws, less the part due to their scatter; a negative estimate is 0.
         gradient_variance: float32 scalar, of a single draw.
-        loss_gap: float32 scalar, in nats. Only `correction="negatives"` estimates the exact loss; with the
-            others the gap says how different the two losses are, not how good the training is.
+        loss_gap: float32 scalar, in nats. Only `correction="negatives"` estimates the exact loss; for the
+            others the gap is the difference of two losses, not a measure of quality.
     """
 
     gradient_bias: Array
@@ -49,88 +49,47 @@ def estimate_gap(
     *,
     unique: bool = True,
     correction: Correction = "both",
-    remove_accidental_hits: bool = True,
-    temperature=1.0,
-    where=None,
     gradients: Gradients = "both",
-    block_size: int | None = None,
 ) -> Gap:
-    """Compares the sampled softmax with the exact one, on a probe batch, over many draws.
+    """Compares the sampled softmax with the exact one, on a batch, over many draws.
 
-    To be called now and then while training: it costs one exact loss and gradient (by blocks) and
-    `num_keys` sampled ones, and some arrays of the table's size, unless only the inputs' gradients are
-    asked for.
+    Takes one exact loss and gradient (by blocks) and `num_keys` sampled ones, and a few arrays of the
+    table's size, unless only the inputs' gradients are asked for. For a temperature divide the inputs by it
+    (all figures are relative, so nothing else changes).
 
     Args:
         inputs: [*batch, D], any float.
         labels: integers in [0, C): [*batch] or [*batch, T].
         weights: [C, D], any float.
         biases: [C] or None; constants here.
-        sampler: draws the candidates, told of labels and inputs.
+        sampler: draws the candidates for labels and inputs.
         state: the sampler's, as training has it.
         key: typed key; draw i uses `fold_in(key, i)`.
         num_sampled: candidates of a draw.
-        num_keys: draws, at least 2. The error of a bias of 0 is of the order of
-            √(gradient_variance / num_keys).
-        unique: as `Sampler.sample` takes it.
-        correction: as in `sampled_softmax_loss`: what the training uses.
-        remove_accidental_hits: as in `sampled_softmax_loss`.
-        temperature: as in `sampled_softmax_loss`.
-        where: None, or bool of the labels' shape; False masks a label.
-        gradients: with respect to what: "inputs", "weights", or "both" side by side.
-        block_size: of the exact loss.
+        num_keys: draws, at least 2. The error of a bias of 0 is about √(gradient_variance / num_keys).
+        unique: as in `Sampler.sample`.
+        correction: as in `sampled_softmax_loss`.
+        gradients: with respect to "inputs", "weights", or "both".
 
-    Returns:
-        A `Gap` of float32 scalars.
-
-    Raises:
-        ValueError: for `num_keys` below 2, an unknown `gradients`, and as the losses and the sampler do.
-
-    >>> from jaxml.softmax.candidates import uniform
+    >>> from jaxml.softmax.samplers import uniform
     >>> key, sampler = jax.random.key(0), uniform(50)
     >>> inputs, weights = jnp.ones((2, 3)), jax.random.normal(key, (50, 3))
     >>> gap = estimate_gap(inputs, jnp.array([1, 2]), weights, None, sampler, (), key, 50, 2)
     >>> bool(gap.gradient_bias < 1e-4) and bool(gap.gradient_variance < 1e-8)  # all classes drawn
     True
-
-    Source: Rawat et al., Sampled Softmax with Random Fourier Features, 2019, bound the bias; here it is
-    measured.
     """
-    if checks.positive("num_keys", num_keys) < 2:
-        raise ValueError(f"num_keys must be at least 2, got {num_keys}")
-    if gradients not in get_args(Gradients):
-        raise ValueError(f"gradients must be one of {get_args(Gradients)}, got {gradients!r}")
+    num_keys = checks.integer("num_keys", num_keys, 2)
+    checks.choice("gradients", gradients, get_args(Gradients))
     inputs, weights = jnp.asarray(inputs), jnp.asarray(weights)
-    exact = partial(
-        blockwise_softmax_loss,
-        labels=labels,
-        biases=biases,
-        temperature=temperature,
-        where=where,
-        block_size=block_size,
-    )
+    exact = partial(blockwise_softmax_loss, labels=labels, biases=biases, reduction="mean")
 
     def sampled(x: Array, w: Array, key: Key) -> Array:
-        candidates = sampler.sample(
-            state, key, labels, num_sampled, unique=unique, where=where, inputs=inputs
-        )
-        losses = sampled_softmax_loss(
-            x,
-            labels,
-            w,
-            biases,
-            candidates,
-            correction=correction,
-            remove_accidental_hits=remove_accidental_hits,
-            temperature=temperature,
-            where=where,
-        )
+        candidates = sampler.sample(state, key, labels, num_sampled, unique=unique, inputs=inputs)
+        losses = sampled_softmax_loss(x, labels, w, biases, candidates, correction=correction)
         return losses.mean()
 
     wanted = {"inputs": (0,), "weights": (1,), "both": (0, 1)}[gradients]
-    loss, gradient = jax.value_and_grad(lambda x, w: exact(x, weights=w).mean(), wanted)(
-        inputs, weights
-    )
+    loss, gradient = jax.value_and_grad(lambda x, w: exact(x, weights=w), wanted)(inputs, weights)
     draw = jax.value_and_grad(sampled, wanted)
 
     # Summed as differences from the exact gradient: what is small is then not lost in what is large.
@@ -142,7 +101,7 @@ def estimate_gap(
 
     zeros = jax.tree.map(lambda g: jnp.zeros(g.shape, jnp.float32), gradient)
     total, squares, losses = jax.lax.fori_loop(
-        0, num_keys, add, (zeros, jnp.zeros(()), jnp.zeros(()))
+        0, num_keys, add, (zeros, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
     )
     mean_square = _square(total) / num_keys**2
     variance = (squares - num_keys * mean_square) / (num_keys - 1)
@@ -158,5 +117,5 @@ def estimate_gap(
 def _square(tree: PyTree) -> Array:
     return sum(
         (jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)),
-        start=jnp.zeros(()),
+        start=jnp.zeros((), jnp.float32),
     )

@@ -1,4 +1,4 @@
-"""One yes-or-no question for each class: independent sigmoids in place of a softmax."""
+"""One-vs-all: an independent sigmoid for each class in place of a softmax."""
 
 import math
 from functools import partial
@@ -7,69 +7,58 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml.softmax import checks, sweeps
-from jaxml.softmax.logits import check_table, softplus, true_classes
+from jaxml import checks
+from jaxml.softmax import sweeps
+from jaxml.softmax.logits import checked_table, softplus, true_classes
 from jaxml.types import Array
 
 
 def one_vs_all_loss(
     inputs, labels, weights, biases=None, *, where=None, block_size: int | None = None
 ) -> Array:
-    """Binary cross-entropy of every class, summed; the logits are never all there at once.
+    """Returns the binary cross-entropy summed over all classes, float32 [*batch], a block at a time.
 
         z_c  = inputs · weights_c + biases_c
         loss = − Σ_(c true) log σ(z_c) − Σ_(c not true) log σ(−z_c)
 
-    Classes are scored a block at a time, and again in the backward pass. When C > block_size no array
-    of B · C elements exists in the compiled program. `sampled_logistic_loss` is its sampled form: the two
-    are equal when every class is a candidate, expected once, and one class is true (several have the
-    target 1/T there, and 1 here).
+    Classes are scored again in the backward pass; if C > block_size no array of B · C elements exists in
+    the compiled program. `sampled_logistic_loss` is the sampled form: the two are equal if every class is a
+    candidate, expected once, and one class is true (of T true classes each has the target 1/T there, 1
+    here).
 
     Args:
         inputs: [*batch, D], any float.
-        labels: integers in [0, C): [*batch], one class each, or [*batch, T], several true ones, each
-            with the target 1; one that is listed twice counts once.
+        labels: integers in [0, C): [*batch], one class each, or [*batch, T], several true ones, each with
+            the target 1; a label listed twice counts once.
         weights: [C, D], any float.
-        biases: [C] or None. A bias of −inf takes its class out. One about −log C spares the first
-            steps: with zero weights the loss starts at C log 2.
+        biases: [C] or None; −inf removes a class. About −log C spares the first steps: with zero weights
+            and biases the loss starts at C log 2.
         where: None, or bool of the labels' shape; False masks a label, which may then hold any id.
-        block_size: classes scored at once, at least 1; a block's scores are [block_size, B]. None:
-            about 2²⁰ scores.
+        block_size: classes scored at once, at least 1. None: about 2²⁰ scores.
 
-    Returns:
-        float32 [*batch]. An example with no label left has loss 0 and gradient 0, whatever its inputs
-        hold. A label out of range that is only known inside `jit` gives NaN, to this example alone.
+    An example without labels has loss 0 and gradient 0. A label out of range raises ValueError if it is
+    known, and gives NaN if it is traced. Sums are float32, and log σ is computed without cancellation.
+    Forward-mode differentiation is not supported.
 
-    Raises:
-        ValueError: for shapes that do not fit, an empty table, a label out of range (when its value
-            is known), or a `block_size` below 1.
-
-    Numerics: scores, sums and carries are float32; log σ is computed without cancellation, so it
-    neither overflows nor loses the loss of scores around ±1e4. Forward-mode differentiation is not
-    offered.
-
-    >>> import jax.numpy as jnp
     >>> one_vs_all_loss(jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3)))  # 4 log 2
     Array([2.7725887, 2.7725887], dtype=float32)
 
     References:
         Rifkin & Klautau 2004, "In defense of one-vs-all classification".
     """
-    inputs, weights = jnp.asarray(inputs), jnp.asarray(weights)
-    biases = None if biases is None else jnp.asarray(biases)
-    check_table(inputs, weights, biases)
+    inputs, weights, biases = checked_table(inputs, weights, biases)
     num_classes, dim = weights.shape
     true = true_classes(labels, where, inputs, num_classes)
     batch = inputs.shape[:-1]
     rows = math.prod(batch)
     if block_size is None:
         block_size = max(2**20 // max(rows, 1), 2**8)
-    block_size = min(checks.positive("block_size", block_size), num_classes)
+    block_size = min(checks.integer("block_size", block_size, 1), num_classes)
 
     if not true.ids.size:
         return jnp.zeros(batch, jnp.float32)
     active = true.present.any(-1)
-    # Zero times NaN is NaN: what an example without labels holds must not reach a product.
+    # Zero times NaN is NaN: the inputs of an example without labels must not reach a product.
     inputs = jnp.where(active[..., None], inputs, 0).reshape(rows, dim)
     ids = true.ids.reshape(rows, true.ids.shape[-1])
     losses = _summed(block_size, inputs, weights, biases, ids).reshape(batch)

@@ -1,6 +1,5 @@
-"""Negatives of every example's own, drawn again in the backward pass instead of being kept."""
+"""Candidates of each example's own, drawn again in the backward pass instead of being kept."""
 
-import operator
 from functools import partial
 from typing import NamedTuple
 
@@ -8,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml.softmax.candidates import Candidates, Sampler
-from jaxml.softmax.logits import check_table, check_temperature, true_classes
+from jaxml import checks
+from jaxml.softmax.logits import check_temperature, checked_table, true_classes
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss_from_rows
+from jaxml.softmax.samplers import Candidates, Sampler
 from jaxml.softmax.sweeps import sweep
 from jaxml.types import Array, Key, PyTree
 
-# Numbers in the gathered rows of a tile, [tile, S, D].
+# Numbers in the gathered rows of a tile of examples, [tile, S, D].
 _TILE_NUMBERS = 2**22
 
 
@@ -23,7 +23,6 @@ class _Options(NamedTuple):
     num_sampled: int
     unique: bool
     correction: Correction
-    remove_accidental_hits: bool
     tile_size: int
 
 
@@ -39,67 +38,40 @@ def per_example_sampled_softmax_loss(
     *,
     unique: bool = True,
     correction: Correction = "both",
-    remove_accidental_hits: bool = True,
     temperature=1.0,
     where=None,
-    tile_size: int | None = None,
 ) -> Array:
-    """`sampled_softmax_loss` where each example has candidates of its own.
+    """Returns `sampled_softmax_loss` with candidates of each example's own, float32 [*batch].
 
     Shared candidates make the examples' losses err together; own ones do not, at the price of B · S
-    gathered rows in place of S. Example i draws with `fold_in(key, i)`. Nothing of B · S elements is kept
-    for the backward pass, neither ids nor rows nor logits: a tile of examples at a time draws again from
-    the same key, gathers again, and adds its gradients into that of the table.
+    gathered rows in place of S. Example i draws with `fold_in(key, i)`; accidental hits are removed.
+    Nothing of B · S elements is kept for the backward pass: a tile of examples at a time draws again from
+    the same key, gathers again, and adds its gradients to that of the table.
 
     Args:
-        inputs: [*batch, D], any float.
-        labels: integers in [0, C): [*batch] or [*batch, T].
-        weights: [C, D], any float.
-        biases: [C] or None.
-        sampler: as `uniform`, `log_uniform` or `unigram` make one: called for one example at a time.
+        inputs: [*batch, D]; arguments not listed are as in `sampled_softmax_loss`.
+        sampler: one that draws without `inputs`; called for one example at a time.
         state: the sampler's; no gradient flows into it.
         key: typed key.
         num_sampled: candidates of an example.
         unique: whether an example's candidates are distinct.
-        correction: as in `sampled_softmax_loss`.
-        remove_accidental_hits: as in `sampled_softmax_loss`.
-        temperature: scalar > 0, may be traced.
-        where: None, or bool of the labels' shape; False masks a label.
-        tile_size: examples at a time, at least 1; None: as many as gather about 2²² numbers.
 
-    Returns:
-        float32 [*batch], as `sampled_softmax_loss`.
-
-    Raises:
-        ValueError: as `sampled_softmax_loss` and the sampler do, and for a tile size below 1.
-
-    >>> from jaxml.softmax.candidates import uniform
+    >>> from jaxml.softmax.samplers import uniform
     >>> inputs, labels, weights = jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3))
     >>> key = jax.random.key(0)
     >>> per_example_sampled_softmax_loss(inputs, labels, weights, None, uniform(4), (), key, 4)
     Array([1.3862944, 1.3862944], dtype=float32)
     """
-    inputs, weights = jnp.asarray(inputs), jnp.asarray(weights)
-    biases = None if biases is None else jnp.asarray(biases)
-    check_table(inputs, weights, biases)
+    inputs, weights, biases = checked_table(inputs, weights, biases)
     check_temperature(temperature)
     num_classes, dim = weights.shape
+    num_sampled = checks.integer("num_sampled", num_sampled, 1)
     true = true_classes(labels, where, inputs, num_classes)
     batch = inputs.shape[:-1]
     size = inputs.size // max(dim, 1)
-    if tile_size is None:
-        tile_size = max(_TILE_NUMBERS // max(operator.index(num_sampled) * dim, 1), 1)
-    if operator.index(tile_size) < 1:
-        raise ValueError(f"tile_size must be at least 1, got {tile_size}")
-    options = _Options(
-        sampler,
-        num_sampled,
-        unique,
-        correction,
-        remove_accidental_hits,
-        min(tile_size, max(size, 1)),
-    )
-    ids, present = (x.reshape(size, true.ids.shape[-1]) for x in (true.ids, true.present))
+    tile_size = max(min(_TILE_NUMBERS // (num_sampled * max(dim, 1)), size), 1)
+    options = _Options(sampler, num_sampled, unique, correction, tile_size)
+    ids, present, refused = (x.reshape(size, true.ids.shape[-1]) for x in true)
     losses = _losses(
         options,
         inputs.reshape(size, dim),
@@ -110,14 +82,13 @@ def per_example_sampled_softmax_loss(
         state,
         key,
     )
-    refused = true.refused.reshape(size, true.ids.shape[-1]).any(-1)
-    return jnp.where(refused, jnp.nan, losses).reshape(batch)
+    return jnp.where(refused.any(-1), jnp.nan, losses).reshape(batch)
 
 
 def _tile(options: _Options, labels, state, key, start, size):
-    """Which classes the examples from `start` on need: labels, their mask, and the candidates."""
+    """Labels, their mask, and candidates of the examples from `start` on."""
     ids, present = (lax.dynamic_slice_in_dim(array, start, size) for array in labels)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(size))
+    keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(size, dtype=jnp.int32))
 
     def draw(key: Key, ids: Array, present: Array) -> Candidates:
         return options.sampler.sample(
@@ -140,7 +111,6 @@ def _tile_losses(options: _Options, x, rows, biases, temperature, ids, present, 
         true_biases=true_biases,
         sampled_biases=sampled_biases,
         correction=options.correction,
-        remove_accidental_hits=options.remove_accidental_hits,
         temperature=temperature,
         where=present,
     )
@@ -172,7 +142,7 @@ def _losses_bwd(options: _Options, arguments, d_losses):
     x, weights, biases, temperature, labels, state, key = arguments
 
     def scatter(table, ids, gradients):
-        # Ids of no class, in masked labels and empty slots, have gradients of zero.
+        # Masked labels and empty slots have gradients of zero.
         flat = jnp.clip(ids, 0, table.shape[0] - 1).reshape(-1)
         return table.at[flat].add(gradients.reshape(-1, *table.shape[1:]).astype(table.dtype))
 
@@ -206,7 +176,7 @@ def _losses_bwd(options: _Options, arguments, d_losses):
         jnp.zeros_like(x),
         jnp.zeros(weights.shape, jnp.float32),
         None if biases is None else jnp.zeros(biases.shape, jnp.float32),
-        jnp.zeros(()),
+        jnp.zeros((), jnp.float32),
     )
     d_x, d_weights, d_biases, d_temperature = sweep(add, carry, x.shape[0], options.tile_size)
     if biases is not None:

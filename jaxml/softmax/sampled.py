@@ -1,56 +1,52 @@
-"""Losses over the true classes and a few sampled ones, in place of all classes.
+"""Losses over the true classes and a few sampled ones.
 
-**What is computed, in this order.** With s the inner product of an input and a class's row, b the
-class's bias, τ the temperature and E[n] the expected count that the sampler reports,
+**Logits.** With s the inner product of an input and a class's row, b the class's bias, τ the temperature
+and E[n] the expected count of the candidate,
 
-    logit = (s + b) / τ  −  log E[n]                     (the second term by `correction`)
+    logit = (s + b) / τ  −  log E[n]                     (the second term by `correction`).
 
-and then a sampled class that is one of the example's own true classes, an accidental hit, gets the
-logit −∞ (by `remove_accidental_hits`). Empty slots get it too. Last, with `num_hard`, an example keeps
-only that many of its candidates, those with the highest logits.
+An accidental hit (a sampled class that is a true class of the example) and an empty slot get the logit −∞.
 
-**What `correction` makes of it.** Write i for the true class, P for the softmax over all classes.
+**Correction.** Write i for the true class, P for the softmax over all classes.
 
-- `"both"` subtracts log E[n] from true and sampled logits. This is TensorFlow's sampled softmax:
-  the loss of telling the true class from the others *in the set of candidates*, after how often
-  each gets there is taken out. Its best logits are log P plus a constant of the example
-  (Jean et al., 2015). Its denominator is no estimate of the partition function: it counts the true
-  class with exp(z_i) / E[n_i], as though that class were there by chance, while it always is.
+- `"both"` subtracts log E[n] from true and sampled logits, as TensorFlow does: the loss of telling the true
+  class from the others *in the set of candidates*. Its best logits are log P plus a constant of the example
+  (Jean et al., 2015). Its denominator does not estimate the partition function: it counts the true class
+  with exp(z_i) / E[n_i], although that class is always there.
 - `"negatives"` subtracts it from the sampled logits only. With hits removed the denominator,
 
       exp(z_i) + N,   N = Σ_j exp(z_j) / E[n_j]   over the sampled j ≠ i,   E[N] = Σ_{j≠i} exp(z_j),
 
-  is an unbiased estimate of the partition function. The loss is its logarithm, and so too small on
-  average, by about half the estimate's relative variance.
-- `"none"` subtracts nothing: the best logits are log P − log E[n] plus a constant. They rank
-  classes by how much more likely than usual they are, and are wrong as estimates of P.
+  is an unbiased estimate of the partition function. The loss is its logarithm, so too small on average, by
+  about half the estimate's relative variance.
+- `"none"` subtracts nothing: the best logits are log P − log E[n] plus a constant. They are no estimates
+  of P.
 
-With all classes as candidates, each with the expected count 1, and hits removed, all three are
-the full softmax.
+With all classes as candidates, each with the expected count 1, and hits removed, all three are the full
+softmax. The corrected logQ of Khrylchenko et al. (2025, arXiv 2507.09331),
 
-**The corrected logQ of 2025** (Khrylchenko et al., arXiv 2507.09331) is the loss
+    L = sg(1 − p) · [ −z_i + log Σ_j exp(z_j − log Q'_j) ],
 
-    L = sg(1 − p) · [ −z_i + log Σ_j exp(z_j − log Q'_j) ]
+has the gradient of `"negatives"` with hits removed if p comes from the same N: with
+p = exp(z_i) / (exp(z_i) + N) that gradient is (1 − p) (−∇z_i + ∇log N).
 
-over the sampled j that are no hits, where sg stops the gradient and p estimates P_i. Its gradient
-is that of `"negatives"` with hits removed, whose loss ℓ = −z_i + log(exp(z_i) + N) has
+**Arguments** of all sampled losses:
 
-    ∇ℓ = −∇z_i + p ∇z_i + (1 − p) ∇log N = (1 − p) (−∇z_i + ∇log N),
-    p = exp(z_i) / (exp(z_i) + N),
+- `inputs` [*batch, D]; `weights` [C, D], any float; `biases` [C] or None (−∞ removes a class).
+- `labels`: integers in [0, C): [*batch], one class each, or [*batch, T], which share the target evenly.
+- `candidates`: ids [S], shared by the batch, or [*batch, S]. A slot is empty if its id is outside [0, C) or
+  its expected count is 0. Duplicates count as often as they occur.
+- `remove_accidental_hits`: whether a hit leaves the example's loss.
+- `temperature`: scalar > 0, may be traced.
+- `where`: None, or bool of the labels' shape; False masks a label, which may then hold any id.
 
-and log N differs from the logarithm in L by nothing but a term that is the same for all j. Such a
-term has no gradient, but it moves p: **the gradients are equal exactly when L takes p from the same
-N.** The paper draws n times with replacement, has Q'_j = Q_j / (1 − Q_i), and takes p from
-N' = (1/m) Σ_j exp(z_j) / Q'_j, m being the number of draws that are no hits. With E[n_j] = n Q_j
-that is N' = N · n (1 − Q_i) / m: since m has the mean n (1 − Q_i), the weights 1 − p agree up to
-the scatter of m. They agree exactly when hits cannot be drawn: then m = n, and the expected counts
-are n Q'_j.
+The forms `…_from_rows` take gathered rows: their time, memory and gradients do not depend on the number of
+classes. An example without labels has loss 0 and gradient 0. A label out of range raises ValueError if it
+is known, and gives NaN if it is traced.
 
-**Precision.** Inputs and rows may be bf16; logits, sums and losses are float32. Log-sum-exp is
-shifted by the largest logit; losses are differences to it, so they survive logits around ±1e4.
-Expected counts are data: no gradient flows into them. A true class's count is clamped at float32's
-smallest normal number, 1.2e−38, so a label that the sampler thinks impossible has a finite loss,
-its logit lifted by at most 87.3.
+**Numerics.** Inputs and rows may be bf16; logits, sums and losses are float32, computed from the distance
+to the largest logit. No gradient flows into expected counts. A true class's count is clamped at float32's
+smallest normal number, so an impossible label has a finite loss.
 """
 
 import math
@@ -59,17 +55,17 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxml.softmax import checks
-from jaxml.softmax.candidates import Candidates
+from jaxml import checks
 from jaxml.softmax.logits import (
     TrueClasses,
-    check_table,
     check_temperature,
+    checked_table,
     products,
     softplus,
     true_classes,
     with_bias_and_temperature,
 )
+from jaxml.softmax.samplers import Candidates
 from jaxml.types import Array
 
 Correction = Literal["both", "negatives", "none"]
@@ -88,57 +84,36 @@ def sampled_softmax_loss(
     where=None,
     num_hard: int | None = None,
 ) -> Array:
-    """Cross-entropy of the softmax over the true and the sampled classes.
+    """Returns the cross-entropy of the softmax over the true and the sampled classes, float32 [*batch].
 
         loss = log( Σ_t exp(z_t) + Σ_j exp(z_j) ) − (1/T) Σ_t z_t
 
-    with the corrected logits z of the module's docstring, t over the example's true classes and j
-    over its candidates. Equal to `tf.nn.sampled_softmax_loss` given the same candidates and counts.
-
-    Gathers the rows and calls `sampled_softmax_loss_from_rows`. The gradient with respect to
-    `weights` is dense, [C, D]: with very many classes gather the rows yourself, and differentiate
-    with respect to those.
+    with t over the example's true classes and j over its candidates; see the module's docstring. Equals
+    `tf.nn.sampled_softmax_loss` for the same candidates and counts. The gradient of `weights` is dense,
+    [C, D]: with very many classes use `sampled_softmax_loss_from_rows`.
 
     Args:
-        inputs: [*batch, D], any float.
-        labels: integers in [0, C): [*batch], one class each, or [*batch, T], several that share
-            the target mass evenly.
-        weights: [C, D], any float.
-        biases: [C] or None. A bias of −inf takes its class out.
-        candidates: ids [S], shared by the batch, or [*batch, S]; a slot is empty when its id is
-            outside [0, C) or its expected count is 0. Duplicates count as often as they occur.
-        correction: "both", "negatives" or "none"; the module's docstring says what each estimates.
-        remove_accidental_hits: whether a sampled class that is also a true class of the example is
-            left out of that example's loss.
-        temperature: scalar > 0, may be traced.
-        where: None, or bool of the labels' shape; False masks a label, which may then hold any id
-            and is no accidental hit. T counts the labels that are left.
-        num_hard: None, or in [1, S]: mines hard negatives, see `sampled_softmax_loss_from_rows`.
+        inputs: [*batch, D]; this and the other arguments are described in the module's docstring.
+        num_hard: None, or in [1, S]: each example keeps only the candidates that it scores highest. The
+            loss then no longer estimates that of the full softmax.
 
-    Returns:
-        float32 [*batch]. An example with no label left has loss 0 and gradient 0, whatever its
-        inputs hold. A label out of range that is only known inside `jit` gives NaN, and not the
-        loss of another class.
-
-    Raises:
-        ValueError: for shapes that do not fit, an empty table, an unknown correction, a
-            temperature that is not positive, `num_hard` outside [1, S], or a label out of range
-            (when its value is known).
-
-    >>> import jax.numpy as jnp
     >>> inputs, labels, weights = jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3))
     >>> every_class = Candidates(jnp.arange(4), jnp.ones(4), jnp.ones(2))
     >>> sampled_softmax_loss(inputs, labels, weights, None, every_class)  # log 4
     Array([1.3862944, 1.3862944], dtype=float32)
     """
-    return sampled_softmax_loss_from_rows(
-        candidates=candidates,
+    logits = _logits(
         **_gathered(inputs, labels, weights, biases, candidates, where),
         correction=correction,
         remove_accidental_hits=remove_accidental_hits,
         temperature=temperature,
-        num_hard=num_hard,
     )
+    if num_hard is not None:
+        num_sampled = logits.sampled.shape[0]
+        num_hard = checks.integer("num_hard", num_hard, 1, num_sampled)
+        hardest, _ = jax.lax.top_k(jnp.moveaxis(logits.sampled, 0, -1), num_hard)
+        logits = logits._replace(sampled=jnp.moveaxis(hardest, -1, 0))
+    return _softmax(logits)
 
 
 def sampled_softmax_loss_from_rows(
@@ -155,72 +130,42 @@ def sampled_softmax_loss_from_rows(
     temperature=1.0,
     where=None,
     num_classes: int | None = None,
-    num_hard: int | None = None,
 ) -> Array:
-    """`sampled_softmax_loss` of rows that were gathered already.
+    """Returns `sampled_softmax_loss` of gathered rows, float32 [*batch].
 
-    Its time, memory and gradients do not depend on the number of classes, and rows may be
-    transformed (normalised, say) before they come here.
+    Rows may be transformed (normalised, say) before.
 
     Args:
-        inputs: [*batch, D], any float.
+        inputs: [*batch, D]; arguments not listed are described in the module's docstring.
         true_rows: [*batch, D] or [*batch, T, D], the rows of the labels.
-        sampled_rows: [S, D] or [*batch, S, D], the rows of `candidates.ids`. With ids [*batch, S]
-            that are the same for all examples (only their counts differ) [S, D] will do.
-        labels: integers [*batch] or [*batch, T], needed to find accidental hits.
-        candidates: as in `sampled_softmax_loss`. Without `num_classes` a slot is empty when
-            its expected count is 0 or its id negative. Rows of empty slots may hold anything.
-        true_biases: None or [*batch] or [*batch, T], as the labels.
-        sampled_biases: None or [S] or [*batch, S], as `sampled_rows`.
-        correction: as in `sampled_softmax_loss`.
-        remove_accidental_hits: as in `sampled_softmax_loss`.
-        temperature: scalar > 0, may be traced.
-        where: None, or bool of the labels' shape; the rows of masked labels may hold anything.
-        num_classes: the bound of labels and ids, if they are to be held to it.
-        num_hard: None, or in [1, S]: every example keeps the candidates that it scores highest, after
-            correction and removal of hits, and the others leave its denominator. It sharpens late
-            training; the loss no longer estimates that of the full softmax, whatever the correction.
+        sampled_rows: [S, D] or [*batch, S, D], the rows of `candidates.ids`. For ids [*batch, S] that are
+            the same for all examples (only their counts differ) [S, D] is enough.
+        true_biases: None, or the labels' shape.
+        sampled_biases: None, or [S] or [*batch, S], as `sampled_rows`.
+        num_classes: the bound of labels and ids. Without it a slot is empty only if its expected count is 0
+            or its id negative.
 
-    Returns:
-        float32 [*batch].
-
-    Raises:
-        ValueError: as `sampled_softmax_loss`.
-
-    >>> import jax.numpy as jnp
     >>> inputs, labels, rows = jnp.ones((1, 3)), jnp.array([5]), jnp.zeros((2, 3))
     >>> two_of_many = Candidates(jnp.array([7, 9]), jnp.ones(2), jnp.ones(1))
     >>> sampled_softmax_loss_from_rows(inputs, rows[:1], rows, labels, two_of_many)  # log 3
     Array([1.0986123], dtype=float32)
     """
-    check_temperature(temperature)
-    true_logits, sampled_logits, true = _logits(
-        inputs,
-        true_rows,
-        sampled_rows,
-        labels,
-        candidates,
-        true_biases,
-        sampled_biases,
-        correction=correction,
-        remove_accidental_hits=remove_accidental_hits,
-        temperature=temperature,
-        where=where,
-        num_classes=num_classes,
+    return _softmax(
+        _logits(
+            inputs,
+            true_rows,
+            sampled_rows,
+            labels,
+            candidates,
+            true_biases,
+            sampled_biases,
+            correction=correction,
+            remove_accidental_hits=remove_accidental_hits,
+            temperature=temperature,
+            where=where,
+            num_classes=num_classes,
+        )
     )
-    if num_hard is not None:
-        sampled_logits = _hardest(sampled_logits, num_hard)
-    count = true.present.sum(-1)
-    present_logits = jnp.where(true.present, true_logits, -jnp.inf)
-    # The candidates are shifted by their own peak, which is there already: what takes more to compute
-    # XLA would compute anew for each of [S, *batch].
-    peak = _finite_peak(sampled_logits, axis=0)
-    highest = jnp.maximum(peak, _finite_peak(present_logits, axis=-1))
-    total = jnp.exp(present_logits - highest[..., None]).sum(-1)
-    total += jnp.exp(peak - highest) * jnp.exp(sampled_logits - peak[None]).sum(0)
-    below = jnp.where(true.present, highest[..., None] - true_logits, 0.0).sum(-1)
-    below /= jnp.maximum(count, 1)
-    return jnp.log(jnp.where(count > 0, total, 1.0)) + below
 
 
 def nce_loss(
@@ -234,43 +179,24 @@ def nce_loss(
     remove_accidental_hits: bool = False,
     where=None,
 ) -> Array:
-    """Noise-contrastive estimation: every class decides for itself whether it is true or sampled.
+    """Returns the loss of noise-contrastive estimation, float32 [*batch].
 
         loss = Σ_t [ log(1 + exp(z_t)) − z_t / T ]  +  Σ_j log(1 + exp(z_j))
 
-    with the corrected logits z of the module's docstring at temperature 1; each of T true classes
-    has the target 1/T. Equal to `tf.nn.nce_loss` given the same candidates and counts. With
-    `correction="both"` and hits kept, the best logits are log P itself, normalised (Gutmann &
-    Hyvärinen, 2012).
+    Every class decides whether it is true or sampled; each of T true classes has the target 1/T. Equals
+    `tf.nn.nce_loss` for the same candidates and counts. With `correction="both"` and hits kept the best
+    logits are log P itself (Gutmann & Hyvärinen, 2012); `"none"` is negative sampling.
 
-    Args:
-        inputs: [*batch, D], any float.
-        labels: integers in [0, C): [*batch] or [*batch, T].
-        weights: [C, D], any float.
-        biases: [C] or None. A bias of −inf takes its class out.
-        candidates: as in `sampled_softmax_loss`.
-        correction: as in `sampled_softmax_loss`; with any but "both" it is no longer NCE ("none" is
-            negative sampling).
-        remove_accidental_hits: whether a sampled class that is also a true class of the example is
-            left out: then it is "sampled logistic", see `sampled_logistic_loss`.
-        where: None, or bool of the labels' shape; False masks a label.
-
-    Returns:
-        float32 [*batch]; 0, with gradient 0, for an example with no label left.
-
-    Raises:
-        ValueError: as `sampled_softmax_loss`.
-
-    >>> import jax.numpy as jnp
     >>> one_other = Candidates(jnp.array([1]), jnp.ones(1), jnp.ones(1))
     >>> nce_loss(jnp.ones((1, 3)), jnp.array([0]), jnp.zeros((4, 3)), None, one_other)  # 2 log 2
     Array([1.3862944], dtype=float32)
     """
-    return nce_loss_from_rows(
-        candidates=candidates,
-        **_gathered(inputs, labels, weights, biases, candidates, where),
-        correction=correction,
-        remove_accidental_hits=remove_accidental_hits,
+    return _binary(
+        _logits(
+            **_gathered(inputs, labels, weights, biases, candidates, where),
+            correction=correction,
+            remove_accidental_hits=remove_accidental_hits,
+        )
     )
 
 
@@ -288,52 +214,27 @@ def nce_loss_from_rows(
     where=None,
     num_classes: int | None = None,
 ) -> Array:
-    """`nce_loss` of rows that were gathered already.
+    """Returns `nce_loss` of gathered rows, float32 [*batch]; see `sampled_softmax_loss_from_rows`.
 
-    Args:
-        inputs: [*batch, D], any float.
-        true_rows: [*batch, D] or [*batch, T, D], the rows of the labels.
-        sampled_rows: [S, D] or [*batch, S, D], as in `sampled_softmax_loss_from_rows`.
-        labels: integers [*batch] or [*batch, T].
-        candidates: as in `sampled_softmax_loss_from_rows`.
-        true_biases: None or [*batch] or [*batch, T], as the labels.
-        sampled_biases: None or [S] or [*batch, S], as `sampled_rows`.
-        correction: as in `nce_loss`.
-        remove_accidental_hits: as in `nce_loss`.
-        where: None, or bool of the labels' shape; the rows of masked labels may hold anything.
-        num_classes: the bound of labels and ids, if they are to be held to it.
-
-    Returns:
-        float32 [*batch].
-
-    Raises:
-        ValueError: as `sampled_softmax_loss`.
-
-    >>> import jax.numpy as jnp
     >>> one_other, row = Candidates(jnp.array([1]), jnp.ones(1), jnp.ones(1)), jnp.zeros((1, 3))
     >>> nce_loss_from_rows(jnp.ones((1, 3)), row, row, jnp.array([0]), one_other)
     Array([1.3862944], dtype=float32)
     """
-    true_logits, sampled_logits, true = _logits(
-        inputs,
-        true_rows,
-        sampled_rows,
-        labels,
-        candidates,
-        true_biases,
-        sampled_biases,
-        correction=correction,
-        remove_accidental_hits=remove_accidental_hits,
-        temperature=1.0,
-        where=where,
-        num_classes=num_classes,
+    return _binary(
+        _logits(
+            inputs,
+            true_rows,
+            sampled_rows,
+            labels,
+            candidates,
+            true_biases,
+            sampled_biases,
+            correction=correction,
+            remove_accidental_hits=remove_accidental_hits,
+            where=where,
+            num_classes=num_classes,
+        )
     )
-    count = true.present.sum(-1)
-    target = 1.0 / jnp.maximum(count, 1)[..., None]
-    true_losses = softplus(true_logits) - target * true_logits
-    loss = jnp.where(true.present, true_losses, 0.0).sum(-1)
-    loss += softplus(sampled_logits).sum(0)
-    return jnp.where(count > 0, loss, 0.0)
 
 
 def sampled_logistic_loss(
@@ -346,26 +247,8 @@ def sampled_logistic_loss(
     correction: Correction = "both",
     where=None,
 ) -> Array:
-    """`nce_loss` with accidental hits removed.
+    """Returns `nce_loss` with accidental hits removed, float32 [*batch].
 
-        loss = Σ_t [ log(1 + exp(z_t)) − z_t / T ]  +  Σ_{j no hit} log(1 + exp(z_j))
-
-    Args:
-        inputs: [*batch, D], any float.
-        labels: integers in [0, C): [*batch] or [*batch, T].
-        weights: [C, D], any float.
-        biases: [C] or None.
-        candidates: as in `sampled_softmax_loss`.
-        correction: as in `nce_loss`.
-        where: None, or bool of the labels' shape; False masks a label.
-
-    Returns:
-        float32 [*batch].
-
-    Raises:
-        ValueError: as `sampled_softmax_loss`.
-
-    >>> import jax.numpy as jnp
     >>> a_hit = Candidates(jnp.array([0]), jnp.ones(1), jnp.ones(1))
     >>> sampled_logistic_loss(jnp.ones((1, 3)), jnp.array([0]), jnp.zeros((4, 3)), None, a_hit)
     Array([0.6931472], dtype=float32)
@@ -388,6 +271,30 @@ class _Logits(NamedTuple):
     classes: TrueClasses
 
 
+def _softmax(logits: _Logits) -> Array:
+    true_logits, sampled_logits, true = logits
+    count = true.present.sum(-1)
+    present_logits = jnp.where(true.present, true_logits, -jnp.inf)
+    # The candidates are shifted by their own peak, which is at hand; XLA would compute anything more
+    # expensive anew for each of [S, *batch].
+    peak = _finite_peak(sampled_logits, axis=0)
+    highest = jnp.maximum(peak, _finite_peak(present_logits, axis=-1))
+    total = jnp.exp(present_logits - highest[..., None]).sum(-1)
+    total += jnp.exp(peak - highest) * jnp.exp(sampled_logits - peak[None]).sum(0)
+    below = jnp.where(true.present, highest[..., None] - true_logits, 0.0).sum(-1)
+    below /= jnp.maximum(count, 1)
+    return jnp.log(jnp.where(count > 0, total, 1.0)) + below
+
+
+def _binary(logits: _Logits) -> Array:
+    true_logits, sampled_logits, true = logits
+    count = true.present.sum(-1)
+    target = 1.0 / jnp.maximum(count, 1)[..., None]
+    losses = softplus(true_logits) - target * true_logits
+    loss = jnp.where(true.present, losses, 0.0).sum(-1) + softplus(sampled_logits).sum(0)
+    return jnp.where(count > 0, loss, 0.0)
+
+
 def _logits(
     inputs,
     true_rows,
@@ -399,20 +306,19 @@ def _logits(
     *,
     correction: Correction,
     remove_accidental_hits: bool,
-    temperature,
+    temperature=1.0,
     where,
     num_classes: int | None,
 ) -> _Logits:
-    """Corrected float32 logits of the true and the sampled classes, for every loss here.
+    """Returns the corrected float32 logits of the true and the sampled classes.
 
-    Everything on [S, *batch] is elementwise on the product, so that XLA runs it in the passes that
-    the loss makes anyway; in particular the mask of hits is never stored. Candidates come first
-    because that is how the products with shared rows are fast, see `_shared_products`.
+    Everything on [S, *batch] is elementwise on the product, so XLA fuses it with the loss; the mask of hits
+    is never stored. Candidates come first to make the products with shared rows fast: `_shared_products`.
     """
-    if correction not in get_args(Correction):
-        raise ValueError(f"correction must be one of {get_args(Correction)}, got {correction!r}")
+    checks.choice("correction", correction, get_args(Correction))
+    check_temperature(temperature)
     if num_classes is not None:
-        num_classes = checks.positive("num_classes", num_classes)
+        num_classes = checks.integer("num_classes", num_classes, 1)
     inputs, true_rows, sampled_rows = map(jnp.asarray, (inputs, true_rows, sampled_rows))
     true = true_classes(labels, where, inputs, num_classes)
     labels_shape = jnp.shape(labels)
@@ -423,8 +329,8 @@ def _logits(
     rows_shape = candidates.ids.shape[-1:] if shared else candidates.ids.shape
     _check_shape("sampled_rows", sampled_rows, (*rows_shape, inputs.shape[-1]))
 
-    # What masked labels, examples without labels and empty slots hold may be NaN, and zero times
-    # NaN is NaN in the gradient of a product: it goes before the product, not after.
+    # Masked labels, examples without labels and empty slots may hold NaN, and zero times NaN is NaN in the
+    # gradient of a product: they become 0 before the product.
     empty = (candidates.ids < 0) | (candidates.expected_count <= 0)
     if num_classes is not None:
         empty |= candidates.ids >= num_classes
@@ -471,14 +377,6 @@ def _logits(
     return _Logits(jnp.where(true.refused, jnp.nan, true_logits), sampled_logits, true)
 
 
-def _hardest(sampled_logits: Array, num_hard: int) -> Array:
-    """The `num_hard` largest of [S, *batch], for each example."""
-    num_sampled = sampled_logits.shape[0]
-    if not 1 <= checks.positive("num_hard", num_hard) <= num_sampled:
-        raise ValueError(f"num_hard must be in [1, {num_sampled}], got {num_hard}")
-    return jnp.moveaxis(jax.lax.top_k(jnp.moveaxis(sampled_logits, 0, -1), num_hard)[0], -1, 0)
-
-
 def _finite_peak(logits: Array, axis: int) -> Array:
     """The largest logit, to shift by: finite whatever they are, since −inf − −inf would be NaN."""
     limit = float(jnp.finfo(jnp.float32).max)
@@ -491,11 +389,11 @@ def _candidates_first(x: Array, ndim: int) -> Array:
 
 
 def _shared_products(inputs: Array, rows: Array) -> Array:
-    """`products` with [S, D], as [S, *batch]: the form whose gradients are fast as well.
+    """`products` with [S, D], as [S, *batch]: the form with fast gradients.
 
-    Rows times inputsᵀ, and both gradients of that, are products that XLA's CPU backend computes
-    without turning round what is large; with [*batch, S] autodiff leads to some that take up to twice
-    as long. The barrier keeps XLA from folding the small transpose back into the products.
+    XLA's CPU backend computes rows times inputsᵀ, and both its gradients, without transposing a large
+    operand; the products of [*batch, S] take up to twice as long. The barrier keeps XLA from folding the
+    small transpose back into the products.
     """
     flat = inputs.reshape(math.prod(inputs.shape[:-1]), inputs.shape[-1])
     columns = jax.lax.optimization_barrier(flat.T)
@@ -524,15 +422,13 @@ def _log_count(expected_count: Array) -> Array:
 
 def _gathered(inputs, labels, weights, biases, candidates: Candidates, where) -> dict:
     """The arguments of the row form, with rows and biases looked up in the table."""
-    inputs, weights = jnp.asarray(inputs), jnp.asarray(weights)
-    biases = None if biases is None else jnp.asarray(biases)
-    check_table(inputs, weights, biases)
+    inputs, weights, biases = checked_table(inputs, weights, biases)
     true = true_classes(labels, where, inputs, weights.shape[0])
     true_ids = true.ids.reshape(jnp.shape(labels))
     candidates = _checked_candidates(candidates, inputs.shape, true_ids.shape)
 
     def look_up(table, ids):
-        # Ids of no class read some row or other, and what they read is thrown away.
+        # The row read for an id out of range is not used.
         return None if table is None else jnp.take(table, ids, axis=0, mode="clip")
 
     return dict(
@@ -540,6 +436,7 @@ def _gathered(inputs, labels, weights, biases, candidates: Candidates, where) ->
         true_rows=look_up(weights, true_ids),
         sampled_rows=look_up(weights, candidates.ids),
         labels=labels,
+        candidates=candidates,
         true_biases=look_up(biases, true_ids),
         sampled_biases=look_up(biases, candidates.ids),
         where=where,

@@ -1,4 +1,4 @@
-"""The best classes of a query, without the scores of all of them at once."""
+"""Exact search: the best classes of a query, without the scores of all classes at once."""
 
 import functools
 import math
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml.softmax import checks
-from jaxml.softmax.logits import aligned, check_table, products
+from jaxml import checks
+from jaxml.softmax.logits import aligned, checked_table, products
 from jaxml.softmax.sweeps import sweep
 from jaxml.types import Array
 
@@ -16,7 +16,7 @@ from jaxml.types import Array
 def top_k(
     inputs, weights, biases=None, *, k: int, block_size: int | None = None
 ) -> tuple[Array, Array]:
-    """The k highest-scoring classes of each input, exactly, in memory that does not grow with C.
+    """Returns the k highest-scoring classes of each input, in memory that does not grow with C.
 
         score_c = inputs · weights_c + biases_c
 
@@ -27,37 +27,27 @@ def top_k(
         weights: [C, D], any float.
         biases: [C] or None. Classes with a bias of −inf come last.
         k: how many, in [1, C].
-        block_size: classes scored at once, at least 1; a block's scores are [*batch, block_size].
-            None: about 2²⁵ scores (128 MiB), and never more than a quarter of the classes, or k.
+        block_size: classes scored at once, at least 1. None: about 2²⁵ scores (128 MiB), and never more
+            than a quarter of the classes, or k.
 
     Returns:
-        `(scores, ids)`, float32 and int32 [*batch, k], best first; of equal scores the lower id
-        comes first, as in a stable sort. A score of NaN counts as the highest, so that a broken
-        row shows.
+        `(scores, ids)`, float32 and int32 [*batch, k], best first; of equal scores the lower id comes
+        first. A score of NaN counts as the highest, so that a broken row shows.
 
-    Raises:
-        ValueError: for shapes that do not fit, an empty table, `k` outside [1, C], or a
-            `block_size` below 1.
-
-    >>> import jax.numpy as jnp
     >>> scores, ids = top_k(jnp.ones((1, 1)), jnp.array([[3.0], [1.0], [4.0], [3.0]]), k=3)
     >>> print(scores, ids)
     [[4. 3. 3.]] [[2 0 3]]
     """
-    inputs, weights = jnp.asarray(inputs), jnp.asarray(weights)
-    biases = None if biases is None else jnp.asarray(biases)
-    check_table(inputs, weights, biases)
+    inputs, weights, biases = checked_table(inputs, weights, biases)
     num_classes = weights.shape[0]
-    k = checks.positive("k", k)
-    if k > num_classes:
-        raise ValueError(f"k must be at most the number of classes, {num_classes}, got {k}")
+    k = checks.integer("k", k, 1, num_classes)
     if block_size is None:
         block_size = _default_block_size(math.prod(inputs.shape[:-1]), num_classes, k)
-    block_size = checks.positive("block_size", block_size)
+    block_size = checks.integer("block_size", block_size, 1)
     return _search(inputs, weights, biases, k, block_size)
 
 
-# Compiled by itself, for calls outside of `jit`: they would compile the loop again each time.
+# Compiled once, also for calls outside of `jit`.
 @functools.partial(jax.jit, static_argnames=("k", "block_size"))
 def _search(inputs: Array, weights: Array, biases: Array | None, k: int, block_size: int):
     num_classes = weights.shape[0]
@@ -84,10 +74,10 @@ def _search(inputs: Array, weights: Array, biases: Array | None, k: int, block_s
 def with_block(
     best: tuple[Array, Array] | None, scores: Array, start, k: int
 ) -> tuple[Array, Array]:
-    """The k best of `best` (scores and ids [*batch, k], or None) and of the classes from `start` on.
+    """Returns the k best of `best` (scores and ids [*batch, k], or None) and of a block of scores.
 
     Args:
-        best: of the classes before `start`; None for a first block, which must hold k classes.
+        best: of the classes before `start`; None for the first block, which must hold k classes.
         scores: [*batch, size], of the classes from `start` on.
         start: the id of the first.
         k: how many.
@@ -111,11 +101,11 @@ def _default_block_size(num_queries: int, num_classes: int, k: int) -> int:
 
 
 def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
-    """Some scores of [*batch, size] that the k best are among, and their ids, ascending.
+    """Returns fewer scores than [*batch, size], the k best among them, and their ids, ascending.
 
     Selecting costs much more per score than comparing. So find the maximum of each run of `width`
-    neighbours first, and keep the k runs with the highest maxima. A score in any other run is none
-    of the k best: each run that was kept holds one that is higher, or as high with a lower id.
+    neighbours first, and keep the k runs with the highest maxima: each of them holds a score that is
+    higher than any outside, or as high with a lower id.
     """
     size = scores.shape[-1]
     ids = aligned(jnp.arange(size, dtype=jnp.int32), scores.ndim)
@@ -141,5 +131,5 @@ def _contenders(scores: Array, k: int) -> tuple[Array, Array]:
 
 
 def _totally_ordered(scores: Array) -> Array:
-    """Makes −0 and 0 equal and every NaN the highest: a sort tells their signs apart."""
+    """Makes −0 and 0 equal, and every NaN the highest: a sort distinguishes their signs."""
     return jnp.where(scores == 0, 0.0, jnp.where(jnp.isnan(scores), jnp.nan, scores))

@@ -1,8 +1,7 @@
-"""All classes, or all examples, a block at a time: the loop and its matrix products.
+"""The loop over blocks of classes (or examples), and its matrix products.
 
-Scores of a block lie as [K, N], classes first: then the three products of a loss and its gradient find
-their operands as a matrix product wants them (on a CPU one that has to turn the larger of two round takes
-twice the time).
+Scores of a block are [K, N], classes first: then the three products of a loss and its gradient need no
+transpose of a large operand, which on a CPU would take twice the time.
 """
 
 from collections.abc import Callable
@@ -16,16 +15,13 @@ from jaxml.types import Array
 
 
 def sweep(body: Callable[..., Any], carry: Any, count: int, block_size: int) -> Any:
-    """`carry = body(carry, start, size)` over [0, count); the last block may be a smaller one.
+    """Returns the last `carry = body(carry, start, size)` over [0, count); the last block may be smaller.
 
     Args:
         body: `start` is an int32 scalar, `size` an int, of which there are two values at most.
         carry: any pytree.
         count: at least 0.
         block_size: at least 1.
-
-    Returns:
-        The last carry.
 
     >>> int(sweep(lambda total, start, size: total + size, jnp.int32(0), 10, 4))
     10
@@ -39,7 +35,7 @@ def sweep(body: Callable[..., Any], carry: Any, count: int, block_size: int) -> 
 
 
 def columns(x: Array) -> Array:
-    """Inputs [N, D] as [D, N] in memory. The barrier keeps XLA from turning the rows round instead."""
+    """Inputs [N, D] as [D, N] in memory. The barrier keeps XLA from transposing the rows instead."""
     return lax.optimization_barrier(x.T)
 
 
@@ -49,14 +45,14 @@ def scores(rows: Array, inputs: Array) -> Array:
 
 
 def d_columns(rows: Array, d_scores: Array) -> Array:
-    """Of the inputs, as [D, N]. With the small operand turned round both lie as a product wants them."""
+    """The gradient of the inputs, as [D, N]; only the small operand is transposed."""
     rows = at_most_float32(rows)
     d_scores = d_scores.astype(rows.dtype)
     return jnp.dot(lax.optimization_barrier(rows.T), d_scores, preferred_element_type=jnp.float32)
 
 
 def d_rows(x: Array, d_scores: Array) -> Array:
-    """Of the block's rows, float32 [K, D]; x is [N, D]."""
+    """The gradient of the block's rows, float32 [K, D]; x is [N, D]."""
     x = at_most_float32(x)
     return jnp.dot(d_scores.astype(x.dtype), x, preferred_element_type=jnp.float32)
 
@@ -64,7 +60,7 @@ def d_rows(x: Array, d_scores: Array) -> Array:
 def over_true(
     step: Callable[[Array, Array, Array], Array], ids: Array, carry: Array, start: Array
 ) -> Array:
-    """`carry = step(carry, own, t)` for every t, where `own` [K, N] says whose true class t it is.
+    """Returns the last `carry = step(carry, own, t)`, where `own` [K, N] marks the true classes number t.
 
     One true class at a time, compared and not scattered: unrolled while there are few, it fuses, and
     nothing of K · N · T elements is made.
@@ -74,9 +70,6 @@ def over_true(
         ids: int32 [N, T]; −1 is no class.
         carry: [K, N].
         start: the block's first class.
-
-    Returns:
-        The last carry.
     """
     classes = start + lax.broadcasted_iota(jnp.int32, (carry.shape[0], 1), 0)
 

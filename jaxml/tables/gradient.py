@@ -1,14 +1,15 @@
-"""Row-sparse gradients: which rows of a table, and the gradient of each."""
+"""Row-sparse gradients: some rows of a table, and the gradient of each."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
+from jaxml.ids import as_int32
 from jaxml.types import Array
 
 EMPTY_ID = 2**31 - 1
-"""The id of an unused slot: above that of any row, so that unused slots sort to the end."""
+"""The id of an unused slot, above that of any row: unused slots sort to the end."""
 
 
 @jax.tree_util.register_dataclass
@@ -16,16 +17,16 @@ EMPTY_ID = 2**31 - 1
 class RowGradient:
     """The gradient of a table that is zero outside a few rows.
 
-    `gradient[r] = Σ_k [ids[k] = r] · values[k]`: an id may occur several times, and one that names
-    no row (negative, or past the end) belongs to an empty entry.
+    `gradient[r] = Σ_k [ids[k] = r] · values[k]`. An id may occur several times; an id out of range
+    (negative, or past the end) marks an empty entry.
 
     Attributes:
-        ids: `[K]` integers, the rows; or `[K, L]`, for bags: each of the L rows that entry `k`
-            names receives `values[k]`, as when their sum was what entered the model. Nothing
-            of size K · L · D is written or read then; bags of 40 n-grams take a third of the time.
+        ids: `[K]` integers, the rows; or `[K, L]` for bags: each of the L rows of entry `k` receives
+            `values[k]`, since their sum entered the model. Nothing of size K · L · D is written or read:
+            bags of 40 n-grams take a third of the time.
         values: `[K, D]`, or `[K]` for a table of scalars; floating point.
-        coalesced: set by `coalesce`, so that an optimizer need not do it again: no row occurs
-            twice. Emptying entries keeps this promise: `ids=jnp.where(accepted, ids, -1)`.
+        coalesced: set by `coalesce`: no row occurs twice. Emptying entries
+            (`ids=jnp.where(accepted, ids, -1)`) keeps this true.
 
     Example:
         >>> gradient = RowGradient(jnp.array([4, 1, 4]), jnp.ones((3, 2)))
@@ -39,25 +40,21 @@ class RowGradient:
 
 
 def coalesce(gradient: RowGradient) -> RowGradient:
-    """Sum what the same row receives, and sort by row.
+    """Returns the gradient with duplicate rows summed, sorted by row.
 
     `values'[j] = Σ_k [ids[k] = ids'[j]] · values[k]`, with `ids'` ascending and distinct.
 
-    A non-linear update must see this sum: Adagrad of two half gradients is not Adagrad of one
-    whole gradient. There are as many slots as ids, so that shapes are static; those left over hold
-    the id `EMPTY_ID` = 2³¹ − 1 and the value 0.
+    A non-linear update needs this sum: Adagrad of two half gradients is not Adagrad of one whole gradient.
+    There are as many slots as ids, so shapes are static; slots left over have the id `EMPTY_ID` = 2³¹ − 1
+    and the value 0.
 
     Args:
-        gradient: ids `[K]` (or `[K, L]`), values `[K, D]` or `[K]`. Negative ids belong to empty
-            entries: their values, even NaN, go nowhere.
+        gradient: ids `[K]` (or `[K, L]`), values `[K, D]` or `[K]`. Values of empty entries, even NaN, are
+            not used.
 
     Returns:
         A gradient with int32 ids `[K]` (or `[K · L]`), float32 values `[K, D]` or `[K]`, and
         `coalesced` set.
-
-    Raises:
-        ValueError: ids that are not integers or not `[K]` or `[K, L]`; values that are not floating
-            point or do not have K rows.
 
     Sums are taken in float32, on a CPU always in the same order, on a GPU in any.
 
@@ -71,13 +68,14 @@ def coalesce(gradient: RowGradient) -> RowGradient:
 
 
 def distinct_rows(gradient: RowGradient, *, num_rows: int, num_slots: int) -> tuple[Array, Array]:
-    """Sum duplicates into `num_slots >= ids.size` slots; ids outside `[0, num_rows)` are left out.
+    """Returns distinct ids and their sums in `num_slots >= ids.size` slots, without ids outside [0,
+    num_rows).
 
-    One operand is sorted, and each entry then finds its slot by bisection: on a CPU, sorting pairs
-    of id and position takes more than twice as long as both. The values are added where they belong
-    without being sorted first, which spares a copy of them.
+    Only the ids are sorted, and each entry finds its slot by bisection: on a CPU, sorting pairs of id and
+    position takes more than twice as long as both. The values are added without a sorted copy.
     """
-    ids, values = as_int32(gradient.ids), gradient.values.astype(jnp.float32)
+    ids = as_int32("ids", gradient.ids, EMPTY_ID)
+    values = gradient.values.astype(jnp.float32)
     valid = (ids >= 0) & (ids < num_rows)
     ids = jnp.where(valid, ids, EMPTY_ID)
     ordered = jnp.sort(ids, axis=None, stable=False)
@@ -100,23 +98,11 @@ def distinct_rows(gradient: RowGradient, *, num_rows: int, num_slots: int) -> tu
     return distinct, jax.lax.fori_loop(0, len(columns), add_column, sums)
 
 
-def as_int32(ids: Array) -> Array:
-    """Ids as int32, where those that int32 cannot hold become invalid instead of wrapping."""
-    if jnp.iinfo(ids.dtype).max > EMPTY_ID:
-        ids = jnp.clip(ids, max(-1, jnp.iinfo(ids.dtype).min), EMPTY_ID)
-    return ids.astype(jnp.int32)
-
-
-def check_ids(ids: Array) -> None:
-    """Raise unless ids are integers."""
+def check_gradient(gradient: RowGradient) -> None:
+    """Raises ValueError unless ids are integers `[K]` or `[K, L]` and values K floats, or K rows."""
+    ids, values = gradient.ids, gradient.values
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"ids must be integers, got dtype {ids.dtype}")
-
-
-def check_gradient(gradient: RowGradient) -> None:
-    """Raise unless ids are integers `[K]` or `[K, L]`, values K floating-point rows or scalars."""
-    ids, values = gradient.ids, gradient.values
-    check_ids(ids)
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise ValueError(f"values must be floating point, got dtype {values.dtype}")
     if ids.ndim not in (1, 2):

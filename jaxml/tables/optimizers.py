@@ -1,9 +1,9 @@
 """Optimizers that touch only the rows of a table that have a gradient, in place.
 
-Each is a *rule* for a few float32 rows, and `update` applies it to the rows of a `RowGradient`:
-coalesce, gather, compute, scatter. If the caller of a compiled step donates table and state,
-nothing of the table's size is allocated or copied, and the time does not depend on the number of
-rows. Rows without a gradient, and their slots, keep every bit.
+Each is a *rule* for a few float32 rows; `update` applies it to the rows of a `RowGradient`: coalesce,
+gather, compute, scatter. If the caller of a compiled step donates table and state, nothing of the table's
+size is allocated or copied, and the time does not depend on the number of rows. Rows without a gradient,
+and their slots, keep every bit.
 """
 
 from collections.abc import Callable
@@ -12,25 +12,21 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxml.tables.gradient import (
-    EMPTY_ID,
-    RowGradient,
-    as_int32,
-    check_gradient,
-    distinct_rows,
-)
+from jaxml.ids import as_int32
+from jaxml.tables.gradient import EMPTY_ID, RowGradient, check_gradient, distinct_rows
 from jaxml.tables.storage import check_table, from_storage, to_storage
 from jaxml.types import Array, Key
 
 Slots: TypeAlias = dict[str, Array]
-"""What an optimizer remembers: a row or a number for each row of the table, or a scalar for all."""
+"""The state of an optimizer: a row or a number for each row of the table."""
 
 Scalar: TypeAlias = float | Array
 
-Step: TypeAlias = Callable[[Slots, Array], tuple[Array, Slots]]
+RowStep: TypeAlias = Callable[[Slots, Array], tuple[Array, Slots]]
+"""`step(slots, gradients) -> (decrease of the rows, slots)`."""
 
-# Rows per pass. What a pass holds stays in the cache, and below the size from which malloc maps
-# fresh pages at every step: at K = 40,000 that alone doubled the time.
+# Rows per pass: they stay in the cache, and below the size from which malloc maps fresh pages at every
+# step, which at K = 40,000 doubled the time.
 _BLOCK = 4096
 
 
@@ -39,15 +35,13 @@ class RowOptimizer(NamedTuple):
 
     Attributes:
         init: `init(table) -> state`, the slots of a table `[num_rows, D]` or `[num_rows]`; float32
-            statistics, whatever the dtype of the table.
-        update: `update(gradient, state, table, *, key=None) -> (table, state)`. Rows are read and
-            written as `gather_rows` and `to_storage` say: with a key, a bfloat16 table is rounded
-            stochastically. An update whose ids all name no row (`jnp.where(ok, ids, -1)`) changes
-            no bit of table or state. `ValueError` where gradient, state and table do not fit.
-            In place where the caller donates state and table.
-        rule: `rule(rows, slots, gradients) -> (rows, slots)` for float32 rows `[K, D]` or `[K]`:
-            what `update` does to each row. A slot that is a scalar is passed and returned whole:
-            who applies the rule block by block gives every block the old one, and keeps the new.
+            statistics for any dtype of the table.
+        update: `update(gradient, state, table, *, key=None) -> (table, state)`. With a key, a bfloat16
+            table is rounded stochastically (see `to_storage`). An update whose ids are all out of range
+            (`jnp.where(ok, ids, -1)`) changes no bit of table or state. `ValueError` if gradient, state
+            and table do not fit. In place if the caller donates state and table.
+        rule: `rule(rows, slots, gradients) -> (rows, slots)` for float32 rows `[K, D]` or `[K]`, as
+            `update` applies it to each row.
 
     Example:
         >>> optimizer = adagrad(0.1)
@@ -64,13 +58,7 @@ class RowOptimizer(NamedTuple):
 
 
 def sgd(learning_rate: Scalar) -> RowOptimizer:
-    """Stochastic gradient descent: `x ← x − lr · g`. It remembers nothing.
-
-    Args:
-        learning_rate: a number, or a scalar that is traced (a schedule, an axis of a sweep).
-
-    Returns:
-        The optimizer; its state is empty.
+    """Returns stochastic gradient descent, `x ← x − lr · g`, without state; the rate may be traced.
 
     Example:
         >>> rows, _ = sgd(0.5).rule(jnp.ones((1, 2)), {}, jnp.ones((1, 2)))
@@ -91,17 +79,15 @@ def sgd(learning_rate: Scalar) -> RowOptimizer:
 def adagrad(
     learning_rate: Scalar, *, initial_accumulator: Scalar = 0.1, eps: Scalar = 1e-7
 ) -> RowOptimizer:
-    """Adagrad: each entry of the table has its own accumulated square.
+    """Returns Adagrad, with an accumulated square for each entry of the table.
 
-    `a ← a + g²`, `x ← x − lr · g / √(a + ε)`.
-
-    With a gradient for every row at every step this is `optax.adagrad`, defaults included.
+    `a ← a + g²`, `x ← x − lr · g / √(a + ε)`; for a gradient of every row at every step equal to
+    `optax.adagrad`, defaults included.
 
     Args:
         learning_rate: may be traced.
-        initial_accumulator: at least 0. A first step is `lr · g / √(initial + g²)`: while g² is
-            well below the initial 0.1, as it is for a row that is one of many in a mean over a
-            batch, this is gradient descent at 3.2 lr. Lower it if rare rows learn too little.
+        initial_accumulator: at least 0. While g² is well below 0.1, as for a row that is one of many in a
+            mean over a batch, this is gradient descent at 3.2 lr. Lower it if rare rows learn too little.
         eps: at least 0; above 0 if the initial accumulator is 0.
 
     Returns:
@@ -111,7 +97,7 @@ def adagrad(
         >>> adagrad(0.1).init(jnp.zeros((2, 1)))["accumulator"].ravel()
         Array([0.1, 0.1], dtype=float32)
 
-    Source: Duchi et al., Adaptive Subgradient Methods for Online Learning and Stochastic
+    References: Duchi et al., Adaptive Subgradient Methods for Online Learning and Stochastic
     Optimization, 2011.
     """
 
@@ -131,19 +117,17 @@ def adagrad(
 def rowwise_adagrad(
     learning_rate: Scalar, *, initial_accumulator: Scalar = 0.0, eps: Scalar = 1e-8
 ) -> RowOptimizer:
-    """Adagrad with one accumulator a row: a 1/D of the memory.
+    """Returns Adagrad with one accumulator a row: 1/D of the memory.
 
     `a ← a + mean_d(g_d²)`, `x ← x − lr · g / (√a + ε)`.
 
     Args:
         learning_rate: may be traced.
-        initial_accumulator: at least 0. With 0, the default (FBGEMM's, TorchRec's), the first
-            step of a row moves its entries by lr in the root mean square, however rare the row and
-            however the loss is scaled, and no later step moves it further. Any other value is
-            compared with the mean square of a row's gradient, which is tiny for a row that is one
-            of thousands in a mean over a batch: with Adagrad's usual 0.1 rare rows hardly learn.
-        eps: above 0. Gradients whose root mean square is below it count as noise and are not
-            scaled up to full steps; raise it where a row's first gradient means little.
+        initial_accumulator: at least 0. With 0 (as in FBGEMM and TorchRec) the first step of a row moves
+            its entries by lr in the root mean square, for any scale of the loss, and no later step moves it
+            further. The mean square of a row that is one of thousands in a mean over a batch is tiny: with
+            Adagrad's usual 0.1 rare rows hardly learn.
+        eps: above 0. Gradients with a root mean square below it are not scaled up to full steps.
 
     Returns:
         The optimizer; its state is `accumulator`, float32 `[num_rows]`.
@@ -154,7 +138,7 @@ def rowwise_adagrad(
         >>> print(rows.round(2), slots["accumulator"])
         [[-0.08 -0.11]] [12.5]
 
-    Source: FBGEMM's exact row-wise Adagrad; Gupta et al., Training with Multi-Layer Embeddings for
+    References: FBGEMM's exact row-wise Adagrad; Gupta et al., Training with Multi-Layer Embeddings for
     Model Reduction, 2020.
     """
 
@@ -173,43 +157,25 @@ def rowwise_adagrad(
 
 
 def adam(
-    learning_rate: Scalar,
-    b1: Scalar = 0.9,
-    b2: Scalar = 0.999,
-    eps: Scalar = 1e-8,
-    catch_up: bool = False,
+    learning_rate: Scalar, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8
 ) -> RowOptimizer:
-    """Adam that counts, or weighs, the steps of each row on its own.
-
-    Without `catch_up` a row lives in its own time: `n` is the number of its updates.
+    """Returns Adam with a step count for each row: `n` is the number of the row's updates.
 
         n ← n + 1,  m ← b₁m + (1 − b₁)g,  v ← b₂v + (1 − b₂)g²
         x ← x − lr · m̂ / (√v̂ + ε),  m̂ = m / (1 − b₁ⁿ),  v̂ = v / (1 − b₂ⁿ)
 
-    A bias correction by the global step instead would make the first step of a row that is met
-    late up to `lr · (1 − b₁)/√(1 − b₂)` = 3.2 lr.
-
-    With `catch_up` a row lives in the table's time: the moments also decay for the `s` updates of
-    the table since the row's last one, as if its gradient had been zero there, and the weights that
-    they are divided by decay along, so that both estimates remain means of gradients seen.
-
-        m ← b₁ˢ⁺¹m + (1 − b₁)g,  w₁ ← b₁ˢ⁺¹w₁ + (1 − b₁),  m̂ = m / w₁;  v and w₂ with b₂ and g²
-
-    Parameters do not move for the skipped steps. Momentum from long ago is forgotten, where the
-    first form would replay it. With a gradient for every row at every step both are `optax.adam`.
+    A bias correction by the global step would make the first step of a rare row up to
+    `lr · (1 − b₁)/√(1 − b₂)` = 3.2 lr. For a gradient of every row at every step equal to `optax.adam`.
 
     Args:
         learning_rate: may be traced, as may the others.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
         eps: added to the root; above 0.
-        catch_up: whether moments decay during the steps that skip a row.
 
     Returns:
         The optimizer; its state is `m` and `v`, float32 `[num_rows, 1, D]`, and `count`, int32
-        `[num_rows]`; with `catch_up` instead of this `w1` and `w2`, float32 `[num_rows]`, `last`,
-        int32 `[num_rows]`, the step of a row's last update, and `step`, int32, the number of
-        updates that touched any row (a refused update is none).
+        `[num_rows]`.
 
     Example:
         >>> optimizer, table = adam(0.1), jnp.zeros((9, 1))
@@ -218,52 +184,29 @@ def adam(
         >>> print(table[7].round(1), state["count"])
         [-0.1] [0 0 0 0 0 0 0 1 0]
 
-    Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1.
+    References: Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1.
     """
 
     def init(table: Array) -> Slots:
         check_table(table)
         slots = {name: jnp.zeros(table.shape, jnp.float32) for name in ("m", "v")}
-        if not catch_up:
-            return {**slots, "count": jnp.zeros(table.shape[0], jnp.int32)}
-        weights = {name: jnp.zeros(table.shape[0], jnp.float32) for name in ("w1", "w2")}
-        last = jnp.zeros(table.shape[0], jnp.int32)
-        return {**slots, **weights, "last": last, "step": jnp.zeros((), jnp.int32)}
-
-    def direction(m: Array, v: Array, w1: Array, w2: Array) -> Array:
-        m_hat, v_hat = m / _per_row(w1, m), v / _per_row(w2, v)
-        return m_hat / (jnp.sqrt(v_hat) + eps)
+        return {**slots, "count": jnp.zeros(table.shape[0], jnp.int32)}
 
     def step(slots: Slots, gradients: Array) -> tuple[Array, Slots]:
         count = slots["count"] + 1
         m = b1 * slots["m"] + (1 - b1) * gradients
         v = b2 * slots["v"] + (1 - b2) * gradients**2
-        slots = {"m": m, "v": v, "count": count}
-        return learning_rate * direction(m, v, 1 - b1**count, 1 - b2**count), slots
+        m_hat, v_hat = m / _per_row(1 - b1**count, m), v / _per_row(1 - b2**count, v)
+        return learning_rate * m_hat / (jnp.sqrt(v_hat) + eps), {"m": m, "v": v, "count": count}
 
-    def step_with_catch_up(slots: Slots, gradients: Array) -> tuple[Array, Slots]:
-        now = slots["step"] + 1
-        elapsed = now - slots["last"]
-        decay1, decay2 = b1**elapsed, b2**elapsed
-        m = _per_row(decay1, gradients) * slots["m"] + (1 - b1) * gradients
-        v = _per_row(decay2, gradients) * slots["v"] + (1 - b2) * gradients**2
-        # 1 − b of the float32 b, as in 1 − bⁿ: for 0.999 it differs from 0.001 by 1e-5 of it.
-        w1 = decay1 * slots["w1"] + (1 - jnp.float32(b1))
-        w2 = decay2 * slots["w2"] + (1 - jnp.float32(b2))
-        # This is `now`, but only what is computed from the old slot is written in place: otherwise
-        # XLA may write before it reads, and copies the slot of the whole table for that.
-        last = jnp.maximum(slots["last"], now)
-        slots = {"m": m, "v": v, "w1": w1, "w2": w2, "last": last, "step": now}
-        return learning_rate * direction(m, v, w1, w2), slots
-
-    return _row_optimizer(init, step_with_catch_up if catch_up else step)
+    return _row_optimizer(init, step)
 
 
-def _row_optimizer(init: Callable[[Array], Slots], step: Step) -> RowOptimizer:
-    """The optimizer of `step(slots, gradients) -> (what to take from the rows, slots)`."""
+def _row_optimizer(init: Callable[[Array], Slots], step: RowStep) -> RowOptimizer:
+    """Returns the optimizer of a step."""
 
     def init_apart(table: Array) -> Slots:
-        # Compiled, so that a slot is made once, in the shape that it keeps.
+        # Compiled, so that a slot is made once, in its final shape.
         return jax.jit(lambda: {name: _apart(slot, table) for name, slot in init(table).items()})()
 
     def rule(rows: Array, slots: Slots, gradients: Array) -> tuple[Array, Slots]:
@@ -274,17 +217,17 @@ def _row_optimizer(init: Callable[[Array], Slots], step: Step) -> RowOptimizer:
 
 
 def _apart(slot: Array, table: Array) -> Array:
-    """A slot that is no twin of its table: `[num_rows, 1, D]` instead of `[num_rows, D]`.
+    """Returns a slot in another shape than its table: `[num_rows, 1, D]` instead of `[num_rows, D]`.
 
     JAX pairs donated buffers with results of equal shape and dtype in the order they come, and `update`
-    takes (state, table) but returns (table, state). Twins would be paired crosswise, and then XLA
-    copies both, at every step.
+    takes (state, table) but returns (table, state). With equal shapes they would be paired crosswise, and
+    XLA would copy both at every step.
     """
     return slot[:, None] if slot.shape == table.shape else slot
 
 
-def _with_slots_apart(step: Step) -> Step:
-    """The step for rows of slots as they are kept; those of the gradients' shape do as well."""
+def _with_slots_apart(step: RowStep) -> RowStep:
+    """Returns the step for slots `[K, 1, D]`; also accepts `[K, D]`."""
 
     def apart_step(slots: Slots, gradients: Array) -> tuple[Array, Slots]:
         def joined(slot: Array) -> Array:
@@ -297,8 +240,8 @@ def _with_slots_apart(step: Step) -> Step:
     return apart_step
 
 
-def _update(step: Step) -> Callable[..., tuple[Array, Slots]]:
-    """Take a step with the rows of a gradient, in place under donation."""
+def _update(step: RowStep) -> Callable[..., tuple[Array, Slots]]:
+    """Returns `update` of a `RowOptimizer`."""
 
     def update(
         gradient: RowGradient, state: Slots, table: Array, *, key: Key | None = None
@@ -310,20 +253,18 @@ def _update(step: Step) -> Callable[..., tuple[Array, Slots]]:
         ids, values, used = _targets(gradient, num_rows, num_blocks * block)
 
         apart_step = _with_slots_apart(step)
-        scalars = {name: slot for name, slot in state.items() if slot.ndim == 0}
-        slots = {name: slot for name, slot in state.items() if slot.ndim > 0}
+        # Entries of a coalesced gradient may have been emptied since: then they are not sorted.
+        ordered = not gradient.coalesced
 
-        def apply(index: Array | int, carry: tuple[Array, Slots, Slots]):
-            table, slots, _ = carry
+        def apply(index: Array | int, carry: tuple[Array, Slots]) -> tuple[Array, Slots]:
+            table, slots = carry
             block_ids, block_values = (
                 jax.lax.dynamic_slice_in_dim(array, index * block, block) for array in (ids, values)
             )
-            old = {name: _gather(slot, block_ids) for name, slot in slots.items()} | scalars
+            old = {name: _gather(slot, block_ids) for name, slot in slots.items()}
             taken, new = apart_step(old, block_values)
-            # Entries of a coalesced gradient may have been emptied since: no order to promise.
-            ordered = not gradient.coalesced
             if table.dtype == jnp.float32:
-                # Read and written at once, and no gather fused with the roots: Adagrad takes 0.6 of
+                # Read and written at once, without a gather fused with the roots: Adagrad takes 0.6 of
                 # the time at 10⁶ rows of 128.
                 table = _scatter(table, block_ids, -taken, ordered, add=True)
             else:
@@ -331,30 +272,27 @@ def _update(step: Step) -> Callable[..., tuple[Array, Slots]]:
                 block_key = None if key is None else jax.random.fold_in(key, index)
                 rows = to_storage(rows, table.dtype, key=block_key)
                 table = _scatter(table, block_ids, rows, ordered)
-            slots = {name: _scatter(slots[name], block_ids, new[name], ordered) for name in slots}
-            return table, slots, {name: new[name] for name in scalars}
+            return table, {
+                name: _scatter(slots[name], block_ids, new[name], ordered) for name in slots
+            }
 
         if num_blocks == 1:
-            table, slots, advanced = apply(0, (table, slots, scalars))
-        else:
-            # Slots past the used ones need no pass: a bag of n-grams repeats most of its ids.
-            passes = -(-_over_members(used) // block)
-            carry = (table, slots, scalars)
-            table, slots, advanced = jax.lax.fori_loop(0, passes, apply, carry)
-        advanced = {name: jnp.where(used > 0, advanced[name], scalars[name]) for name in scalars}
-        return table, slots | advanced
+            return apply(0, (table, state))
+        # Slots past the used ones need no pass: a bag of n-grams repeats most of its ids.
+        passes = -(-_over_members(used) // block)
+        return jax.lax.fori_loop(0, passes, apply, (table, state))
 
     return update
 
 
 def _targets(gradient: RowGradient, num_rows: int, num_slots: int) -> tuple[Array, Array, Array]:
-    """Distinct ids `[num_slots]`, their gradients, and the number of slots up to the last used one.
+    """Returns distinct ids `[num_slots]`, their gradients, and the number of slots up to the last used one.
 
-    The ids of empty slots are past the end of the table and all different, since XLA is promised
-    that no id occurs twice.
+    The ids of empty slots are past the end of the table and all different: XLA is promised unique ids.
     """
     if gradient.coalesced:
-        ids, values = as_int32(gradient.ids), gradient.values.astype(jnp.float32)
+        ids = as_int32("ids", gradient.ids, EMPTY_ID)
+        values = gradient.values.astype(jnp.float32)
         spare = num_slots - ids.size
         ids = jnp.pad(ids, (0, spare), constant_values=EMPTY_ID)
         values = jnp.pad(values, [(0, spare)] + [(0, 0)] * (values.ndim - 1))
@@ -368,10 +306,10 @@ def _targets(gradient: RowGradient, num_rows: int, num_slots: int) -> tuple[Arra
 
 @jax.custom_batching.custom_vmap
 def _over_members(count: Array) -> Array:
-    """A count that members of an ensemble share: under `vmap` the largest.
+    """Returns the count; under `vmap` the largest of the members.
 
-    A loop whose length differs between members would have to select, in every pass, between the
-    old and the new table of each, and copy them all.
+    A loop whose length differs between members would have to select between the old and the new table of
+    each in every pass, and copy them all.
     """
     return count
 
@@ -382,7 +320,7 @@ def _largest(axis_size: int, in_batched: list[bool], count: Array) -> tuple[Arra
 
 
 def _gather(array: Array, ids: Array) -> Array:
-    # What an id past the end reads is of no account: `_scatter` drops it.
+    # `_scatter` drops the row that an id past the end reads.
     return array.at[ids].get(mode="clip")
 
 
@@ -410,7 +348,7 @@ def _check_fit(gradient: RowGradient, state: Slots, table: Array) -> None:
         )
     for name, slot in state.items():
         apart = (table.shape[0], 1, *table.shape[1:])
-        if slot.ndim > 0 and slot.shape not in (apart, table.shape[:1]):
+        if slot.shape not in (apart, table.shape[:1]):
             raise ValueError(
                 f"state[{name!r}] must have shape {apart} or {table.shape[:1]} to belong to "
                 f"this table, got {slot.shape}"

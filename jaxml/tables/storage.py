@@ -3,8 +3,8 @@
 Tables are float32, float16 or bfloat16; arithmetic on their rows is float32. Where XLA cannot
 scatter into a bfloat16 array without rewriting all of it (on CPUs it converts the whole table to
 float32 and back: 73 ms instead of 0.3 ms at 200,000 rows of 64), the table is stored as the *bits*
-of its bfloat16 numbers, a uint16 array of the same shape. Every function of this room takes such a
-table as it takes any other.
+of its bfloat16 numbers, a uint16 array of the same shape. Every function of this package takes such a
+table like any other.
 """
 
 import functools
@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxml.tables.gradient import as_int32, check_ids
+from jaxml import bfloat16, checks
+from jaxml.ids import as_int32
+from jaxml.tables.gradient import EMPTY_ID
 from jaxml.types import Array, Key
 
 # Rows drawn from one key at a time; a constant, since the numbers depend on it.
@@ -25,17 +27,11 @@ _LARGE = 2**28
 
 
 def storage_dtype(dtype: DTypeLike, *, platform: str | None = None) -> jnp.dtype:
-    """The dtype in which a table of `dtype` is stored: uint16 for bfloat16 on a CPU.
+    """Returns the dtype in which a table of `dtype` is stored: uint16 for bfloat16 on a CPU.
 
     Args:
         dtype: float32, float16 or bfloat16; uint16 is returned as it is.
         platform: `"cpu"`, `"gpu"`, `"tpu"`, …; None means JAX's default backend.
-
-    Returns:
-        The dtype to store.
-
-    Raises:
-        ValueError: another dtype.
 
     Example:
         >>> storage_dtype("bfloat16", platform="cpu")
@@ -49,23 +45,17 @@ def storage_dtype(dtype: DTypeLike, *, platform: str | None = None) -> jnp.dtype
 
 
 def to_storage(values: Array, dtype: DTypeLike, *, key: Key | None = None) -> Array:
-    """Round values to the stored dtype.
+    """Returns the values rounded to the stored dtype.
 
     Without a key to the nearest number, ties to even. With a key stochastically: `x` between the
-    neighbours `a < b` becomes `b` with probability `(x − a) / (b − a)`, so that the mean of the
-    stored number is `x`. An update smaller than half the spacing of bfloat16 (1/256 of a weight)
-    is then kept on average, where rounding to nearest would lose every one of them.
+    neighbours `a < b` becomes `b` with probability `(x − a) / (b − a)`, so the mean of the stored number is
+    `x`. An update smaller than half the spacing of bfloat16 (1/256 of a weight) is then kept on average;
+    rounding to nearest would lose all of them.
 
     Args:
-        values: any shape; float32, or what converts to it without loss.
-        dtype: what to store: float32, float16, bfloat16, or uint16 for the bits of a bfloat16.
-        key: randomness of the rounding. No effect for float32, where nothing is rounded.
-
-    Returns:
-        The same shape in `dtype`.
-
-    Raises:
-        ValueError: an unsupported dtype; a key with float16.
+        values: floats of any shape.
+        dtype: float32, float16, bfloat16, or uint16 for the bits of a bfloat16.
+        key: randomness of the rounding; not for float16, without effect for float32.
 
     NaN and infinities are kept; a finite number beyond the largest of `dtype` may become infinite.
 
@@ -73,26 +63,23 @@ def to_storage(values: Array, dtype: DTypeLike, *, key: Key | None = None) -> Ar
         >>> to_storage(jnp.array([1.0, -2.0]), "uint16")
         Array([16256, 49152], dtype=uint16)
 
-    Source: Gupta et al., Deep Learning with Limited Numerical Precision, 2015, section 3.
+    References: Gupta et al., Deep Learning with Limited Numerical Precision, 2015, section 3.
     """
     dtype = jnp.dtype(dtype)
     check_dtype(dtype)
     if key is not None and dtype == jnp.float16:
         raise ValueError("key must be None for float16: stochastic rounding is for bfloat16")
     values = jnp.asarray(values, jnp.float32)
-    if dtype not in (jnp.bfloat16, jnp.uint16):
-        return values.astype(dtype)
-    nearest = jax.lax.bitcast_convert_type(values.astype(jnp.bfloat16), jnp.uint16)
-    if key is None:
-        bits = nearest
-    else:
-        # A float32 is a bfloat16 followed by sixteen bits; a carry out of these is a step away
-        # from zero to the next bfloat16, into the next binade as well.
-        noise = _random_halves(key, values.size).reshape(values.shape).astype(jnp.uint32)
-        exact = jax.lax.bitcast_convert_type(values, jnp.uint32)
-        stochastic = ((exact + noise) >> 16).astype(jnp.uint16)
-        bits = jnp.where(jnp.isfinite(values), stochastic, nearest)
-    return bits if dtype == jnp.uint16 else jax.lax.bitcast_convert_type(bits, jnp.bfloat16)
+    if key is None or dtype == jnp.float32:
+        return bfloat16.to_dtype(values, dtype)
+    # A float32 is a bfloat16 followed by sixteen bits; a carry out of these is a step away from zero to the
+    # next bfloat16, into the next binade as well.
+    noise = _random_halves(key, values.size).reshape(values.shape).astype(jnp.uint32)
+    exact = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    stochastic = ((exact + noise) >> 16).astype(jnp.uint16)
+    nearest = bfloat16.to_dtype(values, jnp.uint16)
+    bits = jnp.where(jnp.isfinite(values), stochastic, nearest)
+    return bits if dtype == jnp.uint16 else bfloat16.from_bits(bits)
 
 
 def _random_halves(key: Key, size: int) -> Array:
@@ -102,43 +89,30 @@ def _random_halves(key: Key, size: int) -> Array:
 
 
 def from_storage(table: Array) -> Array:
-    """View stored bits as the numbers they are: uint16 as bfloat16; other dtypes unchanged.
+    """Returns a table, or any rows of one, as floats: uint16 bits as bfloat16, other dtypes unchanged.
 
-    Args:
-        table: a table, or any rows of one.
-
-    Returns:
-        The same shape, floating point. A whole table is copied; for gathered rows it is free.
-
-    Raises:
-        ValueError: an unsupported dtype.
+    A whole table is copied; for gathered rows it is free.
 
     Example:
         >>> from_storage(jnp.array([16256, 49152], jnp.uint16))
         Array([1, -2], dtype=bfloat16)
     """
     check_dtype(table.dtype)
-    if table.dtype == jnp.uint16:
-        return jax.lax.bitcast_convert_type(table, jnp.bfloat16)
-    return table
+    return bfloat16.from_bits(table)
 
 
 def gather_rows(table: Array, ids: Array) -> Array:
-    """Read rows of a table as float32: `rows[...] = table[ids[...]]`, zero where the id is none.
+    """Returns rows of a table as float32: `rows[...] = table[ids[...]]`, zeros for ids out of range.
 
     Args:
         table: `[num_rows, D]` or `[num_rows]`; float32, float16, bfloat16, or uint16 bits.
-        ids: integers of any shape. An id outside `[0, num_rows)`, negative ones included, reads
-            zeros, which makes −1 the natural padding.
+        ids: integers of any shape. An id outside `[0, num_rows)` reads zeros; −1 is the usual padding.
 
     Returns:
         float32 `[*ids.shape, D]`, or `ids.shape` for a table of scalars.
 
-    Raises:
-        ValueError: ids that are not integers; an unsupported table.
-
-    Differentiable with respect to a floating-point table, but that gradient is as large as the
-    table: differentiate with respect to the gathered rows, and make a `RowGradient` of the result.
+    The gradient of the table is as large as the table: differentiate with respect to the gathered rows, and
+    make a `RowGradient` of the result.
 
     Example:
         >>> gather_rows(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, -1]))
@@ -146,8 +120,7 @@ def gather_rows(table: Array, ids: Array) -> Array:
                [0., 0.]], dtype=float32)
     """
     check_table(table)
-    check_ids(ids)
-    ids = as_int32(ids)
+    ids = as_int32("ids", ids, EMPTY_ID)
     # JAX wraps negative ids, whatever the mode; only those past the end are out of range.
     ids = jnp.where(ids < 0, table.shape[0], ids)
     rows = table.at[_fetched(table, ids)].get(mode="fill", fill_value=0)
@@ -155,12 +128,11 @@ def gather_rows(table: Array, ids: Array) -> Array:
 
 
 def _fetched(table: Array, ids: Array) -> Array:
-    """The ids as they are, once their rows are on the way to the cache.
+    """Returns the ids unchanged, after their rows were prefetched into the cache.
 
-    A CPU waits for memory row by row while XLA reads row after row, element by element. Reading two
-    numbers of every row first lets many rows arrive at the same time: at 10⁸ rows of 64 bfloat16 a
-    training step takes 7 to 13 % less. It gained nothing with float32 rows of 128, or in a table that
-    the cache holds.
+    XLA reads row after row, and a CPU waits for memory at each. Reading two numbers of every row first lets
+    many rows arrive at the same time: at 10⁸ rows of 64 bfloat16 a training step takes 7 to 13 % less. It
+    gained nothing with float32 rows of 128, or in a table that fits into the cache.
     """
     if table.dtype != jnp.uint16 or table.ndim != 2 or table.size < _LARGE or not ids.size:
         return ids
@@ -168,28 +140,24 @@ def _fetched(table: Array, ids: Array) -> Array:
     def after_reading(ids: Array) -> Array:
         first = table.at[ids, 0].get(mode="clip")
         middle = table.at[ids, table.shape[1] // 2].get(mode="clip")
-        # Bits are never negative, so this is 0; but XLA does not know it, and reads them first.
+        # Bits are never negative, so this is 0; XLA does not know that, and reads them first.
         return ids + jnp.minimum(jnp.max(jnp.maximum(first, middle).astype(jnp.int32)), 0)
 
     return jax.lax.platform_dependent(ids, cpu=after_reading, default=lambda ids: ids)
 
 
 def gather_bags(table: Array, ids: Array) -> Array:
-    """Read sums of rows as float32: `bags[...] = Σ_l table[ids[..., l]]`, without the rows.
+    """Returns sums of rows as float32: `bags[...] = Σ_l table[ids[..., l]]`, without storing the rows.
 
-    The rows of a bag are added one after the other, so that nothing of the size of all rows is
-    written: on a CPU up to five times as fast as a sum over `gather_rows`.
+    On a CPU up to five times as fast as a sum over `gather_rows`.
 
     Args:
         table: as in `gather_rows`.
         ids: integers `[..., L]`, the rows of each bag. An id outside `[0, num_rows)` adds nothing.
 
     Returns:
-        float32 `[..., D]`, or `[...]` for a table of scalars. What a loss says about the gradient
-        of these, `[K, D]`, makes a `RowGradient` with the same ids, `[K, L]`.
-
-    Raises:
-        ValueError: as in `gather_rows`; ids without an axis.
+        float32 `[..., D]`, or `[...]` for a table of scalars. Their gradient `[K, D]` and the same ids
+        `[K, L]` make a `RowGradient`.
 
     Example:
         >>> gather_bags(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0, 1], [1, -1]]))
@@ -197,12 +165,13 @@ def gather_bags(table: Array, ids: Array) -> Array:
                [3., 4.]], dtype=float32)
     """
     check_table(table)
-    if ids.ndim < 1:
+    if jnp.ndim(ids) < 1:
         raise ValueError("ids must have shape [..., L], got a scalar")
 
     def add_column(bags: Array, column: Array) -> tuple[Array, None]:
         return bags + gather_rows(table, column), None
 
+    ids = as_int32("ids", ids, EMPTY_ID)
     zeros = jnp.zeros((*ids.shape[:-1], *table.shape[1:]), jnp.float32)
     return jax.lax.scan(add_column, zeros, jnp.moveaxis(ids, -1, 0))[0]
 
@@ -216,37 +185,31 @@ def init_table(
     scale: float | Array | None = None,
     distribution: Literal["normal", "uniform"] = "normal",
 ) -> Array:
-    """A table of random rows, written block by block into the memory where it stays.
+    """Returns a table of random rows, made in the memory of the table and one block of 4,096 rows.
 
-    Entries are `N(0, scale²)` or `U(−scale, scale)`. At no time is there more than the table and
-    one block of 4,096 rows. Row `r` depends on the key, `r` and `dim` alone, so a larger table
-    begins with the rows of the smaller one.
+    Entries are `N(0, scale²)` or `U(−scale, scale)`. Row `r` depends on the key, `r` and `dim` alone, so a
+    larger table begins with the rows of the smaller one.
 
     Args:
         key: a typed key.
         num_rows: number of rows, at least 1.
         dim: length of a row, at least 1.
-        dtype: float32, float16 or bfloat16. bfloat16 is stored as uint16 bits on a CPU (see
-            `storage_dtype`); uint16 asks for bits on every platform.
-        scale: standard deviation or half width; by default 1/√dim, which gives normal rows a norm
-            close to 1. May be traced.
-        distribution: `"normal"` or `"uniform"`, about twice as fast.
+        dtype: float32, float16 or bfloat16 (stored as uint16 bits on a CPU, see `storage_dtype`); uint16
+            asks for bits on every platform.
+        scale: standard deviation or half width; by default 1/√dim, which gives normal rows a norm close
+            to 1. May be traced.
+        distribution: `"normal"`, or `"uniform"`, about twice as fast.
 
     Returns:
         `[num_rows, dim]` in `storage_dtype(dtype)`.
-
-    Raises:
-        ValueError: a size below 1, an unknown distribution, an unsupported dtype.
 
     Example:
         >>> init_table(jax.random.key(0), 10, 4, dtype="bfloat16").shape
         (10, 4)
     """
-    for name, value in (("num_rows", num_rows), ("dim", dim)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if distribution not in ("normal", "uniform"):
-        raise ValueError(f"distribution must be 'normal' or 'uniform', got {distribution!r}")
+    num_rows = checks.integer("num_rows", num_rows, 1)
+    dim = checks.integer("dim", dim, 1)
+    checks.choice("distribution", distribution, ("normal", "uniform"))
     scale = dim**-0.5 if scale is None else scale
     return _fill(key, scale, num_rows, dim, storage_dtype(dtype), distribution)
 
@@ -258,9 +221,9 @@ def _fill(
     def block(index: int | Array) -> Array:
         block_key, shape = jax.random.fold_in(key, index), (_INIT_BLOCK, dim)
         if distribution == "normal":
-            values = jax.random.normal(block_key, shape)
+            values = jax.random.normal(block_key, shape, jnp.float32)
         else:
-            values = jax.random.uniform(block_key, shape, minval=-1.0)
+            values = jax.random.uniform(block_key, shape, jnp.float32, minval=-1.0)
         return to_storage(scale * values, dtype)
 
     def write(index: Array, table: Array) -> Array:
@@ -277,7 +240,7 @@ def _fill(
 
 
 def check_dtype(dtype: jnp.dtype) -> None:
-    """Raise unless a table may have this dtype."""
+    """Raises ValueError unless a table may have this dtype."""
     if dtype not in (jnp.float32, jnp.float16, jnp.bfloat16, jnp.uint16):
         raise ValueError(
             f"a table must be float32, float16, bfloat16, or uint16 (bits of bfloat16), got {dtype}"
@@ -285,7 +248,7 @@ def check_dtype(dtype: jnp.dtype) -> None:
 
 
 def check_table(table: Array) -> None:
-    """Raise unless this is a table: `[num_rows, D]` or `[num_rows]`, of a dtype that is stored."""
+    """Raises ValueError unless this is a table: `[num_rows, D]` or `[num_rows]`, of a stored dtype."""
     check_dtype(table.dtype)
     if table.ndim not in (1, 2):
         raise ValueError(f"table must have shape [num_rows, D] or [num_rows], got {table.shape}")

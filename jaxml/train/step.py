@@ -250,7 +250,9 @@ def recorded(
     return stepped
 
 
-def _look_up(table: Array, ids: Array | Bags | Whole) -> Array:
+def _look_up(table: Array, ids: Any) -> Any:
+    if isinstance(ids, dict):
+        return {name: _look_up(table, some) for name, some in ids.items()}
     if isinstance(ids, Whole):
         return row_tables.from_storage(table).astype(jnp.float32)
     if isinstance(ids, Bags):
@@ -258,7 +260,13 @@ def _look_up(table: Array, ids: Array | Bags | Whole) -> Array:
     return row_tables.gather_rows(table, ids)
 
 
-def _row_gradient(table: Array, ids: Array | Bags, values: Array) -> row_tables.RowGradient:
+def _row_gradient(table: Array, ids: Any, values: Any) -> row_tables.RowGradient:
+    if isinstance(ids, dict):
+        parts = [_row_gradient(table, ids[name], values[name]) for name in sorted(ids)]
+        return row_tables.RowGradient(
+            jnp.concatenate([part.ids for part in parts]),
+            jnp.concatenate([part.values for part in parts]),
+        )
     flat = ids.ids.reshape(-1, ids.ids.shape[-1]) if isinstance(ids, Bags) else ids.reshape(-1)
     return row_tables.RowGradient(flat, values.reshape(-1, *table.shape[1:]))
 

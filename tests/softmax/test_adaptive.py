@@ -375,7 +375,7 @@ def test_the_loss_of_two_levels_never_scores_all_classes():
         ([7, 5, 9], {}, r"got \[7, 5, 9\]"),
         ([2.5, 5], {}, r"cutoffs must be a list of ints, got \[2\.5, 5\]"),
         (100, {}, "cutoffs must be a list of ints, got 100"),
-        ([5, 9], {"div_value": 0}, "div_value must be finite and greater than 0, got 0"),
+        ([5, 9], {"div_value": 0}, "div_value must be .* above 0, got 0"),
         ([5, 9], {"div_value": -1.0}, "div_value .* got -1.0"),
         ([5, 9], {"div_value": np.nan}, "div_value .* got nan"),
         ([5, 9], {"div_value": np.inf}, "div_value .* got inf"),
@@ -389,10 +389,10 @@ def test_cutoffs_that_cut_nothing(cutoffs, options, message):
 @pytest.mark.parametrize(
     ("num_classes", "num_clusters", "message"),
     [
-        (0, None, "num_classes must be at least 1, got 0"),
-        (2.5, None, "num_classes must be an int, got 2.5"),
-        (4, 0, "num_clusters must be at least 1, got 0"),
-        (4, 5, "num_clusters must be at most num_classes, 4, got 5"),
+        (0, None, "num_classes must be .*, got 0"),
+        (2.5, None, "num_classes must be .*, got 2.5"),
+        (4, 0, "num_clusters must be .*, got 0"),
+        (4, 5, r"num_clusters must be .* \[1, 4\], got 5"),
     ],
 )
 def test_numbers_of_clusters_that_cannot_be(num_classes, num_clusters, message):
@@ -421,10 +421,10 @@ def test_arguments_that_do_not_fit(name):
             call(params, inputs[:, :5])
         with pytest.raises(ValueError, match=r"inputs must be \[\*batch, dim\]"):
             call(params, np.float32(3))
-    for k, message in ((0, "at least 1, got 0"), (26, "at most .*25, got 26"), (1.5, "an int")):
-        with pytest.raises(ValueError, match=f"k must be {message}"):
+    for k in (0, 26, 1.5):
+        with pytest.raises(ValueError, match=rf"k must be .* \[1, 25\], got {k}"):
             layer.top_k(params, inputs, k)
-    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"dim must be .*, got 0"):
         layer.init(jax.random.key(0), 0)
     assert isinstance(layer, AdaptiveSoftmax)
 

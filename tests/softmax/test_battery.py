@@ -65,7 +65,7 @@ VARIANTS = {
     ),
     "per_example": Variant(
         lambda x, y, w, where: softmax.per_example_sampled_softmax_loss(
-            x, y, w, None, softmax.uniform(CLASSES), (), KEY, CLASSES, where=where, tile_size=3
+            x, y, w, None, softmax.uniform(CLASSES), (), KEY, CLASSES, where=where
         ),
         cross_entropy,
     ),

@@ -1,4 +1,6 @@
-"""The full softmax by itself; the battery it shares with the sampled losses is in test_sampled."""
+"""The exact losses: every implementation against the written-out formula in float64, option by option."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,57 +8,375 @@ import numpy as np
 import optax
 import pytest
 
-from jaxml.softmax import full_softmax_loss
+from jaxml import tables
+from jaxml.softmax import (
+    IMPLEMENTATIONS,
+    blockwise_softmax_loss,
+    blockwise_softmax_update,
+    full_softmax_loss,
+    top_k,
+)
+
+C, D = 23, 7
+OPTIONS = {
+    "plain": {},
+    "temperature": dict(temperature=0.6),
+    "smoothing": dict(label_smoothing=0.1),
+    "z loss": dict(z_loss=0.3),
+    "softcap": dict(softcap=1.5),
+    "all": dict(temperature=0.8, label_smoothing=0.2, z_loss=0.1, softcap=2.0),
+}
+each_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+LOSSES = {
+    "full": full_softmax_loss,
+    **{
+        f"blocks of {size}": lambda *a, size=size, **k: blockwise_softmax_loss(
+            *a, block_size=size, **k
+        )
+        for size in (1, 5, 23)
+    },
+}
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+IN_BLOCKS = LOSSES["blocks of 5"]
 
 
-def table(num_classes=50, dim=8, batch=(4,), seed=0):
+def problem(batch=(6,), num_true=None, seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
-    return (
-        rng.normal(size=(*batch, dim)).astype(np.float32),
-        rng.integers(0, num_classes, batch),
-        rng.normal(size=(num_classes, dim)).astype(np.float32),
-        rng.normal(size=num_classes).astype(np.float32),
+    shape = batch if num_true is None else (*batch, num_true)
+    return dict(
+        inputs=rng.normal(size=(*batch, D)).astype(dtype),
+        labels=rng.integers(0, C, shape),
+        weights=rng.normal(size=(C, D)).astype(dtype),
+        biases=rng.normal(size=C).astype(np.float32),
+        cotangent=rng.normal(size=batch).astype(np.float32),
     )
 
 
-@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
-def test_agrees_with_optax_on_the_logits(batch):
-    inputs, labels, weights, biases = table(batch=batch)
-    loss = jax.jit(full_softmax_loss)(inputs, labels, weights, biases, temperature=0.5)
-    logits = (inputs @ weights.T + biases.reshape((1,) * len(batch) + (-1,))) / 0.5
-    expected = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels))
-    assert loss.shape == batch
+def arguments(data):
+    return [data[name] for name in ("inputs", "labels", "weights", "biases")]
+
+
+def reference(x, labels, w, b, where, options):
+    """The definition in `exact`, one array at a time, in any precision."""
+    z = (jnp.asarray(x) @ jnp.asarray(w).T + jnp.reshape(b, (1,) * (np.ndim(x) - 1) + (-1,))) / (
+        options.get("temperature", 1.0)
+    )
+    if "softcap" in options:
+        z = options["softcap"] * jnp.tanh(z / options["softcap"])
+    row = (1,) * (z.ndim - 1) + (C,)
+    kept = ~np.isneginf(np.asarray(b, np.float32)) if not isinstance(b, jax.core.Tracer) else None
+    labels = labels if labels.ndim == z.ndim else labels[..., None]
+    present = jnp.ones(labels.shape, bool) if where is None else jnp.reshape(where, labels.shape)
+    count = present.sum(-1, keepdims=True)
+    classes = jnp.arange(C).reshape((1,) * labels.ndim + (C,))
+    one_hot = (jnp.asarray(labels)[..., None] == classes) & present[..., None]
+    eps = options.get("label_smoothing", 0.0)
+    target = (1 - eps) * one_hot.sum(-2) / jnp.maximum(count, 1)
+    target += (eps * (jnp.full(C, 1 / C) if kept is None else kept / kept.sum())).reshape(row)
+    log_partition = jax.nn.logsumexp(z, axis=-1)
+    below = jnp.where(target > 0, log_partition[..., None] - z, 0.0)
+    losses = (target * below).sum(-1) + options.get("z_loss", 0.0) * log_partition**2
+    return jnp.where(count[..., 0] > 0, losses, 0.0)
+
+
+def in_float64(data, options, where=None):
+    """Losses, and the gradients of Σ cotangent · loss by inputs, weights and biases."""
+    with jax.enable_x64(True):
+        x, w, b, c = (
+            np.asarray(data[k], np.float64) for k in ("inputs", "weights", "biases", "cotangent")
+        )
+
+        def total(x, w, b):
+            losses = reference(x, data["labels"], w, b, where, options)
+            return (losses * c).sum(), losses
+
+        gradients, losses = jax.grad(total, (0, 1, 2), has_aux=True)(x, w, b)
+        return jax.tree.map(np.asarray, (losses, gradients))
+
+
+def in_float32(loss, data, **options):
+    def total(x, w, b):
+        losses = loss(x, data["labels"], w, b, **options)
+        return (losses * data["cotangent"]).sum(), losses
+
+    of = jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))
+    gradients, losses = of(*(jnp.asarray(data[k]) for k in ("inputs", "weights", "biases")))
+    return losses, gradients
+
+
+def assert_close(got, expected, rtol=2e-5, atol=2e-5):
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=rtol, atol=atol), got, expected)
+
+
+@each_loss
+@each_option
+def test_value_and_gradients_of_every_option(loss, options):
+    data = problem()
+    assert_close(in_float32(loss, data, **options), in_float64(data, options))
+
+
+@pytest.mark.parametrize(
+    ("batch", "num_true", "masked"), [((), 1, False), ((2, 3), None, True), ((2, 3), 11, True)]
+)
+@pytest.mark.parametrize("loss", [full_softmax_loss, IN_BLOCKS], ids=["full", "blockwise"])
+def test_any_batch_and_any_number_of_labels(loss, batch, num_true, masked):
+    data = problem(batch, num_true)
+    where = np.random.default_rng(1).random(data["labels"].shape) < 0.5 if masked else None
+    if masked:
+        data["labels"] = np.where(where, data["labels"], -5)
+    options = dict(label_smoothing=0.1, z_loss=0.1)
+    got = in_float32(loss, data, where=where, **options)
+    assert_close(got, in_float64(data, options, where))
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_reductions_count_the_examples_that_have_a_label(name):
+    data, loss = problem((2, 3)), IMPLEMENTATIONS[name]
+    where = np.array([[1, 1, 0], [1, 0, 1]], bool)
+    losses = loss(*arguments(data), where=where)
+    total = loss(*arguments(data), where=where, reduction="sum")
+    mean = loss(*arguments(data), where=where, reduction="mean")
+    np.testing.assert_allclose(total, losses.sum(), rtol=1e-6)
+    np.testing.assert_allclose(mean, losses.sum() / 4, rtol=1e-6)
+    nothing = loss(*arguments(data), where=np.zeros((2, 3), bool), reduction="mean")
+    assert nothing == 0
+
+
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_the_temperature_has_a_gradient(name):
+    data, loss = problem(), IMPLEMENTATIONS[name]
+    data["biases"][3] = -np.inf
+    data["labels"] = data["labels"] % 3
+
+    def mean(temperature):
+        return loss(*arguments(data), temperature=temperature, reduction="mean")
+
+    slope = jax.grad(mean)(0.7)
+    differences = (mean(0.7 + 1e-2) - mean(0.7 - 1e-2)) / 2e-2
+    np.testing.assert_allclose(slope, differences, rtol=1e-2)
+
+
+@pytest.mark.parametrize("loss", [full_softmax_loss, IN_BLOCKS], ids=["full", "blockwise"])
+def test_a_bias_of_minus_infinity_removes_a_class(loss):
+    data, kept = problem(), np.arange(C) % 3 > 0
+    data["labels"] = np.flatnonzero(kept)[data["labels"] % kept.sum()]
+    options = dict(softcap=1.0, label_smoothing=0.3, z_loss=0.1)
+    removed = dict(data, biases=np.where(kept, data["biases"], -np.inf).astype(np.float32))
+    fewer = dict(
+        data,
+        labels=np.cumsum(kept)[data["labels"]] - 1,
+        weights=data["weights"][kept],
+        biases=data["biases"][kept],
+    )
+    losses, gradients = in_float32(loss, removed, **options)
+    wanted, wanted_gradients = in_float32(full_softmax_loss, fewer, **options)
+    assert_close(losses, wanted)
+    assert_close(gradients[0], wanted_gradients[0])
+    for got, want in zip(gradients[1:], wanted_gradients[1:], strict=True):
+        assert_close(got[kept], want)
+        assert not np.any(got[~kept])
+    assert loss(data["inputs"][0], 0, data["weights"], removed["biases"]) == np.inf
+
+
+@pytest.mark.parametrize("loss", [full_softmax_loss, IN_BLOCKS], ids=["full", "blockwise"])
+def test_large_logits_keep_the_digits_of_their_loss(loss):
+    for size in (1e4, -1e4):
+        inputs, weights = np.array([[1.0]], np.float32), size * np.ones((5, 1), np.float32)
+        weights[2] += 1
+        losses = [loss(inputs, [c], weights)[0] for c in (1, 2)]
+        np.testing.assert_allclose(losses, [np.log(4 + np.e), np.log(4 + np.e) - 1], rtol=1e-3)
+    # At a common offset label smoothing subtracts a mean logit: log 2 for two equal logits.
+    two = np.full((2, 1), 1e6, np.float32)
+    smoothed = loss(np.ones((1, 1), np.float32), [0], two, label_smoothing=0.1)
+    np.testing.assert_allclose(smoothed, np.log(2), rtol=1e-6)
+    # Logits 10,000 and 9,990: the loss is log(1 + exp(-10)).
+    small = loss(jnp.float32([1e4]), 0, jnp.float32([[1.0], [0.999]]))
+    np.testing.assert_allclose(small, np.log1p(np.exp(-10.0)), atol=1e-7)
+
+
+def test_agrees_with_optax_on_the_logits():
+    data = problem((2, 3))
+    logits = (data["inputs"] @ data["weights"].T + data["biases"]) / 0.5
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(data["labels"]))
+    loss = full_softmax_loss(*arguments(data), temperature=0.5)
     np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_several_labels_are_the_mean_of_the_losses_of_each():
-    inputs, labels, weights, biases = table()
-    labels = np.stack([labels, (labels + 1) % 50, (labels + 2) % 50], axis=-1)
-    where = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
-    loss = full_softmax_loss(inputs, labels, weights, biases, where=where)
-    each = np.stack([full_softmax_loss(inputs, labels[:, t], weights, biases) for t in range(3)], 1)
-    expected = [each[i, where[i]].mean() if where[i].any() else 0.0 for i in range(4)]
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+def test_bfloat16_keeps_float32_carries():
+    data = problem(dtype=jnp.bfloat16)
+    got, gradients = in_float32(IN_BLOCKS, data)
+    expected, expected_gradients = in_float64(data, {})
+    assert got.dtype == jnp.float32
+    # The products of bfloat16 numbers are exact in float32: only the order of sums differs.
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    assert [g.dtype for g in gradients] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+    assert_close([g.astype(np.float32) for g in gradients], list(expected_gradients), 2e-2, 2e-2)
 
 
-def test_biases_are_optional():
-    inputs, labels, weights, biases = table()
-    np.testing.assert_allclose(
-        full_softmax_loss(inputs, labels, weights),
-        full_softmax_loss(inputs, labels, weights, np.zeros_like(biases)),
-        rtol=1e-6,
-    )
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_the_best_classes_come_with_the_loss(name):
+    data = problem((2, 3))
+    losses, (scores, ids) = IMPLEMENTATIONS[name](*arguments(data), top_k=7)
+    wanted_scores, wanted = top_k(data["inputs"], data["weights"], data["biases"], k=7)
+    np.testing.assert_array_equal(ids, wanted)
+    np.testing.assert_allclose(scores, wanted_scores, rtol=1e-6)
+    np.testing.assert_allclose(losses, IMPLEMENTATIONS[name](*arguments(data)), rtol=1e-6)
 
 
-def test_a_loss_near_zero_of_large_logits_keeps_its_digits():
-    # Logits 10,000 and 9,990: the loss is log(1 + exp(-10)), lost in log-sum-exp minus logit.
-    loss = full_softmax_loss(jnp.float32([1e4]), 0, jnp.float32([[1.0], [0.999]]))
-    np.testing.assert_allclose(loss, np.log1p(np.exp(-10.0)), atol=1e-7)
+def test_the_best_classes_cost_no_second_sweep():
+    data = problem()
+
+    def loops(**options):
+        def run(*a):
+            return blockwise_softmax_loss(*a, block_size=5, **options)
+
+        return jax.jit(run).lower(*arguments(data)).as_text().count("stablehlo.while")
+
+    assert loops() == loops(top_k=3)
 
 
-def test_probabilities_of_the_gradient_sum_to_zero():
-    inputs, labels, weights, biases = table()
-    gradient = jax.grad(
-        lambda biases: full_softmax_loss(inputs, labels, weights, biases, temperature=0.3).sum()
-    )(biases)
-    np.testing.assert_allclose(gradient.sum(), 0.0, atol=1e-5)
+# --- in the memory of one block -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["loss", "update"])
+def test_no_array_of_all_logits_exists(form):
+    """In the compiled program, in one piece or in stacked blocks, forward or backward."""
+    batch, num_classes, block = 64, 4096 + 50, 128
+    x, table, b = jnp.zeros((batch, 4)), jnp.zeros((num_classes, 4)), jnp.zeros(num_classes)
+    y = jnp.zeros(batch, jnp.int32)
+    options = dict(block_size=block, label_smoothing=0.1, z_loss=0.1)
+
+    def total(x, w, b):
+        return blockwise_softmax_loss(x, y, w, b, top_k=2, **options)[0].sum()
+
+    def update(x, w, b):
+        return blockwise_softmax_update(x, y, w, {}, tables.sgd(0.1).rule, biases=b, **options)
+
+    step = jax.value_and_grad(total, (0, 1, 2)) if form == "loss" else update
+    text = jax.jit(step).lower(x, table, b).compile().as_text()
+    shapes = re.findall(r"\b(?:f32|bf16|s32|u32|pred)\[([\d,]+)\]", text)
+    largest = max(np.prod([int(n) for n in shape.split(",")]) for shape in shapes)
+    assert largest < batch * num_classes / 4
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_an_update_is_in_place_under_donation(dtype):
+    batch, num_classes, dim, block = 16, 2**16, 8, 64
+    optimizer = tables.adagrad(0.1)
+    table = jax.ShapeDtypeStruct((num_classes, dim), jnp.dtype(dtype))
+    x, y = jnp.zeros((batch, dim)), jnp.zeros(batch, jnp.int32)
+
+    def step(table, state, x):
+        return blockwise_softmax_update(x, y, table, state, optimizer.rule, block_size=block)
+
+    state = jax.eval_shape(optimizer.init, table)
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(table, state, x).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 8 * block * (batch + 3 * dim)
+
+
+ROW_OPTIMIZERS = {"sgd": tables.sgd(0.1), "adagrad": tables.adagrad(0.1), "adam": tables.adam(0.1)}
+
+
+@pytest.mark.parametrize("optimizer", ROW_OPTIMIZERS.values(), ids=ROW_OPTIMIZERS)
+@pytest.mark.parametrize("block_size", [4, None])
+def test_the_update_is_the_rule_on_the_gradient_of_the_mean(optimizer, block_size):
+    data = problem((2, 3))
+    x, y, w, b = map(jnp.asarray, arguments(data))
+    state = optimizer.init(w)
+    where = np.array([[1, 1, 0], [1, 0, 1]], bool)
+    options = dict(where=where, label_smoothing=0.1, softcap=3.0)
+    expected_table, expected_state, table = w, state, w
+
+    @jax.jit
+    def update(table, state):
+        return blockwise_softmax_update(
+            x, y, table, state, optimizer.rule, biases=b, block_size=block_size, **options
+        )
+
+    @jax.jit
+    def expected(table, state):
+        losses = full_softmax_loss(x, y, table, b, **options)
+        mean = lambda x, w: full_softmax_loss(x, y, w, b, reduction="mean", **options)  # noqa: E731
+        d_x, gradient = jax.grad(mean, (0, 1))(x, table)
+        return losses, d_x, *optimizer.rule(table, state, gradient)
+
+    for _ in range(2):
+        *wanted, expected_table, expected_state = expected(expected_table, expected_state)
+        *got, table, state = update(table, state)
+        assert_close(got, wanted)
+        assert_close(table, expected_table, 1e-4, 1e-4)
+        assert_close(state, expected_state, 1e-3, 1e-5)
+
+
+def test_an_update_that_is_not_finite_changes_no_bit():
+    data = problem()
+    w, optimizer = jnp.asarray(data["weights"]), tables.adam(0.1)
+    state = jax.tree.map(lambda slot: slot + 1, optimizer.init(w))
+
+    @jax.jit
+    def update(x, y):
+        return blockwise_softmax_update(x, y, w, state, optimizer.rule, block_size=4)
+
+    labels = jnp.asarray(data["labels"])
+    for broken in (np.nan, np.inf):
+        x = jnp.asarray(data["inputs"]).at[2, 3].set(broken)
+        _, d_inputs, table, after = update(x, labels)
+        np.testing.assert_array_equal(table, w)
+        jax.tree.map(np.testing.assert_array_equal, after, state)
+        np.testing.assert_array_equal(d_inputs, 0)
+    losses, _, table, _ = update(data["inputs"], labels.at[0].set(C))
+    assert np.isnan(losses[0])
+    np.testing.assert_array_equal(table, w)
+
+
+def test_a_table_of_bfloat16_bits_is_a_table_of_bfloat16():
+    data = problem()
+    bits = tables.to_storage(data["weights"], "uint16")
+    numbers = tables.from_storage(bits).astype(jnp.float32)
+
+    def update(table):
+        return blockwise_softmax_update(
+            data["inputs"], data["labels"], table, {}, tables.sgd(0.5).rule, block_size=4
+        )
+
+    losses, d_inputs, table, _ = update(bits)
+    expected = update(numbers)
+    np.testing.assert_allclose(losses, expected[0], rtol=1e-5)
+    assert_close(d_inputs, expected[1], 1e-2, 1e-3)
+    got = np.asarray(tables.from_storage(table).astype(jnp.float32))
+    np.testing.assert_allclose(got, expected[2], rtol=1e-2, atol=1e-2)
+    assert table.dtype == jnp.uint16 and (np.asarray(table) != np.asarray(bits)).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(block_size=0), "block_size must be an integer of at least 1, got 0"),
+        (dict(label_smoothing=1.5), r"label_smoothing must be .* in \[0, 1\], got 1.5"),
+        (dict(label_smoothing=np.ones(2)), r"label_smoothing must be a scalar, got shape \(2,\)"),
+        (dict(z_loss=-1), "z_loss must be .* at least 0, got -1"),
+        (dict(softcap=0.0), "softcap must be .* above 0, got 0"),
+        (dict(temperature=0.0), "temperature must be .* above 0, got 0"),
+        (dict(reduction="men"), "reduction must be one of .* got 'men'"),
+        (dict(top_k=24), r"top_k must be .* in \[1, 23\], got 24"),
+        (dict(where=np.ones(3, bool)), r"where must have the labels' shape \(6,\), got \(3,\)"),
+        (dict(labels=np.full(6, 23)), r"labels must be in \[0, 23\), got 23 at \(0,\)"),
+    ],
+)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_refuses(name, options, message):
+    data = problem()
+    if name == "full" and "block_size" in options:
+        return
+    given = dict(inputs=data["inputs"], labels=data["labels"], weights=data["weights"]) | options
+    with pytest.raises(ValueError, match=message):
+        IMPLEMENTATIONS[name](**given)
+
+
+def test_refuses_a_state_that_is_not_the_tables():
+    data = problem()
+    with pytest.raises(ValueError, match=r"state\['m'\] must have 23 rows"):
+        blockwise_softmax_update(
+            data["inputs"], data["labels"], data["weights"], {"m": jnp.zeros(5)}, lambda *a: a[:2]
+        )

@@ -1,4 +1,4 @@
-"""The gap between sampled and exact softmax, against what can be computed by other means."""
+"""The gap between sampled and exact softmax, against other ways to compute it."""
 
 import jax
 import jax.numpy as jnp
@@ -45,13 +45,11 @@ def test_is_what_the_draws_say_one_by_one(gradients):
 
     def sampled(x, w, key):
         candidates = sampler.sample((), key, LABELS, 8)
-        losses = sampled_softmax_loss(
-            x, LABELS, w, BIASES, candidates, correction="negatives", temperature=0.7
-        )
+        losses = sampled_softmax_loss(x, LABELS, w, BIASES, candidates, correction="negatives")
         return losses.mean()
 
     def exact(x, w):
-        return full_softmax_loss(x, LABELS, w, BIASES, temperature=0.7).mean()
+        return full_softmax_loss(x, LABELS, w, BIASES).mean()
 
     loss, gradient = jax.value_and_grad(exact, wanted)(INPUTS, WEIGHTS)
     drawn = [
@@ -61,7 +59,7 @@ def test_is_what_the_draws_say_one_by_one(gradients):
     stacked, gradient = np.stack([flat(g) for _, g in drawn]), flat(gradient)
     variance = stacked.var(axis=0, ddof=1).sum()
     bias = ((stacked.mean(0) - gradient) ** 2).sum() - variance / num_keys
-    found = gap(sampler, 8, num_keys, gradients=gradients, correction="negatives", temperature=0.7)
+    found = gap(sampler, 8, num_keys, gradients=gradients, correction="negatives")
     size = (gradient**2).sum()
     np.testing.assert_allclose(found.gradient_variance, variance / size, rtol=1e-4)
     np.testing.assert_allclose(found.gradient_bias**2, max(bias, 0) / size, rtol=1e-3, atol=1e-5)
@@ -99,17 +97,8 @@ def test_drawing_by_the_softmax_itself_has_no_bias():
     np.testing.assert_allclose(adapted.loss_gap, 0, atol=1e-5)
 
 
-def test_masked_labels_do_not_count():
-    where = np.array([1, 1, 1, 0, 0, 0], bool)
-    sampler = uniform(C)
-    labels = jnp.where(where, LABELS, -1)
-    masked = estimate_gap(INPUTS, labels, WEIGHTS, BIASES, sampler, (), KEY, 8, 5, where=where)
-    alone = estimate_gap(INPUTS[:3], LABELS[:3], WEIGHTS, BIASES, sampler, (), KEY, 8, 5)
-    np.testing.assert_allclose(masked.gradient_variance, alone.gradient_variance, rtol=1e-4)
-
-
 def test_refuses():
-    with pytest.raises(ValueError, match="num_keys must be at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"num_keys must be .* at least 2, got 1"):
         gap(uniform(C), 4, 1)
     with pytest.raises(ValueError, match=r"gradients must be one of .*, got 'all'"):
         gap(uniform(C), 4, 2, gradients="all")

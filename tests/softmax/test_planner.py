@@ -14,7 +14,7 @@ from jaxml.softmax import (
 )
 from jaxml.softmax.planner import NUM_SAMPLED, predict, recommend
 
-GB = 10**9
+GB = 1e9
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_predicted_bytes_are_those_of_the_compiled_step(variant, sizes):
 
 def test_what_does_not_fit_says_what_would():
     with pytest.raises(ValueError, match=r"memory_bytes must be at least \d+ for 1000000 classes"):
-        recommend(1_000_000, 128, 512, memory_bytes=10**7)
+        recommend(1_000_000, 128, 512, memory_bytes=1e7)
 
 
 @pytest.mark.parametrize("name", ["num_classes", "dim", "batch_size", "memory_bytes", "num_steps"])
 def test_refuses_what_is_below_one(name):
     arguments = dict(num_classes=10, dim=4, batch_size=2, memory_bytes=GB, num_steps=5) | {name: 0}
     sizes = [arguments.pop(key) for key in ("num_classes", "dim", "batch_size")]
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{name} must be .* at least 1, got 0"):
         recommend(*sizes, **arguments)

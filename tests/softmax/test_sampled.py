@@ -1,4 +1,4 @@
-"""The losses over many classes: one battery for all, then what each promises by itself."""
+"""The sampled losses: one battery for all, then TensorFlow's figures and each loss by itself."""
 
 import functools
 from typing import NamedTuple
@@ -153,7 +153,7 @@ VARIANTS = [
     Variant("nce", "negatives"),
     Variant("logistic"),
 ]
-ONE_OF_A_KIND = [Variant("full"), Variant("softmax"), Variant("nce", remove=False)]
+ONE_OF_A_KIND = [Variant("softmax"), Variant("nce", remove=False)]
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v)))
 every_kind = pytest.mark.parametrize("variant", ONE_OF_A_KIND, ids=lambda v: v.kind)
 PARAMETERS = ("inputs", "weights", "biases", "temperature")
@@ -329,7 +329,7 @@ def test_one_class_and_one_example(variant):
         loss_of(variant, case)[0],
         rtol=1e-6,
     )
-    if variant.kind != "nce":
+    if variant.kind == "softmax":
         assert loss_of(variant, case) == 0.0
 
 
@@ -551,30 +551,16 @@ def test_the_paper_s_own_normalisation_is_the_expected_count_when_no_hit_can_be_
     np.testing.assert_allclose(loss, np.log(np.exp(logits[0]) + estimate) - logits[0], rtol=1e-5)
 
 
-SAMPLERS = pytest.mark.parametrize(
-    "sampler",
-    [
-        softmax.uniform(40),
-        softmax.log_uniform(40),
-        softmax.unigram(1000 / np.arange(1, 41), distortion=0.75),
-    ],
-    ids=["uniform", "log_uniform", "unigram"],
-)
-
-
-@SAMPLERS
 @pytest.mark.parametrize("unique", [True, False])
-def test_negatives_estimate_the_partition_function_without_bias(sampler, unique):
+def test_negatives_estimate_the_partition_function_without_bias(unique):
     """exp(loss) · exp(z_i) − exp(z_i) is N, whose mean is the sum over the other classes."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=40).astype(np.float32)
-    label = np.array([3])
-    state = sampler.init()
+    logits = np.random.default_rng(0).normal(size=40).astype(np.float32)
+    label, sampler = np.array([3]), softmax.log_uniform(40)
 
     @jax.jit
     @jax.vmap
     def estimate(key):
-        candidates = sampler.sample(state, key, label, 12, unique=unique)
+        candidates = sampler.sample((), key, label, 12, unique=unique)
         loss = softmax.sampled_softmax_loss(
             np.ones((1, 1)), label, logits[:, None], None, candidates, correction="negatives"
         )
@@ -583,18 +569,8 @@ def test_negatives_estimate_the_partition_function_without_bias(sampler, unique)
     estimates = np.float64(estimate(jax.random.split(jax.random.key(0), 4000)))
     expected = np.exp(np.float64(np.delete(logits, 3))).sum()
     standard_error = estimates.std() / np.sqrt(len(estimates))
-    assert standard_error < 0.02 * expected  # else the next line would say nothing
+    assert standard_error < 0.02 * expected
     assert abs(estimates.mean() - expected) < 4 * standard_error
-
-
-@SAMPLERS
-def test_drawing_every_class_gives_the_full_softmax(sampler, key):
-    rng = np.random.default_rng(0)
-    inputs, weights = rng.normal(size=(3, DIM)), rng.normal(size=(40, DIM))
-    labels = np.array([0, 17, 39])
-    candidates = sampler.sample(sampler.init(), key, labels, 40)
-    loss = softmax.sampled_softmax_loss(inputs, labels, weights, None, candidates)
-    np.testing.assert_allclose(loss, softmax.full_softmax_loss(inputs, labels, weights), rtol=1e-5)
 
 
 # What never enters a loss.
@@ -671,7 +647,7 @@ def test_nan_rows_in_empty_slots_leak_nowhere(table_form, row_form, num_classes)
 
 
 @pytest.mark.parametrize("num_sampled", [0, 4])
-@pytest.mark.parametrize("variant", ONE_OF_A_KIND[1:], ids=lambda v: v.kind)
+@pytest.mark.parametrize("variant", ONE_OF_A_KIND, ids=lambda v: v.kind)
 def test_without_any_candidate_the_true_classes_are_left(variant, num_sampled):
     case = make_case("several")
     nothing = Candidates(np.full(num_sampled, CLASSES), np.zeros(num_sampled), np.ones((3, 3)))
@@ -739,7 +715,7 @@ def test_candidates_of_each_example_equal_shared_ones_when_repeated():
         np.tile(shared.expected_count, (3, 1)),
         shared.true_expected_count,
     )
-    for variant in ONE_OF_A_KIND[1:]:
+    for variant in ONE_OF_A_KIND:
         loss, gradients = loss_and_gradients(variant, case)
         other_loss, other = loss_and_gradients(variant, case._replace(candidates=repeated))
         np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
@@ -857,7 +833,7 @@ GOOD = make_case("several")
     [
         (dict(inputs=np.ones((3, 5))), r"weights must be \[num_classes, 5\]"),
         (dict(inputs=np.float32(1)), "inputs must be"),
-        (dict(labels=np.ones((3, 3))), "labels must be integers, got float64"),
+        (dict(labels=np.ones((3, 3))), "labels must be integers, got dtype float64"),
         (dict(labels=np.ones((2, 3), int)), r"labels must be \(3,\) or \(3, 'T'\)"),
         (dict(labels=np.ones((3, 3, 1), int)), "labels must be"),
         (dict(weights=np.ones((0, DIM))), "at least one class"),
@@ -876,14 +852,14 @@ def test_arguments_that_do_not_fit_are_refused(variant, change, match):
 @pytest.mark.parametrize(
     "temperature, match",
     [
-        (0.0, "temperature must be greater than 0, got 0.0"),
-        (-1, "greater than 0, got -1"),
-        (np.nan, "greater than 0, got nan"),
+        (0.0, "temperature must be .* above 0, got 0.0"),
+        (-1, "above 0, got -1"),
+        (np.nan, "above 0, got nan"),
         (np.ones(3), "temperature must be a scalar"),
     ],
 )
 def test_a_temperature_that_is_not_positive_is_refused(temperature, match):
-    for variant in ONE_OF_A_KIND[:2]:
+    for variant in (Variant("full"), Variant("softmax")):
         with pytest.raises(ValueError, match=match):
             variant(GOOD._replace(temperature=temperature))
 
@@ -900,7 +876,7 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature, match):
 def test_candidates_that_do_not_fit_are_refused(field, value, match):
     fields = {name: getattr(GOOD.candidates, name) for name in Candidates.__dataclass_fields__}
     case = GOOD._replace(candidates=Candidates(**{**fields, field: value}))
-    for variant in ONE_OF_A_KIND[1:]:
+    for variant in ONE_OF_A_KIND:
         with pytest.raises(ValueError, match=match):
             variant(case)
 
@@ -913,7 +889,7 @@ def test_candidates_that_do_not_fit_are_refused(field, value, match):
         (2, {}, r"sampled_rows must be \(6, 4\), got \(6, 3\)"),
         (None, dict(true_biases=np.ones(3)), r"true_biases must be \(3, 3\)"),
         (None, dict(sampled_biases=np.ones(3)), r"sampled_biases must be \(6,\)"),
-        (None, dict(num_classes=0), "num_classes must be at least 1, got 0"),
+        (None, dict(num_classes=0), "num_classes must be .* at least 1, got 0"),
         (None, dict(correction="logq"), r"correction must be one of .*'both'.*, got 'logq'"),
     ],
 )
@@ -980,5 +956,5 @@ def test_mining_keeps_the_candidates_with_the_highest_logits(shape, num_hard):
     got = jax.value_and_grad(loss, (0, 1))(inputs, weights)
     wanted = jax.value_and_grad(expected, (0, 1))(inputs, jnp.asarray(weights))
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6), got, wanted)
-    with pytest.raises(ValueError, match=r"num_hard must be in \[1, 9\], got 10"):
+    with pytest.raises(ValueError, match=r"num_hard must be .* \[1, 9\], got 10"):
         softmax.sampled_softmax_loss(inputs, labels, weights, None, drawn, num_hard=10)

@@ -168,9 +168,9 @@ def test_lowers_for_accelerators(platform):
 @pytest.mark.parametrize(
     "arguments, options, match",
     [
-        (((2, 3), (5, 3)), dict(k=0), "k must be at least 1, got 0"),
-        (((2, 3), (5, 3)), dict(k=6), "k must be at most the number of classes, 5, got 6"),
-        (((2, 3), (5, 3)), dict(k=1, block_size=0), "block_size must be at least 1, got 0"),
+        (((2, 3), (5, 3)), dict(k=0), r"k must be .* \[1, 5\], got 0"),
+        (((2, 3), (5, 3)), dict(k=6), r"k must be .* \[1, 5\], got 6"),
+        (((2, 3), (5, 3)), dict(k=1, block_size=0), "block_size must be .* at least 1, got 0"),
         (((2, 3), (0, 3)), dict(k=1), "at least one class"),
         (((2, 3), (5, 4)), dict(k=1), r"weights must be \[num_classes, 3\]"),
         (((2, 3), (5, 3), (4,)), dict(k=1), r"biases must be \(5,\) or None, got \(4,\)"),

@@ -67,7 +67,6 @@ ROW_OPTIMIZERS = {
     "adagrad": tables.adagrad(0.1),
     "rowwise_adagrad": tables.rowwise_adagrad(0.1),
     "adam": tables.adam(0.01),
-    "adam_catch_up": tables.adam(0.01, catch_up=True),
 }
 
 

@@ -1,4 +1,4 @@
-"""Two-word integers against Python's own, which have no limit."""
+"""64-bit integers of two words against Python's integers."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jaxml.softmax import words
-from jaxml.softmax.words import Words
+from jaxml.softmax.drawing import uint64
+from jaxml.softmax.drawing.uint64 import UInt64
 
 M32, M64 = 2**32 - 1, 2**64 - 1
 EDGES = [0, 1, 2, 0xFFFF, 0x10000, M32 - 1, M32, M32 + 1, 2**63, M64 - M32, M64 - 1, M64]
@@ -21,7 +21,7 @@ def number(value):
 
 
 def grid(values):
-    """All pairs of the values, as two Words and as two lists."""
+    """All pairs of the values, as two UInt64 and as two lists."""
     a = [x for x in values for _ in values]
     b = [y for _ in values for y in values]
     return pack(a), pack(b), a, b
@@ -29,7 +29,7 @@ def grid(values):
 
 def pack(values):
     high = np.array([value >> 32 for value in values], np.uint32)
-    return Words(jnp.asarray(high), jnp.asarray(np.array([v & M32 for v in values], np.uint32)))
+    return UInt64(jnp.asarray(high), jnp.asarray(np.array([v & M32 for v in values], np.uint32)))
 
 
 def unpack(value):
@@ -40,49 +40,49 @@ def unpack(value):
 @given(pair)
 @example(M64)
 def test_a_constant_is_its_number(a):
-    assert number(words.constant(a)) == a
+    assert number(uint64.constant(a)) == a
 
 
 @settings(deadline=None)
 @given(pair, pair)
 def test_sums_differences_and_order(a, b):
-    one, two = words.constant(a), words.constant(b)
-    assert number(words.add(one, two)) == (a + b) & M64
-    assert number(words.subtract(one, two)) == (a - b) & M64
-    assert bool(words.less(one, two)) == (a < b)
+    one, two = uint64.constant(a), uint64.constant(b)
+    assert number(uint64.add(one, two)) == (a + b) & M64
+    assert number(uint64.subtract(one, two)) == (a - b) & M64
+    assert bool(uint64.less(one, two)) == (a < b)
 
 
 @settings(deadline=None)
 @given(word, word)
 @example(M32, M32)
 def test_the_full_product_of_two_words(a, b):
-    assert number(words.multiply(jnp.uint32(a), jnp.uint32(b))) == a * b
+    assert number(uint64.multiply(jnp.uint32(a), jnp.uint32(b))) == a * b
 
 
 @settings(deadline=None)
 @given(pair, word)
 @example(M64, M32)
 def test_the_product_with_a_word_wraps(a, b):
-    assert number(words.times(words.constant(a), jnp.uint32(b))) == (a * b) & M64
+    assert number(uint64.times(uint64.constant(a), jnp.uint32(b))) == (a * b) & M64
 
 
 @settings(deadline=None)
 @given(pair, pair)
 @example(M64, M64)
 def test_a_fraction_is_the_high_half_of_the_product(a, u):
-    assert number(words.fraction(words.constant(a), words.constant(u))) == (a * u) >> 64
+    assert number(uint64.fraction(uint64.constant(a), uint64.constant(u))) == (a * u) >> 64
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.vmap], ids=["eager", "jit", "vmap"])
 def test_corners_elementwise(wrap):
     one, two, a, b = grid(EDGES)
     pairs = list(zip(a, b, strict=True))
-    assert unpack(wrap(words.add)(one, two)) == [(x + y) & M64 for x, y in pairs]
-    assert unpack(wrap(words.subtract)(one, two)) == [(x - y) & M64 for x, y in pairs]
-    assert unpack(wrap(words.fraction)(one, two)) == [(x * y) >> 64 for x, y in pairs]
-    assert wrap(words.less)(one, two).tolist() == [x < y for x, y in pairs]
+    assert unpack(wrap(uint64.add)(one, two)) == [(x + y) & M64 for x, y in pairs]
+    assert unpack(wrap(uint64.subtract)(one, two)) == [(x - y) & M64 for x, y in pairs]
+    assert unpack(wrap(uint64.fraction)(one, two)) == [(x * y) >> 64 for x, y in pairs]
+    assert wrap(uint64.less)(one, two).tolist() == [x < y for x, y in pairs]
 
 
 def test_choose_takes_each_word_from_its_side():
     one, two = pack([M64, 5]), pack([3, 2**40])
-    assert unpack(words.choose(jnp.array([True, False]), one, two)) == [M64, 2**40]
+    assert unpack(uint64.choose(jnp.array([True, False]), one, two)) == [M64, 2**40]

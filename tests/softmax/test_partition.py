@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxml.softmax.neighbourhoods import Neighbourhoods, neighbourhood_candidates, neighbourhoods
+from jaxml.softmax.partition import Neighbourhoods, neighbourhood_candidates, neighbourhoods
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_labels_that_pad_a_batch_are_read_without_harm():
 
 
 def test_bad_input_is_named(key):
-    with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"block_size must be .* at least 1, got 0"):
         neighbourhoods(jnp.ones((4, 2)), key, block_size=0)
     with pytest.raises(ValueError, match=r"vectors must be \[num_classes, dim\], got \(4,\)"):
         neighbourhoods(jnp.ones(4), key, block_size=2)

@@ -1,23 +1,25 @@
-"""Running sums that change, against numpy's, in 64-bit integers."""
+"""Changing lines against cumulative sums of NumPy, in 64-bit integers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxml.softmax import sums
-from jaxml.softmax.sums import Sums
-from jaxml.softmax.words import Words
+from jaxml.softmax.drawing import fenwick
+from jaxml.softmax.drawing.fenwick import Line
+from jaxml.softmax.drawing.uint64 import UInt64
 
 # One segment, a power of two, one less, one more, and blocks of every shape.
 sizes = pytest.mark.parametrize("size", [1, 2, 7, 8, 100])
-add, find, segments = (jax.jit(f) for f in (sums.add, sums.find, sums.segments))
-longest, shift_right = (jax.jit(f, static_argnums=1) for f in (sums.longest, sums.shift_right))
+add, find, segments = (jax.jit(f) for f in (fenwick.add, fenwick.find, fenwick.segments))
+longest, shift_right = (
+    jax.jit(f, static_argnums=1) for f in (fenwick.longest, fenwick.shift_right)
+)
 
 
 def to_words(numbers):
     numbers = np.asarray(numbers, np.uint64)
-    return Words(
+    return UInt64(
         jnp.asarray((numbers >> np.uint64(32)).astype(np.uint32)),
         jnp.asarray((numbers & np.uint64(2**32 - 1)).astype(np.uint32)),
     )
@@ -31,8 +33,8 @@ def built(size, each=3, seed=0):
     rng = np.random.default_rng(seed)
     added = rng.integers(0, 2**50, size).astype(np.uint64)
     added[rng.random(size) < 0.3] = 0
-    tree = add(sums.empty(size), jnp.arange(size, dtype=jnp.int32), to_words(added))
-    return Sums(tree, to_words(each)), added + np.uint64(each)
+    tree = add(fenwick.empty(size), jnp.arange(size, dtype=jnp.int32), to_words(added))
+    return Line(tree, to_words(each)), added + np.uint64(each)
 
 
 @sizes
@@ -41,7 +43,7 @@ def test_segments_lie_end_to_end(size):
     got = segments(line, jnp.arange(size))
     np.testing.assert_array_equal(to_numbers(got.lengths), lengths)
     np.testing.assert_array_equal(to_numbers(got.starts), np.cumsum(lengths) - lengths)
-    assert to_numbers(sums.total(line)) == lengths.sum()
+    assert to_numbers(fenwick.total(line)) == lengths.sum()
 
 
 @sizes
@@ -61,7 +63,7 @@ def test_ids_that_occur_several_times_or_nowhere(size):
     amounts = rng.integers(0, 2**40, 40).astype(np.uint64)
     inside = (ids >= 0) & (ids < size)
     np.add.at(lengths, ids[inside], amounts[inside])
-    after = Sums(add(line.tree, jnp.asarray(ids), to_words(amounts)), line.each)
+    after = Line(add(line.tree, jnp.asarray(ids), to_words(amounts)), line.each)
     got = segments(after, jnp.arange(size))
     np.testing.assert_array_equal(to_numbers(got.lengths), lengths)
     np.testing.assert_array_equal(to_numbers(got.starts), np.cumsum(lengths) - lengths)
@@ -78,13 +80,13 @@ def test_what_is_taken_away_again_was_never_there():
 
 def test_no_ids_change_nothing():
     line, _ = built(9)
-    assert sums.add(line.tree, jnp.zeros(0, jnp.int32), to_words([])) is line.tree
+    assert fenwick.add(line.tree, jnp.zeros(0, jnp.int32), to_words([])) is line.tree
 
 
 @sizes
 def test_shifting_rounds_each_segment_down(size):
     line, lengths = built(size, each=0)
-    got = segments(Sums(shift_right(line.tree, 8), line.each), jnp.arange(size))
+    got = segments(Line(shift_right(line.tree, 8), line.each), jnp.arange(size))
     np.testing.assert_array_equal(to_numbers(got.lengths), lengths >> np.uint64(8))
 
 
@@ -94,7 +96,7 @@ def test_every_segment_that_may_be_certain_is_among_the_longest(count):
     # Steep enough for some of them to be certain, and lying apart.
     heavy = np.arange(3, 90, 9)
     more = (2.0 ** (61 - 2 * np.arange(10))).astype(np.uint64)
-    line = Sums(add(line.tree, jnp.asarray(heavy, jnp.int32), to_words(more)), line.each)
+    line = Line(add(line.tree, jnp.asarray(heavy, jnp.int32), to_words(more)), line.each)
     lengths[heavy] += more
     got = longest(line, count)
     ids = np.asarray(got.ids)
@@ -113,11 +115,12 @@ def test_every_segment_that_may_be_certain_is_among_the_longest(count):
     )
 
 
+@pytest.mark.optimized
 def test_adding_is_in_place():
     size = 10**6
-    tree = jax.eval_shape(lambda: sums.empty(size))
+    tree = jax.eval_shape(lambda: fenwick.empty(size))
     ids = jax.ShapeDtypeStruct((64,), jnp.int32)
-    amounts = Words(*[jax.ShapeDtypeStruct((64,), jnp.uint32)] * 2)
-    compiled = jax.jit(sums.add, donate_argnums=0).lower(tree, ids, amounts).compile()
+    amounts = UInt64(*[jax.ShapeDtypeStruct((64,), jnp.uint32)] * 2)
+    compiled = jax.jit(fenwick.add, donate_argnums=0).lower(tree, ids, amounts).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 10**5
     assert compiled.memory_analysis().alias_size_in_bytes == 8 * size

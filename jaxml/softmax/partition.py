@@ -1,11 +1,10 @@
 """Hard candidates in blocks: classes with similar vectors are drawn together.
 
-Uniform candidates are easy ones: among 4,096 of 234,908 classes there is hardly one that could be
-mistaken for the true class, and the gradient teaches little. Here the classes are cut into blocks of
-similar ones, a batch is composed of a few examples from each of a few blocks, and the candidates are all
-classes of these blocks. Every example then meets its own neighbourhood whole and, at no extra cost, the
-other blocks as a random sample of the rest. How often each class was to be expected is known, so that the
-partition estimate stays unbiased.
+Uniform candidates are easy: among 4,096 of 234,908 classes hardly one could be mistaken for the true class,
+so the gradient teaches little. Here the classes are cut into blocks of similar ones, a batch holds a few
+examples from each of a few blocks, and the candidates are all classes of these blocks. Every example meets
+its own neighbourhood whole and, at no extra cost, the other blocks as a random sample of the rest. The
+expected count of each class is known, so the partition estimate is unbiased.
 """
 
 import functools
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxml.softmax.candidates import Candidates
+from jaxml import checks
+from jaxml.softmax.samplers import Candidates
 from jaxml.types import Array, Key
 
 # Members of a node that its principal direction is estimated from.
@@ -39,23 +39,20 @@ class Neighbourhoods:
 
 @functools.partial(jax.jit, static_argnames="block_size")
 def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoods:
-    """Cuts the classes into blocks of similar vectors: a balanced tree of principal directions.
+    """Returns blocks of classes with similar vectors, from a balanced tree of principal directions.
 
     All classes start in one node; each level cuts every node at the median of the projections on the
     leading principal direction of (a probe of) its members, until nodes hold at most `block_size`.
 
     Args:
         vectors: [num_classes, dim] float, the class vectors as the scores use them.
-        key: typed key; another key cuts differently, so that over several partitions a class meets
-            the neighbours that one cut took from it.
+        key: typed key. Another key cuts differently: over several partitions a class meets the neighbours
+            that one cut took from it.
         block_size: at least 1; the most classes in one block. The number of blocks is a power of two.
 
     Returns:
         `Neighbourhoods`, with `ceil(num_classes / num_blocks)` slots a block. Time
         O(num_classes · dim · log num_blocks), memory a few copies of `vectors`.
-
-    Raises:
-        ValueError: if `block_size` is below 1 or `vectors` is not `[num_classes, dim]`.
 
     Example:
         >>> vectors = jnp.array([[0.0], [9.0], [1.0], [8.0]])
@@ -63,8 +60,7 @@ def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoo
         >>> sorted(sorted(row) for row in parts.members.tolist())
         [[0, 2], [1, 3]]
     """
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    block_size = checks.integer("block_size", block_size, 1)
     if vectors.ndim != 2 or not vectors.shape[0]:
         raise ValueError(f"vectors must be [num_classes, dim], got {vectors.shape}")
     num_classes = vectors.shape[0]
@@ -72,7 +68,7 @@ def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoo
     num_blocks = 2**depth
     slots = -(-num_classes // num_blocks) * num_blocks
 
-    # An empty slot stands beside a random class (a decoy) so that empty slots spread evenly over blocks.
+    # An empty slot copies the vector of a random class, so that empty slots spread evenly over blocks.
     order_key, decoy_key, key = jax.random.split(key, 3)
     stands_for = jnp.concatenate(
         [
@@ -113,14 +109,14 @@ def _cut(vectors: Array, stands_for: Array, order: Array, key: Key) -> Array:
 def neighbourhood_candidates(
     parts: Neighbourhoods, blocks: Array, share: Array, labels: Array
 ) -> Candidates:
-    """All classes of the blocks that a batch was composed of, with their expected counts.
+    """Returns all classes of the blocks of a batch, with their expected counts.
 
-    With K blocks, one of them the example's own and the others drawn with probability `share`, class c
-    is to be expected
+    With K blocks, one of them the example's own and the others drawn with probability `share`, the expected
+    count of class c is
 
         count(i, c) = [block(c) = block(label i)] + (K − 1) · share(block(c))
 
-    times beside example i. Given these counts, `correction="negatives"` estimates the partition over
+    for example i. Given these counts, `correction="negatives"` estimates the partition over
     the other classes without bias: the own neighbourhood exactly, the rest from a sample.
 
     Args:

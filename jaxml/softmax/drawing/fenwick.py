@@ -1,8 +1,8 @@
-"""Running sums of integers that keep changing: a Fenwick tree of two-word numbers.
+"""Lines that change: a Fenwick tree of 64-bit lengths.
 
-A distribution that is learned changes with every batch. A table of its cumulative sums would have to
-be rewritten each time; here a change to one entry touches log2(size) numbers, and so does finding the
-entry under a point. All of it is exact: sums are integers modulo 2⁶⁴ (see `words`).
+A learned distribution changes with every batch. A table of its cumulative sums would have to be rewritten
+each time; here a change to one entry touches log2(size) numbers, and so does finding the entry under a
+point. All sums are exact modulo 2⁶⁴.
 
 Fenwick 1994, "A new data structure for cumulative frequency tables".
 """
@@ -13,49 +13,49 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxml.softmax import words
-from jaxml.softmax.words import Words
+from jaxml.softmax.drawing import uint64
+from jaxml.softmax.drawing.uint64 import UInt64
 from jaxml.types import Array
 
 
-class Sums(NamedTuple):
-    """Segments side by side on a line of fewer than 2⁶³ ticks; segment k is `each` + added_k long.
+class Line(NamedTuple):
+    """Segments side by side on a line of fewer than 2⁶³ units; segment k is `each` + added_k long.
 
-    What all segments have in common is kept once, so that it can change without touching any.
+    The length that all segments have in common is kept once, so that it can change without touching any.
 
     Attributes:
-        tree: Words of [size]. Entry i > 0 is what was added to the segments in [i - b, i), b being
+        tree: UInt64 of [size]. Entry i > 0 is what was added to the segments in [i - b, i), b being
             the lowest set bit of i; entry 0 is what was added to all.
-        each: Words of []; at least 1, so that no segment is without length.
+        each: UInt64 of []; at least 1, so that no segment is without length.
     """
 
-    tree: Words
-    each: Words
+    tree: UInt64
+    each: UInt64
 
 
 class Segments(NamedTuple):
-    """Some segments: `ids` int32 [n], the left edges `starts` and the `lengths`, Words of [n]."""
+    """Some segments: `ids` int32 [n], the left edges `starts` and the `lengths`, UInt64 of [n]."""
 
     ids: Array
-    starts: Words
-    lengths: Words
+    starts: UInt64
+    lengths: UInt64
 
 
-def empty(size: int) -> Words:
+def empty(size: int) -> UInt64:
     """The tree of `size` segments to which nothing was added."""
     # Two buffers, so that both can be donated.
-    return Words(jnp.zeros(size, jnp.uint32), jnp.zeros(size, jnp.uint32))
+    return UInt64(jnp.zeros(size, jnp.uint32), jnp.zeros(size, jnp.uint32))
 
 
-def add(tree: Words, ids: Array, amounts: Words) -> Words:
+def add(tree: UInt64, ids: Array, amounts: UInt64) -> UInt64:
     """Adds to the segments; an id may occur several times, and one out of range is ignored.
 
     Takes O(K log size) for K ids. An amount may be negative, modulo 2⁶⁴.
 
     Args:
-        tree: as in `Sums`.
+        tree: as in `Line`.
         ids: int32 [K].
-        amounts: Words of [K].
+        amounts: UInt64 of [K].
     """
     if not ids.size:
         return tree
@@ -69,12 +69,12 @@ def add(tree: Words, ids: Array, amounts: Words) -> Words:
         ),
         num_keys=1,
     )
-    amounts = Words(high, low)
+    amounts = UInt64(high, low)
     through = cumulative(amounts)
-    before = words.subtract(through, amounts)
+    before = uint64.subtract(through, amounts)
     place = jnp.arange(ids.shape[0], dtype=jnp.int32)
 
-    def add_level(level: Array, tree: Words) -> Words:
+    def add_level(level: Array, tree: UInt64) -> UInt64:
         # A scatter that adds could not carry from one word to the other: sorted as the ids are,
         # those of one block stand together, and the last of them writes for all.
         block = jnp.where(ids < size, ids >> level, -1)
@@ -82,7 +82,7 @@ def add(tree: Words, ids: Array, amounts: Words) -> Words:
         first = jnp.pad(different, (1, 0), constant_values=True)
         last = jnp.pad(different, (0, 1), constant_values=True)
         start = jax.lax.cummax(jnp.where(first, place, 0))
-        amount = words.subtract(through, take(before, start))
+        amount = uint64.subtract(through, take(before, start))
         # Of two sister blocks only the left one has its sum in the tree, where the right one begins.
         # The topmost block is the only one, and is stored in front.
         middle = jnp.where(level < levels, (block + 1) << level, 0)
@@ -90,8 +90,8 @@ def add(tree: Words, ids: Array, amounts: Words) -> Words:
         index = jnp.where(stored, middle, size)
         # The old numbers are read before the new ones are written, or XLA would write to a copy.
         old = jax.lax.optimization_barrier(take(tree, index))
-        high, low = words.add(old, amount)
-        return Words(
+        high, low = uint64.add(old, amount)
+        return UInt64(
             tree.high.at[index].set(high, mode="drop"), tree.low.at[index].set(low, mode="drop")
         )
 
@@ -99,25 +99,25 @@ def add(tree: Words, ids: Array, amounts: Words) -> Words:
     return jax.lax.fori_loop(0, levels + 1, add_level, tree)
 
 
-def total(sums: Sums) -> Words:
-    """The length of the line, Words of []."""
-    size = _size(sums.tree)
-    return words.add(
-        Words(sums.tree.high[0], sums.tree.low[0]), words.times(sums.each, jnp.uint32(size))
+def total(line: Line) -> UInt64:
+    """The length of the line, UInt64 of []."""
+    size = _size(line.tree)
+    return uint64.add(
+        UInt64(line.tree.high[0], line.tree.low[0]), uint64.times(line.each, jnp.uint32(size))
     )
 
 
-def find(sums: Sums, points: Words) -> Array:
+def find(line: Line, points: UInt64) -> Array:
     """The segments that hold the points, int32, the shape of `points`; log2(size) steps."""
-    size = _size(sums.tree)
+    size = _size(line.tree)
     levels = _levels(size)
 
-    def descend(step: Array, found: tuple[Array, Words]) -> tuple[Array, Words]:
+    def descend(step: Array, found: tuple[Array, UInt64]) -> tuple[Array, UInt64]:
         start, rest = found
-        middle, left = _halve(sums, start, levels - 1 - step)
-        right = (middle < size) & ~words.less(rest, left)
-        return jnp.where(right, middle, start), words.choose(
-            right, words.subtract(rest, left), rest
+        middle, left = _halve(line, start, levels - 1 - step)
+        right = (middle < size) & ~uint64.less(rest, left)
+        return jnp.where(right, middle, start), uint64.choose(
+            right, uint64.subtract(rest, left), rest
         )
 
     return jax.lax.fori_loop(0, levels, descend, (jnp.zeros(points.low.shape, jnp.int32), points))[
@@ -125,12 +125,12 @@ def find(sums: Sums, points: Words) -> Array:
     ]
 
 
-def segments(sums: Sums, ids: Array) -> Segments:
+def segments(line: Line, ids: Array) -> Segments:
     """Where the segments of these ids lie; ids int32 of any shape, clipped into [0, size)."""
-    return _blocks(sums, jnp.clip(ids, 0, _size(sums.tree) - 1), 0)
+    return _blocks(line, jnp.clip(ids, 0, _size(line.tree) - 1), 0)
 
 
-def longest(sums: Sums, count: int) -> Segments:
+def longest(line: Line, count: int) -> Segments:
     """All segments that may be in every sample of `count` distinct ones, longest first.
 
     Let w be the length at which segments must be cut off so that they make up `count` pieces of
@@ -149,23 +149,23 @@ def longest(sums: Sums, count: int) -> Segments:
     Returns:
         [count] segments. Not all slots need be filled: the others have length 0 and id `size`.
     """
-    size = _size(sums.tree)
+    size = _size(line.tree)
     width = 2 * count
     start_level = max(0, -(-size // width) - 1).bit_length()
     blocks = jnp.arange(width, dtype=jnp.int32)
     real = blocks < -(-size >> start_level)
-    found = _blocks(sums, jnp.where(real, blocks, 0) << start_level, start_level)
-    zero = Words(*(jnp.zeros_like(word) for word in found.starts))
+    found = _blocks(line, jnp.where(real, blocks, 0) << start_level, start_level)
+    zero = UInt64(*(jnp.zeros_like(word) for word in found.starts))
     first, start = jnp.where(real, found.ids, size), found.starts
-    length = words.choose(real, found.lengths, zero)
+    length = uint64.choose(real, found.lengths, zero)
 
     def descend(step: Array, found: Segments) -> Segments:
         first, start, length = found
-        middle, left = _halve(sums, first, start_level - 1 - step)
-        left = words.choose((first < size) & (middle < size), left, length)
+        middle, left = _halve(line, first, start_level - 1 - step)
+        left = uint64.choose((first < size) & (middle < size), left, length)
         first = jnp.concatenate([first, middle])
-        start = _concatenate(start, words.add(start, left))
-        length = _concatenate(left, words.subtract(length, left))
+        start = _concatenate(start, uint64.add(start, left))
+        length = _concatenate(left, uint64.subtract(length, left))
         bits = jnp.where(
             length.high > 0, 64 - jax.lax.clz(length.high), 32 - jax.lax.clz(length.low)
         )
@@ -181,8 +181,8 @@ def longest(sums: Sums, count: int) -> Segments:
         filled = partial(jnp.take, indices=index, mode="fill")
         return Segments(
             ids=filled(first, fill_value=size),
-            starts=Words(*(filled(word, fill_value=0) for word in start)),
-            lengths=Words(*(filled(word, fill_value=0) for word in length)),
+            starts=UInt64(*(filled(word, fill_value=0) for word in start)),
+            lengths=UInt64(*(filled(word, fill_value=0) for word in length)),
         )
 
     first, start, length = jax.lax.fori_loop(
@@ -193,53 +193,53 @@ def longest(sums: Sums, count: int) -> Segments:
     return Segments(first[order], take(start, order), take(length, order))
 
 
-def shift_right(tree: Words, bits: int) -> Words:
+def shift_right(tree: UInt64, bits: int) -> UInt64:
     """Halves what was added to each segment `bits` times, rounding down; O(size)."""
     size = _size(tree)
     levels = _levels(size)
     # Down: the sums of all blocks of a level, from those of the level above and the left halves.
-    blocks = Words(tree.high[:1], tree.low[:1])
+    blocks = UInt64(tree.high[:1], tree.low[:1])
     for level in reversed(range(levels)):
-        left = Words(*(word[1 << level :: 2 << level] for word in tree))
+        left = UInt64(*(word[1 << level :: 2 << level] for word in tree))
         pairs = left.low.shape[0]
-        right = words.subtract(Words(*(word[:pairs] for word in blocks)), left)
+        right = uint64.subtract(UInt64(*(word[:pairs] for word in blocks)), left)
         # A block without a sister is its parent.
-        left = _concatenate(left, Words(*(word[pairs:] for word in blocks)))
-        blocks = Words(*(_interleave(a, b) for a, b in zip(left, right, strict=True)))
-    blocks = Words(blocks.high >> bits, blocks.low >> bits | blocks.high << (32 - bits))
+        left = _concatenate(left, UInt64(*(word[pairs:] for word in blocks)))
+        blocks = UInt64(*(_interleave(a, b) for a, b in zip(left, right, strict=True)))
+    blocks = UInt64(blocks.high >> bits, blocks.low >> bits | blocks.high << (32 - bits))
     # Up again: half of each level goes into the tree, between the entries of the levels above.
     halves = []
     for _ in range(levels):
-        left, right = (Words(*(word[i::2] for word in blocks)) for i in (0, 1))
+        left, right = (UInt64(*(word[i::2] for word in blocks)) for i in (0, 1))
         pairs = right.low.shape[0]
-        halves.append(Words(*(word[:pairs] for word in left)))
-        joined = words.add(halves[-1], right)
-        blocks = _concatenate(joined, Words(*(word[pairs:] for word in left)))
+        halves.append(UInt64(*(word[:pairs] for word in left)))
+        joined = uint64.add(halves[-1], right)
+        blocks = _concatenate(joined, UInt64(*(word[pairs:] for word in left)))
     tree = blocks
     for half in reversed(halves):
-        tree = Words(*(_interleave(a, b) for a, b in zip(tree, half, strict=True)))
+        tree = UInt64(*(_interleave(a, b) for a, b in zip(tree, half, strict=True)))
     return tree
 
 
-def cumulative(a: Words) -> Words:
-    """The sums of the first 1, 2, … K numbers, for Words of [K]."""
+def cumulative(a: UInt64) -> UInt64:
+    """The sums of the first 1, 2, … K numbers, for UInt64 of [K]."""
     low = jnp.cumsum(a.low)
     # A sum that wrapped is less than what was added to it.
     carry = (low < a.low).astype(jnp.uint32)
-    return Words(jnp.cumsum(a.high + carry), low)
+    return UInt64(jnp.cumsum(a.high + carry), low)
 
 
-def to_float(a: Words) -> Array:
+def to_float(a: UInt64) -> Array:
     """The float32 nearest to the number, or a neighbour of it."""
     return a.high.astype(jnp.float32) * 2.0**32 + a.low.astype(jnp.float32)
 
 
-def take(a: Words, index: Array) -> Words:
+def take(a: UInt64, index: Array) -> UInt64:
     """The numbers at these places; one out of range is clipped."""
-    return Words(*(jnp.take(word, index, mode="clip") for word in a))
+    return UInt64(*(jnp.take(word, index, mode="clip") for word in a))
 
 
-def _size(tree: Words) -> int:
+def _size(tree: UInt64) -> int:
     return tree.low.shape[0]
 
 
@@ -247,45 +247,45 @@ def _levels(size: int) -> int:
     return (size - 1).bit_length()
 
 
-def _halve(sums: Sums, first: Array, level: Array | int) -> tuple[Array, Words]:
+def _halve(line: Line, first: Array, level: Array | int) -> tuple[Array, UInt64]:
     """For the blocks of 2 · 2^level from `first` on: where the right half begins, the left's length.
 
     The length means nothing where the right half begins past the end of the line.
     """
     half = jnp.left_shift(jnp.int32(1), level)
     middle = first + half
-    left = words.add(take(sums.tree, middle), words.times(sums.each, half.astype(jnp.uint32)))
+    left = uint64.add(take(line.tree, middle), uint64.times(line.each, half.astype(jnp.uint32)))
     return middle, left
 
 
-def _blocks(sums: Sums, ids: Array, level: int) -> Segments:
+def _blocks(line: Line, ids: Array, level: int) -> Segments:
     """The blocks of 2^level segments that hold these ids, by the first id of each."""
-    size = _size(sums.tree)
+    size = _size(line.tree)
     levels = _levels(size)
     zero = jnp.zeros(ids.shape, jnp.uint32)
-    whole = total(sums)
+    whole = total(line)
 
     def descend(step: Array, found: Segments) -> Segments:
         first, start, length = found
-        middle, left = _halve(sums, first, levels - 1 - step)
+        middle, left = _halve(line, first, levels - 1 - step)
         right = ids >= middle
-        left = words.choose(middle < size, left, length)
+        left = uint64.choose(middle < size, left, length)
         return Segments(
             jnp.where(right, middle, first),
-            words.choose(right, words.add(start, left), start),
-            words.choose(right, words.subtract(length, left), left),
+            uint64.choose(right, uint64.add(start, left), start),
+            uint64.choose(right, uint64.subtract(length, left), left),
         )
 
     found = Segments(
         jnp.zeros(ids.shape, jnp.int32),
-        Words(zero, zero),
-        Words(whole.high + zero, whole.low + zero),
+        UInt64(zero, zero),
+        UInt64(whole.high + zero, whole.low + zero),
     )
     return jax.lax.fori_loop(0, levels - level, descend, found)
 
 
-def _concatenate(a: Words, b: Words) -> Words:
-    return Words(*(jnp.concatenate(pair) for pair in zip(a, b, strict=True)))
+def _concatenate(a: UInt64, b: UInt64) -> UInt64:
+    return UInt64(*(jnp.concatenate(pair) for pair in zip(a, b, strict=True)))
 
 
 def _interleave(a: Array, b: Array) -> Array:
