@@ -109,7 +109,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch,
     assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("sampler", ["uniform", "log_uniform"])
+@pytest.mark.parametrize("sampler", ["log_uniform", "learned_unigram"])
 def test_every_sampler_trains_and_resumes(tmp_path, sampler, monkeypatch):
     options = [*SMALL, "--sampler", sampler, "--no-baseline"]
     assert geonames.main([*options, "--run-dir", str(tmp_path / "whole")]) == 0

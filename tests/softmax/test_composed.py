@@ -89,7 +89,7 @@ def test_a_queue_keeps_the_last_labels_of_many_batches():
 def test_a_mixture_adds_the_counts_of_its_parts():
     parts = [unigram(np.arange(1, 9)), in_batch(8), uniform(8)]
     sampler, labels = mixed(parts, [4, 2, 2]), np.array([0, 6])
-    state = sampler.init((None, np.arange(8), None))
+    state = sampler.init((None, np.arange(1, 9), None))
     got = sampler.sample(state, KEY, labels, 8, unique=False)
     p = [part.probability(own, np.arange(8)) for part, own in zip(parts, state, strict=True)]
     total = np.append(np.array([4, 2, 2]) @ np.asarray(p), 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from jaxml.softmax import Candidates, one_vs_all_loss, sampled_logistic_loss
+from jaxml.softmax import one_vs_all_loss
 
 NUM_CLASSES, DIM = 23, 5
 blocks = pytest.mark.parametrize("block_size", [None, 1, 7])
@@ -100,16 +100,6 @@ def test_any_cotangent_and_no_biases():
     np.testing.assert_allclose(scaled, each * cotangent[:, None], rtol=1e-5, atol=1e-6)
 
 
-def test_it_is_what_the_sampled_form_estimates():
-    inputs, labels, weights, biases = table(4)
-    every = Candidates(jnp.arange(NUM_CLASSES), jnp.ones(NUM_CLASSES), jnp.ones(4))
-    np.testing.assert_allclose(
-        one_vs_all_loss(inputs, labels, weights, biases, block_size=5),
-        sampled_logistic_loss(inputs, labels, weights, biases, every),
-        rtol=1e-5,
-    )
-
-
 def test_large_scores_neither_overflow_nor_lose_digits():
     weights = jnp.float32([[1.0], [-1.0]])
     for score in (30.0, 1e4):
@@ -132,35 +122,6 @@ def test_a_class_with_a_bias_of_minus_infinity_is_out():
     fewer = one_vs_all_loss(inputs, labels, weights[:20], biases[:20])
     np.testing.assert_allclose(got, fewer.sum(), rtol=1e-5)
     assert np.isfinite(gradient).all() and not np.any(gradient[20:])
-
-
-def test_bfloat16_is_summed_in_float32_and_gradients_keep_their_dtype():
-    arguments = [jnp.asarray(x, jnp.bfloat16) for x in table(4)[::2]]
-    labels = table(4)[1]
-    losses, pull = jax.vjp(lambda h, w: one_vs_all_loss(h, labels, w, block_size=6), *arguments)
-    assert losses.dtype == jnp.float32
-    inputs, weights = map(np.float32, arguments)
-    wanted, gradients = reference(inputs, targets(labels[:, None]), weights, 0.0)
-    np.testing.assert_allclose(losses, wanted, rtol=1e-5)
-    for got, want in zip(pull(jnp.ones(4)), gradients, strict=False):
-        assert got.dtype == jnp.bfloat16
-        np.testing.assert_allclose(np.float32(got), want, rtol=0.01, atol=0.01)
-
-
-def test_vmap_is_a_loop_and_jit_is_eager():
-    inputs, labels, weights, biases = table(3, 4)
-
-    def one(inputs, labels, weights):
-        return jax.value_and_grad(
-            lambda w: one_vs_all_loss(inputs, labels, w, biases, block_size=6).sum()
-        )(weights)
-
-    members = np.stack([weights, 2 * weights, -weights])
-    values, gradients = jax.jit(jax.vmap(one))(inputs, labels, members)
-    for i in range(3):
-        value, gradient = one(inputs[i], labels[i], members[i])
-        np.testing.assert_allclose(values[i], value, rtol=1e-5)
-        np.testing.assert_allclose(gradients[i], gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_classes", [5000, 5003])

@@ -9,7 +9,6 @@ import pytest
 
 from jaxml.softmax import (
     Candidates,
-    full_softmax_loss,
     log_uniform,
     per_example,
     per_example_sampled_softmax_loss,
@@ -78,23 +77,6 @@ def test_is_the_loss_of_these_candidates_in_value_and_gradients(
     got = jax.jit(jax.value_and_grad(own, (0, 1, 2, 3)))(*arguments)
     expected = jax.value_and_grad(stored, (0, 1, 2, 3))(*arguments)
     jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-4, atol=1e-5), got, expected)
-
-
-def test_without_biases_and_with_repeated_candidates():
-    data, sampler = case(), SAMPLERS["log_uniform"]
-    drawn = candidates_of(sampler, data["labels"], unique=False)
-    got = per_example_sampled_softmax_loss(
-        data["inputs"], data["labels"], data["weights"], None, sampler, (), KEY, S, unique=False
-    )
-    expected = sampled_softmax_loss(data["inputs"], data["labels"], data["weights"], None, drawn)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
-
-
-def test_all_classes_are_the_full_softmax():
-    data = case()
-    arguments = [data[name] for name in ("inputs", "labels", "weights", "biases")]
-    got = per_example_sampled_softmax_loss(*arguments, uniform(C), (), KEY, C)
-    np.testing.assert_allclose(got, full_softmax_loss(*arguments), rtol=1e-5)
 
 
 def test_examples_draw_differently_and_the_same_again():

@@ -311,29 +311,6 @@ def test_a_bias_of_minus_infinity_takes_a_class_out(variant):
 
 
 @every_kind
-def test_one_class_and_one_example(variant):
-    case = Case(
-        inputs=np.ones((1, DIM), np.float32),
-        labels=np.array([0]),
-        weights=np.full((1, DIM), 0.5, np.float32),
-        biases=np.float32([0.25]),
-        candidates=Candidates(np.array([0]), np.ones(1), np.ones(1)),
-        temperature=1.0,
-        where=None,
-    )
-    np.testing.assert_allclose(loss_of(variant, case), variant.expected(case), rtol=1e-6)
-    single = case._replace(inputs=case.inputs[0], labels=case.labels[0])
-    candidates = Candidates(np.array([0]), np.ones(1), np.float32(1))
-    np.testing.assert_allclose(
-        loss_of(variant, single._replace(candidates=candidates)),
-        loss_of(variant, case)[0],
-        rtol=1e-6,
-    )
-    if variant.kind == "softmax":
-        assert loss_of(variant, case) == 0.0
-
-
-@every_kind
 def test_an_example_without_labels_has_loss_and_gradient_zero_whatever_it_holds(variant):
     case = make_case("several")
     clean_loss, clean = loss_and_gradients(variant, case._replace(where=np.ones((3, 3), bool)))
@@ -357,44 +334,6 @@ def test_an_example_without_labels_has_loss_and_gradient_zero_whatever_it_holds(
     nothing, gradients = loss_and_gradients(variant, case._replace(where=np.zeros((4, 3), bool)))
     np.testing.assert_array_equal(nothing, 0.0)
     assert not any(np.any(gradient) for gradient in gradients.values())
-
-
-@every_kind
-def test_one_trace_over_many_steps(variant):
-    traces = []
-
-    @jax.jit
-    def step(case):
-        traces.append(variant)
-        return variant(case)
-
-    for seed in range(3):
-        temperature = np.float32(1.0 + seed if variant.has_temperature else 1.0)
-        case = make_case("masked", seed=seed, temperature=temperature)
-        # All of the case is traced, temperature and mask too.
-        np.testing.assert_allclose(step(case), variant.expected(case), rtol=1e-5)
-    assert len(traces) == 1
-
-
-@every_kind
-def test_bfloat16_inputs_give_float32_losses(variant):
-    narrow = jnp.bfloat16
-    case = make_case("several")
-    rounded = case._replace(
-        **{name: np.asarray(jnp.asarray(getattr(case, name), narrow), np.float32)
-           for name in ("inputs", "weights", "biases")}
-    )  # fmt: skip
-
-    given = {name: jnp.asarray(getattr(case, name), narrow) for name in PARAMETERS[:3]}
-    loss, gradients = loss_and_gradients(variant, case, given)
-    assert loss.dtype == jnp.float32
-    np.testing.assert_allclose(loss, variant.expected(rounded), rtol=3e-6, atol=3e-6)
-    expected = reference_gradients(variant, rounded)
-    for name, gradient in gradients.items():
-        assert gradient.dtype == narrow
-        np.testing.assert_allclose(
-            np.float32(gradient), expected[name], rtol=2**-6, atol=2**-6, err_msg=name
-        )
 
 
 @every_kind
@@ -535,20 +474,6 @@ def test_the_corrected_logq_of_2025_has_the_gradient_of_negatives(correction):
     ]
     # "both" is there to show that the comparison can tell.
     assert agree == [correction == "negatives"] * 3
-
-
-def test_the_paper_s_own_normalisation_is_the_expected_count_when_no_hit_can_be_drawn():
-    """n draws from Q' = Q / (1 - Q_i) have n Q' for expected counts, and (1/n) Σ exp(z)/Q' is N."""
-    case = make_case(batch=(1,))
-    case = case._replace(labels=np.array([0]))
-    frequency = np.array([0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05])
-    conditional = frequency / (1 - frequency[0])
-    ids = np.array([1, 1, 2, 5])
-    logits = (case.weights @ case.inputs[0] + case.biases).astype(np.float64)
-    estimate = np.mean(np.exp(logits[ids]) / conditional[ids])
-    candidates = Candidates(ids, np.float32(len(ids) * conditional[ids]), np.ones(1))
-    loss = loss_of(Variant("softmax", "negatives"), case._replace(candidates=candidates))
-    np.testing.assert_allclose(loss, np.log(np.exp(logits[0]) + estimate) - logits[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("unique", [True, False])
@@ -707,22 +632,6 @@ def test_a_masked_label_is_no_accidental_hit():
     )
 
 
-def test_candidates_of_each_example_equal_shared_ones_when_repeated():
-    case = make_case("several")
-    shared = case.candidates
-    repeated = Candidates(
-        np.tile(shared.ids, (3, 1)),
-        np.tile(shared.expected_count, (3, 1)),
-        shared.true_expected_count,
-    )
-    for variant in ONE_OF_A_KIND:
-        loss, gradients = loss_and_gradients(variant, case)
-        other_loss, other = loss_and_gradients(variant, case._replace(candidates=repeated))
-        np.testing.assert_allclose(loss, other_loss, rtol=1e-6)
-        for name in PARAMETERS:
-            np.testing.assert_allclose(gradients[name], other[name], rtol=1e-5, atol=1e-6)
-
-
 @ROW_FORMS
 def test_shared_rows_may_have_ids_and_counts_of_each_example(table_form, row_form):
     rng = np.random.default_rng(0)
@@ -748,20 +657,6 @@ def test_shared_rows_may_have_ids_and_counts_of_each_example(table_form, row_for
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     np.testing.assert_allclose(gradients, expected_gradients, rtol=1e-5, atol=1e-6)
     assert np.isfinite(loss).all() and np.isfinite(gradients).all()
-
-
-def test_the_order_of_candidates_and_a_shift_of_all_biases_change_nothing():
-    case = make_case()
-    order = np.array([3, 0, 5, 2, 4, 1])
-    shuffled = Candidates(
-        case.candidates.ids[order],
-        case.candidates.expected_count[order],
-        case.candidates.true_expected_count,
-    )
-    moved = case._replace(candidates=shuffled, biases=case.biases + 3)
-    np.testing.assert_allclose(
-        loss_of(Variant("softmax"), case), loss_of(Variant("softmax"), moved), rtol=1e-5
-    )
 
 
 @every_kind
