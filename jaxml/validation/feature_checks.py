@@ -144,7 +144,7 @@ def _anomalies(
     for kind, bad, message in checks:
         bad = np.asarray(bad, bool) & column.present
         share = bad.sum() / column.num_present
-        if (bad.any() or kind == "UNEXPECTED_DATA_TYPE") and 1 - share < min_share:
+        if kind == "UNEXPECTED_DATA_TYPE" or (bad.any() and 1 - share < min_share):
             if not kind.startswith("UNEXPECTED"):
                 message = f"{bad.sum()} of {column.num_present} values are {message}"
             some = some_values(column.values[bad])

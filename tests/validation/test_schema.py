@@ -1,5 +1,6 @@
 """Schemas: drafts, files, and the anomalies of tables against them."""
 
+import datetime
 import random
 from collections import Counter
 
@@ -266,6 +267,13 @@ def test_gaps_do_not_fix_the_type_of_the_next_table():
     assert schema["a"].type == "FLOAT" and schema["a"].whole_numbers
     assert validate({"a": np.array([1, 2, 3])}, schema) == []
     assert validate({"a": np.array([1.5, 2.0, 3.0])}, schema) == []
+
+
+def test_times_in_several_zones_are_not_one_type():
+    here = datetime.datetime(2013, 1, 1)
+    schema = infer_schema({"t": [here, here]})
+    (found,) = validate({"t": [here, here.replace(tzinfo=datetime.UTC)]}, schema)
+    assert found.kind == "UNEXPECTED_DATA_TYPE" and "several zones" in found.description
 
 
 def test_tables_of_pandas_and_arrow_are_tables():
