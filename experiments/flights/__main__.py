@@ -123,14 +123,16 @@ def classifiers(
 ) -> dict[str, models.Trained]:
     """Returns the network, logistic regression and scikit-learn's models, trained one after the other."""
     network, linear = settings
-    rows, trees = parts.training, {"iterations": config.iterations}
+    rows, iterations = parts.training, config.iterations
     trainings = {
         "network": lambda: models.network(inputs, labels, parts, network),
         "logistic": lambda: models.logistic(inputs, labels, parts, linear),
         "scikit-learn, logistic": lambda: models.scikit_learn_logistic(
-            inputs, labels, rows, **trees
+            inputs, labels, rows, iterations=iterations
         ),
-        "scikit-learn, boosting": lambda: models.boosting(columns, labels, rows, **trees),
+        "scikit-learn, boosting": lambda: models.boosting(
+            columns, labels, rows, iterations=iterations
+        ),
     }
     trained = {}
     for kind, training in trainings.items():

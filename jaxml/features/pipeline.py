@@ -299,12 +299,12 @@ class FeaturePipeline:
         for name, chain in self._chains.items():
             if chain.gives == "vector":
                 # The last transform that gives ids names the entries.
-                named, width = (
-                    zip(chain.transforms, self.state[name], strict=True),
-                    self.output(name).width,
-                )
-                labels = [each.labels(own, width) for each, own in named if each.gives == "id"]
-                names.extend(f"{name}={label}" for label in (labels or [range(width)])[-1])
+                width, labels = self.output(name).width, []
+                for transform, own in zip(chain.transforms, self.state[name], strict=True):
+                    if transform.gives == "id":
+                        labels = transform.labels(own, width)
+                labels += [str(i) for i in range(len(labels), width)]
+                names.extend(f"{name}={label}" for label in labels)
             elif chain.gives != "id":
                 names.append(name)
         return tuple(names)

@@ -184,6 +184,8 @@ def test_a_matrix_and_ids_for_a_model():
     one_dense, one_ids = FITTED.stack(FITTED(rows(3)))
     np.testing.assert_array_equal(one_dense, dense[3])
     np.testing.assert_array_equal(one_ids, ids[3])
+    wide = FeaturePipeline({"carrier": [vocabulary(1), one_hot(5)]}).fit(TABLE)
+    assert [name.partition("=")[2] for name in wide.dense_names][1:] == ["?", "missing", "3", "4"]
     numbers_only = FeaturePipeline({"x": z_score()}).fit(TABLE)
     assert numbers_only.stack(numbers_only(TABLE))[1].shape == (N, 0)
 
