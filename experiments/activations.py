@@ -157,12 +157,11 @@ class Population:
 
         def member(variables: PyTree, rate: Array, clip: Array, key: Array, batches: PyTree):
             params, model_state = models.split_variables(variables)
-            optimizer = recorder.guard(_optimizer(rate, clip), branch=False)
+            optimizer = recorder.guard(_optimizer(rate, clip))
             step = train.make_step(
                 train.Task(loss),
                 optimizer=optimizer,
                 accept=lambda loss, gradients: jnp.ones((), bool),  # The guard judges.
-                verdict=lambda state: monitor.verdict(state).accepted,
             )
             state = train.create_state(
                 key, params=params, model_state=model_state, optimizer=optimizer

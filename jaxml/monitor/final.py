@@ -10,7 +10,6 @@ import optax
 from numpy.typing import NDArray
 
 from jaxml import trees
-from jaxml.monitor.guard import holds_moments
 from jaxml.monitor.history import After
 from jaxml.monitor.symptoms.no_learnable_signal import LITTLE, held_out_signal
 from jaxml.types import Array, PyTree
@@ -227,15 +226,20 @@ class FinalDiagnostics:
         return float(clips_at), float(shrunk) if _moments(inner) else np.nan
 
 
+def _holds_moments(node: Any) -> bool:
+    """Whether a node of an optimizer's state has second moments, as `nu`."""
+    return hasattr(node, "_fields") and "nu" in node._fields
+
+
 def _moments(state: PyTree) -> list[Any]:
-    return [n for n in jax.tree.leaves(state, is_leaf=holds_moments) if holds_moments(n)]
+    return [n for n in jax.tree.leaves(state, is_leaf=_holds_moments) if _holds_moments(n)]
 
 
 def _scale_moments(state: PyTree, factor: float) -> PyTree:
     """A state as it would be had all gradients been scaled by this: of second moments the square."""
 
     def scale(node: Any) -> Any:
-        if not holds_moments(node):
+        if not _holds_moments(node):
             return node
         by = {"mu": factor, "nu": factor**2, "nu_max": factor**2}
         return node._replace(
@@ -246,7 +250,7 @@ def _scale_moments(state: PyTree, factor: float) -> PyTree:
             }
         )
 
-    return jax.tree.map(scale, state, is_leaf=holds_moments)
+    return jax.tree.map(scale, state, is_leaf=_holds_moments)
 
 
 def _equal_units(params: PyTree) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml.models.taps import Layer
-from jaxml.monitor.activity import ACTIVITY
+from jaxml.monitor.activities import ACTIVITY
 from jaxml.monitor.inputs import DataReport
-from jaxml.monitor.probes import STATISTICS
+from jaxml.monitor.layers import STATISTICS
 
 __all__ = ["After", "History"]
 
@@ -65,7 +65,7 @@ class History:
         norm: [S] of the gradient, before that.
         bound: [S] what it was held against.
         layers: names of the rows of `statistics`.
-        statistics: [S, layers, `probes.STATISTICS`], as of the last measurement.
+        statistics: [S, layers, `STATISTICS`]; the norms of the parameters as of the last look.
         measured: [S] whether the step was measured.
         tapped: the layers that were listened to.
         looks: [P] steps at which they were.
@@ -80,8 +80,6 @@ class History:
         after: what was measured at the end.
         steps_per_epoch: batches in an epoch.
         shuffled: whether each epoch had an order of its own.
-        moment_ratio: [S] √mean(g²/v), the gradient against the second moments an adaptive optimizer had of
-            it before, as of the last measurement; it rises some steps before a loss spike. 0 for others.
         by_input: whether `over_time` and `gain` are of the inputs at each step, as no cell could be tapped.
         listened: examples of a look.
     """
@@ -108,12 +106,11 @@ class History:
     after: After | None
     steps_per_epoch: float
     shuffled: bool
-    moment_ratio: NDArray[np.float64]
     by_input: bool
     listened: int
 
     def statistic(self, name: str) -> NDArray[Any]:
-        """[S, layers]: one of `probes.STATISTICS`."""
+        """[S, layers]: one of `STATISTICS`."""
         return self.statistics[:, :, STATISTICS.index(name)]
 
     def look(self, name: str) -> NDArray[Any]:

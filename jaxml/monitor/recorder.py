@@ -10,11 +10,11 @@ import optax
 from numpy.typing import NDArray
 
 from jaxml.models.taps import listen
-from jaxml.monitor.activity import Activity, activity
-from jaxml.monitor.guard import Guard, guard
+from jaxml.monitor.activities import Activity, activity
+from jaxml.monitor.guarding import guard
 from jaxml.monitor.history import History
 from jaxml.monitor.inputs import DataReport
-from jaxml.monitor.probes import layout
+from jaxml.monitor.layers import join, layout, squares
 from jaxml.types import Array, Key, PyTree
 
 __all__ = ["Recorder"]
@@ -30,7 +30,7 @@ class Recorder:
         model: a Linen module.
         loss: `loss(outputs, labels) -> ` loss of each example.
         variables: of the model, arrays or shapes.
-        sample_inputs: the inputs of a batch.
+        sample_inputs: the inputs of a batch, arrays or shapes.
         every: steps between two observations of the layers.
 
     Attributes:
@@ -71,14 +71,11 @@ class Recorder:
             {layer.parameters: layer.stacked for layer in self._layers if layer.stacked},
         )
 
-    def guard(self, optimizer: optax.GradientTransformation, *, branch: bool = True) -> Guard:
-        """Returns the optimizer, guarded, with the statistics of this model's layers.
-
-        Args:
-            optimizer: any optax transformation.
-            branch: as in `monitor.guard`; False under `vmap`.
-        """
-        return guard(optimizer, layout=self.layout, every=self._every, branch=branch)
+    def guard(
+        self, optimizer: optax.GradientTransformation
+    ) -> optax.GradientTransformationExtraArgs:
+        """Returns the optimizer, guarded: `monitor.guard` with the layout of this model."""
+        return guard(optimizer, self.layout)
 
     def observe(
         self, params: PyTree, model_state: PyTree, key: Key, step: Array, batch: PyTree
@@ -95,7 +92,10 @@ class Recorder:
         observed = jax.tree.map(lambda leaf: leaf[:_EXAMPLES], batch)
 
         def observe() -> Activity:
-            return self._activity({"params": params, **model_state}, key, observed)
+            found = self._activity({"params": params, **model_state}, key, observed)
+            tensors = [[leaf] for leaf in jax.tree.leaves(params)]
+            number = [len(rows) for rows in self.layout.rows]
+            return found._replace(parameter_norms=jnp.sqrt(squares(tensors, number)))
 
         blank = jax.eval_shape(observe)
         return jax.lax.cond(
@@ -145,16 +145,21 @@ class Recorder:
         )
         steps = np.arange(len(loss))
         observed = steps % self._every == 0
+        # Of a norm that is not finite and of one that is too large nothing is known but that.
+        norms = np.exp(np.nan_to_num(verdict.log_norms, nan=np.inf, posinf=np.inf, neginf=-np.inf))
+        moved = np.where(verdict.accepted[:, None], verdict.update_norms, 0.0)
+        held = activity.parameter_norms[steps // self._every * self._every]
+        statistics = [join(each, self.layout) for each in (norms[:, :-2], held, moved)]
         cells = [layer for layer in self._layers if layer.kind == "cell"]
         return History(
             losses=loss,
             worst=worst,
             accepted=verdict.accepted,
-            coefficient=verdict.coefficient,
-            norm=verdict.norm,
-            bound=verdict.bound,
+            coefficient=verdict.coefficients.min(1, initial=1.0),
+            norm=norms[:, -2],
+            bound=np.exp(verdict.log_bounds[:, -2]),
             layers=self.layout.names,
-            statistics=verdict.statistics,
+            statistics=np.stack(statistics, axis=2),
             measured=observed | ~verdict.accepted,
             tapped=tuple(layer for layer in self._layers if layer.shape is not None),
             looks=steps[observed],
@@ -173,7 +178,6 @@ class Recorder:
             after=None,
             steps_per_epoch=steps_per_epoch,
             shuffled=shuffled,
-            moment_ratio=verdict.moment_ratio,
             by_input=self._by_input,
             listened=self._examples,
         )

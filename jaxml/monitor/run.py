@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml.monitor.activity import units
+from jaxml.monitor.activities import units
 from jaxml.monitor.findings import Finding
 from jaxml.monitor.history import History
 

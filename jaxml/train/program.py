@@ -214,7 +214,7 @@ class Program:
         optimizer = self.spec.optimizer(hyperparameters)
         if self.recorder is None:
             return optimizer
-        return self.recorder.guard(optimizer, branch=self.spec.width is None)
+        return self.recorder.guard(optimizer)
 
     def _start(
         self, key: Key, x: PyTree, hyperparameters: Hyperparameters
@@ -272,7 +272,6 @@ class Program:
             optimizer=self._optimizer(hyperparameters),
             # The guard rejects what is not finite. Without a monitor nothing is rejected.
             accept=lambda loss, gradients: jnp.ones((), bool),
-            verdict=None if self.recorder is None else lambda s: monitor.verdict(s).accepted,
         )
         if self.recorder is not None:
             step = recorded(step, self.recorder)
@@ -407,21 +406,8 @@ def population_axes(train_state: TrainState) -> TrainState:
     A `lax.cond` on a shared count stays a branch under `vmap`.
     """
 
-    def guarded(node: Any) -> bool:
-        return isinstance(node, monitor.GuardState)
-
-    def of(node: Any) -> Any:
-        axes = jax.tree.map(lambda _: 0, node)
-        return axes._replace(steps=-1) if guarded(node) else axes
-
     axes = jax.tree.map(lambda _: 0, train_state)
-    state = dataclasses.replace(
-        axes.state,
-        opt_state=jax.tree.map(of, train_state.state.opt_state, is_leaf=guarded),
-        step=-1,
-        position=-1,
-    )
-    return dataclasses.replace(axes, state=state)
+    return dataclasses.replace(axes, state=dataclasses.replace(axes.state, step=-1, position=-1))
 
 
 def _vmap_axes(axes: TrainState) -> TrainState:

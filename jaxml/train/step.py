@@ -93,29 +93,20 @@ def make_step(
     row_optimizers: Mapping[str, RowSchedule] | None = None,
     accept: Callable[[Array, PyTree], Array] = all_finite,
     stochastic_rounding: bool = False,
-    verdict: Callable[[PyTree], Array] | None = None,
-    probe_tables: bool = False,
 ) -> Callable[[State, PyTree], tuple[State, Report]]:
     """Builds `step(state, batch) -> (state, report)`, pure; the caller compiles and donates.
 
     One step gathers the rows the batch needs, differentiates the mean loss with respect to the dense
-    parameters and to those rows, and updates both. Whether the update is taken is decided in one place,
-    `accept`: if not, the whole state stays as it was bit for bit, except `step` and `position`. For what
-    is dense that is a select; for tables the ids of a refused update become out of range, since a select
-    over a table would touch every row.
+    parameters and to those rows, and updates both, if the step is accepted: by `accept`, and by a guard if
+    the optimizer has one (`monitor.guard`). Otherwise the whole state stays as it was bit for bit, except
+    `step`, `position` and the guard's own record. For what is dense that is a select; for tables the ids
+    of a refused update become out of range, since a select over a table would touch every row.
 
     Args:
         task: what is trained.
         optimizer: an `optax.GradientTransformation` for `state.params`; None where there are none.
         row_optimizers: for each table a function `step -> RowOptimizer`, so that a schedule counts steps.
         accept: `accept(loss, gradients) -> bool scalar`; `gradients` holds `"params"` and `"rows"`.
-        verdict: None, or `verdict(opt_state) -> bool scalar`, for an optimizer that decides itself what
-            reaches the parameters (`monitor.guard`) and returns an update that changes no bit where it
-            refuses. It is given the loss as `value=`, NaN where `accept` refuses, and keeps its own state
-            either way; what it refuses stays as it was everywhere else.
-        probe_tables: whether the report has `monitor.STATISTICS` of each table's rows of this batch, as
-            `metrics["tables"]`, float32 [tables, statistics] in the order of their names: duplicates
-            summed, at a cost that does not grow with the table.
         stochastic_rounding: round updated bf16 rows at random, without bias, instead of to nearest.
 
     Returns:
@@ -168,36 +159,23 @@ def make_step(
         with jax.named_scope("dense_update"):
             params, opt_state = state.params, state.opt_state
             if optimizer is not None:
-                value = loss if verdict is None else jnp.where(accepted, loss, jnp.nan)
-                if isinstance(optimizer, monitor.Guard):
-                    params, opt_state = optimizer.step(
-                        d_params, state.opt_state, state.params, value=value, step=state.step
-                    )
+                guarded = monitor.is_guarded(opt_state)
+                extra = {"accept": accepted} if guarded else {}
+                updates, opt_state = optax.with_extra_args_support(optimizer).update(
+                    d_params, state.opt_state, state.params, value=loss, **extra
+                )
+                params = optax.apply_updates(state.params, updates)
+                if guarded:
+                    accepted = monitor.verdict(opt_state).accepted
                 else:
-                    updates, opt_state = optax.with_extra_args_support(optimizer).update(
-                        d_params, state.opt_state, state.params, value=value
-                    )
-                    params = jax.tree.map(
-                        lambda p, u: (p + u).astype(p.dtype), state.params, updates
-                    )
-            if verdict is None:
-                dense = (params, model_state, opt_state)
-                before = (state.params, state.model_state, state.opt_state)
-                params, model_state, opt_state = trees.select(accepted, dense, before)
-            else:
-                accepted = verdict(opt_state)
-                model_state = trees.select(accepted, model_state, state.model_state)
+                    opt_state = trees.select(accepted, opt_state, state.opt_state)
+            params, model_state = trees.select(
+                accepted, (params, model_state), (state.params, state.model_state)
+            )
 
         with jax.named_scope("row_update"):
             tables, table_states = dict(state.tables), dict(state.table_states)
-            probed = []
             for number, name in enumerate(sorted(ids)):
-                probe, ready = None, accepted
-                if probe_tables:
-                    probe = _begin_probe(tables[name], ids[name], d_rows[name])
-                    # Never false, and says to the compiler what is read before the update in place: else
-                    # it would copy the table.
-                    ready &= ~(jnp.sum(jnp.square(probe[2])) < 0)
                 rounding = jax.random.fold_in(rounding_key, number) if stochastic_rounding else None
                 tables[name], table_states[name] = _update_rows(
                     row_optimizers[name](state.step),
@@ -205,13 +183,9 @@ def make_step(
                     d_rows[name],
                     table_states[name],
                     tables[name],
-                    ready,
+                    accepted,
                     rounding,
                 )
-                if probe is not None:
-                    probed.append(_end_probe(tables[name], *probe))
-            if probed:
-                metrics = {**metrics, "tables": jnp.stack(probed)}
 
         after = State(
             params=params,
@@ -269,29 +243,6 @@ def _row_gradient(table: Array, ids: Any, values: Any) -> row_tables.RowGradient
         )
     flat = ids.ids.reshape(-1, ids.ids.shape[-1]) if isinstance(ids, Bags) else ids.reshape(-1)
     return row_tables.RowGradient(flat, values.reshape(-1, *table.shape[1:]))
-
-
-def _begin_probe(
-    table: Array, ids: Array | Bags | Whole, values: Array
-) -> tuple[Array | None, Array, Array]:
-    """Ids, gradients and rows before an update, duplicates summed."""
-    if isinstance(ids, Whole):
-        return None, values, _look_up(table, ids)
-    gradient = row_tables.coalesce(_row_gradient(table, ids, values))
-    return gradient.ids, gradient.values, row_tables.gather_rows(table, gradient.ids)
-
-
-def _end_probe(table: Array, ids: Array | None, gradient: Array, before: Array) -> Array:
-    after = row_tables.gather_rows(table, ids) if ids is not None else _look_up(table, Whole())
-    layout = monitor.layout({"rows": before})
-    found = monitor.layer_statistics(
-        {"rows": gradient}, {"rows": before}, {"rows": after - before}, layout
-    )[0]
-    if ids is None:
-        return found
-    # Slots that no row has taken hold zeros that are none.
-    empty = jnp.sum((ids < 0) | (ids >= len(table))) * (gradient.size // len(gradient))
-    return found.at[monitor.STATISTICS.index("zeros")].add(-empty.astype(jnp.float32))
 
 
 def _update_rows(

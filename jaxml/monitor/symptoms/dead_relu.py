@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxml.monitor.activity import units
+from jaxml.monitor.activities import units
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom, first_untried
 from jaxml.monitor.run import Run
 

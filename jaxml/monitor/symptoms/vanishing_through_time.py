@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxml.monitor.activity import TIMES
+from jaxml.monitor.activities import TIMES
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom, first_untried
 from jaxml.monitor.run import Run
 from jaxml.monitor.symptoms.vanishing_gradient import VANISHED

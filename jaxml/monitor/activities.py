@@ -49,12 +49,14 @@ class Activity(NamedTuple):
         gain: float32 [cells], mean over the steps of the log factor by which a step back in time changes
             that gradient: ∂E/∂h_t through h_{t+1} alone, against ∂E/∂h_{t+1}. It does not depend on where
             in time the loss comes in.
+        parameter_norms: float32 [tensors], of `monitor.layout`; empty if they were not measured.
     """
 
     layers: Array
     alive: Array
     over_time: Array
     gain: Array
+    parameter_norms: Array | tuple[()] = ()
 
 
 def units(layers: Sequence[Layer]) -> tuple[int, ...]:
