@@ -12,8 +12,8 @@ from jaxml.monitor.findings import Finding, FindingsWarning, Remedy, Symptom
 from jaxml.monitor.guarding import GuardState, Verdict, guard, is_guarded, verdict
 from jaxml.monitor.history import After, History
 from jaxml.monitor.inputs import DataReport, inspect
-from jaxml.monitor.preserve import preserving_penalty
 from jaxml.monitor.layers import STATISTICS, Layout, layout
+from jaxml.monitor.preserve import preserving_penalty
 from jaxml.monitor.recorder import Recorder
 from jaxml.monitor.symptoms import SYMPTOMS
 from jaxml.monitor.symptoms.no_learnable_signal import held_out_signal
