@@ -43,3 +43,24 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Replaces a file by a value as indented JSON, as a whole. NaN and infinity raise ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_record(path: str | os.PathLike, record: dict[str, Any]) -> None:
+    """Replaces a file by a JSON object, as a whole; of lists in it, each element is one line.
+
+    Args:
+        path: the file to create or replace.
+        record: values by name. NaN and infinity raise ValueError.
+    """
+    fields = []
+    for name, value in record.items():
+        if isinstance(value, list):
+            text = "[\n" + ",\n".join(_line(each) for each in value) + "\n]"
+        else:
+            text = _line(value, indent=1)
+        fields.append(f"{json.dumps(name)}: {text}")
+    write_text(path, "{\n" + ",\n".join(fields) + "\n}\n")
+
+
+def _line(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)

@@ -9,105 +9,100 @@ from typing import Any
 
 import tyro
 
-from experiments.gradient_clinic.patients import PATIENTS, apply, fit, trust
-from jaxml import bench, monitor, reports
+from experiments.gradient_clinic.cases import CASES, apply_remedy, fit, trust
+from jaxml import bench, files, monitor, reports
+
+# Share of a constant answer's loss that a run saves which needs no help, and the share of what is lost that
+# a remedy must regain.
+_WELL, _REGAINED = 0.75, 1 / 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Sick configurations, what is found, what is changed, and whether it helped."""
+    """Trains failing configurations, applies the remedies of their findings, and trains again."""
 
-    patients: tuple[str, ...] = ()
-    """Which; none named are all."""
+    cases: tuple[str, ...] = ()
+    """Names of cases; none for all."""
     seeds: tuple[int, ...] = (0,)
-    """Each is treated so often."""
+    """Seeds of each case."""
     rounds: int = 3
-    """Treatments at most."""
+    """Remedies at most."""
     run_dir: Path | None = None
-    """Directory for rows; None for runs/gradient_clinic/<time>."""
+    """Directory of the run; None for runs/gradient_clinic/<time>."""
     json: Path | None = None
-    """Where to write the rows besides."""
+    """File for the record."""
 
 
-def treat(name: str, seed: int, rounds: int) -> dict[str, Any]:
-    """Trains a patient, and treats it until nothing is found, or nothing more is known to change.
-
-    A treatment is judged by its outcome: one that did harm is undone, and ends the visit.
-    """
-    recipe = PATIENTS[name]
+def evaluate(name: str, seed: int, rounds: int) -> dict[str, Any]:
+    """Trains a case, and applies remedies until nothing is found or one makes it worse, which is undone."""
+    recipe = CASES[name]
     fitted, first = fit(recipe, seed)
-    found, last, findings = fitted.findings, first, fitted.findings
+    last, findings = first, fitted.findings
     tried: list[monitor.Remedy] = []
-    told: list[dict[str, Any]] = []
+    remedies: list[dict[str, Any]] = []
     while findings and len(tried) < rounds:
         remedy = monitor.remedy(findings, tried=tried)
-        told.append({"found": str(findings[0]), "changed": remedy.changes()})
-        changed = apply(remedy, recipe)
-        if remedy.data == "check_labels":
-            changed = trust(recipe, seed)
+        remedies.append({"found": str(findings[0]), "changes": remedy.changes()})
+        labels = remedy.data == "check_labels"
+        changed = trust(recipe, seed) if labels else apply_remedy(remedy, recipe)
         if changed == recipe:
             break
         tried.append(remedy)
-        fitted, outcome = fit(changed, seed)
-        told[-1] |= {"saved": outcome, "undone": outcome < last}
-        if outcome < last:
+        again, score = fit(changed, seed)
+        remedies[-1] |= {"score": score, "undone": score < last}
+        if score < last:
             break
-        recipe, last, findings = changed, outcome, fitted.findings
+        recipe, last, findings = changed, score, again.findings
     return {
-        "patient": name,
+        "case": name,
         "seed": seed,
-        "symptoms": [finding.symptom for finding in found],
-        "treatments": told,
+        "symptoms": [finding.symptom for finding in fitted.findings],
+        "remedies": remedies,
         "left": [finding.symptom for finding in findings],
         "before": first,
         "after": last,
-        # Who saves most of it needs no help.
-        "sick": first < 0.75,
-        # At least a third of what was still lost.
-        "helped": 1 - last < 2 / 3 * (1 - max(first, 0.0)),
+        "failing": first < _WELL,
+        "helped": 1 - last < (1 - _REGAINED) * (1 - max(first, 0.0)),
     }
 
 
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.gradient_clinic")
-    unknown = [name for name in config.patients if name not in PATIENTS]
+    unknown = [name for name in config.cases if name not in CASES]
     if unknown:
-        known = ", ".join(PATIENTS)
-        print(f"error: unknown patient {unknown[0]!r}: choose among {known}", file=sys.stderr)
+        print(f"error: cases must be among {', '.join(CASES)}, got {unknown[0]!r}", file=sys.stderr)
         return 2
     warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
+    bench.compilation_cache()
     place = reports.environment()
     run_dir = reports.rundir.create("gradient_clinic", config, path=config.run_dir)
-    rows: list[dict[str, Any]] = []
-    for name in config.patients or tuple(PATIENTS):
+    rows = []
+    for name in config.cases or tuple(CASES):
         for seed in config.seeds:
-            row = treat(name, seed, config.rounds)
-            rows.append({**row, "environment": place})
+            row = evaluate(name, seed, config.rounds)
+            rows.append(row)
             print(f"{name}, seed {seed}: {row['before']:.2f} → {row['after']:.2f}", flush=True)
-            for visit in row["treatments"]:
-                undone = ", undone" if visit.get("undone") else ""
-                print(f"    {visit['found']}\n    changed: {visit['changed']}{undone}", flush=True)
-            bench.write_rows(run_dir / "treatments.json", rows)
-    if config.json is not None:
-        bench.write_rows(config.json, rows)
-    sick = [row for row in rows if row["sick"]]
-    helped = sum(row["helped"] for row in sick)
-    reports.rundir.record(run_dir, summary={"sick": len(sick), "helped": helped})
+            for remedy in row["remedies"]:
+                undone = ", undone" if remedy.get("undone") else ""
+                print(
+                    f"    {remedy['found']}\n    changed: {remedy['changes']}{undone}", flush=True
+                )
+    failing = [row for row in rows if row["failing"]]
+    summary = {
+        "cases": len(rows), "failing": len(failing), "helped": sum(row["helped"] for row in failing)
+    }  # fmt: skip
+    for path in filter(None, (run_dir / "remedies.json", config.json)):
+        files.write_record(path, {"environment": place, **summary, "rows": rows})
+    reports.rundir.record(run_dir, summary=summary)
     reports.table(
-        f"{helped} of {len(sick)} sick ones helped; {len(rows) - len(sick)} were not sick",
-        ["patient", "seed", "saved before", "after", "found first", "left"],
+        f"{summary['helped']} of {len(failing)} failing cases helped",
+        ["case", "seed", "score before", "after", "found first", "left"],
         [
-            [
-                row["patient"],
-                row["seed"],
-                row["before"],
-                row["after"],
-                row["symptoms"][0] if row["symptoms"] else "nothing",
-                ", ".join(row["left"]) or None,
-            ]
+            [row["case"], row["seed"], row["before"], row["after"],
+             next(iter(row["symptoms"]), "nothing"), ", ".join(row["left"]) or None]
             for row in rows
         ],
-    )
+    )  # fmt: skip
     print(f"run directory: {run_dir}")
     return 0
 

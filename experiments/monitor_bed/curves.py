@@ -1,4 +1,4 @@
-"""Loss curves of known kind, drawn at random: what can be told from a stored curve alone."""
+"""Families of random loss curves with a known fault, or none."""
 
 import collections
 from collections.abc import Callable
@@ -13,13 +13,13 @@ Curve = NDArray[np.float64]
 
 
 class Case(NamedTuple):
-    """A curve, perhaps with a validation curve, and what is to be said of it: nothing where it is healthy.
+    """A curve, perhaps with a validation curve, and its fault; a healthy one has no symptoms.
 
     Attributes:
         losses: [S].
         validation: [V] or None.
-        symptoms: one of these is to be found.
-        also: these may be found besides.
+        symptoms: one of these must be found.
+        also: these may be found too.
     """
 
     losses: Curve
@@ -261,28 +261,26 @@ def overfits(noise: np.random.Generator) -> Case:
 
 
 def measure(seeds: int) -> list[dict[str, Any]]:
-    """Each family drawn so often: how many are recognised, and what else is said."""
+    """Draws each family so often, and counts recognised faults, false alarms and findings."""
     rows = []
     for name, make in FAMILIES.items():
-        hits, clean = 0, 0
-        said: collections.Counter[str] = collections.Counter()
-        symptoms: frozenset[str] = frozenset()
+        recognised, clean = 0, 0
+        reported: collections.Counter[str] = collections.Counter()
         for seed in range(seeds):
             noise = np.random.Generator(np.random.PCG64(seed))
             case = _scaled(noise, make(noise))
-            symptoms = case.symptoms
             found = {f.symptom for f in monitor.diagnose_loss_curve(case.losses, case.validation)}
-            hits += bool(found & symptoms)
-            clean += not found - symptoms - case.also
-            said.update(found)
+            recognised += bool(found & case.symptoms)
+            clean += not found - case.symptoms - case.also
+            reported.update(found)
         rows.append(
             {
                 "family": name,
-                "symptoms": sorted(symptoms),
+                "symptoms": sorted(case.symptoms),
                 "curves": seeds,
-                "recognised": hits if symptoms else None,
-                "nothing_wrong_said": clean,
-                "said": dict(said),
+                "recognised": recognised if case.symptoms else None,
+                "no_false_alarm": clean,
+                "reported": dict(reported),
             }
         )
     return rows

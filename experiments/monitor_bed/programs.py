@@ -1,5 +1,4 @@
-"""The programs: public cases, re-expressed from their hyperparameters, their relatives, and healthy
-ones."""
+"""The programs: published faults, rebuilt from their hyperparameters, their relatives, and healthy ones."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +20,7 @@ init = nn.initializers
 
 
 class Run(NamedTuple):
-    """One training: what `train.fit` is given, and how its outcome is judged.
+    """One training: the arguments of `train.fit`, and the score of its outcome.
 
     Attributes:
         model, loss, optimizer, data, num_steps, batch_size, validation_data, shuffle: as `train.fit` takes
@@ -47,12 +46,12 @@ class Program:
     Attributes:
         name: of the program.
         make: seed → `Run`.
-        symptoms: one of these is to be found where the outcome is bad, the fault's own name first; none for
-            a healthy program.
-        also: symptoms that are there besides.
-        good: a score from which on the outcome is a good one.
-        bad: a score up to which it is a bad one; what lies between is not judged.
-        source: where it comes from.
+        symptoms: one of these must be found if the outcome is bad, the fault's own name first; empty for a
+            healthy program.
+        also: symptoms that are present too.
+        good: the outcome is good from this score on.
+        bad: the outcome is bad up to this score; scores in between are not judged.
+        source: of the program.
     """
 
     name: str
@@ -86,7 +85,7 @@ def program(
             make.__name__,
             make,
             tuple(symptoms.split()),
-            # Where gradients explode the guard may clip most steps, and says so.
+            # Where gradients explode the guard may clip most steps, which is a finding of its own.
             (*also.split(), *(["clip_saturation"] if _BLOWN & set(symptoms.split()) else [])),
             good,
             bad,

@@ -1,4 +1,4 @@
-"""What was found against what there is, and the tables of it."""
+"""Findings against measured outcomes, and the tables of them."""
 
 import collections
 import statistics
@@ -16,138 +16,131 @@ _OF_CURVES = {
 
 
 def label(program: Program, score: float) -> str:
-    """`sick`, `healthy`, or `unclear` between the two."""
+    """Returns `faulty`, `healthy`, or `unclear` between the two."""
     if score >= program.good:
         return "healthy"
-    if score <= program.bad:
-        # A program that is meant to be healthy and is not has no fault of a known name.
-        return "sick" if program.symptoms else "unclear"
-    return "unclear"
+    # A program that is meant to be healthy and is not has no fault of a known name.
+    return "faulty" if score <= program.bad and program.symptoms else "unclear"
 
 
 def judge(program: Program, score: float, findings: Sequence[monitor.Finding]) -> dict[str, Any]:
-    """What was found against what there is.
+    """Compares findings with a measured outcome.
 
     Returns:
-        The `label`; `hit`, whether the fault was named; `wrong`, symptoms that are not there; `found`, all
-        symptoms; `step`, at which the fault began, as it was found.
+        The `label`; `recognised`, whether the fault was found; `false_alarms`, symptoms that are not there;
+        `findings`, all symptoms; `step`, where the fault began according to its finding.
     """
     found = {finding.symptom for finding in findings}
     state = label(program, score)
-    wrong = found - {*program.symptoms, *program.also} if state == "sick" else found
+    expected = {*program.symptoms, *program.also} if state == "faulty" else set()
     at = [finding.step for finding in findings if finding.symptom in program.symptoms]
     return {
         "label": state,
-        "hit": bool(at),
-        "wrong": sorted(wrong) if state != "unclear" else [],
-        "found": sorted(found),
+        "recognised": bool(at),
+        "false_alarms": sorted(found - expected) if state != "unclear" else [],
+        "findings": sorted(found),
         "step": min(at, default=None),
     }
 
 
-def without_histories(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as they are recorded."""
-    return [{k: v for k, v in row.items() if k not in ("history", "findings")} for row in rows]
-
-
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Prints the tables, and gives what is in them."""
-    return {
-        "shares": _shares(rows),
-        "symptoms": _symptoms(rows),
-        "acting": _acting(rows),
-        **({"early": _early(rows)} if any("early" in row for row in rows) else {}),
-    }
+    """Prints the tables, and returns their content."""
+    counts = {"shares": _shares(rows), "symptoms": _symptoms(rows)}
+    return {"summary": counts, "monitored": _monitored(rows)}
 
 
 def _shares(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    sick = [row for row in rows if row["label"] == "sick"]
+    faulty = [row for row in rows if row["label"] == "faulty"]
     healthy = [row for row in rows if row["label"] == "healthy"]
-    fault = {name: program.symptoms[0] for name, program in PROGRAMS.items() if program.symptoms}
-    of_curves = [row for row in sick if fault[row["program"]] in _OF_CURVES]
-    of_gradients = [row for row in sick if fault[row["program"]] not in _OF_CURVES]
-    said = sum(len(row["found"]) for row in sick + healthy)
-    found = {
-        "gradient faults recognised": (sum(row["hit"] for row in of_gradients), len(of_gradients)),
-        "loss-curve faults recognised": (sum(row["hit"] for row in of_curves), len(of_curves)),
-        "findings that are right": (said - sum(len(r["wrong"]) for r in sick + healthy), said),
-        "healthy runs with a false alarm": (sum(bool(r["wrong"]) for r in healthy), len(healthy)),
-        "not judged, between good and bad": (len(rows) - len(sick) - len(healthy), len(rows)),
+    of_curves = [row for row in faulty if _fault(row) in _OF_CURVES]
+    of_gradients = [row for row in faulty if _fault(row) not in _OF_CURVES]
+    reported = sum(len(row["findings"]) for row in faulty + healthy)
+    wrong = sum(len(row["false_alarms"]) for row in faulty + healthy)
+    shares = {
+        "gradient faults recognised": _count(of_gradients, "recognised"),
+        "loss-curve faults recognised": _count(of_curves, "recognised"),
+        "findings that are right": (reported - wrong, reported),
+        "healthy runs with a false alarm": _count(healthy, "false_alarms"),
+        "not judged, between good and bad": (len(rows) - len(faulty) - len(healthy), len(rows)),
     }
     reports.table(
         "the monitor against measured outcomes",
         ["", "runs", "of", "share"],
-        [[name, a, b, a / b if b else float("nan")] for name, (a, b) in found.items()],
+        [[name, count, of, _share(count, of)] for name, (count, of) in shares.items()],
     )
-    return found
+    return shares
+
+
+def _fault(row: dict[str, Any]) -> str:
+    return PROGRAMS[row["program"]].symptoms[0]
+
+
+def _count(rows: Sequence[dict[str, Any]], field: str) -> tuple[int, int]:
+    return sum(bool(row[field]) for row in rows), len(rows)
+
+
+def _share(count: int, of: int) -> float | None:
+    return count / of if of else None
 
 
 def _symptoms(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
     table: dict[str, dict[str, int]] = collections.defaultdict(
-        lambda: {"faults": 0, "recognised": 0, "said": 0, "right": 0}
+        lambda: {"faults": 0, "recognised": 0, "reported": 0, "right": 0}
     )
     for row in rows:
-        if row["label"] == "sick":
-            fault = table[PROGRAMS[row["program"]].symptoms[0]]
-            fault["faults"] += 1
-            fault["recognised"] += row["hit"]
+        if row["label"] == "faulty":
+            table[_fault(row)]["faults"] += 1
+            table[_fault(row)]["recognised"] += row["recognised"]
         if row["label"] != "unclear":
-            for symptom in row["found"]:
-                table[symptom]["said"] += 1
-                table[symptom]["right"] += symptom not in row["wrong"]
-    share = lambda a, b: a / b if b else None  # noqa: E731
+            for symptom in row["findings"]:
+                table[symptom]["reported"] += 1
+                table[symptom]["right"] += symptom not in row["false_alarms"]
     reports.table(
         "symptom by symptom",
-        ["symptom", "faults", "recognised", "recall", "said", "right", "precision"],
+        ["symptom", "faults", "recognised", "recall", "reported", "right", "precision"],
         [
-            [name, n["faults"], n["recognised"], share(n["recognised"], n["faults"]),
-             n["said"], n["right"], share(n["right"], n["said"])]
+            [name, n["faults"], n["recognised"], _share(n["recognised"], n["faults"]),
+             n["reported"], n["right"], _share(n["right"], n["reported"])]
             for name, n in sorted(table.items())
         ],
     )  # fmt: skip
     return dict(table)
 
 
-def _acting(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _monitored(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Medians over seeds of faulty runs, without the monitor and with it."""
     by_program: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for row in rows:
-        if row["label"] == "sick":
+        if row["label"] == "faulty":
             by_program[row["program"]].append(row)
-    found = [
-        {
-            "program": name,
-            "seeds": len(of),
-            **{
-                key: statistics.median(row[key] for row in of)
-                for key in ("score", "score_watched", "loss", "loss_watched")
-            },
-            "first_seen": float(statistics.median(seen))
-            if (seen := [row["step"] for row in of if row["step"] is not None])
-            else None,
-        }
-        for name, of in by_program.items()
-    ]
+    columns = ("score", "score_monitored", "loss", "loss_monitored")
+    table = []
+    for name, some in by_program.items():
+        steps = [row["step"] for row in some if row["step"] is not None]
+        table.append(
+            {"program": name, "seeds": len(some)}
+            | {column: statistics.median(row[column] for row in some) for column in columns}
+            | {"first_seen": float(statistics.median(steps)) if steps else None}
+        )
     reports.table(
-        "sick runs, medians over seeds: without the monitor and with it acting",
+        "faulty runs, medians over seeds: without the monitor and with it",
         ["program", "seeds", "score", "with", "loss", "with", "first seen at step"],
         [
-            [row["program"], row["seeds"], row["score"], row["score_watched"], row["loss"],
-             row["loss_watched"], row["first_seen"]]
-            for row in found
+            [f"{value:.3g}" if isinstance(value, float) else value for value in row.values()]
+            for row in table
+        ],
+    )
+    return table
+
+
+def curves(rows: Sequence[dict[str, Any]]) -> None:
+    """Prints the table of loss curves."""
+    reports.table(
+        "loss curves alone",
+        ["family", "curves", "recognised", "no false alarm", "reported"],
+        [
+            [row["family"], row["curves"], row["recognised"], row["no_false_alarm"],
+             ", ".join(f"{name} {times}" for name, times in row["reported"].items()) or None]
+            for row in rows
         ],
     )  # fmt: skip
-    return found
-
-
-def _early(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    found: dict[str, int] = collections.Counter()
-    for row in rows:
-        if "early" in row:
-            share = "at the end" if row["early"] is None else f"{row['early'] / row['steps']:.0%}"
-            found[share] += 1
-    reports.table(
-        "the fewest steps after which the fault was found",
-        ["of all steps", "runs"],
-        [[share, number] for share, number in sorted(found.items())],
-    )
-    return dict(found)

@@ -42,13 +42,14 @@ def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         if not others:
             raise ValueError(f"{path} must have a column of numbers, got {names}")
         training = others[-1]
-    held_out = [row[validation] for row in rows if row.get(validation)] if validation else []
+    held_out = [row.get(validation or "", "") for row in rows]
     losses = [
         _number(row.get(training, ""))
-        for row in rows
-        if row.get(training) or (training in row and not row.get(validation))
+        for row, other in zip(rows, held_out, strict=True)
+        if row.get(training) or (training in row and not other)
     ]
-    return np.array(losses), np.array([*map(_number, held_out)]) if held_out else None
+    validations = np.array([_number(field) for field in held_out if field])
+    return np.array(losses), validations if len(validations) else None
 
 
 def _objects(text: str) -> list[dict[str, str]]:

@@ -2,8 +2,8 @@
 in `experiments/monitor_bed/programs.py`.
 
 A file states what the symptom is, the rule with its thresholds, and the remedy. Thresholds without another
-source were chosen on the programs of `experiments.monitor_bed`, whose command measures how many faults they
-find and how often they accuse a healthy run.
+source were chosen on the programs of `experiments.monitor_bed` (the bed), whose command measures how many
+faults they find and how often they accuse a healthy run. Ranges of the bed are those of its first seed.
 """
 
 from jaxml.monitor.findings import Symptom

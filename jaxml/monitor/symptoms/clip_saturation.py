@@ -14,6 +14,7 @@ import numpy as np
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
 from jaxml.monitor.run import Run
 
+# Bed: healthy up to 0.06.
 _SHARE = 0.5
 
 # The optimizer's threshold is known to a factor of 2.

@@ -14,6 +14,7 @@ import numpy as np
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom, first_untried
 from jaxml.monitor.run import Run
 
+# Bed: healthy up to 0.11, faulty 0.99.
 _SATURATED = 0.6
 
 

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
 from jaxml.monitor.run import Run
 
+# Bed: healthy up to 0.01, faulty 0.5.
 _SHARE = 0.25
+
+# Share by which the loss falls where the parameters are moved further, in a run that learned.
 _FALLS = 0.2
 
 

@@ -1,4 +1,4 @@
-"""Configurations that fail, each in a way of its own, as values that a remedy can change."""
+"""Configurations that fail, each for a reason of its own, as values that a remedy can change."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from jaxml.types import Array
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
 
-# Rows of the mislabelled digits whose labels are known to be right: some to train on, some to test with.
+# Rows of the mislabelled digits whose labels are known to be right: for training, and for testing.
 _TRUSTED, _TESTED = 200, 200
 
 
@@ -26,12 +26,12 @@ class Recipe:
     """A training, as values that a remedy can change.
 
     Attributes:
-        data: of `problem`.
+        data: a name that `problem` knows.
         widths, activation, initializer, normalization, output_activation: of a `models.MLP`.
         cell: `"none"` for that, or the recurrent cell of a network that reads sequences: `"simple"`,
             `"gru"`, `"lstm"`; `widths` is then its width.
         recurrent_scale: of the orthogonal recurrent matrix of a simple cell.
-        optimizer, learning_rate, epsilon, clip, weight_decay: of the optimizer; a jump multiplies the rate
+        optimizer, learning_rate, epsilon, clip, weight_decay: of the optimizer; `jump` multiplies the rate
             after the middle of the run.
         preserve: as `train.Monitor` takes it.
     """
@@ -71,7 +71,7 @@ _RECURRENT = Recipe(
     num_steps=600,
 )
 
-PATIENTS: dict[str, Recipe] = {
+CASES: dict[str, Recipe] = {
     "deep": Recipe(widths=(32,) * 10, activation="sigmoid", optimizer="adam", learning_rate=1e-3),
     "deep_sgd": Recipe(widths=(64,) * 6, activation="sigmoid"),
     "deep_tanh": Recipe(widths=(32,) * 20, activation="tanh", initializer=("variance_scaling_normal", 0.4),
@@ -243,11 +243,11 @@ def _model(recipe: Recipe, num_outputs: int) -> nn.Module:
 
 
 def fit(recipe: Recipe, seed: int) -> tuple[train.Fit, float]:
-    """Trains a recipe, watched.
+    """Trains a recipe with the monitor.
 
     Returns:
-        What came of it, and the share of what the best constant answer loses that it saves on clean data:
-        1 where nothing is lost, 0 for no more than a constant, never below −1.
+        The fit, and its score: the share of the best constant answer's loss that it saves on clean data, at
+        least −1.
     """
     given = problem(recipe, seed)
     rate: Any = recipe.learning_rate
@@ -263,9 +263,8 @@ def fit(recipe: Recipe, seed: int) -> tuple[train.Fit, float]:
     def loss(outputs: Array, labels: Array) -> Array:
         return jnp.float32(recipe.loss_factor) * given.loss(outputs, labels)
 
-    model = _model(recipe, given.num_outputs)
     fitted = train.fit(
-        model,
+        _model(recipe, given.num_outputs),
         loss,
         optimizer,
         given.given,
@@ -278,61 +277,57 @@ def fit(recipe: Recipe, seed: int) -> tuple[train.Fit, float]:
             on_bad_data="drop" if recipe.drop_bad else "report", preserve=recipe.preserve
         ),
     )
-    return fitted, _saved(model, fitted, given)
-
-
-def _saved(model: nn.Module, fitted: train.Fit, given: Problem) -> float:
     x, y = given.clean
-    variables = {"params": fitted.params, **fitted.model_state}
-    outputs, _ = models.from_linen(model).apply(variables, jnp.asarray(x))
     if given.loss is squared:
         constant: Any = np.full((1, 1), np.mean(y), np.float32)
     else:
         shares = np.bincount(y, minlength=given.num_outputs) / len(y)
         constant = np.log(np.maximum(shares, 1e-12))[None].astype(np.float32)
-    constant = jnp.broadcast_to(jnp.asarray(constant), (len(y), given.num_outputs))
-    reached = float(jnp.mean(given.loss(outputs, jnp.asarray(y))))
-    share = 1 - reached / float(jnp.mean(given.loss(constant, jnp.asarray(y))))
-    return max(share, -1.0) if np.isfinite(share) else -1.0
+    answer = jnp.broadcast_to(jnp.asarray(constant), (len(y), given.num_outputs))
+    outputs, labels = jnp.asarray(fitted.predict(x)), jnp.asarray(y)
+    saved = 1 - jnp.mean(given.loss(outputs, labels)) / jnp.mean(given.loss(answer, labels))
+    return fitted, max(float(saved), -1.0) if np.isfinite(saved) else -1.0
 
 
-def apply(remedy: monitor.Remedy, recipe: Recipe) -> Recipe:
-    """The recipe with what the remedy says changed; labels are left to `trust`."""
-    change: dict[str, Any] = {}
-    # A rate that was measured is one of the schedule's; a factor is one of all.
+def apply_remedy(remedy: monitor.Remedy, recipe: Recipe) -> Recipe:
+    """Returns the recipe with the changes of a remedy, except `check_labels`, which `trust` makes."""
+    same_name = {
+        "initializer",
+        "activation",
+        "normalization",
+        "output_activation",
+        "clip",
+        "preserve",
+    }
+    change = {name: value for name, value in remedy.changes().items() if name in same_name}
+    # A rate that was measured is one of a schedule's many; a factor holds for all of them.
     if remedy.learning_rate is not None and recipe.jump == 1:
         change["learning_rate"] = remedy.learning_rate
     elif remedy.learning_rate_factor is not None:
         change["learning_rate"] = recipe.learning_rate * remedy.learning_rate_factor
-    for name in ("clip", "initializer", "activation", "normalization", "output_activation",
-                 "preserve"):  # fmt: skip
-        if (value := getattr(remedy, name)) is not None:
-            change[name] = value
-    if remedy.cell is not None and recipe.cell != "none":
-        change["cell"] = remedy.cell
-    if remedy.initializer is not None and recipe.cell != "none":
-        change["recurrent_scale"] = 1.0
+    if recipe.cell != "none":
+        change |= {"cell": remedy.cell} if remedy.cell else {}
+        change |= {"recurrent_scale": 1.0} if remedy.initializer else {}
     if remedy.epsilon_factor is not None:
         change["epsilon"] = recipe.epsilon * remedy.epsilon_factor
     if remedy.scale_inputs:
         change["scale_inputs"] = True
     if remedy.regularization == "increase":
         change["weight_decay"] = max(10 * recipe.weight_decay, 1.0)
-    match remedy.data:
-        case "drop_non_finite":
-            change["drop_bad"] = True
-        case "drop_outliers":
-            change["drop_outliers"] = True
-        case "shuffle":
-            change["shuffle"] = True
+    switches = {
+        "drop_non_finite": "drop_bad",
+        "drop_outliers": "drop_outliers",
+        "shuffle": "shuffle",
+    }
+    if remedy.data in switches:
+        change[switches[remedy.data]] = True
     return dataclasses.replace(recipe, **change)
 
 
 def trust(recipe: Recipe, seed: int) -> Recipe:
-    """Finds out whether the data is at fault, and trains on what is trusted if it is.
+    """Returns the recipe on trusted examples only, if it learns something from these, else as it is.
 
-    The same recipe on a few examples whose labels are known to be right: where it learns from these what
-    holds for others, the rest of the data is at fault; else the recipe is, and stays.
+    If it does, the other examples are at fault, else the recipe is.
     """
     few = dataclasses.replace(recipe, trusted_only=True)
     return few if fit(few, seed)[1] > 0.3 else recipe

@@ -1,0 +1,305 @@
+"""Histories with one fault each, made by hand, and the few that only a training can show."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxml import models, monitor, train
+from jaxml.models.taps import Layer
+
+STEPS, WIDTH = 200, 8
+NAMES = ("hidden_0", "hidden_1", "hidden_2", "output")
+AFTER = monitor.After(
+    loss=0.1, mismatched_loss=3.0, constant_loss=2.3, first_loss=2.4, first_mismatched_loss=2.4,
+    further={3.0: 0.2, 10.0: 1.0, 30.0: 5.0}, sharpness=(1.0, 1.0), clips_at=np.nan,
+    epsilon_share=0.0, equal_units=(), output_constant=False,
+)  # fmt: skip
+
+
+def column(array, names, name):
+    return array[:, :, names.index(name)]
+
+
+class Example:
+    """A healthy run of a ReLU network, to be spoiled; `failed` replaces what was learned."""
+
+    def __init__(self, *, failed=False, kind="dense"):
+        rng = np.random.default_rng(0)
+        self.fields = {}
+        looks = np.arange(0, STEPS, 10)
+        self.statistics = np.ones((STEPS, 4, len(monitor.STATISTICS)))
+        self.statistic("update_norm")[:] = 1e-3 * rng.uniform(0.5, 2, (STEPS, 4))
+        self.activity = np.zeros((len(looks), 4, len(monitor.ACTIVITY)))
+        for name in ("gradient_norm", "rms", "spread"):
+            self.look(name)[:] = 1.0
+        self.look("relu")[:, :3] = 1.0
+        fall = np.exp(-np.arange(STEPS) / 40) * 2.2 + 0.1
+        loss = np.full(STEPS, 2.3) if failed else fall
+        self.after = AFTER
+        if failed:
+            self.set(loss=2.3, mismatched_loss=2.3, further={3.0: 2.5, 10.0: 5.0})
+        data = monitor.inspect(rng.normal(size=(100, 5)), rng.integers(0, 3, 100))
+        self.fields = dict(
+            losses=loss * np.exp(0.05 * rng.normal(size=STEPS)), worst=np.full(STEPS, 2.0),
+            accepted=np.ones(STEPS, bool), coefficient=np.ones(STEPS), norm=np.ones(STEPS),
+            bound=np.full(STEPS, 5.0), layers=NAMES, measured=np.arange(STEPS) % 10 == 0,
+            tapped=tuple(Layer(name, kind, (name,), (64, WIDTH)) for name in NAMES), looks=looks,
+            alive=np.ones((len(looks), 4 * WIDTH), bool), over_time=np.zeros((len(looks), 0, 32)),
+            gain=np.zeros((len(looks), 0)), times=(), validation_steps=np.zeros(0, np.int64),
+            validation_losses=np.zeros(0), data=data, steps_per_epoch=2.0, shuffled=True,
+            by_input=False, listened=64,
+        )  # fmt: skip
+        known = {field.name for field in dataclasses.fields(monitor.History)}
+        if "moment_ratio" in known:
+            self.fields["moment_ratio"] = np.zeros(STEPS)
+
+    def statistic(self, name):
+        return column(self.statistics, monitor.STATISTICS, name)
+
+    def look(self, name):
+        return column(self.activity, monitor.ACTIVITY, name)
+
+    def __getitem__(self, name):
+        return self.fields[name]
+
+    def set(self, **changes):
+        for name, value in changes.items():
+            if name in self.fields:
+                self.fields[name] = value
+            elif hasattr(self.after, name):
+                self.after = dataclasses.replace(self.after, **{name: value})
+            else:
+                self.fields["data"] = self.fields["data"]._replace(**{name: value})
+        return self
+
+    def findings(self):
+        history = monitor.History(
+            **self.fields, statistics=self.statistics, activity=self.activity, after=self.after
+        )
+        return monitor.diagnose(history)
+
+
+def vanishing():
+    run = Example(failed=True)
+    run.look("gradient_norm")[:] = 0.1 ** np.array([6.0, 4.0, 2.0, 0.0])
+    run.look("sigmoid")[:], run.look("relu")[:] = 1.0, 0.0
+    return run
+
+
+def through_time():
+    run = Example(failed=True, kind="cell")
+    run.set(times=(60,), gain=np.full((20, 1), np.log(0.7)), over_time=np.zeros((20, 1, 32)))
+    run.set(tapped=(run["tapped"][0],), layers=NAMES[:1])
+    run.statistics, run.activity = run.statistics[:, :1], run.activity[:, :1]
+    return run.set(alive=run["alive"][:, :WIDTH])
+
+
+def exploding():
+    run = Example()
+    run["norm"][50:100:5], run["coefficient"][50:100:5] = 100.0, 0.05
+    run.statistic("gradient_norm")[50, 1] = 100.0
+    return run
+
+
+def rejected():
+    run = Example()
+    run["accepted"][120:125] = False
+    run.statistic("gradient_norm")[120, 2] = np.inf
+    return run
+
+
+def dead():
+    run = Example(failed=True)
+    run["alive"][8:, WIDTH : 2 * WIDTH] = False
+    return run
+
+
+def dead_output():
+    run = Example(failed=True)
+    run.look("relu")[:, -1], run.look("cut")[:, -1] = 1.0, 0.9
+    return run
+
+
+def saturated():
+    run = Example(failed=True)
+    run.look("relu")[:], run.look("saturated")[:, 1] = 0.0, 0.9
+    return run
+
+
+def zero():
+    run = Example(failed=True)
+    run.statistic("parameter_norm")[:, 1] = 0.0
+    return run
+
+
+def large():
+    run = Example(failed=True)
+    run.look("rms")[:] = [5.0, 50.0, 5e3, 5e5]
+    return run
+
+
+def small():
+    run = Example(failed=True)
+    fading = np.array([1e-1, 1e-2, 1e-3, 1e-4])
+    run.look("rms")[:] = run.look("spread")[:] = fading
+    run.look("gradient_norm")[:] = fading[::-1]
+    return run
+
+
+def too_high(momentum=False):
+    run = Example(failed=True).set(sharpness=(30.0, 10.0))
+    run.statistic("update_norm")[:] = 0.3
+    if momentum:
+        run.statistic("update_norm")[:] *= np.linspace(0.1, 1, STEPS)[:, None]
+    return run
+
+
+def class_by_class():
+    return Example(failed=True).set(shuffled=False, sorted_by_target=True)
+
+
+def no_gradient():
+    run = Example(failed=True)
+    run.statistic("gradient_norm")[:] = 0.0
+    return run
+
+
+FAULTS = {
+    "vanishing": (vanishing, "vanishing_gradient", "hidden_0"),
+    "through time": (through_time, "vanishing_through_time", "hidden_0"),
+    "exploding": (exploding, "exploding_gradient", "hidden_1"),
+    "rejected": (rejected, "non_finite", "hidden_2"),
+    "NaN in the data": (
+        lambda: Example().set(bad_rows=np.array([7]), bad_cells=(("x", 7, 3),)),
+        "non_finite", "input",
+    ),
+    "dead": (dead, "dead_relu", "hidden_1"),
+    "ReLU at the output": (dead_output, "dead_relu", "output"),
+    "saturated": (saturated, "saturated_activation", "hidden_1"),
+    "weights of zero": (zero, "poor_initialization", "hidden_1"),
+    "large weights": (large, "poor_initialization", "hidden_1"),
+    "small weights": (small, "poor_initialization", "hidden_0"),
+    "equal units": (
+        lambda: Example(failed=True).set(equal_units=("hidden_0",)),
+        "poor_initialization", "hidden_0",
+    ),
+    "rate too high": (too_high, "learning_rate_too_high", "all layers"),
+    "rate too low": (
+        lambda: Example(failed=True).set(further={3.0: 2.0, 10.0: 1.5}),
+        "learning_rate_too_low", "all layers",
+    ),
+    "unscaled": (lambda: Example(failed=True).set(input_scale=1e4), "unscaled_input", "input"),
+    "class by class": (class_by_class, "repetitive_data", "input"),
+    "clipped by the optimizer": (
+        lambda: Example(failed=True).set(clips_at=0.01), "clip_saturation", "all layers",
+    ),
+    "clipped by the guard": (
+        lambda: Example().set(coefficient=np.full(STEPS, 0.5)), "clip_saturation", "all layers",
+    ),
+    "below epsilon": (
+        lambda: Example(failed=True).set(epsilon_share=0.5), "update_floor", "all layers",
+    ),
+    "no gradient": (no_gradient, "no_learnable_signal", "output"),
+    "no signal": (lambda: Example(failed=True).set(held_out=0.3), "no_learnable_signal", "input"),
+    "overfitting": (
+        lambda: Example().set(validation_losses=2 * np.exp(-np.arange(20) / 2) + np.arange(20) / 9),
+        "overfitting", "loss",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found_and_nothing_else(name):
+    make, symptom, where = FAULTS[name]
+    assert [(finding.symptom, finding.where) for finding in make().findings()] == [(symptom, where)]
+
+
+def test_a_healthy_run_has_no_findings():
+    assert Example().findings() == []
+    # Clipped now and then, dead units from the start, a column out of scale: no harm, no finding.
+    run = Example().set(input_scale=1e4)
+    run["norm"][[50, 150]], run["coefficient"][[50, 150]] = 100.0, 0.05
+    run["alive"][:, : WIDTH // 2] = False
+    assert run.findings() == []
+
+
+def test_little_signal_is_no_fault_if_it_holds():
+    assert Example(failed=True).set(held_out=5.0).findings() == []
+
+
+def test_losses_without_labels_and_below_zero():
+    assert Example().set(loss=0.1, mismatched_loss=0.1, constant_loss=0.1).findings() == []
+    below = dict(loss=-1.2, mismatched_loss=-1.0, constant_loss=-1.0, first_loss=1.0)
+    assert Example().set(**below).findings() == []
+
+
+def test_an_explosion_in_a_schedule_or_with_momentum_has_no_known_rate():
+    constant, scheduled = (monitor.remedy(too_high(m).findings()) for m in (False, True))
+    assert constant.learning_rate == pytest.approx(1 / 30, rel=0.01)
+    assert scheduled.learning_rate is None and scheduled.learning_rate_factor < 0.5
+
+
+def test_the_cause_of_deaths_is_named_where_it_began():
+    run = too_high()
+    run["alive"][8:, WIDTH : 2 * WIDTH] = False
+    began, dead = run.findings()
+    assert (began.symptom, dead.symptom) == ("learning_rate_too_high", "dead_relu")
+    assert "by step 80 all 8 units of `hidden_1` are dead" in began.cause
+    assert dead.cause in began.cause and not dead.evidence["from_birth"]
+
+
+def test_without_final_diagnostics_the_curve_decides_what_was_learned():
+    run = Example()
+    run.after = None
+    assert run.findings() == []
+    run = vanishing()
+    run.after = None
+    assert [finding.symptom for finding in run.findings()] == ["vanishing_gradient"]
+
+
+# Trainings
+
+
+def squared(outputs, targets):
+    return jnp.square(outputs[:, 0] - targets)
+
+
+@pytest.mark.parametrize("strength", [0.4, 0.0])
+def test_a_weak_signal_is_told_from_none(strength):
+    """A seventh of the variance can be known, and half of that is learned; or nothing can be."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 8)).astype(np.float32)
+    y = (strength * x[:, 0] + rng.normal(size=3000)).astype(np.float32)
+    fitted = train.fit(
+        models.MLP((16,), 1), squared, optax.adam(1e-3), (x, y),
+        num_steps=300, batch_size=64, key=jax.random.key(0),
+    )  # fmt: skip
+    assert (fitted.history.after.held_out > 4) == bool(strength)
+    symptoms = [finding.symptom for finding in fitted.findings]
+    assert symptoms == ([] if strength else ["no_learnable_signal"])
+
+
+def test_sequences_without_cells_are_observed_at_their_inputs():
+    """A sum that forgets: ∂E/∂x_t stands in for the gradient at a carry."""
+
+    class Fading(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            weights = 0.7 ** jnp.arange(x.shape[1] - 1, -1, -1.0)
+            return nn.Dense(2)(jnp.einsum("btd,t->bd", x, weights))
+
+    x = np.random.default_rng(0).normal(size=(800, 60, 4)).astype(np.float32)
+    fitted = train.fit(
+        Fading(), optax.softmax_cross_entropy_with_integer_labels, optax.adam(1e-3),
+        (x, (x[:, 0, 0] > 0).astype(np.int32)),
+        num_steps=200, batch_size=64, key=jax.random.key(0),
+    )  # fmt: skip
+    (finding,) = (f for f in fitted.findings if f.symptom == "vanishing_through_time")
+    assert fitted.history.by_input
+    assert finding.where == "input" and finding.evidence["measured_on"] == "∂E/∂x_t"
+    assert finding.evidence["factor_a_step"] == pytest.approx(0.7, rel=1e-3)
