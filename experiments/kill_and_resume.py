@@ -1,13 +1,13 @@
-"""Is a run that was killed the run that it would have been?
+"""Does a training that is killed and resumed end with the same bits as one that is not?
 
-    python -m experiments.kill_and_resume                  50 kills of each of three trainings
+    python -m experiments.kill_and_resume                            50 kills, about ten minutes
     python -m experiments.kill_and_resume --kills 5 --trainings dense
 
-Each training (a dense network through `fit`, a table of class rows under a sampled softmax through the
-one loop, a sweep of a population) is run once to its end. Then it is begun anew and killed (SIGKILL) at
-random moments, wherever it happens to be: importing, compiling, training, writing. Every next process goes
-on from the checkpoints of the one before. What it ends with, parameters, optimizer and the whole history,
-must be the same bits. Ten seconds or so a kill, most of it importing and tracing.
+Three trainings: a network through `fit` (batch statistics, dropout, monitor, early stopping), a table of
+class rows under a sampled softmax through the loop, and a sweep. Each runs once to its end. Then it is
+started again and killed (SIGKILL) at random moments: importing, compiling, training, writing. Every next
+process resumes from the checkpoints of the one before. Parameters, optimizer and history must have
+the same bits at the end. Result to expect: all identical.
 """
 
 import dataclasses
@@ -36,20 +36,20 @@ from jaxml.train import checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Kills trainings at random moments, and compares bits."""
+    """Kills trainings at random moments and compares bits."""
 
     trainings: tuple[str, ...] = ("dense", "table", "sweep")
-    """Which of them."""
+    """Which trainings."""
     kills: int = 50
-    """Of each training."""
+    """The number of kills, shared among the trainings."""
     seed: int = 0
-    """Of the moments."""
+    """Seed of the moments."""
     json: Path | None = None
-    """Where to write the rows."""
+    """Where to write the record; None for not at all."""
     run: str | None = None
-    """Train this one in `directory`, and print what it ended with: what the killed processes do."""
+    """Run this training in `directory` and print the digest of its end, as the killed processes do."""
     directory: Path | None = None
-    """For `run`."""
+    """Directory of the checkpoints of `run`."""
 
 
 def _digits() -> tuple[Any, Any]:
@@ -58,7 +58,7 @@ def _digits() -> tuple[Any, Any]:
 
 
 def dense(directory: Path) -> Any:
-    """A network with batch statistics, dropout, a guard and early stopping."""
+    """Returns the end of a network with batch statistics, dropout, the monitor and early stopping."""
     x, y = _digits()
     with train.Checkpoints(directory, every=25) as kept:
         fitted = train.fit(
@@ -81,7 +81,7 @@ def dense(directory: Path) -> Any:
 
 
 def table(directory: Path) -> Any:
-    """A table of 100,000 rows under a sampled softmax, with row-wise Adagrad and a learnt sampler."""
+    """Returns the end of a table of 100,000 rows under a sampled softmax with a learned sampler."""
     num_classes, dim = 100_000, 32
     sampler = softmax.learned_unigram(num_classes)
     schedule = {"classes": lambda step: tables.rowwise_adagrad(0.05)}
@@ -146,7 +146,7 @@ def table(directory: Path) -> Any:
 
 
 def sweep(directory: Path) -> Any:
-    """A population in chunks."""
+    """Returns the end of a sweep of eight trials."""
     x, y = _digits()
     with train.Checkpoints(directory, every=40) as kept:
         swept = train.sweep(
@@ -171,7 +171,7 @@ TRAININGS = {"dense": dense, "table": table, "sweep": sweep}
 
 
 def digest(tree: Any) -> str:
-    """Of every bit of a tree."""
+    """Returns a hash of every bit of a tree."""
     found = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
@@ -184,11 +184,8 @@ def digest(tree: Any) -> str:
 
 def _start(name: str, directory: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "experiments.kill_and_resume", "--run", name]
-    # What has been compiled once is read: less waiting between two kills.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(directory.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    # The processes share what they compile, which leaves less time without training between two kills.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(directory.parent / "compiled")}
     return subprocess.Popen(
         [*command, "--directory", str(directory)],
         stdout=subprocess.PIPE,
@@ -205,7 +202,7 @@ def _ended(process: "subprocess.Popen[str]") -> str:
 
 
 def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
-    """One training to its end, and again with interruptions."""
+    """Returns the row of one training: run to its end, and again with kills."""
     random = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         whole = _ended(_start(name, Path(folder, "whole")))
@@ -218,7 +215,6 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
         while killed < kills:
             process = _start(name, directory)
             try:
-                # Later than a run takes to its end as seldom as before it begins.
                 process.wait(float(random.uniform(0.3, 1.1)) * seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
@@ -227,7 +223,7 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
                 places = [directory, *directory.glob("chunk_*")] if directory.exists() else []
                 steps.append(max((s for at in places for s in checkpoint.steps(at)), default=0))
                 continue
-            # It has ended: what it is is noted, and the next is begun from its start.
+            # It has ended; another run starts from nothing.
             ends.add(_ended(process))
             rounds += 1
             directory = Path(folder, f"round{rounds}")
@@ -245,21 +241,24 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.kill_and_resume")
     unknown = [name for name in (*config.trainings, config.run) if name and name not in TRAININGS]
-    if unknown or (config.run and config.directory is None):
+    if unknown or not config.trainings or (config.run and config.directory is None):
         print(f"error: choose among {', '.join(TRAININGS)}, and a directory", file=sys.stderr)
         return 2
     if config.run and config.directory is not None:
+        bench.compilation_cache()
         print(digest(TRAININGS[config.run](config.directory)))
         return 0
     rows = []
-    for name in config.trainings:
-        row = kill_and_resume(name, config.kills, config.seed)
-        rows.append({**row, "environment": reports.environment()})
-        print(json.dumps(row), flush=True)
+    for i, name in enumerate(config.trainings):
+        kills = len(range(i, config.kills, len(config.trainings)))
+        rows.append(
+            kill_and_resume(name, kills, config.seed) | {"environment": reports.environment()}
+        )
+        print(json.dumps(rows[-1]), flush=True)
         if config.json is not None:
             bench.write_rows(config.json, rows)
     reports.table(
-        "killed and gone on",
+        "killed and resumed",
         ["training", "kills", "runs", "bits"],
         [
             [r["training"], r["kills"], r["runs"], "same" if r["identical"] else "DIFFERENT"]
