@@ -9,20 +9,20 @@ from typing import Any, TextIO
 
 from jaxml.reports.writer import numbers, step_number
 
+_INTERVAL = 10.0  # seconds between lines where there is no terminal
+
 
 class ConsoleWriter:
-    """Shows how far a run is: loss, examples a second, time left.
+    """Shows loss, examples a second and time left.
 
-    On a terminal, one bar that is redrawn at each report; elsewhere (a file, a pipe, a notebook) a
-    plain line every `interval` seconds, without control characters. No thread runs behind it.
+    A terminal has one bar that is redrawn at each report; a file, a pipe or a notebook has a plain line
+    every ten seconds, without control characters. No thread runs behind it.
 
     Args:
         total_steps: the step at which the run ends; at least 1.
         batch_size: examples a step, for the rate.
-        keys: which values to show, by name.
-        interval: seconds between lines where there is no terminal.
-        stream: where to write; standard error if not given, so that results can be piped.
-        clock: gives seconds; for tests.
+        stream: where to write; None for standard error, so that results can be piped.
+        clock: returns seconds; for tests.
 
     >>> clock = iter([0, 0, 5]).__next__
     >>> writer = ConsoleWriter(100, batch_size=10, stream=sys.stdout, clock=clock)
@@ -38,22 +38,18 @@ class ConsoleWriter:
         total_steps: int,
         *,
         batch_size: int,
-        keys: Sequence[str] = ("loss",),
-        interval: float = 10.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         if total_steps < 1:
-            raise ValueError(f"total_steps must be at least 1; got {total_steps}")
+            raise ValueError(f"total_steps must be at least 1, got {total_steps}")
         self._total = total_steps
         self._batch_size = batch_size
-        self._keys = tuple(keys)
-        self._interval = interval
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._shown: dict[str, int | float] = {}
-        # Times and steps of the last reports: a rate over them forgets the first compilation soon
-        # and does not jump when one report was late.
+        # Times and steps of the last reports: a rate over these soon forgets the compilation, and does not
+        # jump when one report was late.
         self._recent: deque[tuple[float, int]] = deque(maxlen=20)
         self._started = clock()
         self._printed: tuple[float, int] | None = None
@@ -71,20 +67,19 @@ class ConsoleWriter:
             self._progress.start()
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Takes a step's numbers; those that are not among `keys` only move the clock."""
+        """Shows the loss; other numbers only move the clock."""
         step = step_number(step)
-        values = numbers({key: values[key] for key in self._keys if key in values})
-        self._shown |= values
+        self._shown |= numbers({key: values[key] for key in ("loss",) if key in values})
         now = self._clock()
         if not self._recent or step > self._recent[-1][1]:
             self._recent.append((now, step))
         if self._progress is not None:
             self._progress.update(self._task, completed=step, status=self._status(), refresh=True)
-        elif self._printed is None or now - self._printed[0] >= self._interval:
+        elif self._printed is None or now - self._printed[0] >= _INTERVAL:
             self._print(now)
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """Shows nothing: whoever started the run knows how."""
+        """Does nothing."""
 
     def close(self) -> None:
         """Leaves the last state on the screen."""
@@ -119,14 +114,14 @@ def table(
     *,
     stream: TextIO | None = None,
 ) -> None:
-    """Prints a table.
+    """Prints a table as wide as the terminal; texts are wrapped for that, numbers never.
 
     Args:
         title: the line above it.
         columns: one heading a column.
-        rows: one cell a column. Floats are shown with three decimals, integers with commas between
-            thousands, None as a dash, and everything else by `str`; numbers are set to the right.
-        stream: where to write; standard output if not given.
+        rows: one cell a column. Floats have three decimals, integers commas between thousands, None is a
+            dash; numbers stand on the right.
+        stream: where to write; None for standard output.
 
     Raises:
         ValueError: if a row has more or fewer cells than there are columns.
@@ -141,21 +136,30 @@ def table(
     <BLANKLINE>
     """
     from rich import box
+    from rich.measure import Measurement
     from rich.table import Table
 
     stream = sys.stdout if stream is None else stream
     for row in rows:
         if len(row) != len(columns):
-            raise ValueError(f"rows must have {len(columns)} cells; got {list(row)}")
+            raise ValueError(f"rows must have {len(columns)} cells, got {list(row)}")
     # Printed by itself: a title longer than the rows would be wrapped to their width.
     grid = Table(box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
         cells = [row[i] for row in rows if row[i] is not None]
         is_numeric = bool(cells) and all(_is_number(cell) for cell in cells)
-        grid.add_column(column, justify="right" if is_numeric else "left", no_wrap=True)
+        grid.add_column(
+            column,
+            justify="right" if is_numeric else "left",
+            overflow="fold",
+            min_width=max(len(_cell(cell)) for cell in cells) if is_numeric else None,
+        )
     for row in rows:
         grid.add_row(*[_cell(cell) for cell in row])
     console = _console(stream)
+    wide = console.options.update(max_width=1000)
+    needed = Measurement.get(console, wide, grid).minimum + 2  # It leaves out the edges.
+    console.width = max(console.width, needed)
     with console.capture() as capture:
         console.print(grid)
     lines = [line.rstrip() for line in capture.get().splitlines()]

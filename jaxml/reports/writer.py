@@ -1,4 +1,4 @@
-"""What every writer can do, and several writers as one."""
+"""The protocol of a writer, and several writers as one."""
 
 import math
 import operator
@@ -9,23 +9,20 @@ import numpy as np
 
 
 class Writer(Protocol):
-    """Takes what a run reports. Three methods, so that any tracker fits behind them."""
+    """A destination of a run's reports: three methods, so that any tracker fits behind them."""
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Takes numbers of one step: Python, NumPy or JAX scalars by name."""
+        """Writes numbers of one step: Python, NumPy or JAX scalars by name."""
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """Takes the run's configuration, once, before the first step."""
+        """Writes the run's configuration, once, before the first step."""
 
     def close(self) -> None:
-        """Writes what is pending and lets go of files and screen; may be called twice."""
+        """Writes what is pending and releases files and screen; may be called twice."""
 
 
 class Writers:
     """Several writers as one: each call goes to each of them, in order.
-
-    Args:
-        *writers: the writers, of any kind.
 
     >>> Writers().scalars(0, {"loss": 1.0})
     """
@@ -34,19 +31,18 @@ class Writers:
         self._writers = writers
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Gives the numbers of one step to every writer."""
-        # Once for all: reading a device's scalar waits for the device.
+        """Reads the numbers once, which waits for the device, and hands them to every writer."""
         values = numbers(values)
         for writer in self._writers:
             writer.scalars(step, values)
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """Gives the configuration to every writer."""
+        """Hands the configuration to every writer."""
         for writer in self._writers:
             writer.config(values)
 
     def close(self) -> None:
-        """Closes every writer, those after one that fails included."""
+        """Closes every writer, even if one of them fails."""
         errors = []
         for writer in self._writers:
             try:
@@ -58,19 +54,10 @@ class Writers:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, int | float]:
-    """Scalars of any library as Python numbers.
+    """Returns Python, NumPy or JAX scalars as `int` (integers and booleans) and `float`.
 
-    Floats of 32 bits and fewer become the shortest decimal that rounds back to them: float32 0.1
-    is 0.1, not 0.10000000149011612.
-
-    Args:
-        values: Python, NumPy or JAX scalars by name.
-
-    Returns:
-        The same names with `int` (integers and booleans) and `float`.
-
-    Raises:
-        ValueError: if a value is no real scalar.
+    Floats of 32 bits and fewer become the shortest decimal that rounds back to them: float32 0.1 is 0.1,
+    not 0.10000000149011612. A value that is no real scalar raises ValueError.
 
     >>> numbers({"loss": np.float32(0.1), "seen": np.int64(3), "accepted": True})
     {'loss': 0.1, 'seen': 3, 'accepted': 1}
@@ -79,17 +66,13 @@ def numbers(values: Mapping[str, Any]) -> dict[str, int | float]:
 
 
 def step_number(step: Any) -> int:
-    """The step as a Python integer; ValueError unless it is one and at least 0.
-
-    >>> step_number(np.int32(7))
-    7
-    """
+    """Returns the step as a Python integer; ValueError unless it is one of at least 0."""
     try:
         number = operator.index(step)
     except TypeError:
         number = -1
     if number < 0:
-        raise ValueError(f"step must be an integer of at least 0; got {step!r}")
+        raise ValueError(f"step must be an integer of at least 0, got {step!r}")
     return number
 
 
@@ -98,7 +81,7 @@ def _number(name: str, value: Any) -> int | float:
         return value
     array = np.asarray(value)
     if array.shape != ():
-        raise ValueError(f"{name} must be a scalar; got shape {array.shape}")
+        raise ValueError(f"{name} must be a scalar, got shape {array.shape}")
     if array.dtype.kind in "biu":
         return int(array)
     if array.dtype == np.float64:
@@ -111,4 +94,4 @@ def _number(name: str, value: Any) -> int | float:
             pass
         else:
             return float(str(single)) if math.isfinite(single) else float(single)
-    raise ValueError(f"{name} must be a real number; got {value!r}")
+    raise ValueError(f"{name} must be a real number, got {value!r}")
