@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import datetime
 import gzip
+import importlib
 import io
 import itertools
 import math
@@ -101,6 +102,7 @@ def read_csv(
             another type than its column or too large for it, bytes that are not in the encoding, a quote
             that is not closed, a last line that seems cut off.
         OSError: if the file cannot be read.
+        ModuleNotFoundError: without pyarrow.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
@@ -148,9 +150,7 @@ class _CsvFile:
         return header
 
     def split(self, header: list[str]) -> list["_Field"]:
-        import pyarrow
-        from pyarrow import csv as arrow_csv
-
+        pyarrow, arrow_csv = _pyarrow(), importlib.import_module("pyarrow.csv")
         data = self.text.lstrip("\r\n").encode()
         names = [f"f{i}" for i in range(len(header))]
         try:
@@ -231,6 +231,15 @@ class _Field:
     def refuse(self, text: str, reason: str) -> BadFile:
         row = int(np.argmax(self.codes == self.distinct.index(text)))
         return self.file.refuse(f"{_short(text)} is {reason}", row, self.name)
+
+
+def _pyarrow() -> Any:
+    try:
+        return importlib.import_module("pyarrow")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "CSV and Parquet files are read by pyarrow: pip install 'jaxml[validation]'"
+        ) from error
 
 
 def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
@@ -419,9 +428,7 @@ def read_parquet(
     ...
     jaxml.validation.readers.BadFile: ...
     """
-    import pyarrow
-    import pyarrow.parquet
-
+    pyarrow, parquet = _pyarrow(), importlib.import_module("pyarrow.parquet")
     data = Path(path).read_bytes()
     if len(data) < 12 or data[:4] != b"PAR1":
         raise BadFile(path, "not a Parquet file: it does not begin with PAR1")
@@ -429,9 +436,7 @@ def read_parquet(
         raise BadFile(path, "the Parquet file is cut short: it does not end with PAR1")
     try:
         # Nanoseconds, the default for INT96, end in 2262.
-        file = pyarrow.parquet.ParquetFile(
-            pyarrow.BufferReader(data), coerce_int96_timestamp_unit="us"
-        )
+        file = parquet.ParquetFile(pyarrow.BufferReader(data), coerce_int96_timestamp_unit="us")
         names = file.schema_arrow.names
         for name in columns or ():
             if name not in names:
