@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from numpy.typing import NDArray
 
 from jaxml import trees
 from jaxml.monitor.history import After
@@ -16,31 +15,31 @@ from jaxml.types import Array, PyTree
 
 __all__ = ["FinalDiagnostics"]
 
-# Training examples it is measured on.
-_SAMPLE = 512
+# Training examples that losses are measured on; of these, those for the curvature; those for the signal.
+_SAMPLE, _CURVATURE_SAMPLE, _SIGNAL_SAMPLE = 512, 256, 4096
 
-# Examples and products that the largest curvature is found with.
-_CURVED, _PRODUCTS = 256, 12
+# Power iterations for the largest eigenvalue.
+_ITERATIONS = 12
 
-# Norms, as powers of two, at which an optimizer is asked whether it clips; what begins at the last of them
-# is an adaptive optimizer that a large gradient has all to itself.
-_EXPONENTS = np.arange(-60, 21, dtype=np.float64)
-_TRUSTED = 12
+# How far the parameters are moved, as a multiple of the way from the first to the last ones.
+_FACTORS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
 
-# Rows that show whether inputs predict labels.
-_HELD_OUT = 4096
-
-_FURTHER = (3.0, 10.0, 30.0, 100.0)
+# Norms, as powers of two, of the gradients that show whether an optimizer clips. An adaptive optimizer
+# normalises gradients at the large end anyway, so a clip among the last ones is not reported.
+_EXPONENTS = np.arange(-30, 21)
+_NORMALISED = 12
 
 
 class FinalDiagnostics:
-    """Compares trained models with their initial parameters; one program for all models of a shape.
+    """Compares trained models with their initial parameters.
+
+    Data are arguments: all models of the same shapes share one compiled program. Curvature and signal are
+    programs of their own, compiled when they are first needed.
 
     Args:
         compute: `compute(params, model_state, x, y, key, training) -> (loss of each example, outputs, …)`.
         loss: `loss(outputs, labels) -> ` loss of each example.
         optimizer: `optimizer(hyperparameters) -> ` an optax transformation.
-        data: `(x, y)`, what was trained on.
     """
 
     def __init__(
@@ -48,26 +47,19 @@ class FinalDiagnostics:
         compute: Callable[..., Any],
         loss: Callable[[Any, Array], Array],
         optimizer: Callable[[Any], Any],
-        data: tuple[PyTree, NDArray[Any]],
     ) -> None:
-        self._data = data
-        finite = np.ones(len(data[1]), bool)
-        for values in jax.tree.leaves(data):
-            finite &= np.isfinite(values.reshape(len(values), -1).astype(np.float64)).all(1)
-        self._usable = np.flatnonzero(finite)
         self._compute, self._loss, self._optimizer = compute, loss, optimizer
-        # Data are arguments, not constants: another run of the same shapes is the same program.
-        self._losses = jax.jit(self._losses_of)
-        self._curvature = jax.jit(self._curvature_of)
-        self._limits = jax.jit(self._limits_of)
+        self._losses_and_limits = jax.jit(self._losses_and_limits_of)
+        self._curvatures = jax.jit(self._curvatures_of)
         self._signal = jax.jit(self._signal_of)
 
     def measure(
         self,
+        data: tuple[PyTree, Any],
+        *,
         first: tuple[PyTree, PyTree],
         last: tuple[PyTree, PyTree],
         opt_state: PyTree,
-        *,
         seed: int,
         curved: bool,
         hyperparameters: Any = None,
@@ -75,61 +67,108 @@ class FinalDiagnostics:
         """Returns all diagnostics.
 
         Args:
+            data: `(x, y)`, NumPy arrays that the model was trained on.
             first: parameters and model state before the first step.
             last: the same after the last step.
             opt_state: of the guarded optimizer after the last step.
             seed: of the choice of examples.
-            curved: whether to measure curvature, too.
+            curved: whether to measure the curvature.
             hyperparameters: of the optimizer.
         """
-        params, model_state = first
-        last_params, last_state = last
-        further, held_out = {}, np.nan
-        loss = mismatched = before = before_mismatched = constant = varies = np.nan
-        sharpness, limits = (np.nan, np.nan), (np.nan, np.nan)
-        if len(self._usable):
-            generator = np.random.Generator(np.random.PCG64(seed))
-            order = generator.permutation(self._usable)[:_SAMPLE]
-            x, y = jax.tree.map(jnp.asarray, trees.take(self._data, order))
-            # Other examples' labels, several times over: a constant is as good on these as on their own.
-            turns = [max(1, len(order) * part // 8) for part in (1, 3, 5, 7)]
-            others = jnp.stack([jnp.roll(y, turn, axis=0) for turn in turns])
-
-            def losses(params: PyTree, model_state: PyTree) -> list[float]:
-                return [*map(float, self._losses(params, model_state, x, y, others))]
-
-            before, before_mismatched, *_ = losses(params, model_state)
-            loss, mismatched, constant, varies = losses(last_params, last_state)
-            for factor in _FURTHER:
-                moved = jax.tree.map(lambda a, b, f=factor: a + f * (b - a), params, last_params)
-                further[factor] = losses(moved, last_state)[0]
+        rows = _finite_rows(data, seed)
+        losses = np.full((len(_FACTORS), 4), np.nan)
+        sharpness, held_out, clips_at, epsilon_share = (np.nan, np.nan), np.nan, np.nan, np.nan
+        if len(rows):
+            x, y = trees.take(data, rows[:_SAMPLE])
+            inner = opt_state.inner
+            found = self._losses_and_limits(hyperparameters, first, last, inner, x, y)
+            losses, changes, shrinks = (np.asarray(each, np.float64) for each in found)
+            clips_at = _clips_at(changes)
+            epsilon_share = float(shrinks) if _moments(inner) else np.nan
             if curved:
-                few = trees.take((x, y), slice(_CURVED))
-                sharpness = (
-                    float(self._curvature(params, model_state, *few)),
-                    float(self._curvature(last_params, last_state, *few)),
+                generator = np.random.default_rng(seed)
+                start = jax.tree.map(
+                    lambda leaf: generator.standard_normal(leaf.shape, np.float32), last[0]
                 )
-            ignorant = min(mismatched, constant)
+                few = trees.take((x, y), slice(_CURVATURE_SAMPLE))
+                before, after = np.asarray(self._curvatures(first, last, start, *few), np.float64)
+                sharpness = float(before), float(after)
+            loss, ignorant = losses[1, 0], losses[1, 1:3].min()
             if not ignorant - loss > LITTLE * abs(ignorant):
-                rows = trees.take(self._data, generator.permutation(self._usable)[:_HELD_OUT])
-                held_out = float(self._signal(params, model_state, *rows))
-            limits = self._of_optimizer(last, opt_state.inner, x, y, hyperparameters)
+                held_out = float(self._signal(*first, *trees.take(data, rows[:_SIGNAL_SAMPLE])))
         return After(
-            loss=loss,
-            mismatched_loss=mismatched,
-            constant_loss=constant,
-            first_loss=before,
-            first_mismatched_loss=before_mismatched,
-            further=further,
+            loss=float(losses[1, 0]),
+            mismatched_loss=float(losses[1, 1]),
+            constant_loss=float(losses[1, 2]),
+            first_loss=float(losses[0, 0]),
+            further=dict(zip(_FACTORS[2:], map(float, losses[2:, 0]), strict=True)),
             sharpness=sharpness,
-            clips_at=limits[0],
-            epsilon_share=limits[1],
-            equal_units=_equal_units(params),
-            output_constant=bool(varies == 0),
+            clips_at=clips_at,
+            epsilon_share=epsilon_share,
+            equal_units=_equal_units(first[0]),
+            output_constant=bool(losses[1, 3] == 0),
             held_out=held_out,
         )
 
-    # What is compiled
+    # Compiled.
+
+    def _losses_and_limits_of(
+        self, hyperparameters: Any, first: Any, last: Any, inner: PyTree, x: PyTree, y: Array
+    ) -> tuple[Array, Array, Array]:
+        def at(factor: Array) -> Array:
+            """Loss with the right labels, with those of others, of one answer for all; range of outputs."""
+            params, model_state = _between(first, last, factor)
+            outputs = self._compute(params, model_state, x, y, None, False)[1]
+            # Labels of other examples, several times over.
+            turns = [max(1, len(y) * part // 8) for part in (1, 3, 5, 7)]
+            labels = jnp.stack([y, *(jnp.roll(y, turn, axis=0) for turn in turns)])
+            losses = jax.lax.map(lambda labels: self._mean(outputs, labels), labels)
+            median = jax.tree.map(
+                lambda leaf: jnp.broadcast_to(jnp.median(leaf, axis=0), leaf.shape), outputs
+            )
+            ranges = [jnp.max(jnp.ptp(leaf, axis=0)) for leaf in jax.tree.leaves(outputs)]
+            return jnp.stack(
+                [losses[0], jnp.mean(losses[1:]), self._mean(median, y), jnp.stack(ranges).max()]
+            )
+
+        losses = jax.lax.map(at, np.float32(_FACTORS))
+        changes, shrinks = self._limits_of(hyperparameters, first[0], last[0], inner)
+        return losses, changes, shrinks
+
+    def _mean(self, outputs: Any, labels: Array) -> Array:
+        return jnp.mean(self._loss(outputs, labels).astype(jnp.float32))
+
+    def _limits_of(
+        self, hyperparameters: Any, first: PyTree, last: PyTree, inner: PyTree
+    ) -> tuple[Array, Array]:
+        """How much doubling a gradient of each norm changes its update, and how much smaller an update is
+        when gradient and moments are halved; both relative."""
+        update = optax.with_extra_args_support(self._optimizer(hyperparameters)).update
+        averages = [node.mu for node in _moments(inner) if hasattr(node, "mu")]
+        like = jax.tree.structure(last)
+        usable = [mu for mu in averages if jax.tree.structure(mu) == like]
+        # A gradient as the optimizer has had them.
+        gradient = usable[0] if usable else jax.tree.map(jnp.subtract, last, first)
+        norm = optax.tree.norm(gradient)
+
+        def move(before: PyTree, given: tuple[Array, Array]) -> tuple[PyTree, tuple[Array, Array]]:
+            length, factor = given
+            scaled = jax.tree.map(
+                lambda g, p: (length / jnp.maximum(norm, 1e-30) * g).astype(p.dtype), gradient, last
+            )
+            state = _scale_moments(inner, factor)
+            updates = update(scaled, state, last, value=jnp.float32(0))[0]
+            updates = jax.tree.map(lambda u: u.astype(jnp.float32), updates)
+            away = optax.tree.norm(jax.tree.map(jnp.subtract, updates, before))
+            return updates, (optax.tree.norm(updates), away)
+
+        lengths = jnp.concatenate([np.float32(2.0**_EXPONENTS), jnp.stack([norm, 0.5 * norm])])
+        factors = np.float32([1.0] * (len(_EXPONENTS) + 1) + [0.5])
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), last)
+        _, (sizes, aways) = jax.lax.scan(move, nothing, (lengths, factors))
+        whole, half = sizes[-2:]
+        changes = aways[1:-2] / jnp.where(sizes[1:-2] > 0, sizes[1:-2], 1.0)
+        return changes, jnp.where(whole > 0, 1 - half / whole, jnp.nan)
 
     def _signal_of(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
         def losses(params: PyTree, x: PyTree, y: Array) -> Array:
@@ -137,93 +176,58 @@ class FinalDiagnostics:
 
         return held_out_signal(losses, params, x, y)
 
-    def _mean(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
-        return jnp.mean(self._compute(params, model_state, x, y, None, False)[0])
+    def _curvatures_of(self, first: Any, last: Any, start: PyTree, x: PyTree, y: Array) -> Array:
+        """The largest |eigenvalue| of the Hessian at the first and last parameters, by power iteration."""
 
-    def _losses_of(
-        self, params: PyTree, model_state: PyTree, x: PyTree, y: Array, others: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """Mean loss, with the labels of others, of one answer for all; how far the outputs are apart."""
-        each, outputs, _ = self._compute(params, model_state, x, y, None, False)
-        of_others = jax.lax.map(lambda other: self._mean(params, model_state, x, other), others)
-        leaves = jax.tree.leaves(outputs)
-        varies = jnp.stack([jnp.max(jnp.ptp(leaf, axis=0)) for leaf in leaves]).max()
-        # One answer for all: each output's median over the examples.
-        middle = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(jnp.median(leaf, axis=0, keepdims=True), leaf.shape),
-            outputs,
-        )
-        constant = jnp.mean(self._loss(middle, y).astype(jnp.float32))
-        return jnp.mean(each), jnp.mean(of_others), constant, varies
+        def at(factor: Array) -> Array:
+            params, model_state = _between(first, last, factor)
 
-    def _curvature_of(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
-        """The largest |eigenvalue| of the Hessian, by power iteration."""
-        leaves, structure = jax.tree.flatten(params)
-        keys = jax.random.split(jax.random.key(0), len(leaves))
-        start = jax.tree.unflatten(
-            structure,
-            [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)],
-        )
-        gradient = jax.grad(lambda params: self._mean(params, model_state, x, y))
+            def mean(params: PyTree) -> Array:
+                return jnp.mean(self._compute(params, model_state, x, y, None, False)[0])
 
-        def product(carry: tuple[PyTree, Array], _: None):
-            direction = carry[0]
-            curved = jax.jvp(gradient, (params,), (direction,))[1]
-            norm = trees.global_norm(curved)
-            safe = jnp.where(norm > 0, norm, 1.0)
-            return (jax.tree.map(lambda leaf: leaf / safe, curved), norm), None
+            def product(carry: tuple[PyTree, Array], _: None):
+                curved = jax.jvp(jax.grad(mean), (params,), (carry[0],))[1]
+                norm = trees.global_norm(curved)
+                safe = jnp.where(norm > 0, norm, 1.0)
+                return (jax.tree.map(lambda leaf: leaf / safe, curved), norm), None
 
-        length = trees.global_norm(start)
-        start = jax.tree.map(lambda leaf: leaf / length, start)
-        return jax.lax.scan(product, (start, jnp.zeros(())), None, _PRODUCTS)[0][1]
+            length = trees.global_norm(start)
+            unit = jax.tree.map(lambda v, p: (v / length).astype(p.dtype), start, params)
+            return jax.lax.scan(product, (unit, jnp.zeros(())), None, _ITERATIONS)[0][1]
 
-    def _limits_of(
-        self,
-        hyperparameters: Any,
-        params: PyTree,
-        model_state: PyTree,
-        inner: PyTree,
-        x: PyTree,
-        y: Array,
-    ) -> tuple[Array, Array]:
-        """Whether twice the gradient makes another update, at each norm; what epsilon takes."""
-        update = optax.with_extra_args_support(self._optimizer(hyperparameters)).update
-        gradients = jax.grad(lambda params: self._mean(params, model_state, x, y))(params)
-        norm = trees.global_norm(gradients)
-        direction = jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-30), gradients)
+        return jax.lax.map(at, np.float32(_FACTORS[:2]))
 
-        def move(length: Array, inner: PyTree) -> PyTree:
-            scaled = jax.tree.map(lambda leaf: length * leaf, direction)
-            return update(scaled, inner, params, value=jnp.float32(0))[0]
 
-        def changes(exponent: Array) -> Array:
-            near, far = (move(2.0 ** (exponent + i), inner) for i in (0.0, 1.0))
-            away = trees.global_norm(jax.tree.map(jnp.subtract, near, far))
-            return away > 1e-4 * trees.global_norm(far)
+def _between(first: Any, last: Any, factor: Array) -> Any:
+    """Parameters moved `factor` of the way from the first to the last ones, and the model state of the end
+    that is nearer."""
+    (params, model_state), (last_params, last_state) = first, last
 
-        changed = jax.lax.map(changes, jnp.asarray(_EXPONENTS, jnp.float32))
-        whole, smaller = (
-            trees.global_norm(move(factor * norm, _scale_moments(inner, factor)))
-            for factor in (1.0, 0.5)
-        )
-        return changed, jnp.where(whole > 0, 1 - smaller / whole, jnp.nan)
+    def moved(a: Array, b: Array) -> Array:
+        far = (a + factor * (b - a)).astype(a.dtype)
+        return jnp.where(factor == 0, a, jnp.where(factor == 1, b, far))
 
-    def _of_optimizer(
-        self,
-        last: tuple[PyTree, PyTree],
-        inner: PyTree,
-        x: PyTree,
-        y: Array,
-        hyperparameters: Any,
-    ) -> tuple[float, float]:
-        """From which norm on the optimizer clips, and what epsilon takes: see `After`."""
-        changed, shrunk = self._limits(hyperparameters, *last, inner, x, y)
-        # It clips where from some norm on nothing changes, and below something does.
-        last = np.flatnonzero(np.asarray(changed))
-        clips_at = np.nan
-        if len(last) and last[-1] + 1 < len(changed) - _TRUSTED:
-            clips_at = 2.0 ** _EXPONENTS[last[-1] + 1]
-        return float(clips_at), float(shrunk) if _moments(inner) else np.nan
+    return jax.tree.map(moved, params, last_params), jax.tree.map(
+        lambda a, b: jnp.where(factor == 0, a, b), model_state, last_state
+    )
+
+
+def _finite_rows(data: tuple[PyTree, Any], seed: int) -> Any:
+    """Rows in a random order, without those that hold a number that is not finite."""
+    rows = np.random.Generator(np.random.PCG64(seed)).permutation(len(data[1]))
+    rows = rows[: 2 * _SIGNAL_SAMPLE]
+    finite = np.ones(len(rows), bool)
+    for values in jax.tree.leaves(trees.take(data, rows)):
+        finite &= np.isfinite(values.reshape(len(values), -1).astype(np.float64)).all(1)
+    return rows[finite]
+
+
+def _clips_at(changes: Any) -> float:
+    """The norm from which on a larger gradient makes no other update; NaN if there is none."""
+    changed = np.flatnonzero(changes > 1e-4)
+    if not len(changed) or changed[-1] + 1 >= len(changes) - _NORMALISED:
+        return np.nan
+    return float(2.0 ** _EXPONENTS[changed[-1] + 1])
 
 
 def _holds_moments(node: Any) -> bool:
@@ -235,26 +239,27 @@ def _moments(state: PyTree) -> list[Any]:
     return [n for n in jax.tree.leaves(state, is_leaf=_holds_moments) if _holds_moments(n)]
 
 
-def _scale_moments(state: PyTree, factor: float) -> PyTree:
-    """A state as it would be had all gradients been scaled by this: of second moments the square."""
+def _scale_moments(state: PyTree, factor: Array) -> PyTree:
+    """The state as if all gradients had been multiplied by this factor."""
 
     def scale(node: Any) -> Any:
         if not _holds_moments(node):
             return node
         by = {"mu": factor, "nu": factor**2, "nu_max": factor**2}
-        return node._replace(
-            **{
-                name: jax.tree.map(lambda leaf, by=by[name]: by * leaf, getattr(node, name))
-                for name in by
-                if name in node._fields
-            }
-        )
+        scaled = {
+            name: jax.tree.map(
+                lambda leaf, by=by[name]: (by * leaf).astype(leaf.dtype), getattr(node, name)
+            )
+            for name in by
+            if name in node._fields
+        }
+        return node._replace(**scaled)
 
     return jax.tree.map(scale, state, is_leaf=_holds_moments)
 
 
 def _equal_units(params: PyTree) -> tuple[str, ...]:
-    """Layers all of whose units have the same weights, which are not zero."""
+    """Names of layers whose units all have the same weights, other than 0."""
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         values = np.asarray(leaf, np.float64)

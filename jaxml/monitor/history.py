@@ -24,7 +24,6 @@ class After:
         mismatched_loss: the same with the labels of other examples: what is had without looking at inputs.
         constant_loss: the same with one answer for all examples, the median of the model's own.
         first_loss: `loss` at the initial parameters.
-        first_mismatched_loss: `mismatched_loss` there.
         further: factor → loss where the parameters are moved so many times as far from where they began.
         sharpness: largest curvature of the loss at the initial and at the final parameters (largest
             |eigenvalue| of the Hessian), NaN where it was not wanted.
@@ -43,7 +42,6 @@ class After:
     mismatched_loss: float
     constant_loss: float
     first_loss: float
-    first_mismatched_loss: float
     further: dict[float, float]
     sharpness: tuple[float, float]
     clips_at: float

@@ -164,12 +164,14 @@ class Program:
             int32 indices into the data, `[steps, batch]`, or `[steps, width, batch]` under `vmap`; an
             empty batch axis stands for all examples. The count is traced: where calls end changes no bit.
         recorder: None without monitor.
+        final: final diagnostics; None without monitor.
     """
 
     def __init__(self, spec: TrainingSpec, example: PyTree) -> None:
         self.spec = spec
         self.model = models.from_linen(spec.model)
         self.recorder: Any = None
+        self.final: Any = None
         self._preserving: Any = None
         self.variables = jax.eval_shape(
             self.model.init, jax.eval_shape(lambda: jax.random.key(0)), example[0]
@@ -179,6 +181,7 @@ class Program:
             self.recorder = monitor.Recorder(
                 spec.model, loss, self.variables, example[0], spec.monitor.every
             )
+            self.final = monitor.FinalDiagnostics(self.compute, loss, spec.optimizer)
             if spec.monitor.preserve:
                 self._preserving = monitor.preserving_penalty(spec.model, loss)
         start: Any = self._start

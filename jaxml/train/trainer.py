@@ -501,13 +501,11 @@ class Trainer:
         )
         if self._monitor.final_diagnostics:
             state = trained.train_state.state
-            diagnostics = monitor.FinalDiagnostics(
-                program.compute, self._spec.loss, self._spec.optimizer, self._data
-            )
-            after = diagnostics.measure(
-                trained.first,
-                (state.params, state.model_state),
-                state.opt_state,
+            after = program.final.measure(
+                self._data,
+                first=trained.first,
+                last=(state.params, state.model_state),
+                opt_state=state.opt_state,
                 seed=trained.order_seed,
                 curved=monitor.is_suspicious(history),
                 hyperparameters={

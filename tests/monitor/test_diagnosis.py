@@ -15,7 +15,7 @@ from jaxml.models.taps import Layer
 STEPS, WIDTH = 200, 8
 NAMES = ("hidden_0", "hidden_1", "hidden_2", "output")
 AFTER = monitor.After(
-    loss=0.1, mismatched_loss=3.0, constant_loss=2.3, first_loss=2.4, first_mismatched_loss=2.4,
+    loss=0.1, mismatched_loss=3.0, constant_loss=2.3, first_loss=2.4,
     further={3.0: 0.2, 10.0: 1.0, 30.0: 5.0}, sharpness=(1.0, 1.0), clips_at=np.nan,
     epsilon_share=0.0, equal_units=(), output_constant=False,
 )  # fmt: skip
