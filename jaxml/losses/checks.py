@@ -23,20 +23,12 @@ def float32(name: str, value: Any) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 
-def scalar(
-    name: str,
-    value: Any,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    *,
-    above: float | None = None,
-    below: float | None = None,
-) -> Array:
-    """Returns a hyperparameter as a float32 scalar; the range is that of `jaxml.checks.number`."""
+def scalar(name: str, value: Any, *bounds: float, **ends: float) -> Array:
+    """Returns a hyperparameter as a float32 scalar; the range is given as to `jaxml.checks.number`."""
     if np.shape(value) != ():
         raise ValueError(f"{name} must be a scalar, got shape {np.shape(value)}")
     if not isinstance(value, jax.core.Tracer):
-        value = checks.number(name, value, at_least, at_most, above=above, below=below)
+        value = checks.number(name, value, *bounds, **ends)
     return float32(name, value)
 
 

@@ -117,11 +117,13 @@ def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0) -> Array:
         if not smooth:
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         labels = jax.nn.one_hot(labels, logits.shape[-1])
+    present = ~jnp.isneginf(logits)
     if smooth:
-        present = ~jnp.isneginf(logits)
         count = jnp.maximum(present.sum(-1, keepdims=True), 1)
         labels = (1 - smoothing) * labels + smoothing * present / count
-    return optax.safe_softmax_cross_entropy(logits, labels)
+    # Where q is 0, the logit of an excluded class must not enter: 0 · ∞, and its derivatives.
+    needed = jnp.where(present | (labels > 0), logits, 0.0)
+    return (labels * (jax.nn.logsumexp(logits, axis=-1, keepdims=True) - needed)).sum(-1)
 
 
 @of_binary_labels

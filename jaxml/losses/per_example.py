@@ -68,35 +68,35 @@ def of_numbers(loss: Loss) -> Loss:
     return _decorated(loss, compute, where=None)
 
 
-def of_binary_labels(loss: Loss) -> Loss:
-    """Decorates `loss(logits, labels, …)` of float32 arrays of one shape, labels in [0, 1] or NaN."""
-
+def _of_answers(loss: Loss, convert: Callable[[Array], Array], check: Callable[..., None]) -> Loss:
     def compute(logits: Any, labels: Any, options: dict[str, Any], where: Any) -> Array:
         given = labels
         logits, labels, mask = _pair(logits, labels, where, ("logits", "labels"))
         if (values := checks.checkable(given, where)) is not None:
-            _refuse_probabilities(values, where)
-        return _kept(loss(logits, _probabilities(labels), **options), mask)
+            check(values, where)
+        return _kept(loss(logits, convert(labels), **options), mask)
 
     return _decorated(loss, compute, where=None)
+
+
+def of_binary_labels(loss: Loss) -> Loss:
+    """Decorates `loss(logits, labels, …)` of float32 arrays of one shape, labels in [0, 1] or NaN."""
+    return _of_answers(loss, _probabilities, _refuse_probabilities)
 
 
 def of_signs(loss: Loss) -> Loss:
     """Decorates `loss(logits, signs, …)` of float32 arrays of one shape, signs −1, 1 or NaN."""
 
-    def compute(logits: Any, labels: Any, options: dict[str, Any], where: Any) -> Array:
-        given = labels
-        logits, labels, mask = _pair(logits, labels, where, ("logits", "labels"))
-        if (values := checks.checkable(given, where)) is not None:
-            numbers = np.asarray(values, np.float32)
-            kept = numbers if where is None else numbers[np.asarray(where)]
-            low = -1 if (kept == -1).any() else 0
-            good = (numbers == low) | (numbers == 1)
-            checks.refuse("labels", values, good, where, f"{low} or 1")
-        signs = jnp.where(jnp.isnan(labels), labels, jnp.where(labels > 0, 1.0, -1.0))
-        return _kept(loss(logits, signs, **options), mask)
+    def signs(labels: Array) -> Array:
+        return jnp.where(jnp.isnan(labels), labels, jnp.where(labels > 0, 1.0, -1.0))
 
-    return _decorated(loss, compute, where=None)
+    def check(values: np.ndarray, where: Any) -> None:
+        numbers = np.asarray(values, np.float32)
+        kept = numbers if where is None else numbers[np.asarray(where)]
+        low = -1 if (kept == -1).any() else 0
+        checks.refuse("labels", values, (numbers == low) | (numbers == 1), where, f"{low} or 1")
+
+    return _of_answers(loss, signs, check)
 
 
 def of_classes(

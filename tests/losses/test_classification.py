@@ -55,7 +55,7 @@ def test_infinite_logits_of_classes(name, of_two):
 
 
 def test_an_excluded_class_costs_nothing_unless_it_is_a_target():
-    z = np.array([0.0, 1.0, -inf])
+    z = np.array([0.0, 1.0, -inf], np.float32)
     found = jax.jit(
         lambda: [
             losses.softmax_cross_entropy(z, np.array([0.5, 0.5, 0.0])),
@@ -65,6 +65,15 @@ def test_an_excluded_class_costs_nothing_unless_it_is_a_target():
     )()
     wanted = [np.log1p(np.e) - 0.5, np.log1p(np.e) - 0.25, inf]
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+    def smoothed(z, smoothing):
+        return losses.softmax_cross_entropy(z, 0, label_smoothing=smoothing)
+
+    forward = jax.jit(lambda: jax.jvp(smoothed, (z, 0.5), (np.ones(3), 1.0))[1])()
+    np.testing.assert_allclose(forward, -0.5, rtol=1e-6)  # of the smoothing: (z_0 − z_1) / 2
+    backward = jax.jit(jax.grad(smoothed, (0, 1)))(z, 0.5)
+    np.testing.assert_allclose(backward[1], -0.5, rtol=1e-6)
+    assert np.isfinite(backward[0]).all() and backward[0][2] == 0
 
 
 @each

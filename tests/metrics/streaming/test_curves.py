@@ -126,7 +126,7 @@ def test_curves_are_made_of_the_counts():
     ends = curve.fpr[0], curve.tpr[0], curve.fpr[-1], curve.tpr[-1]
     assert ends == pytest.approx((0, 0, 1, 1))
     pr = value(streaming.precision_recall_curve(), labels, scores, weights)
-    assert (pr.precision[-1], pr.recall[-1], pr.recall[0]) == (1, 0, 1)
+    assert (pr.precision[-1], pr.recall[-1], pr.recall[0]) == pytest.approx((1, 0, 1))
     assert pr.precision[0] == pytest.approx((labels * weights).sum() / weights.sum())
     choice = metrics.threshold_for_f_beta(counts)
     exact = metrics.threshold_for_f_beta(metrics.threshold_counts(labels, scores, weights=weights))
@@ -177,6 +177,9 @@ def test_variance_far_from_zero_and_heavy_tails():
         metric = getattr(streaming, name)()
         got = value(metric, labels, predictions)
         assert float(got) == pytest.approx(getattr(metrics, name)(labels, predictions), abs=1e-5)
+    far = np.array([2e20, -3e20, 1.0], np.float32)
+    got = float(value(streaming.root_mean_squared_error(), far, np.zeros(3, np.float32)))
+    assert got == pytest.approx(metrics.root_mean_squared_error(far, 0 * far), rel=1e-6)
     assert np.isnan(value(streaming.r2(), np.full(50, 2013.7, np.float32), labels[:50]))
     errors = (rng.standard_cauchy(5001) * 10.0 ** rng.integers(-3, 3)).astype(np.float32)
     got = float(value(streaming.median_absolute_error(), errors, np.zeros_like(errors)))
