@@ -102,17 +102,17 @@ class Remedy(NamedTuple):
 
 
 _WORDS = {
-    "learning_rate_factor": "multiply the learning rate by {:.2g}",
-    "learning_rate": "set the learning rate to {:.2g}",
+    "learning_rate_factor": "multiply the learning rate by {:.3g}",
+    "learning_rate": "set the learning rate to {:.3g}",
     "clip": "clip gradients to a norm of {:.3g}",
     "initializer": "initialize with {}",
     "activation": "use {} as activation",
     "normalization": "add {} normalization",
     "output_activation": "remove the activation after the last layer",
     "scale_inputs": "scale inputs and numeric targets to mean 0 and deviation 1",
-    "epsilon_factor": "multiply the optimizer's epsilon by {:.2g}",
+    "epsilon_factor": "multiply the optimizer's epsilon by {:.3g}",
     "cell": "use a {} cell",
-    "preserve": "add monitor.preserving_penalty with weight {:.2g}",
+    "preserve": "add monitor.preserving_penalty with weight {:.3g}",
     "regularization": "regularize more, stop early, or use a smaller model or more data",
 }
 
