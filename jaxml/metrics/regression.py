@@ -68,7 +68,7 @@ def median_absolute_error(rows: Rows) -> float:
     errors = errors[order]
     w = np.ones(len(errors)) if rows.weights is None else rows.weights[order]
     reached = np.cumsum(w)
-    # Sums of fractions are rounded: half of the weight is what is within rounding of it.
+    # Sums of fractional weights are rounded, so half of the weight is compared with a tolerance.
     half, rounding = reached[-1] / 2, 1e-12 * reached[-1]
     lower = np.searchsorted(reached, half - rounding)
     upper = np.searchsorted(reached, half + rounding)

@@ -82,13 +82,13 @@ def ratio(over: float, under: float, undefined: float = float("nan")) -> float:
 
 def scikit_learn(name: str, rows: Rows, **options: Any) -> Any:
     """Returns what the function of `sklearn.metrics` returns for the rows, NaN if no row has weight."""
-    from sklearn import metrics  # half a second, which who imports jaxml.metrics need not pay
+    from sklearn import metrics  # takes half a second to import
 
     rows = rows.counted()
     if not len(rows.labels):
         return float("nan")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what is undefined, which the caller returns as NaN
+        warnings.simplefilter("ignore")  # about undefined values, which are NaN here
         return getattr(metrics, name)(
             rows.labels, rows.scores, sample_weight=rows.weights, **options
         )

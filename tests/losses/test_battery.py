@@ -196,7 +196,7 @@ def test_eager_is_jit_and_vmap(name):
 
 @each
 def test_derivatives_forward_and_backward_agree(name):
-    """The Jacobian both ways; of what is smooth, the Hessian against a difference quotient."""
+    """Forward against backward; for smooth losses, the Hessian against a difference quotient."""
     outputs, targets = problem(name)
     direction = rng.normal(size=outputs.shape).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""One-call metrics: what is ours against scikit-learn, what is scikit-learn's behind our checks."""
+"""One-call metrics against scikit-learn, and the checks in front of them."""
 
 import functools
 

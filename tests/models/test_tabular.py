@@ -48,7 +48,7 @@ def test_an_id_without_a_row_is_nan_and_no_other_row(key, size):
     assert np.isnan(vectors).any(-1).tolist() == [False, False, True, True, True, True]
     jitted = jax.jit(module.apply)(variables, ids)
     np.testing.assert_array_equal(vectors, jitted)
-    # The gradient of what is looked up is that of the rows, whatever else is asked for.
+    # The gradient reaches the rows of valid ids, whatever the others are.
     gradient = jax.grad(lambda v: jnp.nansum(module.apply(v, ids)))(variables)
     wanted = np.zeros((size, 2))
     np.add.at(wanted, [0, size - 1], 1)

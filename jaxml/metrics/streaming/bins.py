@@ -26,14 +26,14 @@ from jaxml.types import Array
 # The upper 9 bits of a mantissa are the step between two powers of two; the next 7 are the part.
 _BITS, _PART_BITS = 9, 7
 _STEPS, PARTS = 1 << _BITS, 1 << _PART_BITS
-FOLD = 256  # neighbours whose parts are told apart: half an octave
+FOLD = 256  # neighbouring bins with counters of their own: half an octave
 # Octaves of p below ½, from 2⁻⁶⁰ (a logit of −42) on, and of 1 − p, whose least in float32 is 2⁻²⁴.
 _SMALLEST, _NEAREST, _HALF = -60, -24, -1
-_LOW = (_HALF - _SMALLEST) * _STEPS + 1  # and one bin for what is smaller
+_LOW = (_HALF - _SMALLEST) * _STEPS + 1  # and one bin for smaller ones
 _HIGH = (_HALF - _NEAREST) * _STEPS + 2  # and one for p = 1, one for p = ½
 # Logits: evenly cut within ±2⁵, then by octaves up to ±2¹⁴.
 _EVEN, _LARGEST = 5, 14
-_FAR = (_LARGEST - _EVEN) * _STEPS + 1  # and one bin for what is larger
+_FAR = (_LARGEST - _EVEN) * _STEPS + 1  # and one bin for larger ones
 _NEAR = 2 * (_STEPS << _EVEN)
 
 
