@@ -1,44 +1,35 @@
 """Which activations train at which depth from which initialisation, and what revives the others?
 
-    python -m experiments.activations                               the map, two minutes on two cores
+    python -m experiments.activations                               the map, some minutes on two cores
     python -m experiments.activations --depths 2 20 --activations sigmoid relu
 
-Networks of equal width on scikit-learn's digits, SGD with momentum, one learning rate for all. Those of one
-depth are members of a population: one compiled program trains and watches all of them side by side (`vmap`
-over parameters, learning rate and the number of the activation), where `train.fit` would compile a watched
-program for each, 10 to 25 seconds each. Every member's record is diagnosed by itself, without what `fit`
-measures besides when a training is over (curvature, for one). Of those that fail, `monitor.remedy` of what
-was found is done, as data, and they are trained again by the same program. Layer normalisation is without
-learned scale here, so that it, too, is a number of a member.
+Networks of equal width on scikit-learn's digits, SGD with momentum, one learning rate for all. Each is
+trained by `train.sweep` with the monitor, without the final diagnostics. The remedy of what was found in a
+failed one is applied, as data, and it is trained again, up to `rounds` times. Programs that differ by their
+initialisation, learning rate or clip alone are compiled once, and kept on disk.
 
-It ends in `activations.png`, a map of held-out accuracy with what was found and what came of the remedy
-written on it, and in a sentence. Of its 84 networks 38 train; something is found in 36 of the 46 others,
-and what is advised, once or twice, revives 35 of these. All but sigmoid train at a depth of 2 unless
-weights are small; at a depth of 12 it takes an initialisation that fits: glorot or he for tanh and elu, he
-for the ReLUs and gelu, glorot for selu. The record is `experiments/results/activations.json`.
+It writes `activations.png`, a map of held-out accuracy with the first finding and the accuracy after the
+remedy, and the rows of `experiments/results/activations.json`.
 """
 
 import dataclasses
 import sys
+import warnings
 from collections.abc import Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, models, monitor, reports, train
-from jaxml.data import batches, scikit
+from jaxml import bench, losses, models, monitor, reports, train
+from jaxml.data import scikit
 from jaxml.models.initializers import InitializerSpec
-from jaxml.types import Array, PyTree
 
-# What a member may choose from, by number: the grid's, and what a remedy may name.
-_CHOICES = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu", "silu", "softplus")
+_ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu", "silu", "softplus")
 
 _INITIALIZERS: dict[str, InitializerSpec] = {
     "small": ("normal", 0.01),
@@ -67,7 +58,7 @@ class Config:
     batch_size: int = 64
     """Examples in a step."""
     rounds: int = 2
-    """Treatments at most."""
+    """Remedies applied to a network, at most."""
     trains: float = 0.9
     """Held-out accuracy from which on a network counts as trained."""
     seed: int = 0
@@ -80,17 +71,17 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A member, as values that a remedy can change."""
+    """A network and its training, as values that a remedy can change."""
 
     depth: int
     activation: str
     initializer: InitializerSpec
     learning_rate: float
-    clip: float = float("inf")
+    clip: float = 1e30
     normalized: bool = False
 
     def after(self, remedy: monitor.Remedy) -> "Recipe":
-        """The recipe with what the remedy says changed."""
+        """Returns the recipe with the changes of the remedy."""
         change: dict[str, Any] = {
             name: value
             for name in ("activation", "initializer", "clip")
@@ -105,191 +96,97 @@ class Recipe:
         return dataclasses.replace(self, **change)
 
 
-class Member(nn.Module):
-    """An MLP whose activation is a number among its variables, and so another one for each member."""
-
-    depth: int
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Array, training: bool = False) -> Array:
-        chosen = self.variable("choice", "activation", lambda: jnp.int32(0)).value
-        normalized = self.variable("choice", "normalized", lambda: jnp.zeros((), bool)).value
-        layer_norm = nn.LayerNorm(use_bias=False, use_scale=False, name="norm")
-
-        def activation(x: Array) -> Array:
-            x = jnp.where(normalized, layer_norm(x), x)
-            return jax.lax.switch(chosen, [models.ACTIVATIONS[name] for name in _CHOICES], x)
-
-        return models.MLP((self.width,) * self.depth, 10, activation, name="mlp")(x, training)
-
-
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Of a member: accuracy on held-out digits, and what was found."""
+    """Accuracy on held-out digits, and the findings of the training."""
 
     accuracy: float
     findings: list[monitor.Finding]
 
 
-class Population:
-    """Networks of one depth, trained side by side by one program."""
-
-    def __init__(self, config: Config, depth: int, data: tuple[Any, ...]):
-        x, y, self._x_test, self._y_test = data
-        self._config, self._data = config, (x, y)
-        module = Member(depth, config.width)
-        model = models.from_linen(module)
-        few = jnp.asarray(x[: config.batch_size])
-        self._shapes = jax.eval_shape(model.init, jax.random.key(0), few)
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-
-        def loss(params, model_state, rows, batch, context, key):
-            outputs, state = model.apply(
-                {"params": params, **model_state}, batch["x"], key=key, training=True
-            )
-            each = cross_entropy(outputs, batch["y"])
-            mean = each.mean()
-            worst = each.max() / jnp.where(mean > 0, mean, 1.0)
-            return mean, (state, {"loss": mean, "worst": worst})
-
-        recorder = monitor.Recorder(module, cross_entropy, self._shapes, x[: len(few)])
-
-        def member(variables: PyTree, rate: Array, clip: Array, key: Array, batches: PyTree):
-            params, model_state = models.split_variables(variables)
-            optimizer = recorder.guard(_optimizer(rate, clip))
-            step = train.make_step(
-                train.Task(loss),
-                optimizer=optimizer,
-                accept=lambda loss, gradients: jnp.ones((), bool),  # The guard judges.
-            )
-            state = train.create_state(
-                key, params=params, model_state=model_state, optimizer=optimizer
-            )
-            state, seen = jax.lax.scan(train.recorded(step, recorder), state, batches)
-            outputs, _ = model.apply(
-                {"params": state.params, **state.model_state}, jnp.asarray(self._x_test)
-            )
-            return jnp.mean(jnp.argmax(outputs, -1) == jnp.asarray(self._y_test)), seen
-
-        self._program = jax.jit(jax.vmap(member, in_axes=(0, 0, 0, 0, None)))
-        self._history = recorder.history
-        self._inspected = monitor.inspect(x, y)
-
-    def _variables(self, recipe: Recipe, key: Array) -> PyTree:
-        init = models.initializer(recipe.initializer)
-        number = iter(range(1_000_000))
-
-        def fill(path: Any, leaf: Any) -> Array:
-            name = path[-1].key
-            if name == "kernel":
-                return init(jax.random.fold_in(key, next(number)), leaf.shape, leaf.dtype)
-            return jnp.zeros(leaf.shape, leaf.dtype)
-
-        variables = jax.tree_util.tree_map_with_path(fill, self._shapes)
-        choice = {
-            "activation": jnp.int32(_CHOICES.index(recipe.activation)),
-            "normalized": jnp.array(recipe.normalized),
-        }
-        return {**variables, "choice": choice}
-
-    def train(self, recipes: Sequence[Recipe], members: int) -> list[Outcome]:
-        """Trains recipes of this depth; the program is that of so many members."""
-        config, (x, y) = self._config, self._data
-        outcomes: list[Outcome] = []
-        order = np.stack(
-            [
-                batches.batch_indices(len(x), config.batch_size, position, config.seed)
-                for position in range(config.num_steps)
-            ]
-        )
-        given = {"x": jnp.asarray(x[order]), "y": jnp.asarray(y[order])}
-        key = jax.random.key(config.seed)
-        for start in range(0, len(recipes), members):
-            some = list(recipes[start : start + members])
-            # The last call is filled up, so that it is the same program.
-            filled = some + some[-1:] * (members - len(some))
-            variables = [self._variables(recipe, key) for recipe in filled]
-            accuracy, seen = self._program(
-                jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables),
-                jnp.array([recipe.learning_rate for recipe in filled], jnp.float32),
-                jnp.array([recipe.clip for recipe in filled], jnp.float32),
-                jax.random.split(key, len(filled)),
-                given,
-            )
-            seen = jax.tree.map(np.asarray, seen)
-            for i in range(len(some)):
-                own = jax.tree.map(lambda leaf, i=i: leaf[i], seen)
-                history = self._history(own.metrics, self._inspected, len(x) / config.batch_size)
-                outcomes.append(Outcome(float(accuracy[i]), monitor.diagnose(history)))
-        return outcomes
+def _trained(config: Config, recipe: Recipe, data: tuple[Any, ...]) -> Outcome:
+    """Trains a network; rates and clips are hyperparameters, so that others compile nothing."""
+    x, y, x_test, y_test = data
+    model = models.MLP(
+        (config.width,) * recipe.depth,
+        10,
+        recipe.activation,
+        kernel_init=recipe.initializer,
+        normalization="layer" if recipe.normalized else "none",
+    )
+    swept = train.sweep(
+        model,
+        losses.softmax_cross_entropy,
+        _optimizer,
+        (x, y),
+        space={"learning_rate": recipe.learning_rate, "clip": recipe.clip},
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        key=jax.random.key(config.seed),
+        monitor=train.Monitor(final_diagnostics=False),
+    )
+    fitted = swept.trials[0].fit
+    accuracy = np.mean(fitted.predict(x_test).argmax(-1) == y_test)
+    return Outcome(float(accuracy), fitted.findings)
 
 
-def _optimizer(rate: Any, clip: Any) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(clip), optax.sgd(rate, momentum=0.9))
+def _optimizer(hyperparameters: Any) -> optax.GradientTransformation:
+    sgd = optax.sgd(hyperparameters["learning_rate"], momentum=0.9)
+    return optax.chain(optax.clip_by_global_norm(hyperparameters["clip"]), sgd)
 
 
 def study(config: Config) -> list[dict[str, Any]]:
-    """Trains the grid, treats what fails, and trains that again: a row for each of the grid."""
+    """Trains the grid, applies remedies where a network fails, and trains again: a row for each network."""
     x: Any
     x, y = scikit.digits()
     turn = np.random.Generator(np.random.PCG64(config.seed)).permutation(len(x))
     x, y = x[turn] / 16, y[turn]
     held_out = len(x) // 4
     data = x[held_out:], y[held_out:], x[:held_out], y[:held_out]
-    # A compiler uses one core: the programs of two depths are made at the same time.
-    with futures.ThreadPoolExecutor(len(config.depths)) as pool:
-        found = pool.map(lambda depth: _of_depth(config, depth, data), config.depths)
-        return [row for rows in found for row in rows]
+    kinds = [
+        (depth, activation, initializer)
+        for depth in config.depths
+        for activation in config.activations
+        for initializer in config.initializers
+    ]
+    # A compiler uses one core: two networks are compiled at the same time.
+    with futures.ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda kind: _row(config, *kind, data), kinds))
 
 
-def _of_depth(config: Config, depth: int, data: tuple[Any, ...]) -> list[dict[str, Any]]:
-    population = Population(config, depth, data)
-    kinds = [(a, init) for a in config.activations for init in config.initializers]
-    recipes = [
-        Recipe(depth, activation, _INITIALIZERS[init], config.learning_rate)
-        for activation, init in kinds
-    ]
-    first = population.train(recipes, len(kinds))
-    last = list(first)
-    tried: list[list[monitor.Remedy]] = [[] for _ in recipes]
-    for _ in range(config.rounds):
-        changed: dict[int, Recipe] = {}
-        for i, outcome in enumerate(last):
-            if outcome.accuracy >= config.trains or not outcome.findings:
-                continue
-            remedy = monitor.remedy(outcome.findings, tried=tried[i])
-            if (recipe := recipes[i].after(remedy)) != recipes[i]:
-                changed[i] = recipe
-                tried[i].append(remedy)
-        again = population.train(list(changed.values()), len(kinds))
-        for i, outcome in zip(changed, again, strict=True):
-            recipes[i], last[i] = changed[i], outcome
-    return [
-        {
-            "depth": depth,
-            "activation": activation,
-            "initializer": init,
-            "accuracy": before.accuracy,
-            "findings": [finding.symptom for finding in before.findings],
-            "first": str(before.findings[0]) if before.findings else None,
-            "remedies": [remedy.changes() for remedy in changes],
-            "accuracy_after": after.accuracy if changes else None,
-            "findings_after": [finding.symptom for finding in after.findings] if changes else None,
-        }
-        for (activation, init), before, after, changes in zip(
-            kinds, first, last, tried, strict=True
-        )
-    ]
+def _row(
+    config: Config, depth: int, activation: str, initializer: str, data: tuple[Any, ...]
+) -> dict[str, Any]:
+    recipe = Recipe(depth, activation, _INITIALIZERS[initializer], config.learning_rate)
+    before = after = _trained(config, recipe, data)
+    tried: list[monitor.Remedy] = []
+    while after.accuracy < config.trains and after.findings and len(tried) < config.rounds:
+        remedy = monitor.remedy(after.findings, tried=tried)
+        changed = recipe.after(remedy)
+        if changed == recipe:
+            break
+        recipe, after = changed, _trained(config, changed, data)
+        tried.append(remedy)
+    return {
+        "depth": depth,
+        "activation": activation,
+        "initializer": initializer,
+        "accuracy": before.accuracy,
+        "findings": [finding.symptom for finding in before.findings],
+        "first": str(before.findings[0]) if before.findings else None,
+        "remedies": [remedy.changes() for remedy in tried],
+        "accuracy_after": after.accuracy if tried else None,
+        "findings_after": [finding.symptom for finding in after.findings] if tried else None,
+    }
 
 
 def sentence(rows: Sequence[dict[str, Any]], trains: float) -> str:
-    """What came of it, in words."""
+    """Returns the result in words."""
     failed = [row for row in rows if row["accuracy"] < trains]
-    told = [row for row in failed if row["findings"]]
-    revived = [row for row in told if (row["accuracy_after"] or 0) >= trains]
+    found = [row for row in failed if row["findings"]]
+    revived = [row for row in found if (row["accuracy_after"] or 0) >= trains]
     symptoms: dict[str, int] = {}
-    for row in told:
+    for row in found:
         symptoms[row["findings"][0]] = symptoms.get(row["findings"][0], 0) + 1
     counted = ", ".join(
         f"{name.replace('_', ' ')} {number}"
@@ -297,7 +194,7 @@ def sentence(rows: Sequence[dict[str, Any]], trains: float) -> str:
     )
     return (
         f"{len(rows) - len(failed)} of {len(rows)} networks train; of the {len(failed)} that do not, "
-        f"something is found in {len(told)}" + (f" ({counted})" if counted else "") + ", and what "
+        f"something is found in {len(found)}" + (f" ({counted})" if counted else "") + ", and what "
         f"the monitor advises revives {len(revived)} of these."
     )
 
@@ -308,12 +205,12 @@ def picture(path: Path, rows: Sequence[dict[str, Any]], config: Config) -> None:
     kinds = [(a, i) for a in config.activations for i in config.initializers]
 
     def note(row: dict[str, Any]) -> str:
-        said = f"{row['accuracy']:.2f}"
+        text = f"{row['accuracy']:.2f}"
         if row["findings"]:
-            said += f" {row['findings'][0].replace('_', ' ')}"
+            text += f" {row['findings'][0].replace('_', ' ')}"
         if row["accuracy_after"] is not None:
-            said += f" ⇒ {row['accuracy_after']:.2f}"
-        return said
+            text += f" ⇒ {row['accuracy_after']:.2f}"
+        return text
 
     cells = [[at[*kind, depth] for depth in config.depths] for kind in kinds]
     reports.plots.heatmap(
@@ -332,7 +229,7 @@ def picture(path: Path, rows: Sequence[dict[str, Any]], config: Config) -> None:
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.activations")
     for name, given, known in (
-        ("activation", config.activations, _CHOICES),
+        ("activation", config.activations, _ACTIVATIONS),
         ("initializer", config.initializers, tuple(_INITIALIZERS)),
     ):
         unknown = [each for each in given if each not in known]
@@ -340,6 +237,8 @@ def main(arguments: Sequence[str]) -> int:
             wanted = ", ".join(known)
             print(f"error: unknown {name} {unknown[0]!r}: choose among {wanted}", file=sys.stderr)
             return 2
+    warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
+    bench.compilation_cache()
     run_dir = reports.rundir.create("activations", config, path=config.run_dir)
     place = reports.environment()
     rows = [{**row, "environment": place} for row in study(config)]
@@ -348,7 +247,7 @@ def main(arguments: Sequence[str]) -> int:
         bench.write_rows(config.json, rows)
     picture(run_dir / "activations.png", rows, config)
     reports.rundir.record(run_dir, summary={"rows": len(rows)})
-    told = [row for row in rows if row["accuracy"] < config.trains]
+    failed = [row for row in rows if row["accuracy"] < config.trains]
     reports.table(
         "networks that do not train",
         ["hidden layers", "activation", "initialisation", "accuracy", "found first", "changed",
@@ -367,7 +266,7 @@ def main(arguments: Sequence[str]) -> int:
                 or None,
                 row["accuracy_after"],
             ]
-            for row in told
+            for row in failed
         ],
     )  # fmt: skip
     print(sentence(rows, config.trains))

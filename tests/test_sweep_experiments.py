@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from experiments import batch_size, learning_rate_and_regularization, sweep_scaling
+from experiments import batch_size, compile_time, learning_rate_and_regularization, sweep_scaling
 
 
 def test_the_map_of_learning_rate_and_penalty(tmp_path, capsys, monkeypatch):
@@ -48,3 +48,14 @@ def test_the_scaling_of_a_sweep(tmp_path, capsys):
     assert all(len(row["samples_s"]) == 2 and row["compile_s"] > 0 for row in rows.values())
     assert rows["population"]["times_population"] == 1 and rows["population"]["width"] == 4
     assert "One trial takes" in capsys.readouterr().out and np.isfinite(rows["scan"]["median_s"])
+
+
+def test_compile_time_is_measured_in_processes_of_its_own(tmp_path, capsys):
+    path = tmp_path / "rows.json"
+    arguments = ["--depth", "1", "--width", "4", "--num-steps", "20", "--json", str(path)]
+    assert compile_time.main(arguments) == 0
+    rows = json.loads(path.read_text())
+    assert len(rows) == 8 and {row["process"] for row in rows} == {"first", "second"}
+    for row in rows:
+        assert row["monitor"] or (row["programs"] == 0) == (row["fit"] == "second")
+    assert "CPU seconds" in capsys.readouterr().out
