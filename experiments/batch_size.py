@@ -15,7 +15,6 @@ sentence. They go to `runs/batch_size/`.
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import losses, models, reports, train
+from jaxml import files, losses, models, reports, train
 from jaxml.data import scikit
 
 
@@ -46,8 +45,8 @@ class Config:
     """Hidden layers."""
     seed: int = 0
     """Of everything."""
-    run_dir: Path = Path("runs/batch_size")
-    """Where the picture and the figures go."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
 
 
 def sweeps(config: Config) -> dict[str, train.Sweep]:
@@ -101,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         f"{lowest['learning_rate']:g}; the full batch, with {whole['steps']} steps at "
         f"{whole['learning_rate']:g}, is at {whole['validation_loss']:.3f}."
     )
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = reports.rundir.create("batch_size", config, path=config.run_dir)
     reports.plots.curves(
         {
             f"{name}, rate {trial.hyperparameters['learning_rate']:g}": (
@@ -114,12 +113,12 @@ def main(arguments: Sequence[str]) -> int:
         ylabel="validation loss",
         title=sentence,
         log_x=False,
-        path=config.run_dir / "batch_size.png",
+        path=run_dir / "batch_size.png",
     )
-    (config.run_dir / "results.json").write_text(
-        json.dumps({"sentence": sentence, "rows": rows}, indent=1) + "\n"
-    )
-    print(sentence)
+    results = {"environment": reports.environment(), "sentence": sentence, "rows": rows}
+    files.write_json(run_dir / "results.json", results)
+    reports.rundir.record(run_dir, summary={"sentence": sentence})
+    print(f"{sentence}\nrun directory: {run_dir}")
     return 0
 
 

@@ -17,7 +17,6 @@ minutes on two cores.
 """
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -520,8 +519,7 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
         title = f"{len(names.test):,} held-out aliases: {population}"
         reports.table(title, ["method", *results["jaxml"][population]], rows)
     results["environment"] = reports.environment()
-    with files.replacing(run_dir / "results.json") as unfinished:
-        unfinished.write_text(json.dumps(results, indent=2) + "\n")
+    files.write_json(run_dir / "results.json", results)
 
     record = reports.jsonl.read(run_dir / "metrics.jsonl")
     curves = [

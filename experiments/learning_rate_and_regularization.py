@@ -17,7 +17,6 @@ and a sentence. They go to `runs/learning_rate_and_regularization/`.
 """
 
 import dataclasses
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import losses, models, reports, train
+from jaxml import files, losses, models, reports, train
 from jaxml.data import scikit
 
 
@@ -53,8 +52,8 @@ class Config:
     """Hidden layers."""
     seed: int = 0
     """Of the choice of digits."""
-    run_dir: Path = Path("runs/learning_rate_and_regularization")
-    """Where the pictures and the figures go."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
 
 
 def sweep(config: Config) -> train.Sweep:
@@ -114,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         f"without one {unpenalised[alone]:.3f} at {config.learning_rates[alone]:g}. "
         f"At rate {config.learning_rates[slowest]:g} the best penalty is {wanted:g}."
     )
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = reports.rundir.create("learning_rate_and_regularization", config, path=config.run_dir)
     reports.plots.response_map(
         ("weight penalty", config.penalties),
         ("learning rate", config.learning_rates),
@@ -122,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
         notes=notes,
         label="validation loss after the last step",
         title=sentence,
-        path=config.run_dir / "map.png",
+        path=run_dir / "map.png",
     )
     chosen = sorted({0, int(best[0]), shape[0] - 1})
     picked = {}
@@ -138,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
     reports.plots.compared_curves(
         picked,
         title=f"Training and validation at learning rate {rate:g}",
-        path=config.run_dir / "generalization.png",
+        path=run_dir / "generalization.png",
     )
     rows = [
         {
@@ -150,10 +149,15 @@ def main(arguments: Sequence[str]) -> int:
         }
         for i, j in np.ndindex(*means.shape)
     ]
-    (config.run_dir / "results.json").write_text(
-        json.dumps({"sentence": sentence, "seconds": swept.seconds, "cells": rows}, indent=1) + "\n"
-    )
-    print(sentence)
+    results = {
+        "environment": reports.environment(),
+        "sentence": sentence,
+        "seconds": swept.seconds,
+        "cells": rows,
+    }
+    files.write_json(run_dir / "results.json", results)
+    reports.rundir.record(run_dir, summary={"sentence": sentence})
+    print(f"{sentence}\nrun directory: {run_dir}")
     return 0
 
 

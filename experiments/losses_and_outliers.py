@@ -20,7 +20,6 @@ absolute loss needs. Picture and figures go to `runs/losses_and_outliers/`.
 
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ import optax
 import tyro
 from numpy.typing import NDArray
 
-from jaxml import losses, models, reports, train
+from jaxml import files, losses, models, reports, train
 from jaxml.data import flights
 
 
@@ -49,8 +48,8 @@ class Config:
     """Where Huber's loss turns from squared to absolute, in robust standard deviations of the delays."""
     seed: int = 0
     """Of the choice of flights."""
-    run_dir: Path = Path("runs/losses_and_outliers")
-    """Where the picture and the figures go."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
 
 
 def minutes(clock: NDArray[np.str_]) -> NDArray[np.int64]:
@@ -129,14 +128,15 @@ def main(arguments: Sequence[str]) -> int:
         ["loss", "slope", "intercept (min)", "mean absolute error (min)"],
         [[name, *lines[name], errors[name]] for name in lines],
     )
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = reports.rundir.create("losses_and_outliers", config, path=config.run_dir)
     figures = {
+        "environment": reports.environment(),
         "num_flights": len(x),
         "share_wrong": float(wrong.mean()),
         "lines": {name: {"slope": a, "intercept": b} for name, (a, b) in lines.items()},
         "mean_absolute_error": errors,
     }
-    (config.run_dir / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
+    files.write_json(run_dir / "results.json", figures)
     (worst, best), base = ("squared", "Huber"), errors["squared, right delays"]
     conclusion = (
         f"{wrong.mean():.1%} of outliers turn the slope of the squared loss from "
@@ -154,9 +154,10 @@ def main(arguments: Sequence[str]) -> int:
         xlabel="delay at departure (minutes)",
         ylabel="delay at arrival, by the clocks (minutes)",
         title=conclusion,
-        path=config.run_dir / "lines.png",
+        path=run_dir / "lines.png",
     )
-    print(conclusion)
+    reports.rundir.record(run_dir, summary={"conclusion": conclusion})
+    print(f"{conclusion}\nrun directory: {run_dir}")
     return 0
 
 

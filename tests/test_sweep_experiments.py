@@ -25,6 +25,7 @@ def test_the_map_of_learning_rate_and_penalty(tmp_path, capsys, monkeypatch):
         "map.png",
         "generalization.png",
         "results.json",
+        "run.json",
     }
 
 

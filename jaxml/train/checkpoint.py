@@ -22,6 +22,7 @@ import io
 import json
 import logging
 import os
+import reprlib
 import shutil
 import threading
 import warnings
@@ -261,17 +262,16 @@ class Checkpoints:
         # The arrays are copies already.
         context.memory.deepcopy_host_arrays = False
         return ocp.training.Checkpointer(
-            self.directory,
-            context=context,
-            cleanup_tmp_directories=True,
+            self.directory, context=context, cleanup_tmp_directories=True
         )
 
     def _check_identity(self, found: Mapping[str, Any]) -> None:
         for name in sorted(found.keys() | self._identity.keys()):
             if found.get(name) != self._identity.get(name):
+                theirs, ours = (reprlib.repr(each.get(name)) for each in (found, self._identity))
                 raise _AnotherTraining(
-                    f"{self.directory}: holds another training: its {name} is {found.get(name)!r}, "
-                    f"this one's is {self._identity.get(name)!r}"
+                    f"{self.directory}: holds another training: its {name} is {theirs}, "
+                    f"this one's is {ours}"
                 )
 
     # Reports

@@ -496,8 +496,10 @@ def adam(hyperparameters):
     return optax.adam(hyperparameters["learning_rate"])
 
 
-def dense(directory, **options):
-    with train.Checkpoints(directory, every=20) as kept:
+def dense(directory, every=20, keep_best=False, **options):
+    with train.Checkpoints(
+        directory, every=every, keep=1 + (not keep_best), keep_best=keep_best
+    ) as kept:
         return train.fit(
             models.MLP((8,), 2, dropout=0.2, normalization="batch"),
             CROSS_ENTROPY,
@@ -570,6 +572,14 @@ def test_an_interruption_changes_no_bit(tmp_path, training, monkeypatch):
     same((again.loss_curve, again.validation_curve), (whole.loss_curve, whole.validation_curve))
     same(again.history.statistics, whole.history.statistics)
     assert again.findings == whole.findings
+
+
+@pytest.mark.optimized
+def test_fit_keeps_the_best_validation(tmp_path):
+    fitted = dense(tmp_path, every=150, keep_best=True)
+    best = int(np.argmin(fitted.validation_curve))
+    step = int(fitted.validation_steps[best])
+    assert checkpoint.steps(tmp_path) == sorted({step, 200})
 
 
 SCRIPT = """
