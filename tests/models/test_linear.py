@@ -1,4 +1,4 @@
-"""Linear models reach the closed form, or scikit-learn's solution."""
+"""The linear model reaches the closed form of least squares."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,6 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import optimize
-from sklearn.linear_model import LogisticRegression
 
 from jaxml import models
 
@@ -41,36 +40,6 @@ def test_regression_is_least_squares():
     wanted = np.linalg.lstsq(columns, y, rcond=None)[0]
     np.testing.assert_allclose(found["kernel"][:, 0], wanted[:3], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found["bias"], wanted[3:], rtol=1e-3, atol=1e-4)
-
-
-def test_classifiers_find_what_scikit_learn_finds():
-    logits = X @ NOISE.normal(size=(3, 3)) + [0.3, 0, -0.3]
-    y = (logits + NOISE.gumbel(size=(120, 3))).argmax(1)
-
-    # Half the squared weights over N, as scikit-learn has it with C = 1.
-    def penalty(params):
-        return 0.5 * jnp.sum(jnp.square(params["output"]["kernel"])) / 120
-
-    wanted = LogisticRegression(tol=1e-8, max_iter=1000).fit(X, y)
-    found = minimised(
-        models.Linear(3),
-        lambda out, p: optax.softmax_cross_entropy_with_integer_labels(out, y) + penalty(p),
-    )
-    np.testing.assert_allclose(found["kernel"].T, wanted.coef_, rtol=0.01, atol=2e-3)
-    every = minimised(
-        models.Linear(3),
-        lambda out, p: (
-            optax.sigmoid_binary_cross_entropy(out, jax.nn.one_hot(y, 3)).sum(-1) + penalty(p)
-        ),
-    )
-    alone = minimised(
-        models.Linear(squeeze=True),
-        lambda out, p: optax.sigmoid_binary_cross_entropy(out, y == 1) + penalty(p),
-    )
-    wanted = LogisticRegression(tol=1e-8, max_iter=1000).fit(X, y == 1)
-    np.testing.assert_allclose(alone["kernel"].T, wanted.coef_, rtol=0.01, atol=2e-3)
-    np.testing.assert_allclose(every["kernel"][:, 1], alone["kernel"][:, 0], rtol=0.01, atol=2e-3)
-    np.testing.assert_allclose(every["bias"][1], alone["bias"][0], rtol=0.01, atol=2e-3)
 
 
 def test_the_start_is_zero_or_as_given(key):
