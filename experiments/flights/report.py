@@ -65,7 +65,7 @@ def _models(path: Path, clocks: Mapping[str, Any]) -> None:
         kinds,
         panels,
         intervals=intervals,
-        title="More than 15 minutes late? November and December, with 95 % intervals (days resampled)",
+        title="More than 15 minutes late? Test months, with 95 % intervals",
         path=path,
     )
 
