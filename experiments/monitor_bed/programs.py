@@ -284,30 +284,20 @@ def _rows_of_digits() -> tuple[NDArray[Any], NDArray[Any]]:
     return x.reshape(-1, 8, 8), y
 
 
+def _sequences(
+    cell: nn.RNNCellBase, optimizer: Any, data: Any, steps: int, outputs: int = 2
+) -> Run:
+    return Run(Recurrent(cell, outputs), cross_entropy, optimizer, data, steps, 64, accuracy)
+
+
 @program(good=0.85, bad=0.5)
 def healthy_gru(seed: int) -> Run:
-    return Run(
-        Recurrent(nn.GRUCell(32), 10),
-        cross_entropy,
-        optax.adam(3e-3),
-        _rows_of_digits(),
-        600,
-        64,
-        accuracy,
-    )
+    return _sequences(nn.GRUCell(32), optax.adam(3e-3), _rows_of_digits(), 600, 10)
 
 
 @program(good=0.85, bad=0.5)
 def healthy_simple_rnn(seed: int) -> Run:
-    return Run(
-        Recurrent(nn.SimpleCell(32), 10),
-        cross_entropy,
-        optax.adam(3e-3),
-        _rows_of_digits(),
-        600,
-        64,
-        accuracy,
-    )
+    return _sequences(nn.SimpleCell(32), optax.adam(3e-3), _rows_of_digits(), 600, 10)
 
 
 @program(good=0.9, bad=0.6)
@@ -670,24 +660,16 @@ def _first_of(length: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
     return x, (x[:, 0, 0] > 0).astype(np.int32)
 
 
-def _scaled_orthogonal(scale: float) -> Any:
-    return init.orthogonal(scale)
-
-
 @program("vanishing_through_time", good=0.9, bad=0.7)
 def time_contracting(seed: int) -> Run:
-    cell = nn.SimpleCell(32, recurrent_kernel_init=_scaled_orthogonal(0.5))
-    return Run(
-        Recurrent(cell, 2), cross_entropy, optax.adam(1e-3), _first_of(60, seed), 400, 64, accuracy
-    )
+    cell = nn.SimpleCell(32, recurrent_kernel_init=init.orthogonal(0.5))
+    return _sequences(cell, optax.adam(1e-3), _first_of(60, seed), 400)
 
 
 @program("vanishing_through_time", good=0.9, bad=0.7)
 def time_long_tanh(seed: int) -> Run:
-    cell = nn.SimpleCell(32, recurrent_kernel_init=_scaled_orthogonal(0.9))
-    return Run(
-        Recurrent(cell, 2), cross_entropy, optax.adam(1e-3), _first_of(100, seed), 300, 64, accuracy
-    )
+    cell = nn.SimpleCell(32, recurrent_kernel_init=init.orthogonal(0.9))
+    return _sequences(cell, optax.adam(1e-3), _first_of(100, seed), 300)
 
 
 @program(
@@ -697,10 +679,8 @@ def time_long_tanh(seed: int) -> Run:
     bad=0.7,
 )
 def time_expanding(seed: int) -> Run:
-    cell = nn.SimpleCell(32, recurrent_kernel_init=_scaled_orthogonal(1.6), activation_fn=nn.relu)
-    return Run(
-        Recurrent(cell, 2), cross_entropy, optax.sgd(0.05), _first_of(60, seed), 400, 64, accuracy
-    )
+    cell = nn.SimpleCell(32, recurrent_kernel_init=init.orthogonal(1.6), activation_fn=nn.relu)
+    return _sequences(cell, optax.sgd(0.05), _first_of(60, seed), 400)
 
 
 # ---------------------------------------------------------------------------------------------- data
