@@ -1,4 +1,4 @@
-"""What was recorded of a run, as NumPy arrays: what findings are read off."""
+"""The record of a training, as NumPy arrays; findings are read from it."""
 
 import dataclasses
 import math
@@ -17,23 +17,21 @@ __all__ = ["After", "History"]
 
 @dataclasses.dataclass(frozen=True)
 class After:
-    """What was measured when the run was over, on a sample of the training data.
+    """Measurements after the last step, on a sample of the training data.
 
     Attributes:
-        loss: mean loss, as at evaluation.
-        mismatched_loss: the same with the labels of other examples: what is had without looking at inputs.
-        constant_loss: the same with one answer for all examples, the median of the model's own.
+        loss: mean loss, in evaluation mode.
+        mismatched_loss: the same with the labels of other examples: that of a model that ignores inputs.
+        constant_loss: the same with one output for all examples, the median of the model's own.
         first_loss: `loss` at the initial parameters.
-        further: factor → loss where the parameters are moved so many times as far from where they began.
-        sharpness: largest curvature of the loss at the initial and at the final parameters (largest
-            |eigenvalue| of the Hessian), NaN where it was not wanted.
-        clips_at: the norm from which on the optimizer makes no more of a gradient, to a factor of 2; NaN
-            where it does not clip.
-        epsilon_share: how much smaller an update of an adaptive optimizer becomes when gradient and
-            moments are halved together: 0 where epsilon plays no part, ½ where it is all; NaN for other
-            optimizers.
+        further: factor → loss where the parameters are moved so many times as far from their start.
+        sharpness: largest curvature of the loss (|eigenvalue| of the Hessian) at the initial and at the
+            final parameters; NaN if it was not measured.
+        clips_at: the norm above which the optimizer clips gradients, to a factor of 2; NaN if it does not.
+        epsilon_share: by how much an adaptive optimizer's update shrinks if gradient and moments are halved
+            together: 0 if epsilon plays no part, ½ if it is everything; NaN for other optimizers.
         equal_units: names of layers whose units all start with the same weights.
-        output_constant: whether the outputs are the same for all examples, at the end.
+        output_constant: whether the outputs are the same for all examples.
         held_out: whether inputs predict labels, in standard errors beyond chance (`held_out_signal`); NaN
             if there was no doubt.
     """
@@ -53,33 +51,33 @@ class After:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """A run, as it was recorded.
+    """A recorded training of S steps, with P observations of the layers.
 
     Attributes:
-        losses: [S] mean loss of each step's batch.
+        losses: [S] mean loss of each step's batch, before the step.
         worst: [S] largest loss of an example over the mean.
-        accepted: [S] whether the step changed the parameters.
-        coefficient: [S] what the gradient was multiplied by.
-        norm: [S] of the gradient, before that.
-        bound: [S] what it was held against.
+        accepted: [S] whether the guard accepted the step.
+        coefficient: [S] the factor that scaled the gradient; 1 if it was not clipped.
+        norm: [S] of the gradient, unclipped.
+        bound: [S] the guard's bound of the norm.
         layers: names of the rows of `statistics`.
-        statistics: [S, layers, `STATISTICS`]; the norms of the parameters as of the last look.
-        measured: [S] whether the step was measured.
-        tapped: the layers that were listened to.
-        looks: [P] steps at which they were.
-        activity: [P, layers, `activity.ACTIVITY`].
-        alive: [P, units].
-        over_time: [P, cells, TIMES].
-        gain: [P, cells].
+        statistics: [S, layers, `STATISTICS`]; norms of parameters are those of the last observation.
+        measured: [S] whether all statistics of the step were measured.
+        tapped: the observed layers.
+        looks: [P] steps at which they were observed.
+        activity: [P, tapped layers, `ACTIVITY`].
+        alive: [P, units] whether a unit is other than 0 on some example.
+        over_time: [P, cells, `TIMES`] log norm of the gradient at a cell's carry.
+        gain: [P, cells] log factor by which a step back in time changes that gradient.
         times: [cells] length of the sequences.
-        validation_steps: [V].
+        validation_steps: [V] steps before each validation.
         validation_losses: [V].
-        data: what was found in the data.
-        after: what was measured at the end.
+        data: report on the training data.
+        after: measurements after the last step; None without them.
         steps_per_epoch: batches in an epoch.
-        shuffled: whether each epoch had an order of its own.
-        by_input: whether `over_time` and `gain` are of the inputs at each step, as no cell could be tapped.
-        listened: examples of a look.
+        shuffled: whether each epoch had a random order of its own.
+        by_input: whether `over_time` and `gain` are those of the inputs, for sequences without a cell.
+        listened: examples in an observation.
     """
 
     losses: NDArray[np.float64]
@@ -108,19 +106,19 @@ class History:
     listened: int
 
     def statistic(self, name: str) -> NDArray[Any]:
-        """[S, layers]: one of `STATISTICS`."""
+        """Returns [S, layers], one of `STATISTICS`."""
         return self.statistics[:, :, STATISTICS.index(name)]
 
     def look(self, name: str) -> NDArray[Any]:
-        """[P, layers]: one of `activity.ACTIVITY`."""
+        """Returns [P, layers], one of `ACTIVITY`."""
         return self.activity[:, :, ACTIVITY.index(name)]
 
     def noise_scale(self) -> float:
-        """Examples in a batch at which noise and gradient are equally large; NaN where it is not known.
+        """Returns the batch size at which noise and gradient are equally large; NaN if it is unknown.
 
-        tr(Σ) / ‖G‖² over the layers of which each example's gradient is known (McCandlish et al., 2018),
-        the mean over the later half of the looks: much below it a larger batch makes a better step, much
-        above it hardly.
+        tr(Σ) / ‖G‖² (McCandlish et al., 2018) over the layers whose gradients are known for each example,
+        the mean over the later half of the observations. A larger batch improves a step if it is much
+        smaller than this, and hardly if it is much larger.
         """
         late = slice(len(self.looks) // 2, None)
         of_examples = self.look("example_gradient")[late]
@@ -130,7 +128,7 @@ class History:
             return math.nan
         each = float(np.square(of_examples[:, known]).sum(1).mean())
         mean = float(np.square(of_all[:, known]).sum(1).mean())
-        # The mean gradient of n examples has a part of the noise in it.
+        # The mean gradient of n examples still holds 1/n of the noise.
         noise = (each - mean) / (1 - 1 / self.listened)
         signal = mean - noise / self.listened
         return noise / signal if signal > 0 else math.inf

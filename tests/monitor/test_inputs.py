@@ -1,4 +1,4 @@
-"""What is found in data before anything is trained on them."""
+"""Checks of training data."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ X = RNG.normal(size=(300, 5)).astype(np.float32)
 Y = RNG.integers(0, 3, 300).astype(np.int32)
 
 
-def test_nothing_is_found_in_what_is_well():
+def test_healthy_data():
     report = monitor.inspect(X, Y)
     assert not len(report.bad_rows) and not report.unscaled and report.period == 0
     assert not len(report.outlier_rows) and not report.sorted_by_target
