@@ -151,7 +151,14 @@ class robust_scaling(_Standardizing):
         values, often = _finite(counts)
         shares = [self.low_quantile, 0.5, self.high_quantile]
         low, median, high = quantile(values, often, shares).tolist()
-        return Standard(median, high - low if high > low else moments(values, often)[1])
+        scale = high - low if high > low else moments(values, often)[1]
+        reach = max(values[-1] - median, median - values[0])
+        if scale > 0 and reach > _LARGEST * scale:
+            raise ValueError(
+                f"values must lie within {_LARGEST:.3g} widths of their middle half (float32), got one "
+                f"{reach:.3g} from the median with a width of {scale:.3g}: clip them first"
+            )
+        return Standard(median, scale)
 
 
 class Range(NamedTuple):

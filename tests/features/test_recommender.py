@@ -99,7 +99,7 @@ def test_histograms_are_drawn(tmp_path):
         assert kind.replace("_", " ") in pair[0][0]
         assert all(counts.sum() == 500 for _, _, counts in pair)
         panels += pair
-    plots.histograms(tmp_path / "all.png", panels, title="Recommended", columns=4)
+    plots.histograms(panels, title="Recommended", path=tmp_path / "all.png")
     assert (tmp_path / "all.png").stat().st_size > 10_000
 
 
