@@ -13,6 +13,7 @@ from jaxml.types import Array, PyTree
 __all__ = [
     "all_finite",
     "global_norm",
+    "norm",
     "num_bytes",
     "num_parameters",
     "select",
@@ -39,7 +40,7 @@ def _numbers(tree: PyTree) -> list[Any]:
 def global_norm(tree: PyTree) -> Array:
     """Euclidean norm of all numbers in a tree, seen as one vector.
 
-    ‖x‖ = m · sqrt(Σᵢ (xᵢ / m)²) with m = maxᵢ |xᵢ|: no square overflows or underflows.
+    ‖x‖ = m · sqrt(Σᵢ (xᵢ / m)²) with a power of two m near maxᵢ |xᵢ|: no square overflows or underflows.
 
     Args:
         tree: leaves of any shape and of any real, complex or integer dtype; typed PRNG keys are
@@ -55,23 +56,26 @@ def global_norm(tree: PyTree) -> Array:
     >>> print(global_norm({"weights": np.float32([3e20, 0.0]), "bias": np.float32(4e20)}))
     5e+20
     """
-    leaves = [jnp.asarray(leaf) for leaf in _numbers(tree)]
-    magnitudes = [
-        (jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf).astype(jnp.float32)
-        for leaf in leaves
-        if leaf.size
-    ]
-    if not magnitudes:
-        return jnp.zeros((), jnp.float32)
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in magnitudes]))
-    # An infinite or NaN scale would turn infinity into NaN; unscaled, the sum says which it is.
-    usable = jnp.isfinite(largest) & (largest > 0)
-    # The norm does not depend on the scale, so neither does its gradient.
-    scale = jax.lax.stop_gradient(jnp.where(usable, largest, 1.0))
-    total = jnp.sum(jnp.stack([jnp.sum(jnp.square(leaf / scale)) for leaf in magnitudes]))
+    norms = [norm(jnp.asarray(leaf)) for leaf in _numbers(tree)]
+    return norm(jnp.stack(norms)) if norms else jnp.zeros((), jnp.float32)
+
+
+def norm(array: Array, axis: int | None = None) -> Array:
+    """Returns the Euclidean norm of an array, or along an axis, as `global_norm` of a tree."""
+    if not array.size:
+        return jnp.zeros(np.delete(array.shape, axis) if axis is not None else (), jnp.float32)
+    real = (jnp.abs(array) if jnp.iscomplexobj(array) else array).astype(jnp.float32)
+    largest = jnp.max(jnp.abs(real), axis=axis, keepdims=True)
+    # A power of two, so that scaling is exact and no square overflows or underflows.
+    big, small = largest > 2.0**40, largest < 2.0**-40
+    total = jnp.sum(
+        jnp.square(real * jnp.where(big, 2.0**-84, jnp.where(small, 2.0**84, 1.0))), axis=axis
+    )
     zero = total == 0
-    # sqrt has an infinite slope at 0: the branch that is not taken must not see the 0.
-    return jnp.where(zero, 0.0, scale * jnp.sqrt(jnp.where(zero, 1.0, total)))
+    # sqrt has an infinite slope at 0: the branch that is not chosen must not be given the 0.
+    root = jnp.sqrt(jnp.where(zero, 1.0, total))
+    back = jnp.where(big, 2.0**84, jnp.where(small, 2.0**-84, 1.0)).reshape(root.shape)
+    return jnp.where(zero, 0.0, back * root)
 
 
 def all_finite(tree: PyTree) -> Array:

@@ -15,6 +15,9 @@ from jaxml.types import Array, PyTree
 
 __all__ = ["FinalDiagnostics"]
 
+# Compile time counts, not run time.
+_RUNS_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 # Training examples that losses are measured on; of these, those for the curvature; those for the signal.
 _SAMPLE, _CURVATURE_SAMPLE, _SIGNAL_SAMPLE = 512, 256, 4096
 
@@ -49,9 +52,9 @@ class FinalDiagnostics:
         optimizer: Callable[[Any], Any],
     ) -> None:
         self._compute, self._loss, self._optimizer = compute, loss, optimizer
-        self._losses_and_limits = jax.jit(self._losses_and_limits_of)
-        self._curvatures = jax.jit(self._curvatures_of)
-        self._signal = jax.jit(self._signal_of)
+        self._losses_and_limits = jax.jit(self._losses_and_limits_of, compiler_options=_RUNS_ONCE)
+        self._curvatures = jax.jit(self._curvatures_of, compiler_options=_RUNS_ONCE)
+        self._signal = jax.jit(self._signal_of, compiler_options=_RUNS_ONCE)
 
     def measure(
         self,

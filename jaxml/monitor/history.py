@@ -77,7 +77,6 @@ class History:
         steps_per_epoch: batches in an epoch.
         shuffled: whether each epoch had a random order of its own.
         by_input: whether `over_time` and `gain` are those of the inputs, for sequences without a cell.
-        listened: examples in an observation.
     """
 
     losses: NDArray[np.float64]
@@ -103,7 +102,6 @@ class History:
     steps_per_epoch: float
     shuffled: bool
     by_input: bool
-    listened: int
 
     def statistic(self, name: str) -> NDArray[Any]:
         """Returns [S, layers], one of `STATISTICS`."""
@@ -112,23 +110,3 @@ class History:
     def look(self, name: str) -> NDArray[Any]:
         """Returns [P, layers], one of `ACTIVITY`."""
         return self.activity[:, :, ACTIVITY.index(name)]
-
-    def noise_scale(self) -> float:
-        """Returns the batch size at which noise and gradient are equally large; NaN if it is unknown.
-
-        tr(Σ) / ‖G‖² (McCandlish et al., 2018) over the layers whose gradients are known for each example,
-        the mean over the later half of the observations. A larger batch improves a step if it is much
-        smaller than this, and hardly if it is much larger.
-        """
-        late = slice(len(self.looks) // 2, None)
-        of_examples = self.look("example_gradient")[late]
-        of_all = self.look("mean_gradient")[late]
-        known = (of_examples > 0).all(0) & np.isfinite(of_examples).all(0) & (self.listened > 1)
-        if not known.any():
-            return math.nan
-        each = float(np.square(of_examples[:, known]).sum(1).mean())
-        mean = float(np.square(of_all[:, known]).sum(1).mean())
-        # The mean gradient of n examples still holds 1/n of the noise.
-        noise = (each - mean) / (1 - 1 / self.listened)
-        signal = mean - noise / self.listened
-        return noise / signal if signal > 0 else math.inf

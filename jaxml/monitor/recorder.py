@@ -63,7 +63,6 @@ class Recorder:
             and first.ndim == 3
             and jnp.issubdtype(first.dtype, jnp.floating)
         )
-        self._examples = first.shape[0]
         self._length = first.shape[1] if first.ndim > 1 else 0
         self.layout = layout(
             variables.get("params", {}),
@@ -179,5 +178,4 @@ class Recorder:
             steps_per_epoch=steps_per_epoch,
             shuffled=shuffled,
             by_input=self._by_input,
-            listened=self._examples,
         )

@@ -52,7 +52,7 @@ class Example:
             alive=np.ones((len(looks), 4 * WIDTH), bool), over_time=np.zeros((len(looks), 0, 32)),
             gain=np.zeros((len(looks), 0)), times=(), validation_steps=np.zeros(0, np.int64),
             validation_losses=np.zeros(0), data=data, steps_per_epoch=2.0, shuffled=True,
-            by_input=False, listened=64,
+            by_input=False,
         )  # fmt: skip
         known = {field.name for field in dataclasses.fields(monitor.History)}
         if "moment_ratio" in known:

@@ -22,33 +22,6 @@ def fit(model, optimizer, data, loss=cross_entropy, **kw):
     return train.fit(model, loss, optimizer, data, **settings)
 
 
-def test_the_gradients_of_examples_are_those_of_vmap():
-    """Goodfellow's trick against one gradient after the other."""
-    model = models.MLP((8,), 2)
-    x = jax.random.normal(KEY, (32, 5))
-    y = (x[:, 0] > 0).astype(jnp.int32)
-    variables = model.init(KEY, x)
-    listener = models.listen(model)
-
-    def of_taps(taps):
-        outputs, _, seen = listener.apply(variables, taps, x, training=True)
-        return cross_entropy(outputs, y).mean(), (outputs, seen)
-
-    deltas, (outputs, seen) = jax.grad(of_taps, has_aux=True)(listener.taps(variables, x))
-    found = monitor.activity(listener.layers(variables, x), seen, deltas, outputs)
-    columns = [monitor.ACTIVITY.index(name) for name in ("example_gradient", "mean_gradient")]
-
-    def single(params, x, y):
-        return cross_entropy(model.apply({"params": params}, x[None]), y[None])[0]
-
-    each = jax.vmap(jax.grad(single), (None, 0, 0))(variables["params"], x, y)
-    for row, name in zip(np.asarray(found.layers)[:, columns], ("hidden_0", "output"), strict=True):
-        kernels = np.asarray(each[name]["kernel"], np.float64)
-        squares = np.square(kernels).sum((1, 2)).mean()
-        mean = np.linalg.norm(kernels.mean(0))
-        np.testing.assert_allclose(row, [np.sqrt(squares), mean], rtol=1e-4)
-
-
 def watched_program(traced=lambda: None):
     model = models.MLP((16, 16), 2)
     x = np.zeros((32, 6), np.float32)
