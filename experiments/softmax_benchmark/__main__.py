@@ -19,7 +19,8 @@ from jaxml.softmax import planner
 
 VARIANTS = tuple(dict.fromkeys((*cost.VARIANTS, *layers.VARIANTS)))
 if TYPE_CHECKING:
-    VariantName = ProblemName = str
+    VariantName = str
+    ProblemName = str
 else:
     VariantName = Literal[VARIANTS]
     ProblemName = Literal[problems.NAMES]

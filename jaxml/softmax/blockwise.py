@@ -221,7 +221,7 @@ class _Carry(NamedTuple):
     peak: Array  # [N], the largest logit so far, finite
     total: Array  # [N], Σ exp(z − peak)
     below: Array | None  # [N], Σ (z − peak) over the kept classes
-    number: Array | None  # [], how many these are so far
+    number: Any  # [], how many these are so far; None as `below`
     best: tuple[Array, Array] | None  # scores and ids [N, k]
 
 

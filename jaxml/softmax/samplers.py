@@ -79,9 +79,9 @@ class Request(NamedTuple):
 
     num_sampled: int
     unique: bool
-    labels: Array | None = None
-    where: Array | None = None
-    inputs: Array | None = None
+    labels: Any = None
+    where: Any = None
+    inputs: Any = None
 
 
 def make_sampler(
