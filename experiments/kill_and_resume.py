@@ -60,13 +60,13 @@ def _digits() -> tuple[Any, Any]:
 def dense(directory: Path) -> Any:
     """Returns the end of a network with batch statistics, dropout, the monitor and early stopping."""
     x, y = _digits()
-    with train.Checkpoints(directory, every=25) as kept:
+    with train.Checkpoints(directory, every=20) as kept:
         fitted = train.fit(
             models.MLP((64,), 10, dropout=0.2, normalization="batch"),
             losses.softmax_cross_entropy,
             optax.adamw(1e-3),
             (x[:1400], y[:1400]),
-            num_steps=600,
+            num_steps=2000,
             batch_size=128,
             key=jax.random.key(0),
             validation_data=(x[1400:], y[1400:]),
@@ -129,7 +129,7 @@ def table(directory: Path) -> Any:
 
     program = train.repeat(step)
     kept_reports: list[Any] = []
-    with train.Checkpoints(directory, every=50) as kept:
+    with train.Checkpoints(directory, every=20) as kept:
         shapes = jax.eval_shape(program, state, batches(0, 1), jnp.int32(1))[1]
         if (found := kept.restore({}, state, shapes)) is not None:
             state, kept_reports = found[0], [found[1]]
@@ -148,7 +148,7 @@ def table(directory: Path) -> Any:
 def sweep(directory: Path) -> Any:
     """Returns the end of a sweep of eight trials."""
     x, y = _digits()
-    with train.Checkpoints(directory, every=40) as kept:
+    with train.Checkpoints(directory, every=20) as kept:
         swept = train.sweep(
             models.MLP((32,), 10),
             losses.softmax_cross_entropy,
@@ -157,7 +157,7 @@ def sweep(directory: Path) -> Any:
             space={"learning_rate": [1e-4, 1e-3, 1e-2, 1e-1]},
             penalty=lambda h, params: losses.l2(params, 1e-4, mask=losses.kernels_only),
             seeds=2,
-            num_steps=400,
+            num_steps=1000,
             batch_size=64,
             key=jax.random.key(0),
             validation_data=(x[1400:], y[1400:]),
@@ -201,6 +201,17 @@ def _ended(process: "subprocess.Popen[str]") -> str:
     return out.split()[-1]
 
 
+def _newest(directory: Path) -> int:
+    """Returns the step of the newest checkpoint of any part of a training, 0 if there is none."""
+    places = [directory, *directory.glob("chunk_*")] if directory.exists() else []
+    return max((step for place in places for step in checkpoint.steps(place)), default=0)
+
+
+def _wait_for_save(process: "subprocess.Popen[str]", directory: Path, before: int) -> None:
+    while process.poll() is None and _newest(directory) <= before:
+        time.sleep(0.02)
+
+
 def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
     """Returns the row of one training: run to its end, and again with kills."""
     random = np.random.default_rng(seed)
@@ -213,15 +224,20 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
         killed, rounds, directory = 0, 0, Path(folder, "round0")
         ends = {again}
         while killed < kills:
+            before = _newest(directory)
             process = _start(name, directory)
             try:
-                process.wait(float(random.uniform(0.3, 1.1)) * seconds)
+                # Every other kill falls among the saves, where little of a process's time is spent.
+                if killed % 2:
+                    _wait_for_save(process, directory, before)
+                    process.wait(float(random.uniform(0, 0.5)))
+                else:
+                    process.wait(float(random.uniform(0.3, 1.1)) * seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 killed += 1
-                places = [directory, *directory.glob("chunk_*")] if directory.exists() else []
-                steps.append(max((s for at in places for s in checkpoint.steps(at)), default=0))
+                steps.append(_newest(directory))
                 continue
             # It has ended; another run starts from nothing.
             ends.add(_ended(process))
