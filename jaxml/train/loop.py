@@ -17,7 +17,7 @@ from jaxml.train.state import Report, State
 from jaxml.types import Array, PyTree
 
 Step = Callable[[State, PyTree], tuple[State, Report]]
-Program = Callable[[State, PyTree, Array], tuple[State, Report]]
+Program = Callable[[State, PyTree, Any], tuple[State, Report]]
 
 # Steps of the first call, where the time of a call is bounded.
 _FIRST_CALL = 16
@@ -68,7 +68,7 @@ def repeat(step: Step) -> Program:
 
 
 def run(
-    program: Callable[[Any, PyTree, Array], tuple[Any, Report]],
+    program: Callable[[Any, PyTree, Any], tuple[Any, Report]],
     state: Any,
     batches: Callable[[int, int], PyTree],
     *,

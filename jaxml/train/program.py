@@ -182,8 +182,9 @@ class Program:
                 spec.model, loss, self.variables, example[0], spec.monitor.every
             )
             self.final = monitor.FinalDiagnostics(self.compute, loss, spec.optimizer)
-            if spec.monitor.preserve:
-                self._preserving = monitor.preserving_penalty(spec.model, loss)
+            if weight := spec.monitor.preserve:
+                penalty = monitor.preserving_penalty(spec.model, loss)
+                self._preserving = lambda *args, **given: weight * penalty(*args, **given)
         start: Any = self._start
         if spec.width is not None:
             key = jax.eval_shape(lambda: jax.random.key(0))
@@ -257,7 +258,7 @@ class Program:
             metrics["worst"] = jnp.max(each) / jnp.where(mean > 0, mean, 1.0)
         if self._preserving is not None:
             variables = {"params": params, **model_state}
-            minimised += self.spec.monitor.preserve * self._preserving(variables, x, y, key=key)
+            minimised += self._preserving(variables, x, y, key=key)
         if self.spec.penalty is not None:
             minimised += self.spec.penalty(hyperparameters, params)
         return minimised, (state, metrics)
@@ -307,7 +308,7 @@ class Program:
         blocks, rest = validation
 
         def mean(pair: PyTree) -> Array:
-            return jnp.mean(self.compute(params, model_state, *pair, None, False)[0])
+            return jnp.mean(self.compute(params, model_state, pair[0], pair[1], None, False)[0])
 
         number = len(rest[1]) + len(blocks[1]) * _VALIDATED_AT_ONCE
         total = jnp.zeros(())

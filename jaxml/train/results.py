@@ -131,7 +131,7 @@ class Fit:
             columns["validation_loss"] = validation
         if self.history is not None:
             for name in ("accepted", "norm", "coefficient"):
-                columns[name] = np.append(getattr(self.history, name).astype(object), None)
+                columns[name] = [*getattr(self.history, name), None]
         frame = _pandas().DataFrame(columns)
         return frame if len(self.validation_curve) else frame.iloc[:-1]
 

@@ -92,7 +92,6 @@ def make_step(
     optimizer: Any = None,
     row_optimizers: Mapping[str, RowSchedule] | None = None,
     accept: Callable[[Array, PyTree], Array] = all_finite,
-    stochastic_rounding: bool = False,
 ) -> Callable[[State, PyTree], tuple[State, Report]]:
     """Builds `step(state, batch) -> (state, report)`, pure; the caller compiles and donates.
 
@@ -107,7 +106,6 @@ def make_step(
         optimizer: an `optax.GradientTransformation` for `state.params`; None where there are none.
         row_optimizers: for each table a function `step -> RowOptimizer`, so that a schedule counts steps.
         accept: `accept(loss, gradients) -> bool scalar`; `gradients` holds `"params"` and `"rows"`.
-        stochastic_rounding: round updated bf16 rows at random, without bias, instead of to nearest.
 
     Returns:
         The step. Under `jax.jit(step, donate_argnums=0)` tables are updated in place.
@@ -127,9 +125,7 @@ def make_step(
     row_optimizers = dict(row_optimizers or {})
 
     def step(state: State, batch: PyTree) -> tuple[State, Report]:
-        lookup_key, loss_key, rounding_key = jax.random.split(
-            jax.random.fold_in(state.key, state.step), 3
-        )
+        lookup_key, loss_key, _ = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         with jax.named_scope("lookup"):
             ids, context = task.lookup(batch, state.sampler_state, lookup_key)
             rows = {name: _look_up(state.tables[name], ids[name]) for name in ids}
@@ -175,8 +171,7 @@ def make_step(
 
         with jax.named_scope("row_update"):
             tables, table_states = dict(state.tables), dict(state.table_states)
-            for number, name in enumerate(sorted(ids)):
-                rounding = jax.random.fold_in(rounding_key, number) if stochastic_rounding else None
+            for name in sorted(ids):
                 tables[name], table_states[name] = _update_rows(
                     row_optimizers[name](state.step),
                     ids[name],
@@ -184,7 +179,6 @@ def make_step(
                     table_states[name],
                     tables[name],
                     accepted,
-                    rounding,
                 )
 
         after = State(
@@ -252,15 +246,14 @@ def _update_rows(
     slots: PyTree,
     table: Array,
     accepted: Array,
-    key: Array | None,
 ) -> tuple[Array, PyTree]:
     """Table and slots after the gradient with respect to what was looked up, if it is accepted."""
     if isinstance(ids, Whole):
         rows = row_tables.from_storage(table).astype(jnp.float32)
         rows, moved = optimizer.rule(rows, slots, values)
-        after = (row_tables.to_storage(rows, table.dtype, key=key), moved)
+        after = (row_tables.to_storage(rows, table.dtype), moved)
         return trees.select(accepted, after, (table, slots))
     gradient = _row_gradient(table, ids, values)
     # Refused, it is the gradient of rows that do not exist.
     gradient = dataclasses.replace(gradient, ids=jnp.where(accepted, gradient.ids, -1))
-    return optimizer.update(gradient, slots, table, key=key)
+    return optimizer.update(gradient, slots, table)
