@@ -1,18 +1,19 @@
-"""What does a monitor cost a step?
+"""What does the monitor cost: a program to compile, and a step to run?
 
-    python -m experiments.monitor_overhead                 one-million-parameter MLP, Adam, batch 512
-    python -m experiments.monitor_overhead --rounds 40
+    python -m experiments.monitor_overhead --json experiments/results/monitor-overhead.json   four minutes
 
-The same training, in one process and in turn: bare, guarded with all norms at every tenth or every step,
-and with the layers listened to at every tenth step besides. Each round times a compiled run of some steps
-of every variant; its ratio is to the bare one of the same round.
+Programs: an MLP of nine layers of width 8 with Adam; lines of StableHLO and of compiled HLO, and CPU
+seconds to trace, lower and compile, of the optimizer alone and of a whole step, bare and guarded. Steps: an
+MLP of 0.95 million parameters, bare, guarded, and with the recorder besides, timed in turn in one process;
+each sample's ratio is to the bare one of the same round. Expected: lines ≤ 2.5 ×, CPU seconds ≤ 3 ×, a step
+≤ 1.10 ×, and ≤ 1.03 × where a bare step takes 50 ms or more.
 """
 
 import dataclasses
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,24 @@ import tyro
 from jaxml import bench, models, monitor, reports, train
 from jaxml.types import Array, PyTree
 
+_CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
+_CLASSES = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a monitor costs a step, side by side."""
+    """What a monitor costs, beside the same training without one."""
 
+    depth: int = 8
+    """Hidden layers, of width 8, of the programs that are compiled."""
+    repeats: int = 3
+    """Times that each is compiled; the least CPU seconds count."""
     widths: tuple[int, ...] = (800, 400)
-    """Hidden layers."""
+    """Hidden layers of the network whose steps are timed."""
     num_features: int = 784
-    """Inputs."""
-    batch: int = 512
-    """Examples in a step."""
+    """Its inputs."""
+    batches: tuple[int, ...] = (512, 2048)
+    """Examples in a step: of tens of milliseconds, and of more."""
     steps: int = 20
     """Steps in a sample."""
     rounds: int = 25
@@ -44,55 +52,97 @@ class Config:
     """Where to write the rows."""
 
 
-def _programs(config: Config) -> dict[str, tuple[train.State, Any]]:
-    """State and compiled program of each variant."""
-    model = models.MLP(config.widths, 10)
+def _setting(widths: tuple[int, ...], num_features: int, batch: int, variant: str) -> Any:
+    """Step, state and loss gradient of a variant: "bare", "guard", or "guard and recorder"."""
+    model = models.MLP(widths, _CLASSES)
     functional = models.from_linen(model)
-    x = np.zeros((config.batch, config.num_features), np.float32)
-    variables = functional.init(jax.random.key(0), jnp.asarray(x))
-    params = variables["params"]
-    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+    x = np.zeros((batch, num_features), np.float32)
+    variables = functional.init(jax.random.key(0), x[:1])
 
     def loss(params, model_state, rows, batch, context, key):
         outputs, _ = functional.apply({"params": params}, batch["x"], training=True)
-        each = cross_entropy(outputs, batch["y"])
+        each = _CROSS_ENTROPY(outputs, batch["y"])
         return each.mean(), (model_state, {"worst": each.max() / each.mean()})
 
-    def always(value: Array, gradients: PyTree) -> Array:
+    def accept(loss: Array, gradients: PyTree) -> Array:
         return jnp.ones((), bool)
 
-    recorder = monitor.Recorder(model, cross_entropy, variables, x)
-
-    found = {}
-    for name, optimizer, watch in (
-        ("bare", optax.adam(1e-3), None),
-        ("guard", monitor.guard(optax.adam(1e-3)), None),
-        ("guard and recorder", recorder.guard(optax.adam(1e-3)), recorder),
-    ):
-        step = train.make_step(
-            train.Task(loss),
-            optimizer=optimizer,
-            accept=always,
-        )
-        state = train.create_state(
-            jax.random.key(1),
-            params=jax.tree.map(jnp.copy, params),
-            model_state={},
-            optimizer=optimizer,
-        )
-        found[name] = state, train.repeat(train.recorded(step, watch) if watch else step)
-    return found
+    recorder = monitor.Recorder(model, _CROSS_ENTROPY, variables, x)
+    optimizer = optax.with_extra_args_support(optax.adam(1e-3))
+    if variant != "bare":
+        optimizer = recorder.guard(optimizer)
+    step = train.make_step(train.Task(loss), optimizer=optimizer, accept=accept)
+    if variant == "guard and recorder":
+        step = train.recorded(step, recorder)
+    params = variables["params"]
+    state = train.create_state(
+        jax.random.key(1), params=params, model_state={}, optimizer=optimizer
+    )
+    return optimizer, step, state
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.monitor_overhead")
+def _compiled(function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int) -> Any:
+    """Lines of the program, and the least CPU seconds of its phases."""
+    best: dict[str, float] = {}
+    for _ in range(repeats):
+        jax.clear_caches()
+        times = [time.process_time()]
+        traced = jax.jit(function).trace(*arguments)
+        times.append(time.process_time())
+        lowered = traced.lower()
+        times.append(time.process_time())
+        compiled = lowered.compile()
+        times.append(time.process_time())
+        phases = zip(("trace_s", "lower_s", "compile_s"), np.diff(times).tolist(), strict=True)
+        found = {**dict(phases), "cpu_s": times[-1] - times[0]}
+        if not best or found["cpu_s"] < best["cpu_s"]:
+            best = found
+    lines = lambda program: len(program.as_text().splitlines())  # noqa: E731
+    return {"stablehlo_lines": lines(lowered), "hlo_lines": lines(compiled), **best}
+
+
+def compiled_rows(config: Config) -> list[dict[str, Any]]:
+    """Lines and CPU seconds of programs, and their ratios to the bare ones."""
+    rows = []
+    for program in ("optimizer", "step"):
+        for variant in ("bare", "guard", "guard and recorder"):
+            if program == "optimizer" and variant == "guard and recorder":
+                continue
+            optimizer, step, state = _setting((8,) * config.depth, 8, 32, variant)
+            batch = {"x": np.zeros((32, 8), np.float32), "y": np.zeros(32, np.int32)}
+            if program == "step":
+                found = _compiled(step, (state, batch), config.repeats)
+            else:
+
+                def update(gradients, opt_state, params, loss, optimizer=optimizer):
+                    updates, opt_state = optimizer.update(gradients, opt_state, params, value=loss)
+                    return optax.apply_updates(params, updates), opt_state
+
+                arguments = (state.params, state.opt_state, state.params, np.float32(1))
+                found = _compiled(update, arguments, config.repeats)
+            bare = next((row for row in rows if row["program"] == program), found)
+            ratios = {
+                f"{name}_ratio": found[name] / bare[name]
+                for name in ("stablehlo_lines", "hlo_lines", "cpu_s")
+            }
+            rows.append(
+                {"kind": "program", "program": program, "variant": variant, **found, **ratios}
+            )
+    return rows
+
+
+def timed_rows(config: Config, batch: int) -> list[dict[str, Any]]:
+    """Milliseconds of steps, and their ratios to the bare ones of the same round."""
     noise = np.random.default_rng(0)
-    shape = (config.steps, config.batch)
+    shape = (config.steps, batch)
     batches = {
         "x": jnp.asarray(noise.normal(size=(*shape, config.num_features)).astype(np.float32)),
-        "y": jnp.asarray(noise.integers(0, 10, shape)),
+        "y": jnp.asarray(noise.integers(0, _CLASSES, shape)),
     }
-    programs = _programs(config)
+    programs = {}
+    for variant in ("bare", "guard", "guard and recorder"):
+        _, step, state = _setting(config.widths, config.num_features, batch, variant)
+        programs[variant] = jax.tree.map(jnp.copy, state), train.repeat(step)
     samples: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(config.rounds + 1):
         for name, (state, program) in programs.items():
@@ -102,20 +152,49 @@ def main(arguments: Sequence[str]) -> int:
             if turn:  # The first compiles.
                 samples[name].append(1e3 * (time.perf_counter() - started) / config.steps)
             programs[name] = state, program
-    rows = [
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(programs["bare"][0].params))
+    return [
         {
+            "kind": "step",
             "variant": name,
+            "batch": batch,
+            "parameters": parameters,
             "samples_ms": each,
+            "median_ms": statistics.median(each),
             "ratio": statistics.median(a / b for a, b in zip(each, samples["bare"], strict=True)),
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(programs[name][0].params)),
-            "environment": reports.environment(),
         }
         for name, each in samples.items()
     ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.monitor_overhead")
+    jax.config.update("jax_enable_compilation_cache", False)
+    environment = reports.environment()
+    compiled = compiled_rows(config)
+    timed = [row for batch in config.batches for row in timed_rows(config, batch)]
+    rows = [{**row, "environment": environment} for row in (*compiled, *timed)]
     reports.table(
-        f"a step of {rows[0]['parameters']:,} parameters, batch {config.batch}",
-        ["", "ms", "× bare"],
-        [[row["variant"], statistics.median(row["samples_ms"]), row["ratio"]] for row in rows],
+        f"{config.depth + 1} layers of width 8, Adam",
+        ["program", "", "StableHLO", "×", "HLO", "×", "CPU s", "×"],
+        [
+            [
+                row["program"],
+                row["variant"],
+                row["stablehlo_lines"],
+                row["stablehlo_lines_ratio"],
+                row["hlo_lines"],
+                row["hlo_lines_ratio"],
+                row["cpu_s"],
+                row["cpu_s_ratio"],
+            ]
+            for row in compiled
+        ],
+    )
+    reports.table(
+        f"a step of {timed[0]['parameters']:,} parameters",
+        ["batch", "", "ms", "× bare"],
+        [[row["batch"], row["variant"], row["median_ms"], row["ratio"]] for row in timed],
     )
     if config.json is not None:
         bench.write_rows(config.json, rows)

@@ -103,7 +103,17 @@ def test_trusted_examples_decide_whether_the_data_are_at_fault():
 
 def test_the_overhead_is_measured(tmp_path, capsys):
     path = tmp_path / "rows.json"
-    small = ["--widths", "16", "--num-features", "8", "--batch", "16", "--steps", "2"]
-    assert monitor_overhead.main([*small, "--rounds", "2", "--json", str(path)]) == 0
+    small = ["--widths", "16", "--num-features", "8", "--batches", "16", "--steps", "2"]
+    small += ["--depth", "1", "--repeats", "1", "--rounds", "2", "--json", str(path)]
+    assert monitor_overhead.main(small) == 0
     rows = json.loads(path.read_text())
-    assert rows[0]["ratio"] == 1 and all(len(row["samples_ms"]) == 2 for row in rows)
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert steps[0]["ratio"] == 1 and all(len(row["samples_ms"]) == 2 for row in steps)
+    programs = {(row["program"], row["variant"]): row for row in rows if row["kind"] == "program"}
+    assert programs["step", "bare"]["cpu_s_ratio"] == 1
+    lines = programs["step", "guard"]["hlo_lines"]
+    assert (
+        programs["optimizer", "guard"]["hlo_lines"]
+        < lines
+        < programs["step", "guard and recorder"]["hlo_lines"]
+    )
