@@ -90,17 +90,21 @@ class Recorder:
         """
         observed = jax.tree.map(lambda leaf: leaf[:_EXAMPLES], batch)
 
-        def observe() -> Activity:
-            found = self._activity({"params": params, **model_state}, key, observed)
+        def observe(params: PyTree, model_state: PyTree, key: Key, batch: PyTree) -> Activity:
+            found = self._activity({"params": params, **model_state}, key, batch)
             tensors = [[leaf] for leaf in jax.tree.leaves(params)]
             number = [len(rows) for rows in self.layout.rows]
             return found._replace(parameter_norms=jnp.sqrt(squares(tensors, number)))
 
-        blank = jax.eval_shape(observe)
+        # Traced once, for its shapes and for the branch.
+        traced = jax.jit(observe, inline=True)
+        given = params, model_state, key, observed
+        blank = jax.eval_shape(traced, *given)
         return jax.lax.cond(
             step % self._every == 0,
-            observe,
-            lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank),
+            traced,
+            lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank),
+            *given,
         )
 
     def _activity(self, variables: PyTree, key: Key, batch: PyTree) -> Activity:

@@ -357,6 +357,9 @@ class Program:
             advance = jax.vmap(advance, in_axes=(0, along, 0, None), out_axes=(along, 0))
             validate = jax.vmap(validate, in_axes=(along, None, None), out_axes=(along, 0))
 
+        # Traced once, for its shapes and for the loop.
+        advance = jax.jit(advance, inline=True)
+
         def step(i: Array, carry: tuple[TrainState, Report]) -> tuple[TrainState, Report]:
             train_state, reports = carry
             train_state, report = advance(data.hyperparameters, train_state, rows[i], data.training)
