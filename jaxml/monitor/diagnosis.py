@@ -118,8 +118,14 @@ def _with_deaths(found: dict[str, Finding]) -> dict[str, Finding]:
 
 
 def is_suspicious(history: History) -> bool:
-    """Returns whether curvature is worth measuring: steps were clipped or rejected, or nothing fell."""
+    """Returns whether curvature is worth measuring.
+
+    It is compared with the learning rate of plain gradient descent, if steps were clipped or rejected, or
+    the loss did not fall.
+    """
     losses = history.losses
+    if np.isnan(Run(history, {}).learning_rate):
+        return False
     if not (np.isfinite(losses).all() and history.accepted.all()):
         return True
     if (history.coefficient < 1).any():

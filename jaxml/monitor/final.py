@@ -10,7 +10,7 @@ import optax
 
 from jaxml import trees
 from jaxml.monitor.history import After
-from jaxml.monitor.symptoms.no_learnable_signal import LITTLE, held_out_signal
+from jaxml.monitor.symptoms.no_learnable_signal import held_out_signal
 from jaxml.types import Array, PyTree
 
 __all__ = ["FinalDiagnostics"]
@@ -67,7 +67,7 @@ class FinalDiagnostics:
         curved: bool,
         hyperparameters: Any = None,
     ) -> After:
-        """Returns all diagnostics.
+        """Returns all diagnostics but `held_out`.
 
         Args:
             data: `(x, y)`, NumPy arrays that the model was trained on.
@@ -80,7 +80,7 @@ class FinalDiagnostics:
         """
         rows = _finite_rows(data, seed)
         losses = np.full((len(_FACTORS), 4), np.nan)
-        sharpness, held_out, clips_at, epsilon_share = (np.nan, np.nan), np.nan, np.nan, np.nan
+        sharpness, clips_at, epsilon_share = (np.nan, np.nan), np.nan, np.nan
         if len(rows):
             x, y = trees.take(data, rows[:_SAMPLE])
             inner = opt_state.inner
@@ -96,9 +96,6 @@ class FinalDiagnostics:
                 few = trees.take((x, y), slice(_CURVATURE_SAMPLE))
                 before, after = np.asarray(self._curvatures(first, last, start, *few), np.float64)
                 sharpness = float(before), float(after)
-            loss, ignorant = losses[1, 0], losses[1, 1:3].min()
-            if not ignorant - loss > LITTLE * abs(ignorant):
-                held_out = float(self._signal(*first, *trees.take(data, rows[:_SIGNAL_SAMPLE])))
         return After(
             loss=float(losses[1, 0]),
             mismatched_loss=float(losses[1, 1]),
@@ -110,8 +107,14 @@ class FinalDiagnostics:
             epsilon_share=epsilon_share,
             equal_units=_equal_units(first[0]),
             output_constant=bool(losses[1, 3] == 0),
-            held_out=held_out,
         )
+
+    def held_out(
+        self, data: tuple[PyTree, Any], first: tuple[PyTree, PyTree], *, seed: int
+    ) -> float:
+        """Returns `After.held_out`: measured only if labels seem not to depend on inputs."""
+        rows = _finite_rows(data, seed)[:_SIGNAL_SAMPLE]
+        return float(self._signal(*first, *trees.take(data, rows))) if len(rows) else np.nan
 
     # Compiled.
 

@@ -513,6 +513,13 @@ class Trainer:
                 },
             )
             history = dataclasses.replace(history, after=after)
+            symptoms = {finding.symptom for finding in monitor.diagnose(history)}
+            if "no_learnable_signal" in symptoms:  # Before data are blamed, a second look at them.
+                held_out = program.final.held_out(
+                    self._data, trained.first, seed=trained.order_seed
+                )
+                after = dataclasses.replace(after, held_out=held_out)
+                history = dataclasses.replace(history, after=after)
         return history
 
 

@@ -25,15 +25,16 @@ def compute(params, model_state, x, y, key, training):
     return squared(outputs, y), outputs, state
 
 
-def measure(optimizer, data=(X, Y), steps=3, **options):
+def measure(optimizer, data=(X, Y), steps=3, curved=False):
     guarded = monitor.guard(optimizer)
     state = guarded.init(LAST)
     gradient = {"kernel": jnp.full((3, 1), 0.01)}
     for _ in range(steps):
         _, state = guarded.update(gradient, state, LAST)
     diagnostics = monitor.FinalDiagnostics(compute, squared, lambda _: optimizer)
-    options = {"curved": False, "seed": 0, **options}
-    return diagnostics.measure(data, first=(FIRST, {}), last=(LAST, {}), opt_state=state, **options)
+    return diagnostics.measure(
+        data, first=(FIRST, {}), last=(LAST, {}), opt_state=state, seed=0, curved=curved
+    )
 
 
 def test_losses_and_curvature():
@@ -76,4 +77,11 @@ def test_what_is_read_off_an_optimizer(optimizer, clips_at, epsilon):
 
 def test_nothing_can_be_measured_without_finite_rows():
     after = measure(optax.sgd(0.1), (np.full_like(X, np.nan), Y))
-    assert np.isnan([after.loss, after.first_loss, after.held_out, after.clips_at]).all()
+    assert np.isnan([after.loss, after.first_loss, after.clips_at]).all()
+
+
+def test_labels_that_depend_on_inputs_and_labels_that_do_not():
+    diagnostics = monitor.FinalDiagnostics(compute, squared, lambda _: optax.sgd(0.1))
+    noise = RANDOM.permutation(Y)
+    found = [diagnostics.held_out((X, y), (FIRST, {}), seed=0) for y in (Y, noise)]
+    assert found[0] > 4 > abs(found[1])
