@@ -1,4 +1,4 @@
-"""What a sweep goes over: grids, and samples from distributions."""
+"""Spaces of hyperparameters: grids, and samples from distributions."""
 
 import dataclasses
 import itertools
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxml import checks
 from jaxml.types import Key
 
 __all__ = [
@@ -25,89 +26,64 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """Between two bounds."""
+    """Uniform between two bounds."""
 
     low: float
     high: float
 
     def at(self, share: float) -> Any:
-        """The value below which such a share of the distribution lies."""
+        """Returns the quantile of a share in [0, 1)."""
         return self.low + share * (self.high - self.low)
 
 
 @dataclasses.dataclass(frozen=True)
 class LogUniform:
-    """Between two positive bounds, every order of magnitude as likely as any other."""
+    """Uniform in the logarithm, between two positive bounds."""
 
     low: float
     high: float
 
     def at(self, share: float) -> Any:
-        """The value below which such a share of the distribution lies."""
+        """Returns the quantile of a share in [0, 1)."""
         return math.exp(math.log(self.low) + share * math.log(self.high / self.low))
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of some values, each as likely as any other."""
+    """Each of some values with the same probability."""
 
     values: tuple[Any, ...]
 
     def at(self, share: float) -> Any:
-        """The value at such a share of the list."""
+        """Returns the value at a share in [0, 1) of the list."""
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
 
 def uniform(low: float, high: float) -> Uniform:
-    """Uniform on [low, high).
+    """Returns the uniform distribution on [low, high), for `random_space`.
 
-    Args:
-        low: finite.
-        high: finite, at least `low`.
-
-    Raises:
-        ValueError: if they are not.
-
-    Example:
-        >>> uniform(0.0, 2.0).at(0.25)
-        0.5
+    >>> uniform(0.0, 2.0).at(0.25)
+    0.5
     """
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"low and high must be finite and ordered, got {low} and {high}")
-    return Uniform(float(low), float(high))
+    low = checks.number("low", low)
+    return Uniform(low, checks.number("high", high, at_least=low))
 
 
 def log_uniform(low: float, high: float) -> LogUniform:
-    """Log-uniform on [low, high): learning rates, penalties, whatever is known to an order of magnitude.
+    """Returns the log-uniform distribution on [low, high): for learning rates and penalties.
 
-    Args:
-        low: above 0.
-        high: finite, at least `low`.
-
-    Raises:
-        ValueError: if they are not.
-
-    Example:
-        >>> round(log_uniform(1e-4, 1e-2).at(0.5), 6)
-        0.001
+    >>> round(log_uniform(1e-4, 1e-2).at(0.5), 6)
+    0.001
     """
-    if not (0 < low <= high and math.isfinite(high)):
-        raise ValueError(f"low and high must be above 0, finite and ordered, got {low} and {high}")
-    return LogUniform(float(low), float(high))
+    low = checks.number("low", low, above=0)
+    return LogUniform(low, checks.number("high", high, at_least=low))
 
 
 def choice(values: Sequence[Any]) -> Choice:
-    """One of these.
+    """Returns the uniform distribution over some values, at least one.
 
-    Args:
-        values: at least one.
-
-    Raises:
-        ValueError: if there is none.
-
-    Example:
-        >>> choice([32, 64]).at(0.7)
-        64
+    >>> choice([32, 64]).at(0.7)
+    64
     """
     if not len(values):
         raise ValueError("values must hold at least one, got none")
@@ -115,13 +91,10 @@ def choice(values: Sequence[Any]) -> Choice:
 
 
 def grid(space: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every combination, the last name running fastest.
+    """Returns every combination of the values, the last name running fastest.
 
     Args:
         space: name → values; a single number stands for itself.
-
-    Returns:
-        A dict for each combination.
 
     Raises:
         ValueError: if there is no name, or a name without values.
@@ -144,31 +117,28 @@ def grid(space: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def random_space(key: Key, num: int, space: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Draws combinations, each name by itself.
+    """Returns combinations drawn by Latin hypercube sampling.
 
-    Random search meets many more values of each hyperparameter than a grid of the same size (Bergstra and
-    Bengio, "Random Search for Hyper-Parameter Optimization", 2012). Here each is drawn with one value in
-    each of `num` equal parts of its distribution, in an order of its own (Latin hypercube sampling): no
-    part is left out by chance.
+    Each hyperparameter has one value in each of `num` equal parts of its distribution, in a random order.
+    Random search tries many more values of each than a grid of the same size.
 
     Args:
         key: typed key.
         num: combinations, at least 1.
         space: name → `log_uniform`, `uniform`, `choice`, or a number that is the same in all.
 
-    Returns:
-        `num` dicts.
-
     Raises:
         ValueError: if `num` is below 1, or a name has no distribution.
+
+    References:
+        Bergstra and Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012.
 
     Example:
         >>> drawn = random_space(jax.random.key(0), 4, {"learning_rate": log_uniform(1e-4, 1.0)})
         >>> sorted(math.floor(math.log10(each["learning_rate"])) for each in drawn)
         [-4, -3, -2, -1]
     """
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
+    num = checks.integer("num", num, at_least=1)
     if not space:
         raise ValueError("space must name at least one hyperparameter, got none")
     seed = [int(word) for word in np.ravel(jax.random.key_data(key))]
