@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, losses, models, reports, softmax, tables, train
+from jaxml import bench, losses, models, monitor, reports, softmax, tables, train
 from jaxml.data import scikit
 from jaxml.train import checkpoint
 
@@ -262,6 +263,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     if config.run and config.directory is not None:
         bench.compilation_cache()
+        warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
         print(digest(TRAININGS[config.run](config.directory)))
         return 0
     rows = []
