@@ -34,10 +34,10 @@ class Config:
 
 
 def evaluate(name: str, seed: int, rounds: int) -> dict[str, Any]:
-    """Trains a case, and applies remedies until nothing is found or one makes it worse, which is undone."""
+    """Trains a case, applies remedies until nothing is found, and keeps the best outcome."""
     recipe = CASES[name]
     fitted, first = fit(recipe, seed)
-    last, findings = first, fitted.findings
+    best, left, findings = first, fitted.findings, fitted.findings
     tried: list[monitor.Remedy] = []
     remedies: list[dict[str, Any]] = []
     while findings and len(tried) < rounds:
@@ -49,20 +49,21 @@ def evaluate(name: str, seed: int, rounds: int) -> dict[str, Any]:
             break
         tried.append(remedy)
         again, score = fit(changed, seed)
-        remedies[-1] |= {"score": score, "undone": score < last}
-        if score < last:
-            break
-        recipe, last, findings = changed, score, again.findings
+        remedies[-1] |= {"score": score, "kept": score >= best}
+        # A remedy that reveals another fault may lower the score before the next one raises it.
+        recipe, findings = changed, again.findings
+        if score >= best:
+            best, left = score, findings
     return {
         "case": name,
         "seed": seed,
         "symptoms": [finding.symptom for finding in fitted.findings],
         "remedies": remedies,
-        "left": [finding.symptom for finding in findings],
+        "left": [finding.symptom for finding in left],
         "before": first,
-        "after": last,
+        "after": best,
         "failing": first < _WELL,
-        "helped": 1 - last < (1 - _REGAINED) * (1 - max(first, 0.0)),
+        "helped": 1 - best < (1 - _REGAINED) * (1 - max(first, 0.0)),
     }
 
 
@@ -83,10 +84,8 @@ def main(arguments: Sequence[str]) -> int:
             rows.append(row)
             print(f"{name}, seed {seed}: {row['before']:.2f} → {row['after']:.2f}", flush=True)
             for remedy in row["remedies"]:
-                undone = ", undone" if remedy.get("undone") else ""
-                print(
-                    f"    {remedy['found']}\n    changed: {remedy['changes']}{undone}", flush=True
-                )
+                worse = "" if remedy.get("kept", True) else ", no improvement"
+                print(f"    {remedy['found']}\n    changed: {remedy['changes']}{worse}", flush=True)
     failing = [row for row in rows if row["failing"]]
     summary = {
         "cases": len(rows), "failing": len(failing), "helped": sum(row["helped"] for row in failing)
