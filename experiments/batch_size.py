@@ -25,7 +25,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import files, losses, models, reports, train
+from jaxml import bench, files, losses, models, reports, train
 from jaxml.data import scikit
 
 
@@ -75,6 +75,7 @@ def sweeps(config: Config) -> dict[str, train.Sweep]:
 
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.batch_size")
+    bench.compilation_cache()
     found = sweeps(config)
     best = {name: swept.best("validation_loss") for name, swept in found.items()}
     rows: list[dict[str, Any]] = [

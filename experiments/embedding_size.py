@@ -173,6 +173,7 @@ def sentence(rows: Sequence[dict[str, Any]], vocabulary_size: int) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.embedding_size")
+    bench.compilation_cache()
     try:
         data = load(config)
     except (flights.DataMissing, ValueError) as error:

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxml import files, models, reports, softmax, tables, train
+from jaxml import bench, files, models, reports, softmax, tables, train
 from jaxml.bench import tfidf
 from jaxml.data import batches, cache, geonames, grouping
 from jaxml.features.ngrams import HashedNgrams
@@ -701,6 +701,7 @@ def main(arguments: Sequence[str]) -> int:
             )
             resolve_command(asked.run, asked.names, k=asked.k)
             return 0
+        bench.compilation_cache()
         arguments = arguments[1:] if arguments and arguments[0] == "train" else arguments
         chosen = tyro.cli(Train, args=arguments, prog="python -m experiments.geonames")
         options = dataclasses.asdict(chosen)

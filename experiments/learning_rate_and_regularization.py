@@ -28,7 +28,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import files, losses, models, reports, train
+from jaxml import bench, files, losses, models, reports, train
 from jaxml.data import scikit
 
 
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(
         Config, args=arguments, prog="python -m experiments.learning_rate_and_regularization"
     )
+    bench.compilation_cache()
     swept = sweep(config)
     shape = len(config.penalties), len(config.learning_rates), config.seeds
     validation = np.array([trial.validation_loss for trial in swept.trials]).reshape(shape)

@@ -30,7 +30,7 @@ import optax
 import tyro
 from numpy.typing import NDArray
 
-from jaxml import files, losses, models, reports, train
+from jaxml import bench, files, losses, models, reports, train
 from jaxml.data import flights
 
 
@@ -99,6 +99,7 @@ def fit_line(x: NDArray, y: NDArray, loss, config: Config) -> tuple[float, float
 
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.losses_and_outliers")
+    bench.compilation_cache()
     departure, by_clock, truth = read()
     if not 2 <= config.num_flights <= len(truth) // 2:
         print(f"--num-flights must be in [2, {len(truth) // 2}], got {config.num_flights}")

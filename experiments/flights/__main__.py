@@ -37,7 +37,7 @@ import tyro
 from numpy.typing import NDArray
 
 from experiments.flights import clocks, judging, models, report, table
-from jaxml import losses, metrics, reports
+from jaxml import bench, losses, metrics, reports
 from jaxml.validation import leaks, schema
 
 LATE = 15.0
@@ -282,6 +282,7 @@ def main(arguments: Sequence[str]) -> int:
     if config.iterations < 2 or config.members < 1 or config.resamples < 2:
         print("--iterations and --resamples must be at least 2, --members at least 1")
         return 2
+    bench.compilation_cache()
     run = config.run_dir or Path("runs/flights") / time.strftime("%Y%m%d-%H%M%S")
     run.mkdir(parents=True, exist_ok=True)
 

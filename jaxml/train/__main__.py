@@ -1,12 +1,12 @@
-"""Lists runs, compares their curves and tells what was found: `python -m jaxml.train runs`.
+"""Lists runs, prints their findings, and compares their losses.
 
-    python -m jaxml.train                                   a table of all runs below runs/
-    python -m jaxml.train runs/digits                       of those in one directory
-    python -m jaxml.train RUN RUN … --plot compare.png      their curves in one picture
-    python -m jaxml.train RUN --findings                    what went wrong, why, and what to change
+    python -m jaxml.train                                a table of all runs in runs/
+    python -m jaxml.train runs/digits                    a table of the runs in one directory
+    python -m jaxml.train RUN RUN … --plot compare.png   their losses in one picture
+    python -m jaxml.train RUN --findings                 what went wrong, why, and what to change
 
-A RUN is a run's directory, or one that has runs below it. A damaged run is listed as such, with the reason.
-The exit code is 0, or 2 where there is no run, or nothing to draw.
+A RUN is the directory of a run, or one with runs below it. The exit code is 0, or 2 if there is no run, or
+none with a loss to draw.
 """
 
 import argparse
@@ -24,154 +24,109 @@ from jaxml.reports import rundir
 
 COLUMNS = ("run", "started", "status", "steps", "last loss", "best validation", "first finding",
            "commit", "device")  # fmt: skip
-_MOST_NAMED = (
-    4  # settings that a label names; runs that differ in more are told apart by their names
-)
+_MOST_NAMED = 4  # If runs differ in more settings than this, labels do not name them.
 
 
 def find(paths: Sequence[str]) -> list[rundir.Run]:
-    """The runs in and below some directories, each once, the newest last in each.
-
-    Args:
-        paths: directories.
-
-    Raises:
-        reports.RunDirectoryError: if one is missing or has no run in it.
-    """
+    """Returns the runs in some directories and below, each once."""
     runs: dict[Path, rundir.Run] = {}
     for path in paths:
-        found = rundir.find(path)
+        found = {run.path: run for run in rundir.find(path)}
         if not found:
             raise reports.RunDirectoryError(f"{path}: no run in it")
-        for run in found:
-            runs.setdefault(run.path, run)
+        runs = found | runs
     return list(runs.values())
 
 
 def row(run: rundir.Run) -> list[Any]:
-    """The cells of a run, one for each of `COLUMNS`; None where nothing is known."""
+    """Returns the cells of a run in the order of `COLUMNS`; None for what is unknown."""
     best = None
     if np.isfinite(run.validations).any():
-        at = int(np.nanargmin(np.where(np.isfinite(run.validations), run.validations, np.nan)))
+        at = int(np.argmin(np.where(np.isfinite(run.validations), run.validations, np.inf)))
         best = f"{run.validations[at]:.4g} at step {run.validation_steps[at]:,}"
     first = run.findings[0] if run.findings else None
     commit = run.environment.get("commit")
     return [
-        _short_path(run.path),
+        _relative(run.path),
         f"{run.started:%Y-%m-%d %H:%M}",
         run.status,
         run.num_steps,
         f"{run.losses[-1]:.4g}" if run.losses.size else None,
         best,
         f"{first['symptom'].replace('_', ' ')}, step {first['step']:,}" if first else None,
-        # A "+" behind it says that files differ from the commit.
-        f"{commit[:8]}{'+' if commit.endswith('+') else ''}" if isinstance(commit, str) else None,
+        commit and commit[:8] + "+" * commit.endswith("+"),  # "+": files differed from the commit
         run.environment.get("device"),
     ]
 
 
 def labels(runs: Sequence[rundir.Run]) -> list[str]:
-    """A label for each run: its name, and what it does not share with all the others.
+    """Returns a label for each run: its name, and up to four settings in which the runs differ.
 
-    Named are the settings that differ between the configurations; where none does, what differs between
-    the environments, such as the commit. Of runs that differ in more than four the names must do.
-
-    Args:
-        runs: at least one; of different directories.
-
-    Returns:
-        Labels, no two the same.
+    If the configurations agree, the label names differences of the environments, such as the device.
     """
-    paths = [_short_path(run.path) for run in runs]
-    # Runs of one experiment need not say its name.
-    shared = os.path.commonpath([os.path.dirname(path) for path in paths]) if len(runs) > 1 else ""
-    names = [os.path.relpath(path, shared) if shared else path for path in paths]
-    if len(set(names)) < len(names):
-        names = paths
-    settings = [
-        {
-            name: value
-            for name, value in _flat(run.config).items()
-            # Where a run was to be written is no setting: it differs always.
-            if not (isinstance(value, str) and os.path.abspath(value) == str(run.path))
-        }
-        for run in runs
-    ]
-    differing = _differing(settings)
-    if not differing:
-        settings = [_flat(run.environment) for run in runs]
-        differing = _differing(settings)
-    if not differing or len(differing) > _MOST_NAMED:
-        return names
-    return [
-        f"{name}: " + ", ".join(f"{key} {_told(each.get(key))}" for key in differing)
-        for name, each in zip(names, settings, strict=True)
-    ]
+    shared = os.path.commonpath([run.path.parent for run in runs]) if len(runs) > 1 else Path.cwd()
+    names = [os.path.relpath(run.path, shared) for run in runs]
+    for settings in (
+        # Without the setting that holds the directory of the run, which always differs.
+        [{k: v for k, v in _flat(run.config).items() if not _is_path_of(run, v)} for run in runs],
+        [_flat(run.environment) for run in runs],
+    ):
+        keys = dict.fromkeys(key for each in settings for key in each)
+        differing = [key for key in keys if len({_text(each.get(key)) for each in settings}) > 1]
+        if len(differing) > _MOST_NAMED:
+            return names
+        if differing:
+            return [
+                f"{name}: " + ", ".join(f"{key} {_text(each.get(key))}" for key in differing)
+                for name, each in zip(names, settings, strict=True)
+            ]
+    return names
 
 
 def plot(runs: Sequence[rundir.Run], path: str) -> list[rundir.Run]:
-    """Draws the curves of some runs into one picture.
-
-    Args:
-        runs: those that have no finite loss are left out.
-        path: the PNG to write.
-
-    Returns:
-        The runs that were left out.
-
-    Raises:
-        ValueError: if none or too many are left.
-        OSError: if the picture cannot be written.
-    """
+    """Draws the losses into a PNG; returns the runs that it left out because no loss is finite."""
     drawn = [run for run in runs if np.isfinite([*run.losses, *run.validations]).any()]
     if not drawn:
-        raise ValueError("none of these runs has written a finite loss: there is nothing to draw")
+        raise ValueError("none of the runs has a finite loss to draw")
     if not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"--plot must lie in a directory that exists, got {path}")
-    curves = {
-        label: (run.steps, run.losses, run.validation_steps, run.validations)
-        for label, run in zip(labels(drawn), drawn, strict=True)
-    }
-    title = f"{len(drawn)} runs" if len(drawn) > 1 else "One run"
+        raise ValueError(f"--plot must be in an existing directory, got {path}")
     reports.plots.compared_curves(
-        curves,
-        title=title,
+        {
+            label: (run.steps, run.losses, run.validation_steps, run.validations)
+            for label, run in zip(labels(drawn), drawn, strict=True)
+        },
+        title=f"{len(drawn)} run{'s' * (len(drawn) > 1)}",
         path=path,
     )
     return [run for run in runs if run not in drawn]
 
 
-def told(run: rundir.Run) -> str:
-    """What was found in a run, in sentences, and what to change first."""
-    if not run.findings:
-        return f"{_short_path(run.path)} ({run.status}): nothing found"
-    findings = [monitor.Finding(**fields) for fields in run.findings]
-    lines = [f"{_short_path(run.path)} ({run.status}):", *(f"  {finding}" for finding in findings)]
-    # One that another version has found may have no name here.
-    if findings[0].symptom in monitor.SYMPTOMS:
-        changes = monitor.remedy(findings).changes()
+def findings(run: rundir.Run) -> str:
+    """Returns the findings of a run, a line each, and the first changes to make."""
+    found = [monitor.Finding(**fields) for fields in run.findings]
+    lines = [f"{_relative(run.path)} ({run.status}):" + " no findings" * (not found)]
+    lines += [f"  {finding}" for finding in found]
+    if found and found[0].symptom in monitor.SYMPTOMS:  # Another version may have other symptoms.
+        changes = monitor.remedy(found).changes()
         if changes:
-            named = ", ".join(f"{name} {_told(value)}" for name, value in changes.items())
-            lines.append(f"  to change first: {named}")
+            named = ", ".join(f"{name} {_text(value)}" for name, value in changes.items())
+            lines.append(f"  change first: {named}")
     return "\n".join(lines)
+
+
+def _is_path_of(run: rundir.Run, value: Any) -> bool:
+    return isinstance(value, str) and os.path.abspath(value) == str(run.path)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
+        nested = isinstance(value, Mapping) and value
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return flat
 
 
-def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if len({_told(each.get(name)) for each in settings}) > 1]
-
-
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -180,40 +135,35 @@ def _told(value: Any) -> str:
     return text if len(text) <= 24 else f"{text[:23]}…"
 
 
-def _short_path(path: Path) -> str:
-    """As it would be typed: from the working directory if it is below it."""
-    below = os.path.relpath(path)
-    return str(path) if below.startswith(os.pardir) else below
+def _relative(path: Path) -> str:
+    """The path from the working directory if it is below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints a table of runs, or findings, or draws a picture; returns the exit code."""
+    """Runs the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m jaxml.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="*", default=["runs"], metavar="RUN",
-                        help="a directory of a run, or of runs; runs/ if none is named")  # fmt: skip
-    parser.add_argument("--plot", metavar="PNG", help="compare the curves of the runs in a picture")
-    parser.add_argument("--findings", action="store_true", help="tell what was found in the runs")
+                        help="directory of a run, or of runs; by default runs/")  # fmt: skip
+    parser.add_argument("--plot", metavar="PNG", help="draw the losses of the runs")
+    parser.add_argument("--findings", action="store_true", help="print the findings of the runs")
     options = parser.parse_args(arguments)
     try:
         runs = find(options.runs)
         if options.plot is not None:
             for run in plot(runs, options.plot):
-                print(
-                    f"left out, as it has no finite loss: {_short_path(run.path)}", file=sys.stderr
-                )
+                print(f"left out, no finite loss: {_relative(run.path)}", file=sys.stderr)
             print(f"picture: {options.plot}")
         if options.findings:
-            print("\n".join(map(told, runs)), flush=True)
+            print("\n".join(map(findings, runs)), flush=True)
         elif options.plot is None:
-            reports.table(
-                f"{len(runs):,} {'run' if len(runs) == 1 else 'runs'}", COLUMNS, [*map(row, runs)]
-            )
-    except BrokenPipeError:
-        # Piped into `head`, which has seen enough; Python would complain of it once more at its end.
+            title = f"{len(runs):,} run{'s' * (len(runs) > 1)}"
+            reports.table(title, COLUMNS, [*map(row, runs)])
+    except BrokenPipeError:  # `… | head` has read enough; without this Python reports it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, ValueError) as error:
@@ -221,7 +171,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     for run in runs:
         for problem in run.problems:
-            print(f"damaged: {_short_path(run.path)}: {problem}", file=sys.stderr)
+            print(f"damaged: {_relative(run.path)}: {problem}", file=sys.stderr)
     return 0
 
 

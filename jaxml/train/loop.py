@@ -26,27 +26,25 @@ _FIRST_CALL = 16
 def repeat(step: Step) -> Program:
     """Compiles many steps into one program.
 
-    The number of steps is an argument of the program: a shorter last call, or an interrupted run that
-    goes on with other call boundaries, executes the same code and gives the same bits.
+    The number of steps is an argument of the program, so that where calls end does not change a bit.
 
-        Args:
-            step: as `make_step` builds it.
+    Args:
+        step: as `make_step` builds it.
 
-        Returns:
-            `program(state, batches, count) -> (state, reports)`, compiled, `state` donated. `batches` is a
-            pytree whose leaves have the step as leading axis, `[steps, …]`; the first `count` are used.
-            `reports` is a `Report` of arrays `[steps]`, those past `count` zero.
+    Returns:
+        `program(state, batches, count) -> (state, reports)`, compiled, `state` donated. `batches` is a
+        pytree whose leaves have the step as leading axis, `[steps, …]`; the first `count` are used.
+        `reports` is a `Report` of arrays `[steps]`, those past `count` zero.
 
-        Example:
-            >>> from jaxml import checks
-    from jaxml.train.state import create_state
-            >>> from jaxml.train.step import Task, make_step
-            >>> def loss(params, model_state, rows, batch, context, key):
-            ...     return jnp.mean(batch), (model_state, {})
-            >>> program = repeat(make_step(Task(loss)))
-            >>> state, reports = program(create_state(jax.random.key(0)), jnp.arange(6.0).reshape(3, 2), 2)
-            >>> int(state.step), reports.loss.tolist()
-            (2, [0.5, 2.5, 0.0])
+    Example:
+        >>> from jaxml.train.state import create_state
+        >>> from jaxml.train.step import Task, make_step
+        >>> def loss(params, model_state, rows, batch, context, key):
+        ...     return jnp.mean(batch), (model_state, {})
+        >>> program = repeat(make_step(Task(loss)))
+        >>> state, reports = program(create_state(jax.random.key(0)), jnp.arange(6.0).reshape(3, 2), 2)
+        >>> int(state.step), reports.loss.tolist()
+        (2, [0.5, 2.5, 0.0])
     """
 
     def many(state: State, batches: PyTree, count: Array) -> tuple[State, Report]:
@@ -81,22 +79,22 @@ def run(
 ) -> Any:
     """Trains until `state.step` is `num_steps`; everything that trains goes through here.
 
-    While the device works on one call, the host makes the batches of the next; it reads the reports
-    once a call. A state that was saved by `on_reports` and handed back in goes on exactly where it was.
+    While the device executes one call, the host makes the batches of the next. A training that continues
+    from a state saved by `on_reports` gives the same bits.
 
     Args:
         program: as `repeat` compiles it.
-        state: where to start, a `State` or what has its `step` and `position`; consumed (its buffers are
-            donated).
-        batches: `batches(position, count)` returns a pytree of NumPy arrays `[count, …]`: the batches
-            number `position` to `position + count - 1`, a pure function of their number.
+        state: a `State`, or another dataclass with its `step` and `position`; its buffers are donated.
+        batches: `batches(position, count)` returns a pytree of NumPy arrays `[count, …]`, the batches
+            `position` to `position + count - 1`; a pure function.
         num_steps: the step count at which to stop.
-        steps_per_call: steps in one compiled call, at most; the host sees reports this often.
-        seconds_per_call: begin with calls of a few steps and lengthen them, up to `steps_per_call`, until
-            they take about so long; None for `steps_per_call` from the first. It changes no bit.
-        call_ends: `call_ends(step)`, above `step`: where a call that begins there must end. None: nowhere.
+        steps_per_call: the largest number of steps in one compiled call.
+        seconds_per_call: start with calls of a few steps and lengthen them until they take about this long;
+            None for calls of `steps_per_call`.
+        call_ends: `call_ends(step)`, the step, above this one, at which a call that begins here must end;
+            None for no such limit.
         on_reports: called after each call with the state and a `Report` of NumPy arrays `[count]`.
-            It must not keep the state: the next call consumes it.
+            It must not keep the state, whose buffers the next call takes.
         should_stop: called after each call; True ends the training early.
 
     Returns:

@@ -32,17 +32,17 @@ class Fit:
     """A trained model, its curves and its findings.
 
     Attributes:
-        params: the trained parameters: the last ones, or with early stopping those of the lowest validation
+        params: the parameters after the last step, or with early stopping those of the lowest validation
             loss.
-        model_state: the model's other collections (batch statistics), of the same moment.
+        model_state: the model's other collections (batch statistics) after the same step.
         loss_curve: float64 [S], the mean loss of each step's batch before its update.
         validation_curve: float64 [V], mean loss on the validation data; empty without them.
         validation_steps: int64 [V], steps taken before each validation.
-        findings: what went wrong, causes before their effects; empty for a healthy run or without monitor.
-        history: everything that was recorded; None without monitor.
+        findings: problems of the training, causes before effects; empty without monitor.
+        history: the record of the monitor; None without monitor.
         opt_state: of the optimizer after the last step, or of the guard around it.
-        stopped_at: steps after which training stopped early; None if it did not.
-        best_step: steps taken before the lowest validation loss; None without validation data.
+        stopped_at: the number of steps after which training stopped early; None if it did not.
+        best_step: the number of steps before the lowest validation loss; None without validation data.
         seconds: wall time by `"compile"` and `"run"`.
     """
 
@@ -108,7 +108,7 @@ class Fit:
         Args:
             x: inputs.
             y: labels.
-            metrics: name → `function(outputs, labels)`, a number; outputs as `predict` returns them.
+            metrics: name → `function(outputs, labels)`, which returns a number.
         """
         x, y = inputs.pair("data", (x, y))
         outputs = self.predict(x)
@@ -117,8 +117,8 @@ class Fit:
         return {"loss": float(jnp.mean(each)), **values}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes parameters and model state; `train.load_variables(path)` reads them."""
-        save_variables(path, {"params": self.params, **self.model_state})
+        """Writes parameters and model state; `checkpoint.load(path, model.init(key, x))` reads them."""
+        checkpoint.save(path, {"params": self.params, **self.model_state})
 
     def to_frame(self) -> Any:
         """Returns a pandas DataFrame with a row for each step: loss, validation loss, and with a monitor
@@ -174,9 +174,9 @@ class Trial:
     Attributes:
         index: its place in the sweep.
         hyperparameters: by name.
-        seed: of initialisation, order and dropout, shared by the trials of this seed.
+        seed: determines initialisation, order of examples and dropout.
         batch_size: examples in a step; None for all.
-        key: `fit` with this key and these hyperparameters is this training.
+        key: `fit` with this key and these hyperparameters repeats this training.
         fit: its result.
     """
 
@@ -219,8 +219,8 @@ class Sweep:
     Attributes:
         trials: in the order of the space, the seeds of a combination next to each other.
         seconds: wall time by `"compile"`, `"run"` and `"diagnose"`.
-        programs: how many were used: one for each batch size.
-        width: trials that were trained side by side, at most.
+        programs: the number of compiled programs, one for each batch size.
+        width: the largest number of trials that were trained side by side.
     """
 
     trials: tuple[Trial, ...]
@@ -263,11 +263,11 @@ class Sweep:
         return [trial.fit.findings for trial in self.trials]
 
     def best(self, metric: str | Callable[[Trial], float] | None = None) -> Trial:
-        """Returns the trial with the lowest metric; one that is not finite is never the lowest.
+        """Returns the trial with the lowest finite metric.
 
         Args:
             metric: `"lowest_validation_loss"`, `"validation_loss"` (the last), `"loss"` (of training), or a
-                function of a trial; None for the first, or without validation data the last of these.
+                function of a trial. None: `"lowest_validation_loss"`, or `"loss"` without validation data.
 
         Raises:
             ValueError: if the metric is unknown, or finite for no trial.
@@ -278,10 +278,7 @@ class Sweep:
         return self.trials[int(np.argmin(np.where(np.isfinite(values), values, np.inf)))]
 
     def table(self) -> str:
-        """Returns a text table of at most 80 columns, a row for each trial; `to_frame` has all columns.
-
-        Columns in which all trials agree are left out.
-        """
+        """Returns a text table with a row for each trial and the columns in which trials differ."""
         rows = [
             {name: value for name, value in row.items() if name not in _ONLY_IN_FRAME}
             for row in self._rows()
@@ -355,11 +352,6 @@ def metric_values(
         return np.array([float(metric(trial)) for trial in trials])
     name = checks.choice("metric", metric, METRICS)
     return np.array([getattr(trial, name) for trial in trials])
-
-
-def save_variables(path: str | os.PathLike, variables: PyTree) -> None:
-    """Writes a model's variables into a directory; see `load_variables`."""
-    checkpoint.save(path, variables)
 
 
 def _short(finding: monitor.Finding) -> str:

@@ -1,4 +1,4 @@
-"""The one step: everything that trains goes through it."""
+"""The training step, from a task, optimizers and tables."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -26,41 +26,39 @@ def _nothing_learned(sampler_state: PyTree, batch: PyTree, accepted: Array) -> P
 
 
 class Bags(NamedTuple):
-    """Asks for the sums of rows instead of the rows: what `lookup` returns for a table of n-grams.
+    """A request of `lookup` for sums of rows, such as the n-grams of a text.
 
     Attributes:
-        ids: int32 `[..., L]`, the rows of each bag; the loss gets their sums, `[..., dim]`. Nothing of
-            the size of all rows is made, neither forward nor backward.
+        ids: int32 `[..., L]`, the rows of each bag. The loss gets their sums, `[..., dim]`; the rows
+            themselves, `[..., L, dim]`, are never in memory together.
     """
 
     ids: Array
 
 
 class Whole(NamedTuple):
-    """Asks for all rows of a table: what `lookup` returns where a loss goes over every class.
+    """A request of `lookup` for all rows of a table, for a loss over every class.
 
-    The loss gets the table as float32 `[num_rows, dim]`, and its gradient has the same size: the row rule
-    is applied to every row, as under a dense optimizer.
+    The loss gets the table as float32 `[num_rows, dim]`, and the row optimizer updates every row.
     """
 
 
 class Task(NamedTuple):
-    """What is trained, as pure functions.
+    """The functions that define a training; all are pure.
 
     Attributes:
-        loss: `loss(params, model_state, rows, batch, context, key) -> (loss, (model_state, metrics))`:
-            the mean loss of the batch, float32 scalar; `rows` holds for each table the float32 rows
-            that `lookup` asked for, `[*ids.shape, dim]`, or the sums of `Bags`; `metrics` are scalars
+        loss: `loss(params, model_state, rows, batch, context, key) -> (loss, (model_state, metrics))`
+            with the mean loss of the batch, a float32 scalar. `rows` holds for each table the float32 rows
+            that `lookup` requested, `[*ids.shape, dim]`, or the sums of `Bags`; `metrics` are scalars
             by name.
-        lookup: `lookup(batch, sampler_state, key) -> (ids, context)`: for each table the int32 ids of the
-            rows this batch needs (any shape, `Bags`, or `Whole`; an id out of range gives zeros and takes
-            no update), and whatever `loss` needs to know of the draw (the candidates).
-        observe: `observe(sampler_state, batch, accepted) -> sampler_state`: what the sampler learns from
-            the batch; nothing where `accepted` is False. A mask inside, never a select over a table.
-        draw: None, or a second lookup that has seen the rows of the first, for candidates that depend on
-            the model: `draw(params, model_state, rows, batch, context, sampler_state, key) -> (ids,
-            context)`. Its tables are others than those of `lookup`, and its context takes the place of
-            the first. It is not differentiated.
+        lookup: `lookup(batch, sampler_state, key) -> (ids, context)` with the int32 ids of the rows of each
+            table that this batch needs (any shape, `Bags`, or `Whole`; an id out of range gives zeros and
+            no update), and a context for `loss`, such as the candidates.
+        observe: `observe(sampler_state, batch, accepted) -> sampler_state` updates the sampler, but not
+            where `accepted` is False. Mask the update; a select over a table would copy it.
+        draw: None, or a second lookup that uses the rows of the first, for candidates that depend on the
+            model: `draw(params, model_state, rows, batch, context, sampler_state, key) -> (ids, context)`.
+            It uses other tables than `lookup`; its context replaces the first. It has no gradient.
     """
 
     loss: Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
@@ -95,14 +93,14 @@ def make_step(
 ) -> Callable[[State, PyTree], tuple[State, Report]]:
     """Builds `step(state, batch) -> (state, report)`, pure; the caller compiles and donates.
 
-    One step gathers the rows the batch needs, differentiates the mean loss with respect to the dense
-    parameters and to those rows, and updates both, if the step is accepted: by `accept`, and by a guard if
-    the optimizer has one (`monitor.guard`). Otherwise the whole state stays as it was bit for bit, except
-    `step`, `position` and the guard's own record. For what is dense that is a select; for tables the ids
-    of a refused update become out of range, since a select over a table would touch every row.
+    One step gathers the rows that the batch needs, differentiates the mean loss with respect to the dense
+    parameters and those rows, and updates both. A step that `accept`, or the guard of the optimizer
+    (`monitor.guard`), rejects changes only `step`, `position` and the guard's record. In dense state a
+    select undoes it; in tables the ids of the update are set out of range, because a select would touch
+    every row.
 
     Args:
-        task: what is trained.
+        task: the functions of the training.
         optimizer: an `optax.GradientTransformation` for `state.params`; None where there are none.
         row_optimizers: for each table a function `step -> RowOptimizer`, so that a schedule counts steps.
         accept: `accept(loss, gradients) -> bool scalar`; `gradients` holds `"params"` and `"rows"`.
@@ -142,7 +140,7 @@ def make_step(
                 )
                 if twice := sorted(set(drawn) & set(ids)):
                     raise ValueError(
-                        f"draw must ask for tables that lookup does not, got {twice} again"
+                        f"draw must use other tables than lookup, but both use {twice}"
                     )
                 ids = {**ids, **drawn}
                 rows |= {name: _look_up(state.tables[name], drawn[name]) for name in drawn}
@@ -247,13 +245,13 @@ def _update_rows(
     table: Array,
     accepted: Array,
 ) -> tuple[Array, PyTree]:
-    """Table and slots after the gradient with respect to what was looked up, if it is accepted."""
+    """Returns table and slots after the update."""
     if isinstance(ids, Whole):
         rows = row_tables.from_storage(table).astype(jnp.float32)
         rows, moved = optimizer.rule(rows, slots, values)
         after = (row_tables.to_storage(rows, table.dtype), moved)
         return trees.select(accepted, after, (table, slots))
     gradient = _row_gradient(table, ids, values)
-    # Refused, it is the gradient of rows that do not exist.
+    # Rows out of range take no update.
     gradient = dataclasses.replace(gradient, ids=jnp.where(accepted, gradient.ids, -1))
     return optimizer.update(gradient, slots, table)

@@ -1,4 +1,4 @@
-"""The command that lists runs, compares their curves and tells what was found in them."""
+"""The command that lists runs, compares their losses and prints their findings."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ENVIRONMENT = {"device": "TPU v5", "jax": "0.10.0", "commit": "0123456789abcdef"
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Three of a sweep, one of which died, one that is not finished, and one of another experiment."""
+    """Three finished runs of one experiment, of which the last diverged, and a run of another."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rundir, "environment", lambda: ENVIRONMENT)
     made = []
@@ -42,23 +42,23 @@ def runs(tmp_path, monkeypatch):
             validation_curve=held,
             findings=[DEAD, DEAD._replace(symptom="loss_stuck", step=1_300)] * (rate == 1),
         )
-        made.append(begun(run, f"2026-01-01T00:00:0{i}"))
+        made.append(started_at(run, f"2026-01-01T00:00:0{i}"))
     stopped = rundir.create("geonames", {"dim": 128}, path="runs/geonames/20250101-000000")
     writer = reports.JsonlWriter(stopped / "metrics.jsonl")
     writer.scalars(2_000, {"loss": 1.2345678, "examples_per_second": 9.0})
     writer.scalars(2_000, {"validation_loss": 1.5})
     writer.close()
-    return [*made, begun(stopped, "2025-01-01T00:00:00")]
+    return [*made, started_at(stopped, "2025-01-01T00:00:00")]
 
 
-def begun(run, started):
+def started_at(run, started):
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"started": started}))
     return run
 
 
 def cells(text):
-    """The rows of a printed table, by the name of their run."""
+    """Returns the rows of a printed table by the name of their run."""
     rows = [line.split() for line in text.splitlines()]
     return {row[0]: row for row in rows if row and row[0].startswith("runs/")}
 
@@ -97,7 +97,7 @@ def test_damage_is_listed_with_its_reason(runs, capsys):
     assert statuses == ["damaged", "damaged", "finished", "running"]
     assert "damaged: runs/digits/20260101-000000: run.json is damaged" in printed.err
     assert "damaged: runs/digits/20260101-000001: metrics.jsonl, line 1" in printed.err
-    assert command.main(["runs", "--plot", "all.png"]) == 0  # What they have is drawn.
+    assert command.main(["runs", "--plot", "all.png"]) == 0  # The rest of them is drawn.
 
 
 def test_curves_are_compared_in_one_picture(runs, tmp_path, capsys, monkeypatch):
@@ -121,20 +121,20 @@ def test_curves_are_compared_in_one_picture(runs, tmp_path, capsys, monkeypatch)
     assert held_steps.tolist() == [0, 25, 50] and held.tolist() == [3.6, 0.35, 0.6]
 
 
-def test_labels_name_what_differs_and_tell_all_runs_apart(runs, monkeypatch):
+def test_labels_are_distinct_and_name_the_differing_settings(runs, monkeypatch):
     read = [rundir.read(run) for run in runs]
     assert command.labels(read[:1]) == ["runs/digits/20260101-000000"]
     assert command.labels([read[0], read[3]]) == [
         "digits/20260101-000000: optimizer.learning_rate 0.01, optimizer.decay 0.9, seed 0, dim –",
         "geonames/20250101-000000: optimizer.learning_rate –, optimizer.decay –, seed –, dim 128",
     ]
-    # The same configuration, but for the place of the run, on two devices.
+    # The same configuration, except for the directory, on two devices.
     twins = []
     for name, device in (("one", "cpu"), ("two", "gpu")):
         monkeypatch.setattr(rundir, "environment", lambda device=device: {"device": device})
         twins.append(rundir.read(rundir.create("x", {"seed": 0, "run_dir": name}, path=name)))
     assert command.labels(twins) == ["one: device cpu", "two: device gpu"]
-    # More settings differ than a label can name.
+    # Too many settings differ.
     many = [
         rundir.read(rundir.create("x", {name: i for name in "abcde"}, path=f"many{i}"))
         for i in range(2)
@@ -142,18 +142,18 @@ def test_labels_name_what_differs_and_tell_all_runs_apart(runs, monkeypatch):
     assert command.labels(many) == ["many0", "many1"]
 
 
-def test_findings_are_told_in_full_with_what_to_change(runs, capsys):
+def test_findings_are_printed_in_full_with_the_first_changes(runs, capsys):
     assert command.main([str(runs[2]), "--findings"]) == 0
     name, first, second, change = capsys.readouterr().out.splitlines()
     assert name == "runs/digits/20260101-000002 (finished):"
     assert first == f"  {DEAD}"
     assert "remedy: lower the rate" in first and "loss stuck" in second
-    assert change.startswith("  to change first: learning_rate_factor 0.1, ")
+    assert change.startswith("  change first: learning_rate_factor 0.1, ")
     assert command.main([str(runs[0]), "--findings"]) == 0
-    assert capsys.readouterr().out == "runs/digits/20260101-000000 (finished): nothing found\n"
+    assert capsys.readouterr().out == "runs/digits/20260101-000000 (finished): no findings\n"
 
 
-def test_a_symptom_of_another_version_is_told_as_well(runs, capsys):
+def test_a_symptom_of_another_version_is_printed_too(runs, capsys):
     rundir.record(runs[0], loss_curve=(), findings=[DEAD._replace(symptom="new_symptom")])
     assert command.main([str(runs[0]), "--findings"]) == 0
     assert "new symptom in `hidden_0`" in capsys.readouterr().out
@@ -166,8 +166,8 @@ def test_a_symptom_of_another_version_is_told_as_well(runs, capsys):
         (["runs", "none"], "none: no such directory"),
         (["empty"], "empty: no run in it"),
         (["runs/digits/20260101-000000/run.json"], "is no directory"),
-        (["lost", "--plot", "a.png"], "none of these runs has written a finite loss"),
-        (["runs", "--plot", "none/a.png"], "--plot must lie in a directory that exists"),
+        (["lost", "--plot", "a.png"], "none of the runs has a finite loss to draw"),
+        (["runs", "--plot", "none/a.png"], "--plot must be in an existing directory"),
         (["runs", "--plot", "empty"], "empty"),
     ],
 )
@@ -185,10 +185,10 @@ def test_errors_are_one_line_and_leave_nothing(runs, tmp_path, capsys, arguments
 def test_a_run_without_a_finite_loss_is_left_out_of_the_picture(runs, capsys):
     rundir.record(rundir.create("x", {}, path="lost"), loss_curve=[np.nan])
     assert command.main(["runs", "lost", "--plot", "a.png"]) == 0
-    assert capsys.readouterr().err == "left out, as it has no finite loss: lost\n"
+    assert capsys.readouterr().err == "left out, no finite loss: lost\n"
 
 
-def test_the_command_as_it_is_typed(runs):
+def test_the_command_in_a_process_of_its_own(runs):
     done = subprocess.run(
         [sys.executable, "-m", "jaxml.train", *runs], capture_output=True, text=True, cwd=ROOT
     )
@@ -196,7 +196,7 @@ def test_the_command_as_it_is_typed(runs):
     assert all(str(run) in done.stdout for run in runs)
 
 
-def test_who_has_read_enough_of_it_is_not_told_of_an_error(runs):
+def test_a_closed_pipe_is_not_an_error(runs):
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as closed:

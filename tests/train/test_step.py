@@ -212,7 +212,7 @@ def test_a_draw_sees_the_rows_of_the_lookup(key):
     assert changed.tolist() == [best]
 
     twice = Task(loss, lookup, draw=lambda *args: ({"words": jnp.array([0])}, None))
-    with pytest.raises(ValueError, match="draw must ask for tables that lookup does not"):
+    with pytest.raises(ValueError, match="draw must use other tables than lookup"):
         make_step(twice, row_optimizers=schedules)(state, batch)
 
 
