@@ -5,38 +5,28 @@ import dataclasses
 import math
 import statistics
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import tyro
 
-from experiments.softmax_benchmark import bias, cost, layers, peers, problems, quality
+from experiments.softmax_benchmark import bias, cost, layers, peers, pictures, problems, quality
 from jaxml import bench, reports, softmax
 from jaxml.data import flights, geonames
 from jaxml.softmax import planner
 
-VARIANTS = tuple(dict.fromkeys((*cost.VARIANTS, *layers.VARIANTS)))
-if TYPE_CHECKING:
-    VariantName = str
-    ProblemName = str
-else:
-    VariantName = Literal[VARIANTS]
-    ProblemName = Literal[problems.NAMES]
+VariantName = Literal[tuple(dict.fromkeys((*cost.VARIANTS, *layers.VARIANTS)))]  # type: ignore[valid-type]
+ProblemName = Literal[problems.NAMES]  # type: ignore[valid-type]
 
-# Names of the recommendation, and the corresponding variants of the cost.
-_PLANNED: dict[planner.Variant, str] = {
-    "exact": "full",
-    "blockwise": "update",
+# Names that the planner gives to variants of the cost.
+_PLANNED: dict[str, planner.Variant] = {
+    "full": "exact",
+    "update": "blockwise",
     "sampled": "sampled",
     "adaptive": "adaptive",
-}
-
-_TITLES = {
-    "forward": "the loss",
-    "gradient": "the loss and its gradients",
-    "step": "a step of gradient descent",
 }
 
 
@@ -101,17 +91,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check(config: Config) -> None:
-    for name in ("dim", "batch", "num_sampled", "rounds", "num_steps"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if config.block_size is not None and config.block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {config.block_size}")
     if not config.parts or not config.num_classes:
         raise ValueError("parts and num_classes must name at least one each")
-    if min(config.num_classes) < 1:
-        raise ValueError(f"num_classes must be at least 1, got {min(config.num_classes)}")
-    if config.num_keys < 2:
-        raise ValueError(f"num_keys must be at least 2, got {config.num_keys}")
+    least = dict(dim=1, batch=1, num_sampled=1, rounds=1, num_steps=1, num_keys=2)
+    given = {name: getattr(config, name) for name in least}
+    given["num_classes"] = min(config.num_classes)
+    if config.block_size is not None:
+        given["block_size"] = config.block_size
+    for name, value in given.items():
+        if value < least.get(name, 1):
+            raise ValueError(f"{name} must be at least {least.get(name, 1)}, got {value}")
 
 
 def _device(platform: str | None) -> Any:
@@ -178,8 +167,7 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
             with_peers=peers.NAMES if config.peers else (),
         )
         for row in measured:
-            if row["mode"] == "step" and row["variant"] in _PLANNED.values():
-                planned = next(k for k, v in _PLANNED.items() if v == row["variant"])
+            if row["mode"] == "step" and (planned := _PLANNED.get(row["variant"])):
                 predicted = planner.predict(
                     planned, num_classes, config.dim, config.batch, num_sampled=config.num_sampled
                 )
@@ -188,21 +176,7 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
         bench.write_rows(run_dir / "cost.json", rows)
         _show_cost(measured, size)
         _recommend(config, num_classes)
-    for mode in cost.MODES:
-        series: dict[str, tuple[list[int], list[list[float]]]] = {}
-        for row in (row for row in rows if row["mode"] == mode and row["samples_ms"]):
-            sizes, samples = series.setdefault(row["variant"], ([], []))
-            sizes.append(row["num_classes"])
-            samples.append(row["samples_ms"])
-        if series:
-            reports.plots.scaling(
-                series,
-                xlabel="classes",
-                ylabel="ms",
-                title=f"What {_TITLES[mode]} costs: batch {config.batch}, dim {config.dim}, "
-                f"{config.dtype}, {place['cores']} cores of {place['device']}",
-                path=run_dir / f"cost-{mode}.png",
-            )
+    pictures.cost(rows, run_dir)
     return rows
 
 
@@ -252,11 +226,12 @@ def _recommend(config: Config, num_classes: int) -> None:
     except ValueError as error:
         print(f"no layer fits: {error}")
         return
-    print(
+    text = (
         f"{num_classes:,} classes, {config.num_steps:,} steps, {memory / 1e9:.3g} GB: train {best.variant} "
         f"({best.predicted_bytes / 1e6:,.0f} MB, {best.predicted_operations / 1e9:,.1f} GFLOP a step): "
         f"{best.reason}"
     )
+    print(textwrap.fill(text, 80))
 
 
 # ------------------------------------------------------------------------------------------- quality
@@ -288,25 +263,7 @@ def _quality(config: Config, run_dir: Path) -> list[dict[str, Any]]:
         )
         rows += mine
         _show_quality(mine, config, problem)
-        lines = {
-            row["variant"]: [
-                (point["seconds"], point["loss"]) for point in row["points"] if point["step"]
-            ]
-            for row in mine
-        }
-        drawn: dict[str, tuple[Sequence[float], Sequence[float]]] = {
-            variant: ([x for x, _ in points], [y for _, y in points])
-            for variant, points in lines.items()
-            if points
-        }
-        if drawn:
-            reports.plots.curves(
-                drawn,
-                xlabel="seconds of training",
-                ylabel="exact loss on held-out examples (nats)",
-                title=f"Quality against time: {problem.num_classes:,} classes ({name})",
-                path=run_dir / f"quality-{name}.png",
-            )
+    pictures.quality(rows, run_dir)
     return rows
 
 
@@ -381,19 +338,7 @@ def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
         ["sampler", "samples", *(name.replace("_", " ") for name in measures)],
         [[row["sampler"], row["num_sampled"], *(row[name] for name in measures)] for row in rows],
     )
-    for name, label in (("gradient_bias", "bias"), ("gradient_variance", "variance")):
-        series: dict[str, tuple[list[int], list[float]]] = {}
-        for row in rows:
-            xs, ys = series.setdefault(row["sampler"], ([], []))
-            xs.append(row["num_sampled"])
-            ys.append(row[name])
-        reports.plots.curves(
-            series,
-            xlabel="candidates of an example",
-            ylabel=f"{label} of the gradient, relative to the exact one",
-            title=f"How far a sampled gradient is from the exact one: {problem.num_classes:,} classes",
-            path=run_dir / f"{name.replace('_', '-')}.png",
-        )
+    pictures.bias(rows, run_dir)
     return rows
 
 

@@ -81,7 +81,7 @@ def measure(
                     problem, variant, **dataclasses.asdict(settings), max_seconds=max_seconds
                 ):
                     row["points"].append(point)
-                    say(_line(problem, variant, point))
+                    say(_line(variant, point))
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 row["failure"] = (str(error) or "out of memory").splitlines()[0]
             rows.append(row)
@@ -90,10 +90,10 @@ def measure(
     return chosen
 
 
-def _line(problem: Problem, variant: str, point: dict[str, Any]) -> str:
+def _line(variant: str, point: dict[str, Any]) -> str:
     return (
-        f"{problem.name} {variant}: step {point['step']:,}, {point['seconds']:.1f} s, "
-        f"loss {point['loss']:.3f}, P@1 {point['precision_at_1']:.3f}, R@10 {point['recall_at_10']:.3f}"
+        f"{variant} {point['step']:,}: {point['seconds']:.1f} s, loss {point['loss']:.3f}, "
+        f"P@1 {point['precision_at_1']:.3f}, R@10 {point['recall_at_10']:.3f}"
     )
 
 

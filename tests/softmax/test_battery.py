@@ -1,6 +1,7 @@
 """Every output layer through the same battery: what each promises is written down once, in `VARIANTS`."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -87,6 +88,7 @@ VARIANTS = {
     },
 }
 
+TRACES: list[str] = []
 each = pytest.mark.parametrize("name", VARIANTS)
 with_reference = pytest.mark.parametrize(
     "name", [name for name, variant in VARIANTS.items() if variant.reference]
@@ -104,18 +106,23 @@ def problem(name, batch=(BATCH,), dtype=jnp.float32):
     return inputs, labels, jax.tree.map(lambda p: p.astype(dtype), params)
 
 
-def run(name, inputs, labels, params, where=None):
-    return VARIANTS[name].loss(inputs, labels, params, where)
+@cache
+def compiled(name):
+    """Returns losses, and the gradients of Σ cotangent · loss by inputs and params."""
+
+    def total(inputs, params, labels, where, cotangent):
+        TRACES.append(name)
+        losses = VARIANTS[name].loss(inputs, labels, params, where)
+        return (losses * cotangent).sum(), losses
+
+    return jax.jit(jax.grad(total, (0, 1), has_aux=True))
 
 
-def gradients(name, inputs, labels, params, where=None, weights=None):
-    """Of a weighted sum of the losses, with respect to inputs and params."""
-
-    def total(inputs, params):
-        losses = run(name, inputs, labels, params, where)
-        return (losses * (jnp.ones_like(losses) if weights is None else weights)).sum()
-
-    return jax.jit(jax.grad(total, (0, 1)))(inputs, params)
+def run(name, inputs, labels, params, where=None, cotangent=None):
+    where = np.ones(labels.shape, bool) if where is None else where
+    cotangent = np.ones(labels.shape, np.float32) if cotangent is None else cotangent
+    gradients, losses = compiled(name)(inputs, params, labels, where, cotangent)
+    return losses, gradients
 
 
 @with_reference
@@ -124,19 +131,17 @@ def test_value_and_gradient_are_those_of_float64(name):
     reference = VARIANTS[name].reference
     x, w = np.float64(inputs), np.float64(table)
     expected = [reference(w @ h, y) for h, y in zip(x, labels.tolist(), strict=True)]
-    losses = run(name, inputs, labels, table)
-    assert losses.dtype == jnp.float32
-    np.testing.assert_allclose(losses, expected, rtol=1e-5)
-
-    weights = np.linspace(-1, 2, BATCH)  # An arbitrary cotangent.
+    cotangent = np.linspace(-1, 2, BATCH, dtype=np.float32)
 
     def total(x, w):
         scores = x @ w.T
         return sum(
-            c * reference(s, y) for c, s, y in zip(weights, scores, labels.tolist(), strict=True)
+            c * reference(s, y) for c, s, y in zip(cotangent, scores, labels.tolist(), strict=True)
         )
 
-    d_inputs, d_table = gradients(name, inputs, labels, table, weights=jnp.asarray(weights))
+    losses, (d_inputs, d_table) = run(name, inputs, labels, table, cotangent=cotangent)
+    assert losses.dtype == jnp.float32
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
     step, rng = 1e-6, np.random.default_rng(0)
     for array, gradient, place in ((x, d_inputs, 0), (w, d_table, 1)):
         direction = rng.standard_normal(array.shape)
@@ -149,79 +154,64 @@ def test_value_and_gradient_are_those_of_float64(name):
         np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-5)
 
 
-@each
+@pytest.mark.parametrize(
+    "name", ["full", "blockwise", "sampled", "per_example", "one_vs_all", "adaptive"]
+)
 def test_narrow_inputs_keep_their_dtype_in_gradients_alone(name):
     inputs, labels, params = problem(name, dtype=jnp.bfloat16)
-    losses = run(name, inputs, labels, params)
+    losses, gradients = run(name, inputs, labels, params)
     assert losses.dtype == jnp.float32
     wide = jax.tree.map(lambda p: p.astype(jnp.float32), (inputs, params))
-    np.testing.assert_allclose(losses, run(name, wide[0], labels, wide[1]), rtol=2e-2, atol=2e-2)
-    d_inputs, d_params = gradients(name, inputs, labels, params)
-    assert d_inputs.dtype == jnp.bfloat16
-    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(d_params))
+    expected, _ = run(name, wide[0], labels, wide[1])
+    np.testing.assert_allclose(losses, expected, rtol=2e-2, atol=2e-2)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradients))
 
 
 @each
-def test_jit_is_eager_and_one_trace_serves_many_batches(name):
-    traces = []
-
-    @jax.jit
-    def compiled(inputs, labels, params):
-        traces.append(name)
-        return run(name, inputs, labels, params)
-
+def test_one_trace_serves_many_batches(name):
     inputs, labels, params = problem(name)
-    eager = run(name, inputs, labels, params)
-    np.testing.assert_allclose(compiled(inputs, labels, params), eager, rtol=1e-5, atol=1e-6)
-    compiled(2 * inputs, (labels + 1) % CLASSES, params)
-    assert len(traces) == 1
+    run(name, inputs, labels, params)
+    TRACES.clear()
+    run(name, 2 * inputs, (labels + 1) % CLASSES, params)
+    assert not TRACES
 
 
 @each
-def test_vmap_and_any_leading_batch_are_a_loop(name):
+def test_vmap_equals_a_leading_batch(name):
     inputs, labels, params = problem(name, batch=(2, 3))
-    together = run(name, inputs, labels, params)
+    loss = lambda x, y: VARIANTS[name].loss(x, y, params, None)  # noqa: E731
+    run = jax.jit(lambda: (loss(inputs, labels), jax.vmap(loss)(inputs, labels)))
+    together, mapped = run()
     assert together.shape == (2, 3)
-    looped = jnp.stack([run(name, x, y, params) for x, y in zip(inputs, labels, strict=True)])
-    mapped = jax.vmap(lambda x, y: run(name, x, y, params))(inputs, labels)
-    np.testing.assert_allclose(together, looped, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(mapped, looped, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(together, mapped, rtol=1e-5, atol=1e-6)
 
 
 @each
 def test_extreme_scores_stay_finite(name):
-    """Of around ±1e4: nothing overflows, neither in value nor in gradient."""
+    """Around ±1e4 neither value nor gradient overflows."""
     inputs, labels, params = problem(name)
-    losses = run(name, 5e3 * inputs, labels, params)
+    losses, gradients = run(name, 5e3 * inputs, labels, params)
     assert np.isfinite(losses).all() and (losses >= 0).all()
-    for leaf in jax.tree.leaves(gradients(name, 5e3 * inputs, labels, params)):
-        assert np.isfinite(leaf).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 @each
-def test_what_is_masked_costs_nothing_whatever_it_holds(name):
+def test_masked_examples_have_no_loss_whatever_they_hold(name):
     inputs, labels, params = problem(name)
-    inputs, labels = inputs.at[2].set(jnp.nan), labels.at[2].set(-5)
-    where = jnp.arange(BATCH) != 2
-    losses = run(name, inputs, labels, params, where)
-    assert losses[2] == 0 and np.isfinite(losses).all()
-    keep = np.flatnonzero(where)
-    others = run(name, inputs[keep], labels[keep], params)
-    if name != "per_example":  # Its candidates follow the example's number; all of them are drawn.
-        np.testing.assert_allclose(losses[keep], others, rtol=1e-5, atol=1e-6)
-    nothing = jnp.zeros(BATCH, bool)
-    assert not run(name, inputs, labels, params, nothing).any()
-    for leaf in jax.tree.leaves(gradients(name, inputs, labels, params, nothing)):
-        assert not leaf.any()
+    whole, _ = run(name, inputs, labels, params)
+    broken, wrong = inputs.at[2].set(jnp.nan), labels.at[2].set(-5)
+    losses, gradients = run(name, broken, wrong, params, np.arange(BATCH) != 2)
+    np.testing.assert_allclose(losses, whole.at[2].set(0), rtol=1e-5, atol=1e-6)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    nothing = run(name, broken, wrong, params, np.zeros(BATCH, bool))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(nothing))
 
 
 @each
-def test_one_example_and_none(name):
-    inputs, labels, params = problem(name)
-    whole = run(name, inputs, labels, params)
-    alone = run(name, inputs[:1], labels[:1], params)
-    np.testing.assert_allclose(alone, whole[:1], rtol=1e-5, atol=1e-6)
-    assert run(name, inputs[:0], labels[:0], params).shape == (0,)
+def test_an_empty_batch(name):
+    inputs, labels, params = problem(name, batch=(0,))
+    losses = jax.eval_shape(lambda: VARIANTS[name].loss(inputs, labels, params, None))
+    assert losses.shape == (0,)
 
 
 @with_reference
@@ -229,13 +219,9 @@ def test_classes_have_no_order(name):
     """Renumbered, they give the same losses."""
     inputs, labels, table = problem(name)
     order = jax.random.permutation(jax.random.key(9), CLASSES)
-    renumbered = jnp.argsort(order)[labels]
-    np.testing.assert_allclose(
-        run(name, inputs, renumbered, table[order]),
-        run(name, inputs, labels, table),
-        rtol=1e-5,
-        atol=1e-5,
-    )
+    losses, _ = run(name, inputs, labels, table)
+    renumbered, _ = run(name, inputs, jnp.argsort(order)[labels], table[order])
+    np.testing.assert_allclose(renumbered, losses, rtol=1e-5, atol=1e-5)
 
 
 @with_reference
@@ -243,18 +229,20 @@ def test_classes_have_no_order(name):
 def test_a_label_of_no_class_is_refused(name, label):
     inputs, labels, table = problem(name)
     with pytest.raises(ValueError, match="labels"):
-        run(name, inputs, np.asarray(labels.at[3].set(label)), table)
+        VARIANTS[name].loss(inputs, np.asarray(labels.at[3].set(label)), table, None)
 
 
 def test_a_softmax_over_one_class_is_certain():
     inputs, labels = jnp.ones((3, DIM)), jnp.zeros(3, jnp.int32)
-    one = jnp.ones((1, DIM))
-    for loss in (
-        softmax.full_softmax_loss(inputs, labels, one),
-        softmax.blockwise_softmax_loss(inputs, labels, one),
-        softmax.adaptive_softmax([1]).loss({"head": {"weights": one}}, inputs, labels),
-    ):
+
+    @jax.jit
+    def losses(one):
+        params = {"head": {"weights": one}}
+        return (
+            softmax.full_softmax_loss(inputs, labels, one),
+            softmax.blockwise_softmax_loss(inputs, labels, one),
+            softmax.adaptive_softmax([1]).loss(params, inputs, labels),
+        )
+
+    for loss in losses(jnp.ones((1, DIM))):
         np.testing.assert_array_equal(loss, jnp.zeros(3))
-    np.testing.assert_allclose(
-        softmax.one_vs_all_loss(inputs, labels, one), np.log1p(np.exp(-DIM)) * np.ones(3), rtol=1e-5
-    )

@@ -11,7 +11,6 @@ from jaxml.softmax import (
     mixed,
     quadratic_kernel,
     queue,
-    streaming_unigram,
     uniform,
     unigram,
 )
@@ -56,9 +55,8 @@ def test_extremes_of_frequency_and_of_number(unique):
     assert empty.ids.shape == (0,) and empty.true_expected_count.shape == (0, 2)
 
 
-@pytest.mark.parametrize("make", [learned_unigram, streaming_unigram])
-def test_frequencies_may_be_learned(make):
-    learner = make(NUM_CLASSES)
+def test_frequencies_may_be_learned():
+    learner = learned_unigram(NUM_CLASSES)
     labels = np.random.default_rng(0).permutation(np.repeat([3, 4, 5], [40, 20, 60]))
     batch = in_batch(NUM_CLASSES, frequencies=learner)
     line = queue(NUM_CLASSES, 3, frequencies=learner)
@@ -98,12 +96,6 @@ def test_a_mixture_adds_the_counts_of_its_parts():
     np.testing.assert_allclose(got.true_expected_count, total[labels], rtol=1e-6)
     wanted = np.array([4, 2, 2]) / 8 @ np.asarray(p)
     np.testing.assert_allclose(sampler.probability(state, np.arange(8)), wanted, rtol=1e-6)
-
-
-def test_parts_draw_independently_of_each_other():
-    sampler = mixed([uniform(1000), uniform(1000)], [50, 50])
-    ids = sampler.sample(sampler.init(), KEY, np.array([1]), 100, unique=False).ids
-    assert ids[:50].tolist() != ids[50:].tolist()
 
 
 def test_a_part_that_draws_for_each_example_makes_all_do():

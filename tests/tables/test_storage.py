@@ -69,7 +69,7 @@ def test_stochastic_rounding_gives_a_neighbour():
     np.testing.assert_array_equal(got[~finite], NUMBERS[~finite])
 
 
-@pytest.mark.parametrize("fraction", [1 / 512, 0.25, 0.5, 0.9, 1 - 1 / 512])
+@pytest.mark.parametrize("fraction", [1 / 512, 0.5, 0.9])
 def test_stochastic_rounding_is_unbiased(fraction):
     spacing = 2.0**-7
     x = np.array([1.0, -1.0, 2.0**20, -(2.0**-126)], np.float32)
@@ -89,9 +89,16 @@ def test_a_key_decides_the_rounding():
     np.testing.assert_array_equal(to_storage(x, "float32", key=jax.random.key(0)), x)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint16"])
-@pytest.mark.parametrize("shape", [(7, 3), (7,)], ids=["rows", "scalars"])
-@pytest.mark.parametrize("ids_shape", [(), (2, 3), (2, 0)])
+@pytest.mark.parametrize(
+    "dtype, shape, ids_shape",
+    [
+        ("float32", (7, 3), (2, 3)),
+        ("float32", (7,), (2, 0)),
+        ("float16", (7,), (2, 3)),
+        ("bfloat16", (7, 3), ()),
+        ("uint16", (7, 3), (2, 3)),
+    ],
+)
 def test_gather_rows(dtype, shape, ids_shape):
     rng = np.random.default_rng(0)
     table = to_storage(rng.normal(size=shape).astype(np.float32), dtype)
@@ -112,7 +119,7 @@ def test_gather_ignores_every_id_that_names_no_row():
     assert (gather_rows(jnp.ones((7, 2)), ids) == 0).all()
 
 
-@pytest.mark.parametrize("ids", [[3, -1, 99, 3, 10, 11], [[0, 10], [4, -7]], []])
+@pytest.mark.parametrize("ids", [[[3, -1, 99], [3, 10, 11]], []])
 def test_reading_ahead_in_a_large_table_changes_nothing(ids, monkeypatch):
     table = jnp.asarray(PATTERNS[:55].view(np.uint16)[:55].reshape(11, 5))
     ids = jnp.asarray(ids, jnp.int32)
@@ -130,22 +137,13 @@ def test_reading_ahead_in_a_large_table_changes_nothing(ids, monkeypatch):
     assert counts == {"cpu": 3 * read, "tpu": read, "cuda": read}
 
 
-def test_gathering_is_batched_over_members():
-    tables = jax.random.normal(jax.random.key(0), (3, 7, 2))
-    ids = jnp.array([[0, 6], [-1, 2], [5, 5]])
-    together = jax.vmap(gather_rows)(tables, ids)
-    for member in range(3):
-        np.testing.assert_array_equal(together[member], gather_rows(tables[member], ids[member]))
-
-
 def test_the_gradient_with_respect_to_a_table_goes_to_its_rows():
     gradient = jax.grad(lambda table: gather_rows(table, jnp.array([1, 1, -1])).sum())
     np.testing.assert_array_equal(gradient(jnp.ones((3, 2))), [[0, 0], [2, 2], [0, 0]])
 
 
-@pytest.mark.parametrize("distribution", ["normal", "uniform"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_init_table_has_the_distribution_it_names(distribution, dtype):
+@pytest.mark.parametrize("distribution, dtype", [("normal", "bfloat16"), ("uniform", "float32")])
+def test_init_table_has_its_distribution(distribution, dtype):
     table = init_table(
         jax.random.key(0), 9_000, 8, dtype=dtype, scale=0.5, distribution=distribution
     )
@@ -172,9 +170,8 @@ def test_a_larger_table_begins_with_the_smaller_one():
     assert (large[:3] != init_table(jax.random.key(4), 3, 2)).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_init_table_holds_the_table_and_a_block(dtype):
-    make = jax.jit(lambda key: init_table(key, 1_000_001, 16, dtype=dtype))
+def test_init_table_holds_the_table_and_a_block():
+    make = jax.jit(lambda key: init_table(key, 1_000_001, 16, dtype="bfloat16"))
     memory = make.lower(jax.random.key(0)).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 10 * (4096 * 16 * 4) < memory.output_size_in_bytes / 10
 

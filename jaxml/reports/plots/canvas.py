@@ -80,18 +80,28 @@ def color(index: int) -> str:
     return COLORS[index % len(COLORS)]
 
 
-def style(index: int, markersize: float = 7) -> dict[str, Any]:
-    """Colour, dash and marker of a line; each says which line it is, and no two of 28 are alike."""
-    place = index % len(COLORS) + index // len(
-        COLORS
-    )  # After seven, colours meet other dashes and markers.
+def style(index: int, markersize: float = 7, count: int = 0) -> dict[str, Any]:
+    """Colour, dash and marker of a line; no two of 28 are alike, and no two colours of `count` lines."""
+    # After seven, colours meet other dashes and markers.
+    place = index % len(COLORS) + index // len(COLORS)
     return {
-        "color": color(index),
+        "color": distinct(count)[index] if index < count else color(index),
         "linestyle": DASHES[place % len(DASHES)],
         "linewidth": 2,
         "marker": MARKERS[place % len(MARKERS)],
         "markersize": markersize,
     }
+
+
+def log_sizes(axes: Any, values: Any) -> None:
+    """Makes the x axis logarithmic; its ticks are the values themselves if they are few."""
+    axes.set_xscale("log")
+    sizes = np.unique(np.concatenate([np.ravel(x) for x in values]))
+    if len(sizes) <= 6:
+        from matplotlib.ticker import NullLocator
+
+        axes.set_xticks(sizes, [f"{size:,.10g}" for size in sizes])
+        axes.xaxis.set_minor_locator(NullLocator())
 
 
 def distinct(count: int) -> list[Any]:

@@ -139,9 +139,10 @@ def scaling(
     quartiles = {name: _quartiles(name, *given) for name, given in series.items()}
     figure, axes = canvas.figure(title)
     for i, (name, (sizes, low, middle, high)) in enumerate(quartiles.items()):
-        axes.fill_between(sizes, low, high, color=canvas.color(i), alpha=0.2, linewidth=0)
-        axes.plot(sizes, middle, label=name, **canvas.style(i))
-    axes.set_xscale("log")
+        style = canvas.style(i, count=len(quartiles))
+        axes.fill_between(sizes, low, high, color=style["color"], alpha=0.2, linewidth=0)
+        axes.plot(sizes, middle, label=name, **style)
+    canvas.log_sizes(axes, [sizes for sizes, *_ in quartiles.values()])
     ends = np.concatenate([np.concatenate([low, high]) for _, low, _, high in quartiles.values()])
     if not canvas.scale(axes, ends):
         axes.set_ylim(0, (np.max(ends) or 1) * 1.1)
@@ -198,9 +199,9 @@ def curves(
         if not x.size or not np.isfinite(x).all() or (log_x and x.min() <= 0):
             raise ValueError(f"series[{name!r}] must have x that fit their axis, got {x}")
         drawn.append(y[np.isfinite(y)])
-        axes.plot(x, canvas.finite(y), label=name, **canvas.style(i, markersize=6))
+        axes.plot(x, canvas.finite(y), label=name, **canvas.style(i, 6, len(series)))
     if log_x:
-        axes.set_xscale("log")
+        canvas.log_sizes(axes, [np.asarray(x, float) for x, _ in series.values()])
     canvas.scale(axes, np.concatenate(drawn))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)

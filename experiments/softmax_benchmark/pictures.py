@@ -1,0 +1,152 @@
+"""Pictures of measured rows; draws those of a record without measuring.
+
+python -m experiments.softmax_benchmark.pictures experiments/results/softmax-*.json --out DIRECTORY
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jaxml import softmax
+from jaxml.reports import plots
+from jaxml.reports.plots import canvas
+
+Rows = Sequence[dict[str, Any]]
+
+LAYERS = {
+    "full": "full softmax",
+    "blockwise": "full softmax in blocks",
+    "update": "in blocks, updating the table",
+    "one_vs_all": "one-vs-all",
+    "adaptive": "adaptive softmax",
+    "two_level": "two-level softmax",
+    "per_example": "sampled, own candidates",
+    "sampled": "sampled, shared candidates",
+}
+
+_TITLES = {
+    "forward": "the loss",
+    "gradient": "the loss and its gradients",
+    "step": "a step of gradient descent",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Draws the pictures of a record."""
+
+    records: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """JSON files of rows, as the benchmark writes them."""
+    out: Path = Path("experiments/results")
+    """Directory of the pictures."""
+
+
+def main(config: Config) -> None:
+    """Draws what the rows hold, and prints the paths."""
+    for record in config.records:
+        rows = json.loads(record.read_text())
+        draw = cost if "mode" in rows[0] else quality if "points" in rows[0] else bias
+        for path in draw(rows, config.out, "softmax-"):
+            print(path)
+
+
+def cost(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
+    """Draws time against the number of classes, a picture a mode; returns the paths."""
+    paths = []
+    for mode, words in _TITLES.items():
+        timed = [row for row in rows if row["mode"] == mode and row["samples_ms"]]
+        if not timed:
+            continue
+        series: dict[str, tuple[list[int], list[list[float]]]] = {}
+        for name in dict.fromkeys([*LAYERS, *(row["variant"] for row in timed)]):
+            mine = [row for row in timed if row["variant"] == name]
+            sizes, samples = ([row[k] for row in mine] for k in ("num_classes", "samples_ms"))
+            if mine:
+                series[LAYERS.get(name, name)] = sizes, samples
+        size, place = timed[0], timed[0]["environment"]
+        paths.append(directory / f"{prefix}cost-{mode}.png")
+        plots.scaling(
+            series,
+            xlabel="classes",
+            ylabel="milliseconds",
+            title=f"Cost of {words}: batch {size['batch_size']}, dim {size['dim']}, {size['dtype']}, "
+            f"{place['cores']} cores ({place['device']})",
+            path=paths[-1],
+        )
+    return paths
+
+
+def quality(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
+    """Draws the exact loss against time, a picture a problem; returns the paths.
+
+    The left panel has the layers that do not share candidates, the right one those that do. A layer that
+    stays far above the rest is named and not drawn.
+    """
+    paths = []
+    for problem in dict.fromkeys(row["problem"] for row in rows):
+        lines = {row["variant"]: row["points"][1:] for row in rows if row["problem"] == problem}
+        lines = {name: points for name, points in lines.items() if points}
+        if not lines:
+            continue
+        figure, ((*grid,),) = canvas.figure(
+            f"Exact loss against training time: {problem}", columns=2
+        )
+        shared = [
+            name
+            for name, make in softmax.SAMPLERS.items()
+            if name in lines and not make([1, 1], 1, 1).follows_model
+        ]
+        others = [name for name in lines if name not in shared]
+        top = 1.3 * min(max(point["loss"] for point in points) for points in lines.values())
+        panels = (("other layers", others), ("samplers with shared candidates", shared))
+        for axes, (heading, names) in zip(grid, panels, strict=True):
+            above = [name for name in names if lines[name][-1]["loss"] > top]
+            drawn = [n for n in lines if n == "exact" or (n in names and n not in above)]
+            for i, name in enumerate(drawn):
+                x, y = ([point[k] for point in lines[name]] for k in ("seconds", "loss"))
+                axes.plot(x, y, label=name, **canvas.style(i, 6, len(drawn)))
+            axes.set_title(heading, fontsize=14, loc="left")
+            for name in above:
+                last = lines[name][-1]
+                text = f"{name}: {last['loss']:.3g} after {last['seconds']:.0f} s, above this axis"
+                axes.set_title(f"{heading}\n{text}", fontsize=12, loc="left")
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:,g}")
+            if above:
+                axes.set_ylim(top=top)
+            axes.set_xlabel("seconds of training")
+            if drawn:
+                where = dict(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+                axes.legend(fontsize=11, frameon=False, **where)
+        grid[0].set_ylabel("exact loss on held-out examples (nats)")
+        paths.append(directory / f"{prefix}quality-{problem}.png")
+        canvas.finish(figure, paths[-1])
+    return paths
+
+
+def bias(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
+    """Draws bias and variance of the gradient against the number of candidates; returns the paths."""
+    paths = []
+    for name, words in (("gradient_bias", "bias"), ("gradient_variance", "variance")):
+        series: dict[str, tuple[list[int], list[float]]] = {}
+        for row in rows:
+            xs, ys = series.setdefault(row["sampler"], ([], []))
+            xs.append(row["num_sampled"])
+            ys.append(row[name])
+        paths.append(directory / f"{prefix}{name.replace('_', '-')}.png")
+        plots.curves(
+            series,
+            xlabel="candidates of an example",
+            ylabel=f"{words} of the gradient, relative to the exact one",
+            title=f"{words.capitalize()} of the sampled gradient: {rows[0]['problem']}",
+            path=paths[-1],
+        )
+    return paths
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
