@@ -373,7 +373,7 @@ FAST = ("exact", "adaptive", "log_uniform", "quadratic_kernel")
 def test_every_layer_learns(variant):
     problem = problems.load("geonames", small=600)
     settings = quality.Settings(**TINY)
-    points = [p for p, _ in quality.training(problem, variant, **vars(settings))]
+    points = [p for p, _ in quality.training(problem, variant, settings)]
     assert [point["step"] for point in points] == [0, 10, 20, 30]
     assert points[-1]["loss"] < points[0]["loss"]
     assert points[-1]["precision_at_1"] > 3 / problem.num_classes
@@ -408,7 +408,7 @@ def test_quality_and_bias_on_a_small_problem(tmp_path, capsys):
 def test_a_slow_layer_stops_in_time():
     problem = problems.load("geonames", small=600)
     settings = quality.Settings(**{**TINY, "num_steps": 10_000_000})
-    *_, (last, _) = quality.training(problem, "uniform", **vars(settings), max_seconds=0.5)
+    *_, (last, _) = quality.training(problem, "uniform", settings, max_seconds=0.5)
     assert 0.5 <= last["seconds"] < 30 and last["step"] < 10_000_000
 
 

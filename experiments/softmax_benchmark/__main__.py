@@ -316,8 +316,8 @@ def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
     samplers = _chosen(config, tuple(softmax.SAMPLERS))
     if not samplers:
         raise ValueError(f"variants must name a sampler, got {config.variants}")
-    settings = dataclasses.asdict(dataclasses.replace(_settings(config, problem), seconds=0.0))
-    *_, (_, held) = quality.training(problem, "uniform", **settings)
+    settings = dataclasses.replace(_settings(config, problem), seconds=0.0)
+    *_, (_, held) = quality.training(problem, "uniform", settings)
     numbers = [n for n in (64, 256, 1024) if n <= min(config.num_sampled, problem.num_classes)]
     rows = bias.measure(
         problem,
@@ -326,8 +326,8 @@ def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
         num_sampled=numbers or [min(config.num_sampled, problem.num_classes)],
         num_examples=min(128, config.batch),
         num_keys=config.num_keys,
-        temperature=settings["temperature"],
-        seed=settings["seed"],
+        temperature=settings.temperature,
+        seed=settings.seed,
     )
     place = reports.environment()
     rows = [{**row, "trained_steps": config.num_steps, "environment": place} for row in rows]

@@ -31,7 +31,21 @@ _STEPS_PER_CALL = 10
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Arguments of `training`."""
+    """Settings of a training.
+
+    Attributes:
+        class_learning_rate: of the output layer, constant.
+        dim: length of the vectors.
+        batch_size: examples in a step.
+        num_sampled: candidates of a step.
+        temperature: of the softmax.
+        learning_rate: of the features, constant, so that a training could end anywhere.
+        num_steps: least number of steps.
+        seconds: least time, without evaluation and compiling.
+        refresh_every: steps between two refreshes of a sampler that follows the model.
+        num_judged: held-out examples to evaluate on.
+        seed: of initialisation, order and candidates.
+    """
 
     class_learning_rate: float
     dim: int = 128
@@ -55,19 +69,10 @@ def measure(
     max_seconds: float = math.inf,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Trains each variant in turn, and writes each as it ends; rows in `path` are not measured again.
+    """Trains each variant in turn and returns their rows; those that `path` already has are not repeated.
 
-    Args:
-        problem: the data.
-        variants: of `layers.VARIANTS`.
-        settings: of the training; rows of `path` with other settings stay.
-        path: a JSON file of rows, rewritten after each variant.
-        max_seconds: a layer stops after this time.
-        say: prints each point.
-
-    Returns:
-        A row for each variant: `problem`, `variant`, the settings, `points` (see `training`), `failure`
-        (None, or the reason why there are no more points) and `environment`.
+    A row has `problem`, `variant`, the settings, `points` (see `training`), `failure` (None, or why there
+    are no more points) and `environment`. `path` is rewritten after each variant.
     """
     rows = json.loads(path.read_text()) if path.exists() else []
     chosen = []
@@ -77,9 +82,7 @@ def measure(
         if row is None:
             row = {**key, "points": [], "failure": None, "environment": reports.environment()}
             try:
-                for point, _ in training(
-                    problem, variant, **dataclasses.asdict(settings), max_seconds=max_seconds
-                ):
+                for point, _ in training(problem, variant, settings, max_seconds=max_seconds):
                     row["points"].append(point)
                     say(_line(variant, point))
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -98,21 +101,7 @@ def _line(variant: str, point: dict[str, Any]) -> str:
 
 
 def training(
-    problem: Problem,
-    variant: str,
-    *,
-    dim: int,
-    batch_size: int,
-    num_sampled: int,
-    temperature: float,
-    learning_rate: float,
-    class_learning_rate: float,
-    num_steps: int,
-    seconds: float,
-    refresh_every: int,
-    num_judged: int,
-    seed: int,
-    max_seconds: float = math.inf,
+    problem: Problem, variant: str, settings: Settings, *, max_seconds: float = math.inf
 ) -> Iterator[tuple[dict[str, Any], dict[str, Array]]]:
     """Trains an output layer over an encoder of bags, and evaluates it on the way.
 
@@ -123,44 +112,29 @@ def training(
     then moves less). Features, clusters and projections are trained by row-wise Adagrad: at the learning
     rate of a rare class they would diverge.
 
-    Args:
-        problem: the data.
-        variant: of `layers.VARIANTS`.
-        dim: length of the vectors.
-        batch_size: examples in a step.
-        num_sampled: candidates of a step.
-        temperature: of the softmax.
-        learning_rate: of the features, constant, so that a training could end anywhere.
-        class_learning_rate: of the output layer, constant.
-        num_steps: least number of steps.
-        seconds: least time, without evaluation and compiling.
-        refresh_every: steps between two refreshes of a sampler that follows the model.
-        num_judged: held-out examples to evaluate on.
-        seed: of initialisation, order and candidates.
-        max_seconds: stop after this time.
-
     Yields:
         For each point of the curve a row and the tables (donated to the next step). The row has `step`,
         `seconds` of training so far, `loss` (the layer's exact loss on held-out examples, in nats),
         `precision_at_1` and `recall_at_10`; the first is untrained.
     """
+    batch_size, num_steps, seconds = settings.batch_size, settings.num_steps, settings.seconds
     layer = layers.layer(
         variant,
         problem.counts,
         batch_size=batch_size,
-        num_sampled=num_sampled,
-        temperature=temperature,
+        num_sampled=settings.num_sampled,
+        temperature=settings.temperature,
     )
     task = _task(layer)
-    key = jax.random.key(seed)
+    key = jax.random.key(settings.seed)
     feature_key, class_key, run_key = jax.random.split(key, 3)
-    features = tables.init_table(feature_key, problem.num_features, dim)
+    features = tables.init_table(feature_key, problem.num_features, settings.dim)
     held = {"features": features, **layer.init(class_key, _means(problem, features))}
     schedules: dict[str, Any] = {
-        name: lambda step: tables.sgd(class_learning_rate) for name in held
+        name: lambda step: tables.sgd(settings.class_learning_rate) for name in held
     }
     for name in ("features", *layer.shared):
-        schedules[name] = lambda step: tables.rowwise_adagrad(learning_rate)
+        schedules[name] = lambda step: tables.rowwise_adagrad(settings.learning_rate)
     state = train.create_state(
         run_key,
         tables=held,
@@ -173,14 +147,14 @@ def training(
     def next_batches(position: int, count: int) -> PyTree:
         chosen = np.stack(
             [
-                batches.batch_indices(len(problem.train), batch_size, at, seed)
+                batches.batch_indices(len(problem.train), batch_size, at, settings.seed)
                 for at in range(position, position + count)
             ]
         )
         examples = problem.train[chosen]
         return {"bags": problem.bags[examples], "labels": problem.labels[examples]}
 
-    judged = problem.test[:num_judged]
+    judged = problem.test[: settings.num_judged]
     judge = _judge(layer, problem.bags[judged], problem.labels[judged], problem.num_classes)
     # A call of no steps compiles.
     state, _ = program(state, next_batches(0, _STEPS_PER_CALL), jnp.int32(0))
@@ -195,8 +169,8 @@ def training(
             started = time.perf_counter()
             until = stop
             if layer.refresh:
-                until = min(stop, (step // refresh_every + 1) * refresh_every)
-                if step % refresh_every == 0:
+                until = min(stop, (step // settings.refresh_every + 1) * settings.refresh_every)
+                if step % settings.refresh_every == 0:
                     fresh = layer.sampler_state(state.tables)
                     state = dataclasses.replace(state, sampler_state=fresh)
             over = started + deadline - spent

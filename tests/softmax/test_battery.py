@@ -155,7 +155,7 @@ def test_value_and_gradient_are_those_of_float64(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["full", "blockwise", "sampled", "per_example", "one_vs_all", "adaptive"]
+    "name", ["full", "blockwise", "sampled", "per_example", "one_vs_all", "two_level"]
 )
 def test_narrow_inputs_keep_their_dtype_in_gradients_alone(name):
     inputs, labels, params = problem(name, dtype=jnp.bfloat16)
@@ -176,7 +176,7 @@ def test_one_trace_serves_many_batches(name):
     assert not TRACES
 
 
-@each
+@pytest.mark.parametrize("name", ["blockwise", "per_example", "one_vs_all", "adaptive"])
 def test_vmap_equals_a_leading_batch(name):
     inputs, labels, params = problem(name, batch=(2, 3))
     loss = lambda x, y: VARIANTS[name].loss(x, y, params, None)  # noqa: E731

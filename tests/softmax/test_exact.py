@@ -264,7 +264,7 @@ def test_no_array_of_all_logits_exists(form):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("uint16", marks=pytest.mark.slow)])
 def test_an_update_is_in_place_under_donation(dtype):
     batch, num_classes, dim, block = 16, 2**16, 8, 64
     optimizer = tables.adagrad(0.1)

@@ -26,19 +26,16 @@ def gap(sampler, num_sampled, num_keys, **options):
     )(KEY)
 
 
-@pytest.mark.parametrize("correction", ["both", "negatives"])
-def test_drawing_every_class_leaves_no_gap(correction):
-    found = gap(uniform(C), C, 3, correction=correction)
+def test_drawing_every_class_leaves_no_gap():
+    found = gap(uniform(C), C, 3, correction="both")
     np.testing.assert_allclose(found.gradient_bias, 0, atol=1e-3)
     np.testing.assert_allclose(found.gradient_variance, 0, atol=1e-8)
     np.testing.assert_allclose(found.loss_gap, 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("gradients", ["inputs", "both"])
-def test_is_what_the_draws_say_one_by_one(gradients):
+def test_is_what_the_draws_give_one_by_one():
     """Bias, variance and gap from the stacked gradients of the same draws, in float64."""
     sampler, num_keys = log_uniform(C), 7
-    wanted = {"inputs": (0,), "weights": (1,), "both": (0, 1)}[gradients]
 
     def flat(tree):
         return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in tree])
@@ -51,15 +48,13 @@ def test_is_what_the_draws_say_one_by_one(gradients):
     def exact(x, w):
         return full_softmax_loss(x, LABELS, w, BIASES).mean()
 
-    loss, gradient = jax.value_and_grad(exact, wanted)(INPUTS, WEIGHTS)
-    drawn = [
-        jax.value_and_grad(sampled, wanted)(INPUTS, WEIGHTS, jax.random.fold_in(KEY, i))
-        for i in range(num_keys)
-    ]
+    loss, gradient = jax.jit(jax.value_and_grad(exact, (0, 1)))(INPUTS, WEIGHTS)
+    of_key = jax.jit(jax.value_and_grad(sampled, (0, 1)))
+    drawn = [of_key(INPUTS, WEIGHTS, jax.random.fold_in(KEY, i)) for i in range(num_keys)]
     stacked, gradient = np.stack([flat(g) for _, g in drawn]), flat(gradient)
     variance = stacked.var(axis=0, ddof=1).sum()
     bias = ((stacked.mean(0) - gradient) ** 2).sum() - variance / num_keys
-    found = gap(sampler, 8, num_keys, gradients=gradients, correction="negatives")
+    found = gap(sampler, 8, num_keys, gradients="both", correction="negatives")
     size = (gradient**2).sum()
     np.testing.assert_allclose(found.gradient_variance, variance / size, rtol=1e-4)
     np.testing.assert_allclose(found.gradient_bias**2, max(bias, 0) / size, rtol=1e-3, atol=1e-5)

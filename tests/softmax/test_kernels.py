@@ -163,6 +163,7 @@ def test_scores_that_underflow_leave_every_class_possible_and_counts_exact(name)
     assert np.all(np.isfinite(got.expected_count)) and np.all(q > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [quadratic_kernel, random_fourier, inverted_multi_index])
 def test_the_defaults_serve_one_dimension_and_one_input(make):
     num_classes, rng = 300, np.random.default_rng(300)
@@ -205,7 +206,7 @@ def test_no_gradient_flows_into_candidates():
     "sampler",
     [
         quadratic_kernel(40_000),
-        random_fourier(40_000, num_features=8),
+        pytest.param(random_fourier(40_000, num_features=8), marks=pytest.mark.slow),
         inverted_multi_index(40_000, codebook_size=16),
     ],
     ids=["quadratic", "fourier", "multi-index"],

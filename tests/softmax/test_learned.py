@@ -315,7 +315,9 @@ def test_a_batch_of_states_is_a_loop(name):
             np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-@pytest.mark.parametrize("make", [learned_unigram, streaming_unigram], ids=["learned", "streaming"])
+@pytest.mark.parametrize(
+    "make", [learned_unigram, pytest.param(streaming_unigram, marks=pytest.mark.slow)]
+)
 @pytest.mark.optimized
 def test_an_update_touches_only_what_it_must(make):
     size = 10**6

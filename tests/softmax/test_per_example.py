@@ -21,7 +21,6 @@ C, D, B, S = 30, 5, 7, 6
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 SAMPLERS = {
-    "uniform": uniform(C),
     "log_uniform": log_uniform(C),
     "unigram": unigram(np.arange(C) + 1),
 }
@@ -51,7 +50,7 @@ def astuple(candidates):
 
 @pytest.mark.parametrize(
     ("name", "tile_size", "num_true"),
-    [("uniform", 3, 3), ("log_uniform", 1, None), ("unigram", 50, 3)],
+    [("log_uniform", 1, None), ("unigram", 3, 3)],
 )
 def test_is_the_loss_of_these_candidates_in_value_and_gradients(
     name, tile_size, num_true, monkeypatch
@@ -76,7 +75,7 @@ def test_is_the_loss_of_these_candidates_in_value_and_gradients(
 
     arguments = (data["inputs"], data["weights"], data["biases"], 0.7)
     got = jax.jit(jax.value_and_grad(own, (0, 1, 2, 3)))(*arguments)
-    expected = jax.value_and_grad(stored, (0, 1, 2, 3))(*arguments)
+    expected = jax.jit(jax.value_and_grad(stored, (0, 1, 2, 3)))(*arguments)
     jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=1e-4, atol=1e-5), got, expected)
 
 
@@ -85,6 +84,7 @@ def test_examples_draw_differently_and_the_same_again():
     same = jnp.broadcast_to(data["inputs"][:1], (B, D))
     labels = jnp.full(B, 3)
 
+    @jax.jit
     def losses(key):
         return per_example_sampled_softmax_loss(
             same, labels, data["weights"], None, uniform(C), (), key, S

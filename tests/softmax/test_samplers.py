@@ -29,7 +29,13 @@ KEYS = jax.random.split(jax.random.key(0), DRAWS)
 SETUPS = {name: make(COUNTS, BATCH, NUM_SAMPLED) for name, make in SAMPLERS.items()}
 each = pytest.mark.parametrize("name", SETUPS)
 # `learned_unigram` draws by the same tree as the first; test_kernels draws from the others.
-SLOW = ("streaming_unigram", "quadratic_kernel", "random_fourier", "inverted_multi_index")
+SLOW = (
+    "streaming_unigram",
+    "uniform_independent",
+    "quadratic_kernel",
+    "random_fourier",
+    "inverted_multi_index",
+)
 drawn = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in SETUPS]
 )
