@@ -121,13 +121,8 @@ def _run(config: Config) -> int:
         reports.rundir.claim(run_dir)
     else:
         run_dir = reports.rundir.create("softmax_benchmark", config, path=config.run_dir)
-    measured: dict[str, list[dict[str, Any]]] = {}
-    if "cost" in config.parts:
-        measured["cost"] = _cost(config, run_dir)
-    if "quality" in config.parts:
-        measured["quality"] = _quality(config, run_dir)
-    if "bias" in config.parts:
-        measured["bias"] = _bias(config, run_dir)
+    parts = {"cost": _cost, "quality": _quality, "bias": _bias}
+    measured = {name: run(config, run_dir) for name, run in parts.items() if name in config.parts}
     if config.json is not None:
         bench.write_rows(
             config.json, [{"part": part, **row} for part, rows in measured.items() for row in rows]
@@ -160,12 +155,8 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
             config.dtype,
             config.block_size,
         )
-        measured = cost.measure(
-            size,
-            variants,
-            rounds=config.rounds,
-            with_peers=peers.NAMES if config.peers else (),
-        )
+        with_peers = peers.NAMES if config.peers else ()
+        measured = cost.measure(size, variants, rounds=config.rounds, with_peers=with_peers)
         for row in measured:
             if row["mode"] == "step" and (planned := _PLANNED.get(row["variant"])):
                 predicted = planner.predict(
@@ -335,7 +326,7 @@ def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
     measures = ("gradient_bias", "gradient_variance", "loss_gap")
     reports.table(
         f"Sampled gradients of {problem.name} after {config.num_steps:,} steps, beside the exact one",
-        ["sampler", "samples", *(name.replace("_", " ") for name in measures)],
+        ["sampler", "samples", "bias", "variance", "loss gap"],
         [[row["sampler"], row["num_sampled"], *(row[name] for name in measures)] for row in rows],
     )
     pictures.bias(rows, run_dir)

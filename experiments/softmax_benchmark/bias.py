@@ -26,17 +26,8 @@ def measure(
     """Returns a row for each sampler and number of candidates, with the figures of `softmax.Gap`.
 
     Gradients are those of the mean loss of a batch of training examples with respect to the inputs.
-    Samplers with own candidates for each example draw as many as the others share.
-
-    Args:
-        problem: the data.
-        held: tables of a trained layer: "features" and "classes".
-        samplers: of `softmax.SAMPLERS`.
-        num_sampled: candidates of an example, at most the number of classes.
-        num_examples: in the batch.
-        num_keys: draws.
-        temperature: of the softmax.
-        seed: of the batch and the draws.
+    Samplers with own candidates for each example draw as many as the others share. `held` has the tables
+    of a trained layer, "features" and "classes".
     """
     chosen = jax.random.choice(
         jax.random.key(seed), len(problem.train), (num_examples,), replace=False

@@ -5,7 +5,6 @@ then take turns in one process, so a slow phase of the machine affects all alike
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -132,15 +131,14 @@ def case(variant: str, size: Size) -> Case:
 
 
 def clustered(variant: str, num_classes: int) -> softmax.AdaptiveSoftmax:
-    """Returns an adaptive softmax with cutoffs at a twentieth and a quarter of the classes, or two
-    levels."""
+    """Returns the layer of two levels, or the adaptive softmax."""
     if variant == "two_level":
         return softmax.two_level_softmax(num_classes)
     return softmax.adaptive_softmax(cutoffs(num_classes))
 
 
 def cutoffs(num_classes: int) -> list[int]:
-    """Returns the cutoffs of the adaptive softmax."""
+    """Returns cutoffs at a twentieth and a quarter of the classes."""
     return sorted({max(1, num_classes // 20), max(1, num_classes // 4), num_classes})
 
 
@@ -295,30 +293,15 @@ def measure(
     with_peers: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Times the variants in turn.
+    """Times the variants in turn, `rounds` times after one round that is thrown away.
 
-    Args:
-        size: of the problem.
-        variants: of `VARIANTS`.
-        rounds: samples of each, after one that is thrown away.
-        modes: of `MODES`.
-        with_peers: of `peers.NAMES`; one that is not installed is skipped.
-        say: prints a message about a peer that is not installed.
+    Peers that are not installed or do not run are skipped, and `say` prints why.
 
     Returns:
         One row for each variant and mode: its `error` against float64, `lowering_ms`, `compile_ms`,
         `temporary_bytes` of the compiled program and `program_bytes`, which includes arguments and results,
         `samples_ms`, and `failure`: None, or the reason why there are no samples.
     """
-    checks = (
-        ("variant", variants, VARIANTS),
-        ("mode", modes, MODES),
-        ("peer", with_peers, peers.NAMES),
-    )
-    for name, given, known in checks:
-        for value in given:
-            if value not in known:
-                raise ValueError(f"unknown {name} {value!r}: choose among {known}")
     table, inputs, labels = problem(size)
     x, y = jnp.asarray(inputs, size.dtype), jnp.asarray(labels)
     rows: list[dict[str, Any]] = []
@@ -352,7 +335,7 @@ def measure(
             # An installed library may not run with these versions of its dependencies.
             say(f"{variant}: {type(problem_).__name__}: {_one_line(problem_)}; skipped")
             continue
-        for mode in (mode for mode in modes if mode in made.programs):
+        for mode in (mode for mode in made.programs if mode in modes):
             row = add_row(variant, mode, error)
             if not error <= TOLERANCE[size.dtype]:
                 row["failure"] = "not timed: it differs from its float64 reference"
@@ -379,9 +362,7 @@ def measure(
             cutoffs=cutoffs(size.num_classes),
             names=others,
         )
-        for name, mode, run in timed:
-            if mode in modes:
-                entries.append((add_row(name, mode, None), run))
+        entries += [(add_row(name, mode, None), run) for name, mode, run in timed if mode in modes]
     del table
     # The first round touches the memory and is discarded.
     for number in range(rounds + 1):
@@ -455,8 +436,3 @@ def _one_line(problem_: BaseException) -> str:
     text = str(problem_).splitlines()[0] if str(problem_) else type(problem_).__name__
     exhausted = "RESOURCE_EXHAUSTED" in text and "out of memory" not in text.lower()
     return f"out of memory: {text}" if exhausted else text
-
-
-def cores() -> int:
-    """Returns the number of usable cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -34,19 +34,9 @@ def cases(
     cutoffs: list[int],
     names: tuple[str, ...] = OTHERS,
 ) -> Iterator[Timed]:
-    """Yields the programs of the peers that are not JAX, in float32.
+    """Yields `(name, mode, run)` for the programs of `OTHERS`, in float32; the modes are those of `cost`.
 
-    Args:
-        table: float32 [C, D].
-        inputs: float32 [B, D].
-        labels: int32 [B].
-        num_sampled: candidates of the sampled softmax.
-        learning_rate: of the steps.
-        cutoffs: of the adaptive softmax, ending with the number of classes.
-        names: of `OTHERS`; their packages must be installed.
-
-    Yields:
-        `(name, mode, run)`, the modes those of `cost`.
+    `cutoffs` are those of the adaptive softmax, and end with the number of classes.
     """
     if "tensorflow_sampled" in names:
         yield from _tensorflow(table, inputs, labels, min(num_sampled, len(table)), learning_rate)

@@ -102,9 +102,9 @@ def test_vmap_equals_a_loop():
     rng = np.random.default_rng(1)
     ids = jnp.asarray(rng.integers(-2, 5, (3, 9)), jnp.int32)
     values = jnp.asarray(rng.normal(size=(3, 9, 2)), jnp.float32)
-    together = jax.vmap(coalesce)(RowGradient(ids, values))
+    together = jax.jit(jax.vmap(coalesce))(RowGradient(ids, values))
     for member in range(3):
-        alone = coalesce(RowGradient(ids[member], values[member]))
+        alone = coalesce_jit(RowGradient(ids[member], values[member]))
         np.testing.assert_array_equal(together.ids[member], alone.ids)
         np.testing.assert_array_equal(together.values[member], alone.values)
 
