@@ -4,7 +4,7 @@
     1200/manifest.json                 ours, written last: without it a checkpoint is not complete
     reports/000000000-000001200.npz    the reports of steps 0 to 1,199, written once
 
-Orbax keeps, prunes, commits by a rename and restores. Ours is what it does not offer:
+Orbax writes, commits by a rename, prunes and restores. This module adds:
 
 - *A manifest of checksums.* Orbax loads a flipped bit of an array as another number. The manifest holds the
   CRC-32 of every file, reports included; all are checked before Orbax reads the first.
@@ -13,8 +13,8 @@ Orbax keeps, prunes, commits by a rename and restores. Ours is what it does not 
 - *Types.* Leaves are stored by name and put into the target's structure: dataclasses, NamedTuples, typed
   PRNG keys and arrays without elements come back as they were.
 
-A run that is killed goes on from its last checkpoint: the same code on the same batches with the same keys,
-so that its parameters and its history have the same bits. One process writes to a directory at a time.
+A run that was killed continues from its last checkpoint with the same program, batches and keys: parameters
+and history get the same bits. One process writes to a directory at a time.
 """
 
 import contextlib
@@ -45,9 +45,8 @@ __all__ = ["CheckpointError", "Checkpoints", "load", "save", "steps"]
 _MANIFEST = "manifest.json"
 _FORMAT = "jaxml checkpoint 2"
 _LOCK = threading.Lock()
-_NO_ARRAYS = {
-    "(none)": np.zeros(1)
-}  # Orbax refuses a state without arrays, and arrays without elements.
+# Orbax refuses a state without arrays, and arrays without elements.
+_NO_ARRAYS = {"(none)": np.zeros(1)}
 
 
 class CheckpointError(RuntimeError):
@@ -59,7 +58,7 @@ class _AnotherTraining(CheckpointError):
 
 
 class Checkpoints:
-    """Saves a training as it goes on, and restores it.
+    """Saves a training while it runs, and restores it.
 
     Args:
         directory: created by the first save.
@@ -375,7 +374,7 @@ def _orbax() -> Iterator[Any]:
 
     logger = logging.getLogger("absl")
     level = logger.level
-    with _LOCK:  # Two threads that save at once wait for ever, in whatever directories.
+    with _LOCK:  # Two threads that save at once deadlock, even in different directories.
         logger.setLevel(logging.CRITICAL + 1)
         try:
             yield ocp
@@ -387,7 +386,7 @@ def _orbax() -> Iterator[Any]:
 
 
 def _json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """The value as JSON gives it back, so that what is compared is what was written."""
+    """Returns the value after a round trip through JSON, in the form in which it is compared."""
     try:
         return json.loads(json.dumps(dict(value), allow_nan=False))
     except (TypeError, ValueError) as error:

@@ -39,26 +39,25 @@ def fit(
 ) -> Fit:
     """Trains a model, and returns it with its curves and findings.
 
-    With a monitor the optimizer is guarded (`monitor.guard`): a step whose loss, gradient or update is not
-    finite leaves the whole state as it was, and an exploding gradient is scaled down. Findings are one
-    warning (`monitor.FindingsWarning`) and `Fit.findings`.
+    The monitor guards the optimizer (`monitor.guard`): a step whose loss, gradient or update is not finite
+    is rejected, and an exploding gradient is scaled down. Findings are in `Fit.findings`, and give one
+    warning (`monitor.FindingsWarning`).
 
     Args:
         model: a Linen module, called as `model(x)`, with `training`, `train`, `deterministic` or
             `use_running_average` where it has one.
         loss: `loss(outputs, labels)`, the loss of each example; the mean is minimised.
-        optimizer: an optax transformation that needs no more than gradients, parameters and the loss
-            (`value`).
+        optimizer: an optax transformation of gradients, parameters and the loss (`value`).
         data: `(x, y)`, arrays `[N, …]`; x may be a pytree of arrays, as the model takes it.
         num_steps: steps to take.
         batch_size: examples in a step, 1 … N; None for all, in their own order.
-        key: typed key of initialisation, dropout and order.
-        shuffle: whether every epoch has a random order of its own.
-        validation_data: `(x, y)` to measure the loss on, before the first step, in between, and at the end.
+        key: typed key for initialisation, dropout and order.
+        shuffle: whether every epoch has its own random order.
+        validation_data: `(x, y)` on which the loss is measured at the start, in between, and at the end.
         early_stopping: needs `validation_data`; `params` are then those of the lowest validation loss.
-        monitor: True, False, or a `Monitor` with options. False compiles none of it in.
-        checkpoints: an entered `Checkpoints`. Training is saved there, and goes on from what is there, with
-            the same result bit for bit as without the interruption (CPU; same number of devices).
+        monitor: True, False, or a `Monitor` with options.
+        checkpoints: an entered `Checkpoints`, from which the training continues and where it is saved. The
+            result has the same bits as without the interruption (CPU; same number of devices).
 
     Raises:
         ValueError: before the first step, if an argument is out of range, `x` and `y` differ in length,

@@ -1,4 +1,4 @@
-"""Checks of what a training is given, before anything is compiled; and the order of the examples."""
+"""Checks of training data before anything is compiled, and the order of the examples."""
 
 import os
 import zlib
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml import checks, monitor
+from jaxml import checks, monitor, trees
 from jaxml.data import batches
 from jaxml.types import Array, PyTree
 
@@ -42,7 +42,7 @@ def pair(name: str, data: tuple[Any, Any]) -> Arrays:
         raise ValueError(f"{name} must be arrays of equally many rows, got shapes {shapes}")
     if not len(y):
         raise ValueError(f"{name} must hold at least one row, got shapes {shapes}")
-    size, memory = num_bytes((x, y)), device_memory()
+    size, memory = trees.num_bytes((x, y)), device_memory()
     if size > _RESIDENT * memory:
         raise ValueError(
             f"{name} must fit in the device's {memory:,} bytes, got {size:,} bytes: "
@@ -71,12 +71,8 @@ def take(data: PyTree, rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[rows], data)
 
 
-def num_bytes(data: PyTree) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(data))
-
-
 def shapes(data: PyTree, rows: int) -> PyTree:
-    """Returns the shapes of so many rows."""
+    """Returns the shapes of the data with this number of rows."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), data
     )
@@ -104,10 +100,10 @@ def validation_pair(data: tuple[Any, Any] | None, like: Arrays) -> Arrays | None
 def clean(
     name: str, data: Arrays, on_bad_data: Literal["report", "drop", "raise"]
 ) -> tuple[Arrays, monitor.DataReport]:
-    """Returns data without the rows to be dropped, and the report on all of them.
+    """Returns data, without bad rows if they are to be dropped, and the report on all rows.
 
     Raises:
-        ValueError: if a row is bad and that is to be refused, or none is left.
+        ValueError: if a row is bad and `on_bad_data` is "raise", or if no row is left.
     """
     x, y = data
     found = monitor.inspect(x, y)
@@ -141,16 +137,13 @@ def check_batch_size(batch_size: int | None, num_examples: int) -> int:
 def check_loss(
     outputs: Callable[[PyTree], Any], loss: Callable[[Any, Array], Array], data: Arrays
 ) -> None:
-    """Refuses a loss that does not return one number for each label, and labels outside the outputs.
+    """Checks that the loss returns a number for each label, and that labels index the outputs.
 
-    Args:
-        outputs: `outputs(x)`, of the model, evaluated for their shapes alone.
-        loss: of each example.
-        data: `(x, y)`.
+    Labels are checked only if the loss indexes the outputs with them. Outputs are evaluated only for their
+    shapes.
 
     Raises:
-        ValueError: names both shapes, or the label, its row and the number of outputs. Labels are refused
-            only where the loss indexes the outputs with them.
+        ValueError: if a check fails.
     """
     x, y = shapes(data, 2)
     made = jax.eval_shape(outputs, x)
@@ -175,7 +168,7 @@ def check_loss(
         return
     at = np.unravel_index(outside[0], labels.shape)
     label = int(labels[at])
-    # Different outputs, so that a negative label that wraps around is recognised by its loss.
+    # All outputs differ, so that the loss of a negative label shows whether it wraps around.
     row = np.broadcast_to(np.linspace(0.0, 1.0, number, dtype=made.dtype), (1, *made.shape[1:]))
 
     def of(label: int) -> float:
@@ -194,7 +187,7 @@ def check_loss(
 
 
 def examples(num: int, batch_size: int, shuffle: bool, seed: int) -> Callable[[int, int], Any]:
-    """Returns `indices(position, count) -> ` int32 [count, batch_size], the examples of these batches."""
+    """Returns `indices(position, count)`, which gives int32 [count, batch_size] indices of examples."""
 
     def indices(position: int, count: int) -> Any:
         if shuffle:
@@ -216,7 +209,7 @@ def checksums(data: PyTree) -> list[str]:
 
 
 def device_memory() -> int:
-    """Returns the bytes that the default device has for arrays, or about so many."""
+    """Returns the memory of the default device in bytes, or that of the host."""
     statistics = jax.devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return int(statistics["bytes_limit"])

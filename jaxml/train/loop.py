@@ -1,4 +1,4 @@
-"""The one loop: a compiled inner loop over steps, a thin outer one on the host."""
+"""The training loop: a compiled inner loop over steps, and an outer one on the host."""
 
 import contextlib
 import signal
@@ -77,7 +77,7 @@ def run(
     on_reports: Callable[[Any, Report], Any] = lambda state, reports: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Any:
-    """Trains until `state.step` is `num_steps`; everything that trains goes through here.
+    """Trains until `state.step` is `num_steps`.
 
     While the device executes one call, the host makes the batches of the next. A training that continues
     from a state saved by `on_reports` gives the same bits.
@@ -134,7 +134,7 @@ def run(
 
 
 def _filled(leaf: Any, length: int) -> Any:
-    """Batches, filled up to the number that the program takes; those past the count are not used."""
+    """Returns batches padded to the number that the program takes."""
     missing = length - len(leaf)
     if not missing:
         return leaf

@@ -13,9 +13,9 @@ class EarlyStopping:
     """Stops a training whose validation loss no longer falls, and returns the best parameters.
 
     Attributes:
-        patience: validations in a row without a new minimum after which to stop.
-        validate_every: steps between two validations. None chooses a fortieth of the training, at most 50,
-            and more where the validation data are large beside a batch.
+        patience: the number of successive validations without a new minimum after which to stop.
+        validate_every: steps between two validations. None: a fortieth of the training, at most 50, but
+            more if the validation data are large.
     """
 
     patience: int
@@ -29,16 +29,15 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Monitor:
-    """What the monitor measures and does.
+    """Options of the monitor.
 
     Attributes:
         every: steps between two measurements of the layers.
-        on_bad_data: rows that hold NaN or infinity are reported, dropped, or raise ValueError.
-        final_diagnostics: whether the trained model is measured (curvature, labels of other examples, …)
-            before its findings are decided. Without, they rest on the record of the steps alone: faster
-            for large sweeps.
+        on_bad_data: whether rows with NaN or infinity are reported, dropped, or raise ValueError.
+        final_diagnostics: whether to measure the trained model (curvature, signal of the labels, …) for the
+            findings. Large sweeps are faster without.
         preserve: weight of `monitor.preserving_penalty`, for recurrent models whose gradient vanishes
-            through time. It is not part of the reported loss.
+            through time. The reported loss does not contain it.
     """
 
     every: int = 10

@@ -46,17 +46,12 @@ class Constant(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """What is trained, as far as the compiled program depends on it; hashable if its parts are.
+    """The arguments of `sweep` on which the compiled program depends; hashable if its parts are.
 
     Attributes:
-        model: a Linen module.
-        loss: `loss(outputs, labels)`, the loss of each example.
-        optimizer: `optimizer(hyperparameters)`, an optax transformation.
-        penalty: None, or `penalty(hyperparameters, params)`.
-        names: of the hyperparameters.
-        monitor: None for a training without.
+        names: the hyperparameters.
         stops: whether training may stop early.
-        width: trials that train side by side under `vmap`; None for one without.
+        width: the number of trials side by side under `vmap`; None for one trial without `vmap`.
     """
 
     model: Any
@@ -90,7 +85,7 @@ class Data(NamedTuple):
 
 
 def validation_blocks(data: PyTree) -> PyTree:
-    """Validation data in blocks of equal size, and the rest."""
+    """Returns validation data in blocks of equal size, and the rest."""
     whole = len(data[1]) // _VALIDATED_AT_ONCE
     cut = whole * _VALIDATED_AT_ONCE
 
@@ -130,10 +125,10 @@ class Compiled:
 
 
 def program_for(spec: TrainingSpec, example: PyTree) -> "Program":
-    """The program of a training.
+    """Returns the program of a training, from a cache if it is there.
 
     Args:
-        spec: what is trained.
+        spec: the training.
         example: `(x, y)` of a batch, as shapes.
     """
     leaves, structure = jax.tree.flatten(example)
@@ -153,18 +148,13 @@ def _cached(spec: TrainingSpec, leaves: tuple[Any, ...], structure: Any) -> "Pro
 class Program:
     """Compiled functions of a training.
 
-    Args:
-        spec: what is trained.
-        example: `(x, y)` of a batch, as shapes.
-
     Attributes:
-        start: `start(key, x, hyperparameters) -> (TrainState, seed of the order of examples)`; the leading
-            axis of keys and hyperparameters is the trial under `vmap`.
-        run: `run(train_state, rows, count, data) -> (train_state, Report)` takes `count` steps. `rows`:
+        start: `start(key, x, hyperparameters) -> (TrainState, seed of the order of examples)`; under `vmap`
+            the leading axis of keys and hyperparameters is the trial.
+        run: `run(train_state, rows, count, data) -> (train_state, Report)` takes `count` steps. `rows` are
             int32 indices into the data, `[steps, batch]`, or `[steps, width, batch]` under `vmap`; an
-            empty batch axis stands for all examples. The count is traced: where calls end changes no bit.
-        recorder: None without monitor.
-        final: final diagnostics; None without monitor.
+            empty batch axis stands for all examples.
+        recorder, final: the monitor's recorder and final diagnostics; None without monitor.
     """
 
     def __init__(self, spec: TrainingSpec, example: PyTree) -> None:
@@ -208,7 +198,7 @@ class Program:
         key: Key | None,
         training: bool,
     ) -> tuple[Array, Any, PyTree]:
-        """Loss of each example, the outputs, and the model's state after them."""
+        """Returns the loss of each example, the outputs, and the new model state."""
         outputs, state = self.model.apply(
             {"params": params, **model_state}, x, key=key, training=training
         )
@@ -266,7 +256,7 @@ class Program:
     def _step(
         self, hyperparameters: Hyperparameters, state: State, batch: PyTree
     ) -> tuple[State, Report]:
-        """One step of one trial, recorded where there is a monitor."""
+        """Takes one step of one trial."""
 
         def loss(params, model_state, rows, batch, context, key):
             return self._objective(hyperparameters, params, model_state, batch, key)
@@ -293,7 +283,7 @@ class Program:
             batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), batch)
         state, report = self._step(hyperparameters, train_state.state, batch)
         if self.spec.width is not None and train_state.best is not None:
-            # One that has stopped stays as it is, beside others that go on.
+            # A trial that has stopped does not change while others continue.
             axes = population_axes(train_state).state
             stopped = train_state.best.stopped_at >= 0
             state = jax.tree.map(
@@ -321,14 +311,14 @@ class Program:
     def _validate(
         self, train_state: TrainState, data: Data, step: Array
     ) -> tuple[TrainState, Array]:
-        """A validation, and what early stopping makes of it."""
+        """Returns the state after a validation, which early stopping may change, and its loss."""
         state, best = train_state.state, train_state.best
         loss = self._validation_loss(state.params, state.model_state, data.validation)
         first = jnp.where(step == 0, loss, train_state.first_validation)
         if best is not None:
             stopped = best.stopped_at >= 0
             loss = jnp.where(stopped, jnp.nan, loss)
-            # A loss that is not finite is neither better nor waited for.
+            # A loss that is not finite is ignored.
             better = loss < best.loss
             waited = jnp.where(better, 0, best.waited + jnp.isfinite(loss))
             stops = ~stopped & (waited >= data.patience)
@@ -375,7 +365,7 @@ class Program:
         start = train_state.step
 
         def block(carry: Any) -> Any:
-            """Steps up to the next validation or the end of the call, and the validation."""
+            """Takes the steps up to the next validation or the end of the call, and validates."""
             i, before_first, train_state, reports, losses = carry
             due = ((start + i) // data.validate_every + 1) * data.validate_every
             due = jnp.minimum(due, data.num_steps)
@@ -408,11 +398,10 @@ class Program:
 
 
 def population_axes(train_state: TrainState) -> TrainState:
-    """The axis of the trials in each leaf under `vmap`: 0, or −1 for the counts that they share.
+    """Returns the axis of the trials in each leaf under `vmap`: 0, or −1 for the counts that they share.
 
     A `lax.cond` on a shared count stays a branch under `vmap`.
     """
-
     axes = jax.tree.map(lambda _: 0, train_state)
     return dataclasses.replace(axes, state=dataclasses.replace(axes.state, step=-1, position=-1))
 

@@ -1,4 +1,4 @@
-"""Everything that training changes, as one value."""
+"""The state of a training and the report of a step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from jaxml.types import Array, Key, PyTree
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class State:
-    """Everything that a step changes: what it takes, and what it returns anew.
+    """The state that a step takes and returns.
 
     Attributes:
         params: parameters of the dense optimizer.
@@ -41,7 +41,7 @@ class State:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Report:
-    """What a step reports.
+    """The report of a step.
 
     Attributes:
         loss: float32 scalar, the mean loss of the batch before the update.
@@ -63,8 +63,8 @@ class Best:
         loss: float32 scalar, the lowest validation loss so far.
         params: the parameters that had it.
         model_state: the model's other collections that had it.
-        waited: int32 scalar, validations since.
-        stopped_at: int32 scalar, steps taken when training stopped; −1 while it goes on.
+        waited: int32 scalar, validations since then.
+        stopped_at: int32 scalar, steps taken when training stopped; −1 before.
     """
 
     loss: Array
@@ -77,7 +77,7 @@ class Best:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything that it takes to go on with a training: what `fit` and `sweep` save.
+    """The state of `fit` and `sweep`, from which a training can continue.
 
     Attributes:
         state: parameters, optimizer, counts, key.

@@ -43,14 +43,13 @@ def sweep(
         model, loss, data: as `fit` takes them.
         optimizer: `optimizer(hyperparameters)`, an optax transformation; the hyperparameters are a dict of
             traced float32 scalars, so no Python `if` may depend on them.
-        space: hyperparameter → values, of which every combination is taken (`grid`), or the combinations
-            themselves as dicts (`random_space`). `"batch_size"` may be one of them.
-        seeds: how many, or which. A seed's key is `jax.random.fold_in(key, seed)`.
-        penalty: None, or `penalty(hyperparameters, params)`, a scalar that is minimised with the mean loss;
-            it is not part of the reported loss.
-        training: all other arguments of `fit`: `num_steps`, `batch_size` (or several, to go over) and `key`
-            are required. A trial that has stopped early stays as it is while others go on; trials that
-            train side by side share a subdirectory of `checkpoints`.
+        space: hyperparameter → values, for a `grid`, or a list of combinations as dicts, such as
+            `random_space` returns. `"batch_size"` may be a hyperparameter.
+        seeds: their number, or a list. The key of a seed is `jax.random.fold_in(key, seed)`.
+        penalty: None, or `penalty(hyperparameters, params)`, a scalar that is added to the mean loss, but
+            not to the reported loss.
+        training: all other arguments of `fit`; `num_steps`, `batch_size` (one, or several to compare) and
+            `key` are required. Trials that train side by side share a subdirectory of `checkpoints`.
 
     Raises:
         ValueError: as `fit` does; also if the space is empty, names different hyperparameters, or holds
@@ -87,18 +86,19 @@ def successive_halving(
     metric: str | Callable[[Trial], float] | None = None,
     **training: Unpack[TrainingOptions],
 ) -> Sweep:
-    """Successive halving: most trials of a sweep end early, the best go on.
+    """Trains a sweep in which most trials end early and the best continue.
 
-    After num_steps / factorᵏ, …, num_steps / factor steps combinations are ranked by their mean over seeds;
-    one in `factor` goes on from where it is. Combinations that are not finite rank last.
+    After num_steps / factorᵏ, …, num_steps / factor steps the combinations are ranked by their mean metric
+    over seeds, and the best 1 / `factor` of them continue. Metrics that are not finite rank last.
 
     Args:
         model, loss, optimizer, data, space, seeds, penalty: as `sweep` takes them.
-        factor: one combination in so many goes on, at least 2.
-        rungs: how often to rank; None for as often as more than one combination is left and the first
-            rung has ten steps.
+        factor: one combination in `factor` continues; at least 2.
+        rungs: the number of rankings; None for as many as leave one combination, with at least ten steps
+            before the first.
         metric: to rank by, lower is better, as in `Sweep.best`.
-        training: as `sweep` takes it, without `checkpoints`; `num_steps` for those that go on to the end.
+        training: as `sweep` takes it, without `checkpoints`; `num_steps` holds for trials that do not end
+            early.
 
     Returns:
         A `Sweep` of all trials; those that ended early have shorter curves (`Trial.steps`).

@@ -47,14 +47,7 @@ _CACHE = 5 * 2**19
 
 @dataclass(frozen=True)
 class Settings:
-    """What distinguishes a trial from the others.
-
-    Attributes:
-        hyperparameters: by name.
-        seed: of initialisation, order and dropout.
-        batch_size: examples in a step; None for all.
-        key: that everything random in it comes from.
-    """
+    """Hyperparameters, seed, batch size (None for all examples) and random key of a trial."""
 
     hyperparameters: dict[str, float]
     seed: int
@@ -64,13 +57,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far a trial is.
+    """A trial after some of its steps.
 
     Attributes:
-        train_state: after its last step.
-        report: of all steps so far, NumPy arrays `[steps, …]`.
+        train_state: the state after the last step.
+        report: the reports of all steps, NumPy arrays `[steps, …]`.
         first: parameters and model state before the first step, in host memory; None without monitor.
-        order_seed: of the order of its examples.
+        order_seed: the seed of the order of examples.
     """
 
     train_state: TrainState
@@ -80,17 +73,17 @@ class Progressed:
 
 
 class Trainer:
-    """Trains trials that have the data, the model and all options in common.
+    """Trains trials that share the data, the model and all options.
 
     Args:
-        model, loss, data, num_steps, shuffle: as `fit` takes them; so are all other options.
-        optimizer: from hyperparameters to an optax transformation.
         trials: at least one; their hyperparameters have the same names.
+
+    The other arguments are those of `sweep`.
 
     Attributes:
         seconds: wall time by `"compile"`, `"run"` and `"diagnose"`.
-        programs: batch sizes and widths that were trained.
-        width: trials that were trained side by side, at most.
+        programs: the batch size and width of each program that was used.
+        width: the largest number of trials that were trained side by side.
     """
 
     def __init__(
@@ -159,12 +152,12 @@ class Trainer:
         return max((width or 1 for _, width in self.programs), default=0)
 
     def _between(self, early_stopping: EarlyStopping | None) -> int:
-        """Steps between two validations."""
+        """Returns the number of steps between two validations."""
         if self._validation is None:
             return 1
         if early_stopping is not None and early_stopping.validate_every is not None:
             return early_stopping.validate_every
-        # Validation sees no more examples than training, unless there were fewer than ten validations.
+        # Validation takes no more examples than training, but there are at least ten validations.
         smallest = min(self._sizes.values())
         fair = min(len(self._validation[1]) // smallest, self.num_steps // 10)
         return max(1, fair, min(50, math.ceil(self.num_steps / 40)))
@@ -187,7 +180,7 @@ class Trainer:
         Args:
             until: the step to train to.
             progress: the progress line.
-            trained: trials to go on with, by number, all at the same step; None for all from the start.
+            trained: the trials to continue, by number, all at the same step; None to start all.
         """
         before = dict(trained or {})
         found = {i: each for i, each in before.items() if _stopped_at(each.train_state) >= 0}
@@ -220,7 +213,7 @@ class Trainer:
         return sum(program.run.seconds + program.start.seconds for program in programs)
 
     def _chunks(self, numbers: list[int]) -> list[tuple[list[int], int | None]]:
-        """Trials that are trained side by side, and the width of their program."""
+        """Returns groups of trials to train side by side, each with the width of its program."""
         if len(numbers) == 1:
             return [(numbers, None)]
         chunks: list[tuple[list[int], int | None]] = []
@@ -233,7 +226,7 @@ class Trainer:
         return chunks
 
     def _most_at_once(self, batch_size: int | None) -> int:
-        """Trials that fit on the device, or on a CPU in a core's cache, side by side."""
+        """Returns how many trials fit on the device side by side, or on a CPU in a core's cache."""
         each = self.bytes_of_trial(batch_size)
         shared = trees.num_bytes((self._training, self._blocks))
         fit_in = (_SHARE * inputs.device_memory() - shared) // each
@@ -242,14 +235,14 @@ class Trainer:
         return max(1, int(fit_in))
 
     def bytes_of_trial(self, batch_size: int | None) -> int:
-        """About as many bytes as a trial takes: state, gradient, update, batch and activations."""
+        """Returns roughly the bytes of a trial: state, gradient, update, batch and activations."""
         program = self._program(batch_size, None)
         params, model_state = models.split_variables(program.variables)
         x, y = inputs.shapes(self._data, self._sizes[batch_size])
         key = jax.eval_shape(lambda: jax.random.key(0))
 
         def kept(params: PyTree, model_state: PyTree, x: PyTree, y: Any, key: Key) -> Any:
-            """What the forward pass leaves for the backward pass."""
+            """Returns the residuals of the backward pass."""
             return jax.vjp(
                 lambda p: jnp.mean(program.compute(p, model_state, x, y, key, True)[0]), params
             )[1]
@@ -267,55 +260,31 @@ class Trainer:
         until: int,
         progress: Progress,
     ) -> dict[int, Progressed]:
-        # A chunk is filled up to the common width; what is trained twice is left out of the result.
+        # A chunk repeats its last trial up to the common width; the results leave repetitions out.
         filled = chunk + chunk[-1:] * ((width or 1) - len(chunk))
         trials = [self.trials[i] for i in filled]
         batch_size = trials[0].batch_size
         program = self._program(batch_size, width)
-        hyperparameters: Any = {
-            name: np.array([trial.hyperparameters[name] for trial in trials], np.float32)
-            for name in self._spec.names
-        }
-        if width is None:
-            hyperparameters = {name: values[0] for name, values in hyperparameters.items()}
-        given = Data(
-            hyperparameters,
-            self._training,
-            self._blocks,
-            np.int32(until),
-            np.int32(self._validate_every),
-            np.int32(self._patience),
-        )
+        data = self._program_data(trials, width, until)
         if chunk[0] in before:
             past = [before[i] for i in filled]
-            train_state = (
-                _stack([each.train_state for each in past]) if width else past[0].train_state
-            )
+            states = [each.train_state for each in past]
+            train_state = _stack(states) if width else states[0]
             firsts = [each.first for each in past]
             orders = [each.order_seed for each in past]
         else:
-            train_state, firsts, orders = self._start(program, trials, hyperparameters)
+            train_state, firsts, orders = self._start(program, trials, data.hyperparameters)
         next_batches = self._batches(orders, batch_size, width)
         length = min(
             _STEPS_PER_CALL, max(1, _BYTES_PER_CALL // (4 * self._sizes[batch_size] * len(filled)))
         )
         reports: list[Any] = []
-        kept = None
-        if self._checkpoints is not None:
-            kept = self._checkpoints
+        kept = self._checkpoints
+        if kept is not None:
             if len(self.trials) > 1:
                 kept = kept.part(f"chunk_{number:03d}")
-            arguments = train_state, next_batches(0, length), np.int32(1), given
-            shapes, text = program.run.describe(*arguments)
-            found = kept.restore(self._identity(trials, text), train_state, shapes[1])
-            if found is not None:
-                train_state = found[0]
-                reports.append(found[1])
-            if int(train_state.step) > until:
-                raise ValueError(
-                    f"num_steps must be at least the {int(train_state.step)} steps that are in "
-                    f"{kept.directory}, got {until}"
-                )
+            arguments = train_state, next_batches(0, length), np.int32(1), data
+            train_state, reports = self._restored(kept, program, trials, arguments)
         stopped = _all_stopped(train_state)
 
         def on_reports(train_state: TrainState, report: Any) -> None:
@@ -332,7 +301,7 @@ class Trainer:
 
         if not stopped and int(train_state.step) < until:
             train_state = run(
-                lambda train_state, rows, count: program.run(train_state, rows, count, given),
+                lambda train_state, rows, count: program.run(train_state, rows, count, data),
                 train_state,
                 next_batches,
                 num_steps=until,
@@ -346,24 +315,35 @@ class Trainer:
             with self._turn:
                 kept.finish(int(train_state.step), train_state)
         report = jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
-        states, each = [train_state], [report]
-        if width is not None:
-            states = _unstack(train_state, len(chunk))
-            each = [jax.tree.map(lambda leaf, i=i: leaf[:, i], report) for i in range(len(chunk))]
-        return {
-            i: Progressed(
-                states[k],
-                _joined(before.get(i), each[k], _stopped_at(states[k])),
-                firsts[k],
-                orders[k],
-            )
-            for k, i in enumerate(chunk)
+        states = _unstack(train_state, len(chunk)) if width else [train_state]
+        trained = {}
+        for k, i in enumerate(chunk):
+            own = jax.tree.map(lambda leaf, k=k: leaf[:, k], report) if width else report
+            own = _joined(before.get(i), own, _stopped_at(states[k]))
+            trained[i] = Progressed(states[k], own, firsts[k], orders[k])
+        return trained
+
+    def _program_data(self, trials: Sequence[Settings], width: int | None, until: int) -> Data:
+        """Returns the arguments of the program that do not change during the training."""
+        hyperparameters: Any = {
+            name: np.array([trial.hyperparameters[name] for trial in trials], np.float32)
+            for name in self._spec.names
         }
+        if width is None:
+            hyperparameters = {name: values[0] for name, values in hyperparameters.items()}
+        return Data(
+            hyperparameters,
+            self._training,
+            self._blocks,
+            np.int32(until),
+            np.int32(self._validate_every),
+            np.int32(self._patience),
+        )
 
     def _start(
         self, program: Program, trials: Sequence[Settings], hyperparameters: PyTree
     ) -> tuple[TrainState, list[Any], list[int]]:
-        """Trials before their first step, their first parameters, and seeds of their orders."""
+        """Returns the first state, and the first parameters and order seed of each trial."""
         width = program.spec.width
         keys = trials[0].key if width is None else jnp.stack([trial.key for trial in trials])
         train_state, orders = program.start(
@@ -371,18 +351,33 @@ class Trainer:
         )
         firsts: list[Any] = [None] * len(trials)
         if self._monitor is not None and self._monitor.final_diagnostics:
-            # A copy: the program consumes its state.
-            first = jax.tree.map(
-                np.array, (train_state.state.params, train_state.state.model_state)
-            )
+            # A copy, because the program consumes the state.
+            state = train_state.state
+            first = jax.tree.map(np.array, (state.params, state.model_state))
             firsts = [
                 first if width is None else jax.tree.map(lambda leaf, i=i: leaf[i], first)
                 for i in range(len(trials))
             ]
         return train_state, firsts, [int(seed) for seed in np.ravel(orders)]
 
+    def _restored(
+        self, kept: Checkpoints, program: Program, trials: Sequence[Settings], arguments: Any
+    ) -> tuple[TrainState, list[Any]]:
+        """Returns the state and reports of the newest checkpoint; the given state if there is none."""
+        train_state, *_, data = arguments
+        shapes, text = program.run.describe(*arguments)
+        found = kept.restore(self._identity(trials, text), train_state, shapes[1])
+        if found is None:
+            return train_state, []
+        if int(found[0].step) > data.num_steps:
+            raise ValueError(
+                f"num_steps must be at least the {int(found[0].step)} steps that are in "
+                f"{kept.directory}, got {data.num_steps}"
+            )
+        return found[0], [found[1]]
+
     def _batches(self, orders: list[int], batch_size: int | None, width: int | None) -> Any:
-        """`batches(position, count) -> ` indices as the program takes them."""
+        """Returns `batches(position, count)`, which draws the indices of the batches for the program."""
         size, number = self._sizes[batch_size], len(self._data[1])
         shape = (0,) if width is None else (width, 0)
         draw = {
@@ -401,7 +396,7 @@ class Trainer:
         return batches
 
     def _call_ends(self, kept: Checkpoints | None) -> Any:
-        """`ends(step) -> ` the step at which the call that begins there must end, for its checkpoint."""
+        """Returns `ends(step)`, the step of the next checkpoint."""
         if kept is None:
             return None
         every = [kept.every]
@@ -410,7 +405,7 @@ class Trainer:
         return lambda step: min((step // each + 1) * each for each in every)
 
     def _identity(self, trials: Sequence[Settings], text: int) -> dict[str, Any]:
-        """What a checkpoint must agree in to be gone on with."""
+        """Returns what must be equal for a training to continue from a checkpoint."""
         identity = {
             "program": text,
             "data": inputs.checksums(self._data),
@@ -456,7 +451,7 @@ class Trainer:
     def _validations(
         self, report: Any, first: Any
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps taken before each validation, and its loss, which may be NaN."""
+        """Returns the steps and losses of the validations."""
         if self._validation is None:
             return np.zeros(0, np.int64), np.zeros(0)
         taken = len(report.loss)
@@ -465,10 +460,7 @@ class Trainer:
         return steps, np.append(np.asarray(first), after).astype(np.float64)
 
     def diagnosed(self, number: int, trained: Progressed, fitted: Fit) -> Fit:
-        """Returns a trial's result with its history and findings.
-
-        Whatever fails here is a warning: the trained parameters are returned.
-        """
+        """Returns a trial's result with its history and findings, or without them if diagnosis fails."""
         if self._monitor is None:
             return fitted
         started = time.perf_counter()
@@ -514,7 +506,7 @@ class Trainer:
             )
             history = dataclasses.replace(history, after=after)
             symptoms = {finding.symptom for finding in monitor.diagnose(history)}
-            if "no_learnable_signal" in symptoms:  # Before data are blamed, a second look at them.
+            if "no_learnable_signal" in symptoms:  # Confirm it with a test on held-out rows.
                 held_out = program.final.held_out(
                     self._data, trained.first, seed=trained.order_seed
                 )
@@ -524,7 +516,7 @@ class Trainer:
 
 
 def warn_of_findings(findings: Sequence[Sequence[monitor.Finding]]) -> None:
-    """Warns once, briefly, of what was found in a training or in the trials of a sweep."""
+    """Gives one short warning of the findings of all trials."""
     found = [each for each in findings if each]
     if not found:
         return
@@ -548,7 +540,7 @@ def _all_stopped(train_state: TrainState) -> bool:
 
 
 def _joined(before: Progressed | None, report: Any, stopped: int) -> Any:
-    """The report of all steps, without those after an early stop, which changed nothing."""
+    """Returns the report of all steps up to an early stop."""
     if before is not None:
         report = jax.tree.map(lambda *parts: np.concatenate(parts), before.report, report)
     return report if stopped < 0 else jax.tree.map(lambda leaf: leaf[:stopped], report)
@@ -559,7 +551,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _stack(states: Sequence[TrainState]) -> TrainState:
-    """Trials side by side; counts that they share are there once."""
+    """Returns a population of trials; their shared counts appear once."""
 
     def joined(axis: int, *leaves: Any) -> Any:
         if axis < 0:
@@ -570,7 +562,7 @@ def _stack(states: Sequence[TrainState]) -> TrainState:
 
 
 def _unstack(train_state: TrainState, number: int) -> list[TrainState]:
-    """The first trials of a population, in host memory."""
+    """Returns the first trials of a population, in host memory."""
     host = jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), train_state)
     axes = population_axes(train_state)
     return [

@@ -77,7 +77,7 @@ def one_line(error):
     return message
 
 
-# What is saved comes back
+# Round trips
 
 
 @pytest.mark.parametrize("abstract", [True, False], ids=["abstract", "concrete"])
@@ -149,7 +149,7 @@ def test_restored_arrays_can_be_donated(tmp_path):
     assert (moved["w"] == 2).all() and restored["w"].is_deleted()
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_damage_is_an_error_or_changes_no_bit(tmp_path, capfd, positions):
     assert capfd.readouterr().err == ""
 
 
-# A training that is saved as it goes on
+# Saving and continuing a training
 
 
 def state(step):

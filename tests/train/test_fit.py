@@ -255,7 +255,7 @@ def test_verify_signal():
     assert found[0] > 4 > 3 > abs(found[1])
 
 
-# What is refused before the first step
+# Errors before the first step
 
 
 @pytest.mark.parametrize(

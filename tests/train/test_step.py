@@ -1,4 +1,4 @@
-"""The one step: what it updates, what a refused one leaves alone, and what its program contains."""
+"""The training step: updates of dense parameters and tables, rejected steps, and its compiled program."""
 
 import dataclasses
 
@@ -110,7 +110,7 @@ def test_rows_that_were_not_looked_up_keep_their_bits(key, row_optimizer):
 
 @pytest.mark.parametrize("poison", [jnp.nan, jnp.inf])
 def test_a_refused_step_leaves_everything_but_its_count(key, row_optimizer, poison):
-    """After some steps, so that optimizers have something to lose."""
+    """Returns a state after some steps, so that the optimizer state is not zero."""
     optimizer = optax.adam(1e-2)
     step = jax.jit(
         make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(row_optimizer))
@@ -150,7 +150,7 @@ def test_bags_equal_rows_that_are_summed(key):
 
 
 def test_a_whole_table_is_all_of_its_rows(key, row_optimizer):
-    """As if every id had been looked up; the second batch is refused, and moves nothing."""
+    """The result is that of looking up every id; the second batch is rejected and changes nothing."""
 
     def over_all(params, model_state, rows, batch, context, key):
         losses = softmax.full_softmax_loss(batch["x"], batch["labels"], rows["classes"])
@@ -182,7 +182,7 @@ def test_a_whole_table_is_all_of_its_rows(key, row_optimizer):
 
 
 def test_a_draw_sees_the_rows_of_the_lookup(key):
-    """The class that scores highest for the batch is what the draw asks for, and what is updated."""
+    """The draw requests the class with the highest score, which is then updated."""
 
     def lookup(batch, sampler_state, key):
         return {"words": batch["words"]}, "unused"
@@ -277,7 +277,7 @@ def test_one_trace_over_many_steps_and_learning_rates(key):
 
 
 def test_the_compiled_step_holds_no_second_table(key, row_optimizer):
-    """At 200,000 classes a temporary or a copy of the table would be far above what a batch needs."""
+    """At 200,000 classes a copy of the table would take far more memory than a batch."""
     num_classes = 200_000
     step = make_step(
         sampled_task(num_classes), optimizer=optax.sgd(0.1), row_optimizers=rows_of(row_optimizer)
