@@ -151,12 +151,11 @@ def study(config: Config) -> list[dict[str, Any]]:
     ]
     # A compiler uses one core: two networks are compiled at the same time.
     with futures.ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda kind: _row(config, *kind, data), kinds))
+        return list(pool.map(lambda kind: _row(config, kind, data), kinds))
 
 
-def _row(
-    config: Config, depth: int, activation: str, initializer: str, data: tuple[Any, ...]
-) -> dict[str, Any]:
+def _row(config: Config, kind: tuple[int, str, str], data: tuple[Any, ...]) -> dict[str, Any]:
+    depth, activation, initializer = kind
     recipe = Recipe(depth, activation, _INITIALIZERS[initializer], config.learning_rate)
     before = after = _trained(config, recipe, data)
     tried: list[monitor.Remedy] = []

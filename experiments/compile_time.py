@@ -56,12 +56,12 @@ class Config:
 
 def measure(config: Config, watched: bool) -> list[dict[str, Any]]:
     """Two trainings in this process: seconds and programs of each."""
-    seconds: collections.Counter[str] = collections.Counter()
+    seconds: dict[str, float] = collections.defaultdict(float)
     counts: collections.Counter[str] = collections.Counter()
 
-    def note(event: str, duration: float, **_: Any) -> None:
+    def note(event: str, duration_secs: float, **_: Any) -> None:
         if event in _PHASES:
-            seconds[_PHASES[event]] += duration
+            seconds[_PHASES[event]] += duration_secs
             counts[_PHASES[event]] += 1
 
     jax.monitoring.register_event_duration_secs_listener(note)

@@ -103,7 +103,7 @@ def _compiled(function: Callable[..., Any], arguments: tuple[Any, ...], repeats:
 
 def compiled_rows(config: Config) -> list[dict[str, Any]]:
     """Lines and CPU seconds of programs, and their ratios to the bare ones."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for program in ("optimizer", "step"):
         for variant in ("bare", "guard", "guard and recorder"):
             if program == "optimizer" and variant == "guard and recorder":

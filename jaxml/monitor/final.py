@@ -137,7 +137,7 @@ class FinalDiagnostics:
                 [losses[0], jnp.mean(losses[1:]), self._mean(median, y), jnp.stack(ranges).max()]
             )
 
-        losses = jax.lax.map(at, np.float32(_FACTORS))
+        losses = jax.lax.map(at, np.array(_FACTORS, np.float32))
         changes, shrinks = self._limits_of(hyperparameters, first[0], last[0], inner)
         return losses, changes, shrinks
 
@@ -151,7 +151,7 @@ class FinalDiagnostics:
         when gradient and moments are halved; both relative."""
         update = optax.with_extra_args_support(self._optimizer(hyperparameters)).update
         averages = [node.mu for node in _moments(inner) if hasattr(node, "mu")]
-        like = jax.tree.structure(last)
+        like: Any = jax.tree.structure(last)
         usable = [mu for mu in averages if jax.tree.structure(mu) == like]
         # A gradient as the optimizer has had them.
         gradient = usable[0] if usable else jax.tree.map(jnp.subtract, last, first)
@@ -168,8 +168,10 @@ class FinalDiagnostics:
             away = optax.tree.norm(jax.tree.map(jnp.subtract, updates, before))
             return updates, (optax.tree.norm(updates), away)
 
-        lengths = jnp.concatenate([np.float32(2.0**_EXPONENTS), jnp.stack([norm, 0.5 * norm])])
-        factors = np.float32([1.0] * (len(_EXPONENTS) + 1) + [0.5])
+        lengths = jnp.concatenate(
+            [np.asarray(2.0**_EXPONENTS, np.float32), jnp.stack([norm, 0.5 * norm])]
+        )
+        factors = jnp.array([1.0] * (len(_EXPONENTS) + 1) + [0.5], jnp.float32)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), last)
         _, (sizes, aways) = jax.lax.scan(move, nothing, (lengths, factors))
         whole, half = sizes[-2:]
@@ -201,7 +203,7 @@ class FinalDiagnostics:
             unit = jax.tree.map(lambda v, p: (v / length).astype(p.dtype), start, params)
             return jax.lax.scan(product, (unit, jnp.zeros(())), None, _ITERATIONS)[0][1]
 
-        return jax.lax.map(at, np.float32(_FACTORS[:2]))
+        return jax.lax.map(at, np.array(_FACTORS[:2], np.float32))
 
 
 def _between(first: Any, last: Any, factor: Array) -> Any:

@@ -73,7 +73,7 @@ def line(step: int, values: Mapping[str, Any]) -> str:
     """Returns the line of a step, with its end."""
     if "step" in values:
         raise ValueError("values must not be named 'step', which is a field of its own")
-    record = {"step": step_number(step)}
+    record: dict[str, Any] = {"step": step_number(step)}
     record |= {name: encode(value) for name, value in numbers(values).items()}
     return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
 

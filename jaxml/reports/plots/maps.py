@@ -115,10 +115,9 @@ def response_map(
     ]
     size = max(7, min(11, 66 // len(across)))
     figure, axes, mesh = _cells(found, texts, title, "viridis_r", (low, high), size)
-    best = np.unravel_index(np.nanargmin(found), found.shape)
-    axes.add_patch(
-        Rectangle((best[1], best[0]), 1, 1, fill=False, edgecolor="#D55E00", linewidth=4)
-    )
+    row_of_best, column_of_best = map(int, np.unravel_index(np.nanargmin(found), found.shape))
+    corner = (column_of_best, row_of_best)
+    axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#D55E00", linewidth=4))
     axes.set_xticks(np.arange(len(across)) + 0.5, [f"{each:.3g}" for each in across])
     axes.set_yticks(np.arange(len(down)) + 0.5, [f"{each:.3g}" for each in down])
     axes.set_xlabel(column)
