@@ -26,6 +26,7 @@ def gap(sampler, num_sampled, num_keys, **options):
     )(KEY)
 
 
+@pytest.mark.slow
 def test_drawing_every_class_leaves_no_gap():
     found = gap(uniform(C), C, 3, correction="both")
     np.testing.assert_allclose(found.gradient_bias, 0, atol=1e-3)

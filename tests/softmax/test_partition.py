@@ -21,6 +21,7 @@ def test_a_partition_holds_every_class_once(key, num_classes, block_size):
         assert all(parts.block[c] == block for c in row if c < num_classes)
 
 
+@pytest.mark.slow
 def test_similar_classes_share_a_block(key):
     """32 tight clusters of 16: two members of a cluster meet far more often than by chance (3 %)."""
     centres = jax.random.normal(key, (32, 16))

@@ -50,7 +50,7 @@ def astuple(candidates):
 
 @pytest.mark.parametrize(
     ("name", "tile_size", "num_true"),
-    [("log_uniform", 1, None), ("unigram", 3, 3)],
+    [("unigram", 3, 3), pytest.param("log_uniform", 1, None, marks=pytest.mark.slow)],
 )
 def test_is_the_loss_of_these_candidates_in_value_and_gradients(
     name, tile_size, num_true, monkeypatch

@@ -181,7 +181,10 @@ def test_vmap_equals_one_program_for_all_keys(name):
     assert not np.array_equal(mapped.got.ids[0], mapped.got.ids[7])
 
 
-@each
+@pytest.mark.parametrize(
+    "name",
+    ["log_uniform", "learned_unigram", "streaming_unigram", "queue", "mixed", "random_fourier"],
+)
 def test_sampling_and_updating_lower_for_accelerators(name):
     sampler, number = SETUPS[name].sampler, SETUPS[name].num_sampled
 

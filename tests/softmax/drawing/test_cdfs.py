@@ -34,9 +34,9 @@ def falling(size, seed=0):
 
 
 CASES = {
-    **{f"even {n}": (cdfs.even(n), ()) for n in (1, 2, 7, 10**8, 2**31 - 2)},
-    **{f"logarithmic {n}": (cdfs.logarithmic(n), ()) for n in (1, 2, 7, 10**8, 2**31 - 2)},
-    **{f"table {n}": table_of(falling(n)) for n in (2, 3, 8, 5000)},
+    **{f"even {n}": (cdfs.even(n), ()) for n in (1, 7, 2**31 - 2)},
+    **{f"logarithmic {n}": (cdfs.logarithmic(n), ()) for n in (1, 10**8, 2**31 - 2)},
+    **{f"table {n}": table_of(falling(n)) for n in (2, 5000)},
     "table 1": table_of([0, 1]),
     "table of units": table_of(range(1001)),
 }

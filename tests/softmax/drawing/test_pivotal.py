@@ -143,10 +143,7 @@ GIANT = [1e18] + [1] * 39
 HALVING = 2.0 ** -np.arange(60)
 AWKWARD = {
     "one of one": (cdfs.logarithmic(1), (), [1]),
-    "two of two": (cdfs.even(2), (), [2]),
-    "of a prime": (cdfs.even(97), (), [96]),
     "of a prime, logarithmic": (cdfs.logarithmic(97), (), [31, 97]),
-    "a divisor": (cdfs.even(64), (), [32]),
     "all alike": (*table([1] * 40), [39, 40]),
     "one giant": (*table(GIANT), [2, 40]),
     "halving": (*table(HALVING), [30, 60]),
