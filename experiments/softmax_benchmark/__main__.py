@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import tyro
@@ -18,8 +18,13 @@ from jaxml import bench, reports, softmax
 from jaxml.data import flights, geonames
 from jaxml.softmax import planner
 
-VariantName = Literal[tuple(dict.fromkeys((*cost.VARIANTS, *layers.VARIANTS)))]  # type: ignore[valid-type]
-ProblemName = Literal[problems.NAMES]  # type: ignore[valid-type]
+VARIANTS = tuple(dict.fromkeys((*cost.VARIANTS, *layers.VARIANTS)))
+if TYPE_CHECKING:
+    VariantName = str
+    ProblemName = str
+else:
+    VariantName = Literal[VARIANTS]
+    ProblemName = Literal[problems.NAMES]
 
 # Names that the planner gives to variants of the cost.
 _PLANNED: dict[str, planner.Variant] = {
