@@ -1,6 +1,6 @@
-"""Training classifiers and small sequence models in JAX; see README.md for the map of rooms.
+"""Training classifiers and small sequence models in JAX; README.md lists the packages.
 
-Importing `jaxml` imports nothing heavy and initialises no device: import the room you need, as in
+Importing `jaxml` imports nothing heavy and initialises no device: import the package you need, as in
 `from jaxml import softmax, tables`.
 """
 

@@ -1,4 +1,4 @@
-"""The arrows of the house, read from the imports: a room imports only what its row names."""
+"""Imports point one way: a package imports only what its row names."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # Small modules that every package may import.
 SHARED = {"types", "trees", "checks", "files", "hashing", "bfloat16", "ids"}
 
-# room -> what of jaxml it may import, besides SHARED (a dotted name admits that file alone).
+# package -> what of jaxml it may import, besides SHARED (a dotted name admits that file alone).
 ARROWS = {
     **{name: set() for name in SHARED},
     "data": set(),
@@ -62,27 +62,29 @@ def imports(path):
             yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
-def room_of(path):
+def package_of(path):
     return path.relative_to(ROOT / "jaxml").parts[0].removesuffix(".py")
 
 
 @pytest.mark.parametrize("path", modules("jaxml"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_rooms_import_only_what_their_row_names(path):
-    room = room_of(path)
-    if room == "__init__":
+def test_packages_import_only_what_their_row_names(path):
+    package = package_of(path)
+    if package == "__init__":
         assert not [name for name in imports(path) if name.startswith("jaxml")]
         return
-    assert room in ARROWS, f"{room} is not in the table of rooms"
+    assert package in ARROWS, f"{package} is not in the table of packages"
     for name in imports(path):
         parts = name.split(".")
         assert parts[0] not in ("experiments", "tests", "notebooks"), f"{path} imports {name}"
         assert "__main__" not in parts, f"{path} imports the entry point {name}"
-        # An entry point may import every room: nothing imports it.
+        # An entry point may import every package: nothing imports it.
         if parts[0] != "jaxml" or len(parts) == 1 or path.name == "__main__.py":
             continue
         target = parts[1]
-        allowed = {room, *SHARED, *ARROWS[room]}
-        assert target in allowed or ".".join(parts[1:3]) in allowed, f"{room} may not import {name}"
+        allowed = {package, *SHARED, *ARROWS[package]}
+        assert target in allowed or ".".join(parts[1:3]) in allowed, (
+            f"{package} may not import {name}"
+        )
 
 
 @pytest.mark.parametrize(

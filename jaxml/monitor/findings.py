@@ -1,11 +1,7 @@
 """Findings, remedies, and the form that every symptom's file has."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from jaxml.monitor.curve import Curve
-    from jaxml.monitor.run import Run
+from typing import Any, NamedTuple
 
 __all__ = ["Finding", "FindingsWarning", "Remedy", "Symptom", "first_untried"]
 
@@ -143,8 +139,8 @@ class Symptom(NamedTuple):
 
     name: str
     remedy: Callable[[Finding, Sequence[Remedy]], Remedy]
-    detect: "Callable[[Run, Found], Finding | None] | None" = None
-    in_curve: "Callable[[Curve, Found], Finding | None] | None" = None
+    detect: Callable[..., Finding | None] | None = None
+    in_curve: Callable[..., Finding | None] | None = None
     after: tuple[str, ...] = ()
 
 
