@@ -66,11 +66,11 @@ def norm(array: Array, axis: int | None = None) -> Array:
         return jnp.zeros(np.delete(array.shape, axis) if axis is not None else (), jnp.float32)
     real = (jnp.abs(array) if jnp.iscomplexobj(array) else array).astype(jnp.float32)
     largest = jnp.max(jnp.abs(real), axis=axis, keepdims=True)
-    # A power of two, so that scaling is exact and no square overflows or underflows.
+    # A power of two, so that scaling is exact and no square overflows or underflows. The products are
+    # chosen, not the factor: XLA makes (c · s)² of a constant c into c² · s², and s² is infinite.
     big, small = largest > 2.0**40, largest < 2.0**-40
-    total = jnp.sum(
-        jnp.square(real * jnp.where(big, 2.0**-84, jnp.where(small, 2.0**84, 1.0))), axis=axis
-    )
+    scaled = jnp.where(big, real * 2.0**-84, jnp.where(small, real * 2.0**84, real))
+    total = jnp.sum(jnp.square(scaled), axis=axis)
     zero = total == 0
     # sqrt has an infinite slope at 0: the branch that is not chosen must not be given the 0.
     root = jnp.sqrt(jnp.where(zero, 1.0, total))

@@ -79,7 +79,7 @@ def test_the_size_of_an_embedding(tmp_path, capsys, few_flights):
     assert [row["dim"] for row in rows] == [1, 8]
     assert rows[1]["best"] < 0.5 * rows[0]["best"] and rows[0]["rows"] <= 60
     assert (tmp_path / "run" / "embedding_size.png").read_bytes()[1:4] == b"PNG"
-    assert "take d = 8" in capsys.readouterr().out
+    assert "use d = 8" in capsys.readouterr().out
     assert embedding_size.main(["--num-train", "5000"]) == 2
 
 
