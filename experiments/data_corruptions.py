@@ -38,7 +38,7 @@ import tyro
 from jaxml import bench, reports
 from jaxml.data import flights
 from jaxml.validation import readers, schema, statistics
-from jaxml.validation.anomalies import Anomaly, anomaly
+from jaxml.validation.anomalies import Anomaly
 
 Table = dict[str, np.ndarray]
 
@@ -115,7 +115,7 @@ class Bed:
                 given = readers.read_csv(given, self.schema, missing=("", "NA"))
             except readers.BadFile as error:
                 kind = "DATASET_LOW_NUM_EXAMPLES"
-                return [anomaly(kind, error.column, f"the file is refused: {error}")]
+                return [Anomaly(kind, error.column, f"the file is refused: {error}")]
         return [
             *schema.validate(given, self.schema),
             *statistics.find_changes(given, self.statistics, significance=self.significance),

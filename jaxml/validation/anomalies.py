@@ -1,7 +1,6 @@
 """Kinds of anomalies, with severity and advice. Names are those of TensorFlow Data Validation where it has
 them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -87,7 +86,6 @@ KINDS: dict[str, tuple[Severity, str]] = {
 """Severity and advice of each kind."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Anomaly:
     """Something wrong with a table.
 
@@ -99,22 +97,32 @@ class Anomaly:
         rows: int64 [R], numbers (from 0) of the rows at fault; empty if there are none to name.
         share: share of the rows (or of the values present) at fault, in [0, 1].
         severity: `"error"` if the table should not be used as it is, `"warning"` if it should be checked.
+            By default that of the kind.
+        advice: what to do about it.
+
+    >>> Anomaly("SHARED_ROWS", None, "2 of 8", rows=[3], share=0.25) # doctest: +ELLIPSIS
+    error: SHARED_ROWS: 2 of 8 (25% of rows; row 3). Take them out of one split: ...
     """
 
-    kind: str
-    column: str | None
-    description: str = ""
-    examples: tuple[Any, ...] = ()
-    rows: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    share: float = 0.0
-    severity: Severity = "error"
+    def __init__(
+        self,
+        kind: str,
+        column: str | None,
+        description: str,
+        *,
+        examples: Sequence[Any] = (),
+        rows: Sequence[int] | NDArray[np.integer] = (),
+        share: float = 0.0,
+        severity: Severity | None = None,
+    ) -> None:
+        self.kind, self.column, self.description = kind, column, description
+        self.examples = tuple(examples)
+        self.rows = np.asarray(rows, np.int64)
+        self.share = float(share)
+        usual, self.advice = KINDS[kind]
+        self.severity = severity or usual
 
-    @property
-    def advice(self) -> str:
-        """What to do about it."""
-        return KINDS[self.kind][1]
-
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         where = "" if self.column is None else f" in {self.column!r}"
         details = [f"{100 * self.share:.3g}% of rows"] if self.share else []
         if len(self.rows):
@@ -125,23 +133,3 @@ class Anomaly:
         tail = f" ({'; '.join(details)})" if details else ""
         advice = self.advice[0].upper() + self.advice[1:]
         return f"{self.severity}: {self.kind}{where}: {self.description}{tail}. {advice}."
-
-
-def anomaly(
-    kind: str,
-    column: str | None,
-    description: str,
-    *,
-    examples: Sequence[Any] = (),
-    rows: Sequence[int] | NDArray[np.integer] = (),
-    share: float = 0.0,
-    severity: Severity | None = None,
-) -> Anomaly:
-    """Returns an `Anomaly`, by default with the severity of its kind.
-
-    >>> print(anomaly("SHARED_ROWS", None, "2 of 8", rows=[3], share=0.25)) # doctest: +ELLIPSIS
-    error: SHARED_ROWS: 2 of 8 (25% of rows; row 3). Take them out of one split: ...
-    """
-    where = np.asarray(rows, np.int64)
-    severity = severity or KINDS[kind][0]
-    return Anomaly(kind, column, description, tuple(examples), where, float(share), severity)

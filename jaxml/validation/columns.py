@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import decimal
 import fractions
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -192,18 +193,6 @@ class Column:
         return f"column {self.name!r} must hold all numbers, all texts or all times, got {found}"
 
 
-class BadColumn(ValueError):
-    """An array that is not a column: records or complex numbers, or not one-dimensional in a table.
-
-    Attributes:
-        array: the array as given.
-    """
-
-    def __init__(self, message: str, array: NDArray[Any]) -> None:
-        super().__init__(message)
-        self.array = array
-
-
 def table_columns(table: Table, name: str = "columns") -> dict[str, Any]:
     """Returns the columns of a mapping, a DataFrame or a pyarrow Table, by name, not yet read.
 
@@ -233,8 +222,7 @@ def read_columns(table: Table, name: str = "columns") -> dict[str, Column]:
         name: what an error calls the table.
 
     Raises:
-        BadColumn: a ValueError, if a column is not one-dimensional, or holds records or complex numbers.
-        ValueError: if the table is none of these, or its columns differ in length.
+        ValueError: if the table is none of these, a column is not one-dimensional, or lengths differ.
 
     >>> read = read_columns({"a": [1, 2, None], "b": np.array([0.5, np.nan, 1.0])})
     >>> [(column.type, column.present.tolist()) for column in read.values()]
@@ -244,9 +232,8 @@ def read_columns(table: Table, name: str = "columns") -> dict[str, Column]:
     for key, values in table_columns(table, name).items():
         read[key] = read_column(key, values)
         if read[key].values.ndim != 1:
-            raise BadColumn(
-                f"column {key!r} must be one-dimensional, got shape {read[key].values.shape}",
-                read[key].values,
+            raise ValueError(
+                f"column {key!r} must be one-dimensional, got shape {read[key].values.shape}"
             )
     num_rows(read)
     return read
@@ -273,9 +260,6 @@ def read_column(name: str, values: Any) -> Column:
         values: NumPy or JAX array, masked array, list (nested lists too), scalar, pandas Series, Index or
             extension array, or pyarrow Array or ChunkedArray. Integers stay exact, with gaps too.
 
-    Raises:
-        BadColumn: a ValueError, for records or complex numbers.
-
     >>> read_column("carrier", ["UA", None, ""]).missing.tolist()
     [False, True, True]
     >>> column = read_column("id", [2**70, 1, None])
@@ -300,9 +284,7 @@ def read_column(name: str, values: Any) -> Column:
     if kind in "mM":
         times = np.where(shown, array, np.array("NaT", array.dtype))
         return Column(name, "TIME" if kind == "M" else "DURATION", times, np.isnat(times))
-    if kind in "OSTU":
-        return _read_objects(name, array.astype(object), shown)
-    raise BadColumn(f"column {name!r} must hold numbers, texts or times, got {array.dtype}", array)
+    return _read_objects(name, array.astype(object), shown)
 
 
 def _as_array(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -312,8 +294,8 @@ def _as_array(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         return np.ma.getdata(values), np.ma.getmaskarray(values)
     if package == "pyarrow":
         return _from_arrow(values)
-    if package == "pandas" and hasattr(values, "dtype") and not isinstance(values.dtype, np.dtype):
-        return _from_pandas(values)
+    if package == "pandas" and not isinstance(getattr(values, "dtype", np.dtype(int)), np.dtype):
+        return np.asarray(values.astype(object)), None
     if hasattr(values, "dtype"):
         return np.asarray(values), None
     # NumPy by itself makes texts of [1, "a"], floats of [1, None], and one text of ["a", "a\0"].
@@ -321,21 +303,6 @@ def _as_array(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         return np.array(values, object), None
     except ValueError:  # Lists of several lengths.
         return np.fromiter(values, object, len(values)), None
-
-
-def _from_pandas(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    dtype = values.dtype
-    if hasattr(dtype, "pyarrow_dtype"):
-        return _from_arrow(getattr(values, "array", values).__arrow_array__())
-    if hasattr(dtype, "categories"):
-        values = getattr(values, "cat", values)
-        categories = np.append(np.asarray(values.categories, object), [None])
-        return categories[np.asarray(values.codes)], None
-    if getattr(dtype, "tz", None) is not None:
-        return values.to_numpy(dtype=f"M8[{dtype.unit}]"), None
-    if getattr(dtype, "numpy_dtype", None) is not None and dtype.kind in "biu":
-        return values.to_numpy(dtype=dtype.numpy_dtype, na_value=0), np.asarray(values.isna())
-    return np.asarray(values, object), None
 
 
 def _from_arrow(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -347,24 +314,18 @@ def _from_arrow(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     if types.is_dictionary(values.type):
         values = values.dictionary_decode()
     kind = values.type
-    hidden = np.asarray(values.is_null()) if values.null_count else None
     if types.is_integer(kind) or types.is_boolean(kind):
         filled = values.fill_null(False if types.is_boolean(kind) else 0)
-        return filled.to_numpy(zero_copy_only=False), hidden
-    if types.is_decimal(kind):
-        whole = kind.scale <= 0
-        listed = [v if v is None else int(v) if whole else v for v in values.to_pylist()]
-        return np.array(listed, object), None
-    if types.is_date(kind):
-        values = values.cast(pyarrow.timestamp("s" if types.is_date32(kind) else "ms"))
-    elif types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        try:
-            return np.array(values.to_pylist(), object), None
-        except UnicodeDecodeError:
-            return np.array(values.cast(pyarrow.large_binary()).to_pylist(), object), None
-    elif not (types.is_floating(kind) or types.is_timestamp(kind) or types.is_duration(kind)):
-        return np.fromiter(values.to_pylist(), object, len(values)), None
-    return values.to_numpy(zero_copy_only=False), hidden
+        return filled.to_numpy(zero_copy_only=False), np.asarray(values.is_null())
+    if types.is_floating(kind) or types.is_timestamp(kind) or types.is_duration(kind):
+        return values.to_numpy(zero_copy_only=False), None
+    try:
+        listed = values.to_pylist()
+    except UnicodeDecodeError:
+        listed = values.cast(pyarrow.large_binary()).to_pylist()
+    if types.is_decimal(kind) and kind.scale <= 0:
+        listed = [None if value is None else int(value) for value in listed]
+    return np.fromiter(listed, object, len(listed)), None
 
 
 _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
@@ -379,79 +340,71 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
 
 
 def _kind(type_: type) -> str:
-    found = next((kind for kind, types in _KINDS if issubclass(type_, types)), None)
-    return found or type_.__name__
+    return next((kind for kind, types in _KINDS if issubclass(type_, types)), type_.__name__)
 
 
 def is_missing(value: Any) -> bool:
     """Returns whether a value is None, NaN, NaT, `pandas.NA`, masked, or an empty text."""
-    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
-        return True
     if isinstance(value, str | bytes):
         return not value
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
+        return True
     floats = (float, np.floating, np.datetime64, np.timedelta64, decimal.Decimal)
     return isinstance(value, floats) and bool(value != value)
 
 
-def is_utf8(text: str) -> bool:
-    """Returns whether a text can be written as UTF-8: it has no lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def first_not_utf8(texts: NDArray[Any]) -> int | None:
-    """Returns the place of the first text that cannot be written as UTF-8, or None."""
+    """Returns the place of the first text with a lone surrogate, which UTF-8 cannot hold, or None."""
     listed = texts.ravel().tolist()
-    if is_utf8("\n".join(listed)):
-        return None
-    return next(row for row, text in enumerate(listed) if not is_utf8(text))
+    return next((row for row, text in enumerate(listed) if not is_utf8(text)), None)
+
+
+def is_utf8(text: str) -> bool:
+    """Returns whether a text can be written as UTF-8: it has no lone surrogates."""
+    return not _SURROGATE.search(text)
 
 
 def _read_objects(name: str, array: NDArray[Any], shown: NDArray[np.bool_]) -> Column:
     listed = array.ravel().tolist()
-    types = set(map(type, listed))
-    if types <= {str, type(None)}:
-        present = np.fromiter(map(bool, listed), bool, len(listed))
-    else:
-        present = np.fromiter((not is_missing(v) for v in listed), bool, len(listed))
-    present &= shown.ravel()
-    known = [v for v, there in zip(listed, present.tolist(), strict=True) if there]
+    present = np.fromiter((not is_missing(v) for v in listed), bool, len(listed)) & shown.ravel()
     missing = ~present.reshape(array.shape)
-
-    def column(type_: str | None, values: Any, fill: Any, dtype: Any) -> Column:
-        filled = np.full(len(listed), fill, dtype)
-        filled[present] = values
-        return Column(name, type_, filled.reshape(array.shape), missing)
-
-    kinds = set(map(_kind, set(map(type, known))))
+    known = [v for v, there in zip(listed, present.tolist(), strict=True) if there]
+    kinds = set(map(_kind, set(map(type, known or listed))))
     try:
-        if not kinds and any(issubclass(type_, str | bytes) for type_ in types):
-            return column("BYTES", [], "", object)
-        if not kinds:
-            floats = any(issubclass(type_, float | np.floating) for type_ in types)
-            return column("FLOAT" if floats else None, [], np.nan, np.float64)
-        if kinds == {"BYTES"}:
-            if any(issubclass(type_, bytes) for type_ in types):
-                known = [
-                    v.decode(errors="surrogateescape") if isinstance(v, bytes) else v for v in known
-                ]
-            return column("BYTES", known, "", object)
-        if kinds == {"BOOL"}:
-            return column("INT", known, False, np.bool_)
-        if kinds <= {"BOOL", "INT"}:
-            return column("INT", known := list(map(int, known)), 0, _integer_dtype(known))
-        if kinds <= {"BOOL", "INT", "FLOAT"}:
-            return column("FLOAT", list(map(float, known)), np.nan, np.float64)
-        if kinds == {"TIME"}:
-            return column("TIME", _times(known), "NaT", _unit(known, "M"))
-        if kinds == {"DURATION"}:
-            return column("DURATION", _to_numpy(known), "NaT", _unit(known, "m"))
+        type_, values, fill = _convert(known, kinds)
     except (OverflowError, TypeError, ValueError):
-        pass  # An integer beyond float64 among floats; times with and without a zone.
-    return Column(name, "MIXED", array, missing)
+        # An integer beyond float64 among floats; times with and without a zone; something else.
+        return Column(name, "MIXED", array, missing)
+    filled = np.full(len(listed), fill, values.dtype)
+    filled[present] = values
+    return Column(name, type_, filled.reshape(array.shape), missing)
+
+
+def _convert(known: list[Any], kinds: set[str]) -> tuple[str | None, NDArray[Any], Any]:
+    """Returns the type of values, the values, and what stands in place of a missing one.
+
+    Where no value is known, the kinds are those of the missing ones: an empty text is a text.
+    """
+    if not known and "BYTES" not in kinds:
+        return "FLOAT" if "FLOAT" in kinds else None, np.zeros(0), np.nan
+    if not known or kinds == {"BYTES"}:
+        texts = [v.decode(errors="surrogateescape") if isinstance(v, bytes) else v for v in known]
+        return "BYTES", np.array(texts, object), ""
+    if kinds == {"BOOL"}:
+        return "INT", np.array(known, np.bool_), False
+    if kinds <= {"BOOL", "INT"}:
+        whole = list(map(int, known))
+        return "INT", np.array(whole, _integer_dtype(whole)), 0
+    if kinds <= {"BOOL", "INT", "FLOAT"}:
+        return "FLOAT", np.array(list(map(float, known)), np.float64), np.nan
+    if kinds == {"TIME"}:
+        return "TIME", np.array(_times(known), "M8"), "NaT"
+    if kinds == {"DURATION"}:
+        return "DURATION", np.array(_to_numpy(known), "m8"), "NaT"
+    raise TypeError(f"values of {sorted(kinds)}")
 
 
 def _integer_dtype(values: list[int]) -> Any:
@@ -461,35 +414,15 @@ def _integer_dtype(values: list[int]) -> Any:
     return np.uint64 if low >= 0 and high < 2**64 else object
 
 
-def _unit(values: list[Any], kind: str) -> str:
-    """Returns the dtype for times or durations as objects: microseconds, as Python's, or finer."""
-    fine = any(
-        getattr(v, "nanosecond", 0)
-        or getattr(v, "nanoseconds", 0)
-        or (
-            isinstance(v, np.datetime64 | np.timedelta64)
-            and np.datetime_data(v.dtype)[0] not in _MICROSECONDS
-        )
-        for v in values
-    )
-    return f"{kind}8[{'ns' if fine else 'us'}]"
-
-
-_MICROSECONDS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "generic")
-
-
 def _times(values: list[Any]) -> list[Any]:
     zoned = [getattr(v, "tzinfo", None) is not None for v in values]
-    if any(zoned):
-        if not all(zoned):
-            raise ValueError("times with and without a zone")
-        try:
-            values = [v.astimezone(datetime.UTC).replace(tzinfo=None) for v in values]
-        except OverflowError:  # The year 9999 in the west is the year 10000 in UTC.
-            local = [np.datetime64(v.replace(tzinfo=None), "us") for v in values]
-            away = [np.timedelta64(v.utcoffset(), "us") for v in values]
-            values = [time - offset for time, offset in zip(local, away, strict=True)]
-    return _to_numpy(values)
+    if not any(zoned):
+        return _to_numpy(values)
+    if not all(zoned):
+        raise ValueError("times with and without a zone")
+    # Subtracted by NumPy: the last hours of the year 9999 in the west are the year 10000 in UTC.
+    local = [np.datetime64(v) for v in _to_numpy([v.replace(tzinfo=None) for v in values])]
+    return [time - np.timedelta64(v.utcoffset()) for time, v in zip(local, values, strict=True)]
 
 
 def _to_numpy(values: list[Any]) -> list[Any]:
@@ -498,6 +431,5 @@ def _to_numpy(values: list[Any]) -> list[Any]:
 
 
 def _seconds(times: NDArray[Any]) -> NDArray[np.float64]:
-    unit = np.timedelta64(1, "s")
     since = times - np.datetime64(0, "s") if times.dtype.kind == "M" else times
-    return since / unit
+    return since / np.timedelta64(1, "s")

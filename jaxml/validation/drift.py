@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy.special import rel_entr
 
 from jaxml import checks
-from jaxml.validation.anomalies import Anomaly, anomaly
-from jaxml.validation.columns import BadColumn, Column, Table, read_column, table_columns
+from jaxml.validation.anomalies import Anomaly
+from jaxml.validation.columns import Column, Table, read_column, table_columns
 
 Floats = NDArray[np.float64]
 Distribution = Any
@@ -113,30 +113,41 @@ def jensen_shannon(a: Distribution, b: Distribution) -> float:
     return float(np.clip(nats / (2 * math.log(2)), 0.0, 1.0))
 
 
-# ------------------------------------------------------------------------------------------ alignment
-
-
 def _shares(a: Distribution, b: Distribution) -> tuple[Floats, Floats, list[Any]]:
     """Returns shares of both sides in the same cells, and the cells."""
     sides = [_counted(a, "a"), _counted(b, "b")]
-    kinds = {"counts" if isinstance(side, np.ndarray) else type(side).__name__ for side in sides}
-    if len(kinds) > 1:
-        raise ValueError(f"a and b must have one form, got {' and '.join(sorted(kinds))}")
-    if kinds == {"Histogram"}:
-        counts, cells = _align_histograms(*sides)
-    elif kinds == {"dict"}:
-        counts, cells = _align_categories(*sides)
-    elif sides[0].ndim != 1 or sides[0].shape != sides[1].shape:
-        shapes = f"{sides[0].shape} and {sides[1].shape}"
-        raise ValueError(f"a and b must be vectors of counts of one length, got shapes {shapes}")
-    else:
-        counts, cells = sides, list(range(len(sides[0])))
-    for name, side in zip("ab", counts, strict=True):
-        if not np.isfinite(side).all() or (side < 0).any():
-            raise ValueError(f"{name} must hold finite counts of at least 0, got {side}")
-        if not side.sum() > 0:
-            raise ValueError(f"{name} must not be empty, its counts sum to {side.sum()}")
-    return counts[0] / counts[0].sum(), counts[1] / counts[1].sum(), cells
+    forms = {"counts" if isinstance(side, np.ndarray) else type(side).__name__ for side in sides}
+    if len(forms) > 1:
+        raise ValueError(f"a and b must have one form, got {' and '.join(sorted(forms))}")
+    if forms == {"counts"}:
+        shapes = [side.shape for side in sides]
+        if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"a and b must be vectors of counts of one length, got shapes {shapes[0]} and {shapes[1]}"
+            )
+        sides = [dict(enumerate(side)) for side in sides]
+    elif forms == {"Histogram"}:
+        edges = np.unique(np.concatenate([_wide(side)[0] for side in sides]))
+        sides = [_rebucketed(side, edges) for side in sides]
+    # What is not finite matches nothing: it has a cell of its own on each side.
+    sides = [
+        {(key, None if _is_finite(key) else i): count for key, count in side.items()}
+        for i, side in enumerate(sides)
+    ]
+    cells = list(dict.fromkeys([*sides[0], *sides[1]]))
+    shares = []
+    for name, side in zip("ab", sides, strict=True):
+        counts = np.array([side.get(cell, 0) for cell in cells], np.float64)
+        if not np.isfinite(counts).all() or (counts < 0).any():
+            raise ValueError(f"{name} must hold finite counts of at least 0, got {counts}")
+        if not counts.sum() > 0:
+            raise ValueError(f"{name} must not be empty, its counts sum to {counts.sum()}")
+        shares.append(counts / counts.sum())
+    return shares[0], shares[1], [key for key, _ in cells]
+
+
+def _is_finite(key: Any) -> bool:
+    return not isinstance(key, float | np.floating) or math.isfinite(key)
 
 
 def _counted(side: Any, name: str) -> Any:
@@ -170,52 +181,28 @@ def category_counts(column: Column) -> dict[Any, int]:
     return dict(zip(distinct, counts, strict=True))
 
 
-def _align_categories(a: dict[Any, Any], b: dict[Any, Any]) -> tuple[list[Floats], list[Any]]:
-    cells = [key for key in dict.fromkeys([*a, *b]) if not _matches_nothing(key)]
-    counts = [[side.get(key, 0) for key in cells] for side in (a, b)]
-    for i, side in enumerate((a, b)):
-        for key in filter(_matches_nothing, side):
-            cells.append(key)
-            counts[i].append(side[key])
-            counts[1 - i].append(0)
-    return [np.array(side, np.float64) for side in counts], cells
-
-
-def _matches_nothing(key: Any) -> bool:
-    return isinstance(key, float | np.floating) and not math.isfinite(key)
-
-
-def _align_histograms(a: Histogram, b: Histogram) -> tuple[list[Floats], list[Any]]:
-    parts = [_split(a), _split(b)]
-    edges = np.unique(np.concatenate([parts[0][0], parts[1][0]]))
-    points = sorted({*parts[0][2], *parts[1][2]})
-    counts = []
-    for i, (own, masses, at, infinite) in enumerate(parts):
-        spread = np.zeros(max(len(edges) - 1, 0))
-        if len(masses):
-            # Uniform within a bucket: the cumulative count is linear between its edges. Halves, since the
-            # widest range of floats is not a float.
-            spread = np.diff(np.interp(edges / 2, own / 2, np.append(0, np.cumsum(masses))))
-        alone = np.zeros((2, 2))
-        alone[i] = infinite, (a, b)[i].num_nan
-        counts.append(np.concatenate([spread, [at[point] for point in points], alone.ravel()]))
-    buckets = list(itertools.pairwise(edges.tolist()))
-    return counts, [*buckets, *points, *["infinite", "NaN"] * 2]
-
-
-def _split(h: Histogram) -> tuple[Floats, Floats, Counter[float], float]:
-    """Returns edges and counts of the buckets with a finite width, point masses, and infinite mass."""
+def _wide(h: Histogram) -> tuple[Floats, Floats]:
+    """Returns edges and counts of the buckets with a finite width."""
     low, high = h.edges[:-1], h.edges[1:]
-    finite = np.isfinite(low) & np.isfinite(high)
-    wide = finite & (low != high)
-    points: Counter[float] = Counter()
-    for at, count in zip(low[finite & ~wide].tolist(), h.counts[finite & ~wide], strict=True):
-        points[at] += count
-    edges = np.append(low[wide], high[wide][-1:])
-    return edges, h.counts[wide], points, float(h.counts[~finite].sum())
+    wide = np.isfinite(low) & np.isfinite(high) & (low != high)
+    return np.append(low[wide], high[wide][-1:]), h.counts[wide]
 
 
-# ----------------------------------------------------------------------------------------- thresholds
+def _rebucketed(h: Histogram, edges: Floats) -> dict[Any, float]:
+    """Returns counts by bucket between the edges, point mass, infinity and NaN."""
+    cells: Counter[Any] = Counter({math.nan: float(h.num_nan)})
+    own, counts = _wide(h)
+    if len(counts):
+        # Uniform within a bucket: the cumulative count is linear between its edges. Halves, since the
+        # widest range of floats is not a float.
+        spread = np.diff(np.interp(edges / 2, own / 2, np.append(0, np.cumsum(counts))))
+        cells.update(dict(zip(itertools.pairwise(edges.tolist()), spread, strict=True)))
+    for low, high, count in zip(h.edges[:-1].tolist(), h.edges[1:].tolist(), h.counts, strict=True):
+        if not (math.isfinite(low) and math.isfinite(high)):
+            cells[math.inf] += count
+        elif low == high:
+            cells[low] += count
+    return cells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,22 +242,19 @@ def compare(columns: Table, control: Table, comparators: Mapping[str, Comparator
     for name, comparator in comparators.items():
         if name not in columns:
             continue  # The schema misses it.
-        column, other = read_column(name, columns[name]), None
-        try:
-            other = read_column(name, control[name]) if name in control else None
-        except BadColumn:
-            pass
-        if other is None or other.values.ndim != 1 or not other.num_present:
+        column, other = read_column(name, columns[name]), read_column(name, control.get(name, []))
+        if other.values.ndim != 1 or not other.num_present:
             message = "the control table has no values"
-            found.append(anomaly("COMPARATOR_CONTROL_DATA_MISSING", name, message))
+            found.append(Anomaly("COMPARATOR_CONTROL_DATA_MISSING", name, message))
             continue
         if not column.num_present:
             continue
-        cells = _cells(column, other)
-        counts = [category_counts(each) for each in cells]
+        column, other = _cells(column, other)
+        counts = category_counts(column), category_counts(other)
         gap, worst = largest_difference(*counts)
-        codes, distinct = cells[0].codes()
-        distances = (
+        codes, distinct = column.codes()
+        rows = np.flatnonzero(codes == distinct.index(worst)) if worst in distinct else ()
+        for kind, title, threshold, distance in (
             ("L_INFTY", "L-infinity distance", comparator.infinity_norm, gap),
             (
                 "JENSEN_SHANNON_DIVERGENCE",
@@ -278,24 +262,14 @@ def compare(columns: Table, control: Table, comparators: Mapping[str, Comparator
                 comparator.jensen_shannon_divergence,
                 jensen_shannon(*counts),
             ),
-        )
-        for kind, title, threshold, distance in distances:
+        ):
             if threshold is not None and distance > threshold:
                 message = (
                     f"{title} {distance:.4g} is above {threshold:.4g}; shares differ most, by {gap:.3g}, "
                     f"at {worst!r}"
                 )
-                rows = np.flatnonzero(codes == distinct.index(worst) if worst in distinct else [])
-                found.append(
-                    anomaly(
-                        f"COMPARATOR_{kind}_HIGH",
-                        name,
-                        message,
-                        examples=[worst],
-                        rows=rows,
-                        share=gap,
-                    )
-                )
+                kind = f"COMPARATOR_{kind}_HIGH"
+                found.append(Anomaly(kind, name, message, examples=[worst], rows=rows, share=gap))
     return found
 
 

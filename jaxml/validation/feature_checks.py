@@ -3,13 +3,12 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml.validation.anomalies import Anomaly, Severity, anomaly
+from jaxml.validation.anomalies import Anomaly, Severity
 from jaxml.validation.columns import Column, is_utf8
 from jaxml.validation.feature import Feature
 
@@ -38,6 +37,7 @@ def check_feature(column: Column, feature: Feature) -> list[Anomaly]:
 def _check_presence(column: Column, feature: Feature) -> list[Anomaly]:
     rows, present = len(column.values), column.num_present
     missing = np.flatnonzero(column.missing)
+    share = len(missing) / rows
     found = []
     if present < feature.min_count:
         message = f"{present} of {rows} rows have a value, should be at least {feature.min_count}"
@@ -47,8 +47,7 @@ def _check_presence(column: Column, feature: Feature) -> list[Anomaly]:
             f"{present / rows:.4g} of the rows have a value, should be {feature.min_fraction:.4g}"
         )
         found.append(("FEATURE_TYPE_LOW_FRACTION_PRESENT", message))
-    share = len(missing) / rows
-    return [anomaly(kind, column.name, text, rows=missing, share=share) for kind, text in found]
+    return [Anomaly(kind, column.name, text, rows=missing, share=share) for kind, text in found]
 
 
 def _check_type(column: Column, feature: Feature) -> list[Anomaly]:
@@ -85,25 +84,24 @@ def _check_type(column: Column, feature: Feature) -> list[Anomaly]:
         if spelt.any() and not spelt.all():
             bad = bad & ~spelt[codes]
             message += f", {bad.sum()} of {column.num_present} are not the text of one"
-    return _anomalies(column, [("UNEXPECTED_DATA_TYPE", bad, message)], severity=severity)
+    return [_of_values("UNEXPECTED_DATA_TYPE", column, bad, message, severity)]
 
 
 def _check_numbers(column: Column, feature: Feature) -> list[Anomaly]:
     values = column.values.astype(np.int64) if column.is_bool else column.values
     low, high = (0, 1) if feature.is_bool else (feature.min, feature.max)
-    prefix = "BOOL" if feature.is_bool else feature.type
-    suffix = "FLOAT" if prefix == "FLOAT" else "INT"
     if feature.is_bool and column.type == "FLOAT":
         odd = (values != 0) & (values != 1)
-        return _anomalies(column, [("BOOL_TYPE_UNEXPECTED_FLOAT", odd, "neither 0 nor 1")])
-    checks = []
+        return _outside("BOOL_TYPE_UNEXPECTED_FLOAT", column, feature, odd, "neither 0 nor 1")
+    kind = "BOOL_TYPE_{}_INT" if feature.is_bool else f"{feature.type}_TYPE_{{}}_{feature.type}"
+    found = []
     if high is not None:
         odd = values > _beyond(values, high, feature.type, 1)
-        checks.append((f"{prefix}_TYPE_BIG_{suffix}", odd, f"above {high}"))
+        found += _outside(kind.format("BIG"), column, feature, odd, f"above {high}")
     if low is not None:
         odd = values < _beyond(values, low, feature.type, -1)
-        checks.append((f"{prefix}_TYPE_SMALL_{suffix}", odd, f"below {low}"))
-    return _anomalies(column, checks, feature.min_domain_mass)
+        found += _outside(kind.format("SMALL"), column, feature, odd, f"below {low}")
+    return found
 
 
 def _beyond(values: NDArray[Any], bound: float, type_: str | None, sign: int) -> float:
@@ -120,41 +118,48 @@ def _beyond(values: NDArray[Any], bound: float, type_: str | None, sign: int) ->
 def _check_texts(column: Column, feature: Feature) -> list[Anomaly]:
     codes, distinct = column.codes()
     broken = np.array([not is_utf8(text) for text in distinct])
-    domain = set(distinct if feature.domain is None else feature.domain)
-    odd = np.array([text not in domain for text in distinct]) & ~broken
-    message = f"not in the domain of {len(domain)} ({odd.sum()} new)"
+    found = []
+    if broken.any():
+        bad = broken[codes] & column.present
+        message = f"{bad.sum()} of {column.num_present} values are not UTF-8"
+        found.append(_of_values("ENUM_TYPE_INVALID_UTF8", column, bad, message))
+    if feature.domain is not None:
+        domain = set(feature.domain)
+        odd = np.array([text not in domain for text in distinct]) & ~broken
+        message = f"not in the domain of {len(domain)} ({odd.sum()} new)"
+        kind = "ENUM_TYPE_UNEXPECTED_STRING_VALUES"
+        found += _outside(kind, column, feature, odd[codes], message)
+    return found
+
+
+def _outside(
+    kind: str, column: Column, feature: Feature, odd: NDArray[np.bool_], message: str
+) -> list[Anomaly]:
+    """Returns an anomaly if less than `min_domain_mass` of the values are inside."""
+    odd = odd & column.present
+    if not odd.any() or 1 - odd.sum() / column.num_present >= feature.min_domain_mass:
+        return []
     return [
-        *_anomalies(column, [("ENUM_TYPE_INVALID_UTF8", broken[codes], "not UTF-8")]),
-        *_anomalies(
-            column,
-            [("ENUM_TYPE_UNEXPECTED_STRING_VALUES", odd[codes], message)],
-            feature.min_domain_mass,
-        ),
+        _of_values(kind, column, odd, f"{odd.sum()} of {column.num_present} values are {message}")
     ]
 
 
-def _anomalies(
+def _of_values(
+    kind: str,
     column: Column,
-    checks: Iterable[tuple[str, Any, str]],
-    min_share: float = 1.0,
+    bad: NDArray[np.bool_],
+    message: str,
     severity: Severity | None = None,
-) -> list[Anomaly]:
-    """Returns an anomaly for each check in which less than `min_share` of the values are good."""
-    found = []
-    for kind, bad, message in checks:
-        bad = np.asarray(bad, bool) & column.present
-        share = bad.sum() / column.num_present
-        if kind == "UNEXPECTED_DATA_TYPE" or (bad.any() and 1 - share < min_share):
-            if not kind.startswith("UNEXPECTED"):
-                message = f"{bad.sum()} of {column.num_present} values are {message}"
-            some = some_values(column.values[bad])
-            found.append(
-                anomaly(
-                    kind, column.name, message, examples=some, rows=np.flatnonzero(bad),
-                    share=share, severity=severity,
-                )
-            )  # fmt: skip
-    return found
+) -> Anomaly:
+    return Anomaly(
+        kind,
+        column.name,
+        message,
+        examples=some_values(column.values[bad]),
+        rows=np.flatnonzero(bad),
+        share=bad.sum() / column.num_present,
+        severity=severity,
+    )
 
 
 def some_values(values: NDArray[Any], most: int = 5) -> tuple[Any, ...]:
@@ -165,13 +170,3 @@ def some_values(values: NDArray[Any], most: int = 5) -> tuple[Any, ...]:
     except TypeError:  # A list or another thing without a hash.
         counts = Counter(map(repr, listed))
     return tuple(value for value, _ in counts.most_common(most))
-
-
-def unreadable(name: str, array: NDArray[Any]) -> Anomaly:
-    """Returns the anomaly of an array that is not a column, for its shape or its dtype."""
-    if array.ndim != 1:
-        message = f"one value a row is wanted, got an array of shape {array.shape}"
-        return anomaly("INVALID_FEATURE_SHAPE", name, message, share=1.0)
-    message = f"numbers, texts or times are wanted, got {array.dtype}"
-    rows, some = np.arange(len(array)), some_values(array[:100])
-    return anomaly("UNEXPECTED_DATA_TYPE", name, message, examples=some, rows=rows, share=1.0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml import checks, hashing
-from jaxml.validation.anomalies import Anomaly, anomaly
+from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Column, Table, num_rows, read_column, read_columns
 from jaxml.validation.levels import levels
 
@@ -78,7 +78,7 @@ def duplicate_rows(columns: Table, names: Names = None) -> list[Anomaly]:
     message = f"{again.sum()} of {len(hashes)} rows repeat an earlier one{of_names}"
     rows = np.flatnonzero(again)
     some = _rows_of(chosen, rows[:3])
-    return [anomaly("DUPLICATE_ROWS", None, message, examples=some, rows=rows, share=again.mean())]
+    return [Anomaly("DUPLICATE_ROWS", None, message, examples=some, rows=rows, share=again.mean())]
 
 
 def conflicting_labels(columns: Table, label: str, names: Names = None) -> list[Anomaly]:
@@ -119,7 +119,7 @@ def conflicting_labels(columns: Table, label: str, names: Names = None) -> list[
     rows = known[at_odds]
     some = labels.values[rows[:5]].tolist()
     share = len(rows) / len(labels.values)
-    return [anomaly("CONFLICTING_LABELS", label, message, examples=some, rows=rows, share=share)]
+    return [Anomaly("CONFLICTING_LABELS", label, message, examples=some, rows=rows, share=share)]
 
 
 def shared_rows(training: Table, evaluation: Table, names: Names = None) -> list[Anomaly]:
@@ -151,7 +151,7 @@ def shared_rows(training: Table, evaluation: Table, names: Names = None) -> list
     )
     rows = np.flatnonzero(found)
     some = _rows_of(asked, rows[:3])
-    return [anomaly("SHARED_ROWS", None, message, examples=some, rows=rows, share=found.mean())]
+    return [Anomaly("SHARED_ROWS", None, message, examples=some, rows=rows, share=found.mean())]
 
 
 def shared_groups(training: Any, evaluation: Any, name: str = "group") -> list[Anomaly]:
@@ -174,7 +174,7 @@ def shared_groups(training: Any, evaluation: Any, name: str = "group") -> list[A
         return []
     message = f"{len(both)} groups are on both sides, with {found.sum()} of {len(codes)} rows"
     rows, some = np.flatnonzero(found), [distinct[i] for i in both[:5]]
-    return [anomaly("SHARED_GROUPS", name, message, examples=some, rows=rows, share=found.mean())]
+    return [Anomaly("SHARED_GROUPS", name, message, examples=some, rows=rows, share=found.mean())]
 
 
 def _check_times(known: Column, asked: Column) -> None:
@@ -218,7 +218,7 @@ def time_overlap(
         message += f", and {gap} after it"
     rows = np.flatnonzero(early)
     some = [str(value) for value in asked.values[rows[:3]]]
-    return [anomaly("TIME_OVERLAP", name, message, examples=some, rows=rows, share=early.mean())]
+    return [Anomaly("TIME_OVERLAP", name, message, examples=some, rows=rows, share=early.mean())]
 
 
 def time_leaks(columns: Table, known_at: Mapping[str, str], predicted_at: str) -> list[Anomaly]:
@@ -252,7 +252,7 @@ def time_leaks(columns: Table, known_at: Mapping[str, str], predicted_at: str) -
             rows = np.flatnonzero(late)
             some = value.values[rows[:3]].tolist()
             share = late.mean()
-            found.append(anomaly("TIME_LEAK", name, message, examples=some, rows=rows, share=share))
+            found.append(Anomaly("TIME_LEAK", name, message, examples=some, rows=rows, share=share))
     return found
 
 
@@ -302,7 +302,7 @@ def label_leaks(
             np.add.at(joint, (codes[first], classes[first]), 1)
             scores[name] = _explained_entropy(joint, codes[second], classes[second])
     return [
-        anomaly(
+        Anomaly(
             "LABEL_LEAK", name, f"explains {score:.3f} of the entropy of {label!r}", share=score
         )
         for name, score in sorted(scores.items(), key=lambda pair: -pair[1])

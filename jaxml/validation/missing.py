@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxml import checks
-from jaxml.validation.anomalies import Anomaly, anomaly
+from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Column, Table, num_rows, read_columns
 from jaxml.validation.levels import levels
 
@@ -76,7 +76,7 @@ def underrepresented_slices(
         wrong, less_wrong = _mean(error[inside]), _mean(error[~inside])
         if not math.isnan(wrong):
             message += f"; the model's error is {wrong:.4g}, {less_wrong:.4g} elsewhere"
-        one = anomaly(
+        one = Anomaly(
             "UNDERREPRESENTED_SLICE",
             column.name,
             message,

@@ -13,27 +13,20 @@ References:
 """
 
 import dataclasses
+import json
 import os
+import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxml import checks, files
-from jaxml.validation.anomalies import Anomaly, anomaly
-from jaxml.validation.columns import (
-    BadColumn,
-    Column,
-    Table,
-    num_rows,
-    read_column,
-    read_columns,
-    table_columns,
-)
+from jaxml.validation.anomalies import Anomaly
+from jaxml.validation.columns import Table, num_rows, read_column, read_columns, table_columns
 from jaxml.validation.drift import Comparator, compare
-from jaxml.validation.feature import Feature
-from jaxml.validation.feature_checks import check_feature, some_values, unreadable
-from jaxml.validation.inference import infer_feature
-from jaxml.validation.schema_text import construct, from_toml, to_toml
+from jaxml.validation.feature import Feature, infer_feature
+from jaxml.validation.feature_checks import check_feature, some_values
 
 __all__ = ["Comparator", "Feature", "Schema", "infer_schema", "validate"]
 
@@ -72,14 +65,8 @@ class Schema:
 
     def replace(self, column: str, **changes: Any) -> "Schema":
         """Returns the schema with attributes of a feature changed, such as `min_domain_mass=0.99`."""
-        changed = construct(Feature, {**vars(self[column]), **changes})
+        changed = dataclasses.replace(self[column], **changes)
         return dataclasses.replace(self, features={**self.features, column: changed})
-
-    def drop(self, column: str) -> "Schema":
-        """Returns the schema without a column."""
-        checks.choice("column", column, self.features)
-        rest = {name: each for name, each in self.features.items() if name != column}
-        return dataclasses.replace(self, features=rest)
 
     def environments(self) -> tuple[str, ...]:
         """Returns TRAINING, SERVING, and every other environment that a feature names."""
@@ -93,14 +80,30 @@ class Schema:
         return f"<Schema of {len(self.features)} columns: {', '.join(self.features):.60}>"
 
     def to_text(self) -> str:
-        """Returns the schema as TOML."""
-        return to_toml(self.features, self.min_examples_count)
+        """Returns the schema as TOML; properties that have their default value are left out."""
+        lines = ["# Names as in TensorFlow Data Validation.", ""]
+        lines.append(f"min_examples_count = {self.min_examples_count}")
+        for name, feature in self.features.items():
+            key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+            lines += ["", f"[features.{key}]", *_properties(feature)]
+        return "\n".join(lines) + "\n"
 
     @staticmethod
     def from_text(text: str) -> "Schema":
         """Returns the schema that a TOML text holds. Raises ValueError naming the fault."""
-        features, table = from_toml(text)
-        return construct(Schema, {"features": features, **table})
+        table = tomllib.loads(text)  # TOMLDecodeError is a ValueError that names line and column.
+        where, features = "features", {}
+        try:
+            for name, properties in table.pop("features", {}).items():
+                where = f"features.{name}"
+                for field in ("drift", "skew"):
+                    if field in properties:
+                        properties[field] = Comparator(**properties[field])
+                features[name] = Feature(**properties)
+            where = "schema"
+            return Schema(features, **table)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the schema as a TOML file; its directory is made.
@@ -151,13 +154,11 @@ def infer_schema(
     """
     checks.number("min_domain_mass", min_domain_mass, 0, 1)
     read = read_columns(columns)
-    for column in read.values():
+    features = {}
+    for name, column in read.items():
         if column.type == "MIXED":
             raise ValueError(column.mixture())
-    features = {
-        name: infer_feature(column, max_string_domain_size, min_domain_mass)
-        for name, column in read.items()
-    }
+        features[name] = infer_feature(column, max_string_domain_size, min_domain_mass)
     return Schema(features, min_examples_count=min(num_rows(read), 1))
 
 
@@ -193,7 +194,15 @@ def validate(
     [('ENUM_TYPE_UNEXPECTED_STRING_VALUES', 'pay', ('cash',), [1])]
     """
     checks.choice("environment", environment, schema.environments())
-    read, found = _read(columns)
+    read, found = {}, []
+    for name, values in table_columns(columns).items():
+        column = read_column(name, values)
+        if column.values.ndim == 1:
+            read[name] = column
+        else:
+            message = f"one value a row is wanted, got an array of shape {column.values.shape}"
+            found.append(Anomaly("INVALID_FEATURE_SHAPE", name, message, share=1.0))
+    num_rows(read)
     optional = {n for n, f in schema.features.items() if environment in f.not_in_environment}
     for name, feature in schema.features.items():
         if name in optional:
@@ -202,16 +211,16 @@ def validate(
             found += check_feature(read[name], feature)
         elif name not in read and name not in {each.column for each in found} and feature.min_count:
             message = f"the {feature.type} column is absent in {environment}"
-            found.append(anomaly("SCHEMA_MISSING_COLUMN", name, message, share=1.0))
+            found.append(Anomaly("SCHEMA_MISSING_COLUMN", name, message, share=1.0))
     for name, column in read.items():
         if name not in schema.features:
             message = f"the schema does not know this {column.type or 'empty'} column"
             some = some_values(column.known()[:100])
-            found.append(anomaly("SCHEMA_NEW_COLUMN", name, message, examples=some, share=1.0))
+            found.append(Anomaly("SCHEMA_NEW_COLUMN", name, message, examples=some, share=1.0))
     rows = max((len(each.values) for each in read.values()), default=0)
     if rows < schema.min_examples_count and not (found and not read):
         message = f"{rows} rows, should be at least {schema.min_examples_count}"
-        found.append(anomaly("DATASET_LOW_NUM_EXAMPLES", None, message))
+        found.append(Anomaly("DATASET_LOW_NUM_EXAMPLES", None, message))
     for field, other in (("drift", previous), ("skew", serving)):
         if other is not None:
             wanted = {n: getattr(f, field) for n, f in schema.features.items() if n in read}
@@ -219,18 +228,17 @@ def validate(
     return found
 
 
-def _read(columns: Table) -> tuple[dict[str, Column], list[Anomaly]]:
-    """Returns the columns, and an anomaly for each that is not one."""
-    read, found = {}, []
-    for name, values in table_columns(columns).items():
-        try:
-            column = read_column(name, values)
-        except BadColumn as error:
-            found.append(unreadable(name, error.array))
-            continue
-        if column.values.ndim == 1:
-            read[name] = column
-        else:
-            found.append(unreadable(name, column.values))
-    num_rows(read)
-    return read, found
+def _properties(value: Any) -> list[str]:
+    fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return [f"{field.name} = {_toml(given)}" for field, given in fields if given != field.default]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Comparator):
+        return "{ " + ", ".join(_properties(value)) + " }"
+    if isinstance(value, float):  # TOML has inf as Python has it.
+        return repr(float(value))
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) > 80:
+        text = json.dumps(value, ensure_ascii=False, indent=4)
+    return text.replace("\x7f", "\\u007f")  # JSON's escapes are TOML's, but for DEL.

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxml import checks, files, hashing
 from jaxml.validation import two_samples
-from jaxml.validation.anomalies import Anomaly, anomaly
+from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Column, Table, num_rows, read_column, read_columns
 from jaxml.validation.leaks import row_hashes
 from jaxml.validation.levels import quantile_levels
@@ -385,7 +385,7 @@ def _column_changes(column: Column, statistics: Statistics, threshold: float) ->
             more = gaps / rows - before / reference
             where = np.flatnonzero(column.missing) if more > 0 else ()
             return [
-                anomaly("MISSING_RATE_CHANGED", column.name, message, rows=where, share=abs(more)),
+                Anomaly("MISSING_RATE_CHANGED", column.name, message, rows=where, share=abs(more)),
                 *_value_changes(column, statistics, threshold),
             ]
     return _value_changes(column, statistics, threshold)
@@ -422,7 +422,7 @@ def _value_changes(column: Column, statistics: Statistics, threshold: float) -> 
     where = np.flatnonzero(more[cells])  # Missing is −1, the last.
     own = column.name.partition(_PART)[0]
     return [
-        anomaly("DISTRIBUTION_CHANGED", own, message, examples=examples, rows=where, share=apart)
+        Anomaly("DISTRIBUTION_CHANGED", own, message, examples=examples, rows=where, share=apart)
     ]
 
 
@@ -462,7 +462,7 @@ def _unseen(
     message = f"{new.sum()} values in {len(rows)} rows are not in the reference ({_p(log_p)})"
     share = len(rows) / known
     return [
-        anomaly("UNSEEN_VALUES", column.name, message, examples=ranked[:5], rows=rows, share=share)
+        Anomaly("UNSEEN_VALUES", column.name, message, examples=ranked[:5], rows=rows, share=share)
     ]
 
 
@@ -496,7 +496,7 @@ def _pair_changes(
             f"{', …' * (len(partners) > 4)} as in the reference ({_p(own[0][0])})"
         )
         column = worst.partition(_PART)[0]
-        found.append(anomaly("ASSOCIATION_CHANGED", column, message, examples=partners))
+        found.append(Anomaly("ASSOCIATION_CHANGED", column, message, examples=partners))
         log_p = {pair: value for pair, value in log_p.items() if worst not in pair}
     return found
 
@@ -517,7 +517,7 @@ def _row_changes(
     if log_p < threshold:
         message = f"{again.sum()} rows repeat an earlier one, at most {expected:.1f} are expected"
         where, share = np.flatnonzero(again), again.mean()
-        found.append(anomaly("DUPLICATE_ROWS", None, message, rows=where, share=share))
+        found.append(Anomaly("DUPLICATE_ROWS", None, message, rows=where, share=share))
     sampled = hashes <= statistics.sketch[-1]
     shared = sampled & np.isin(hashes, statistics.sketch)
     # A new row is one of the reference's with the share of those that are not unique (Good and Turing).
@@ -531,5 +531,5 @@ def _row_changes(
             f"about {share:.1%} of the rows are the reference's own ({shared.sum()} of a sample)"
         )
         where = np.flatnonzero(shared)
-        found.append(anomaly("SHARED_ROWS", None, message, rows=where, share=share))
+        found.append(Anomaly("SHARED_ROWS", None, message, rows=where, share=share))
     return found

@@ -141,7 +141,7 @@ def test_columns_are_compared_by_their_thresholds():
     assert more.examples == ("a",) and more.rows.tolist() == [0]
     (lost,) = drift.compare({"pay": ["a"]}, {"pay": ["a", "b", "b"]}, {"pay": Comparator(0.1)})
     assert lost.examples == ("a",)
-    for control in ({}, {"pay": [None]}, {"pay": np.zeros((2, 2))}, {"pay": np.zeros(2, complex)}):
+    for control in ({}, {"pay": [None]}, {"pay": np.zeros((2, 2))}):
         (missing,) = drift.compare(before, control, {"pay": Comparator(0.1)})
         assert missing.kind == "COMPARATOR_CONTROL_DATA_MISSING"
     assert drift.compare({}, before, wanted) == []
