@@ -6,8 +6,8 @@
 
 Labels and scores may have any shape [...]. Further arguments of all of them, by keyword, are
 
-    weights: of the labels' shape (for rankings: of the lists), finite and at least 0; None counts each row
-        once. A weight of 2 is the row twice, 0 the row left out.
+    weights: of the labels' shape, finite and at least 0; None counts each row once. A weight of 2 is the
+        row twice, 0 the row left out.
     mask: of that shape, booleans (or zeros and ones). A row with False does not count, whatever it holds,
         NaN included, so that batches can be padded.
 
@@ -22,7 +22,6 @@ from jaxml.metrics import (
     confusion,
     curves,
     metric,
-    ranking,
     regression,
     resampling,
     slices,
@@ -33,7 +32,6 @@ from jaxml.metrics.calibration import *
 from jaxml.metrics.confusion import *
 from jaxml.metrics.curves import *
 from jaxml.metrics.metric import *
-from jaxml.metrics.ranking import *
 from jaxml.metrics.regression import *
 from jaxml.metrics.resampling import *
 from jaxml.metrics.slices import *
@@ -45,7 +43,6 @@ __all__ = [
     *confusion.__all__,
     *curves.__all__,
     *metric.__all__,
-    *ranking.__all__,
     *regression.__all__,
     *resampling.__all__,
     *slices.__all__,

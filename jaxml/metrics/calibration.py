@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 BINNINGS = ("equal_width", "equal_mass")
-NORMS = ("l1", "l2", "max")
 
 
 class ReliabilityDiagram(NamedTuple):
@@ -178,45 +177,27 @@ def diagram(xp: Any, edges: Any, score: Any, positive: Any, weight: Any) -> Reli
     return ReliabilityDiagram(edges, mean, share, weight)
 
 
-def gap(xp: Any, of: ReliabilityDiagram, norm: str) -> Any:
+def gap(xp: Any, of: ReliabilityDiagram) -> Any:
     """Calibration error of a diagram; `xp` is NumPy or jax.numpy."""
-    some, total = of.weight > 0, of.weight.sum()
-    distance = xp.where(some, xp.abs(of.mean_score - of.fraction_positive), 0.0)
-    share = of.weight / xp.where(total > 0, total, 1.0)
-    if norm == "l1":
-        error = (share * distance).sum()
-    elif norm == "l2":
-        error = xp.sqrt((share * distance * distance).sum())
-    else:
-        error = distance.max()
+    total = of.weight.sum()
+    distance = xp.where(of.weight > 0, xp.abs(of.mean_score - of.fraction_positive), 0.0)
+    error = (of.weight * distance).sum() / xp.where(total > 0, total, 1.0)
     return xp.where(total > 0, error, np.nan)
 
 
 @of_rows(columns=True)
-def calibration_error(
-    rows: Rows,
-    *,
-    num_bins: int = 15,
-    binning: str = "equal_width",
-    norm: str = "l1",
-    from_logits: bool = False,
-) -> float:
-    """Distance between predicted and observed frequencies over the bins of a `reliability_diagram`.
+def calibration_error(rows: Rows, *, num_bins: int = 15, from_logits: bool = False) -> float:
+    """Expected calibration error, in bins of equal width.
 
         ECE = Σ_b (n_b / n) |mean score_b − fraction positive_b|
 
     It depends on the bins and is biased upwards, since noise alone gives each bin a distance. Compare
     models on the same examples and bins only.
 
-    Args:
-        norm: "l1" for the expected calibration error (ECE), "l2" for the root mean square, "max" for the
-            largest distance of any bin (MCE).
-
     References:
-        Guo et al. 2017, On calibration of modern neural networks, section 2; equal mass: Nixon et al. 2019.
+        Guo et al. 2017, On calibration of modern neural networks, section 2.
 
     >>> round(calibration_error([0, 1, 1], [0.1, 0.3, 0.9], num_bins=2), 4)
     0.2333
     """
-    checks.choice("norm", norm, NORMS)
-    return float(gap(np, _diagram(rows, num_bins, binning, from_logits), norm))
+    return float(gap(np, _diagram(rows, num_bins, "equal_width", from_logits)))

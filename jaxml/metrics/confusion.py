@@ -2,15 +2,15 @@
 
 With TP, FP, FN and TN the true positives, false positives, false negatives and true negatives.
 
-`precision`, `recall` and `f_beta` have three arguments in common:
+`precision`, `recall` and `f_beta` have two arguments in common:
 
     average: "binary" for labels 0 and 1 and a threshold. With class ids as labels, and class ids or scores
         [..., C] as predictions, each class is taken against all others: "micro" sums the counts, "macro"
         is the mean over the classes that occur in labels or predictions, "weighted" weighs them by their
         share of the labels, and None returns all of them as an array [C].
     num_classes: C; None takes it from the data.
-    zero_division: the value of 0 / 0: 0, 1 or NaN. None is NaN for "binary" and None, and 0 within an
-        average, as in scikit-learn.
+
+0 / 0 is NaN for "binary" and None, and counts as 0 within an average, as in scikit-learn.
 """
 
 from typing import Any, NamedTuple
@@ -142,12 +142,10 @@ def _rate(
     threshold: float,
     average: str | None,
     num_classes: int | None,
-    zero_division: float | None,
     **options: Any,
 ) -> Any:
     checks.choice("average", average, AVERAGES)
-    if zero_division is None:
-        zero_division = float("nan") if average in ("binary", None) else 0.0
+    undefined = float("nan") if average in ("binary", None) else 0.0
     if average == "binary":
         if rows.scores.ndim > rows.labels.ndim:
             raise ValueError("scores must have the shape of labels for average='binary'")
@@ -158,8 +156,8 @@ def _rate(
         if average is None:
             options["labels"] = range(num_classes)
             if not len(rows.counted().labels):
-                return np.full(num_classes, zero_division)
-    value = scikit_learn(name, rows, average=average, zero_division=zero_division, **options)
+                return np.full(num_classes, undefined)
+    value = scikit_learn(name, rows, average=average, zero_division=undefined, **options)
     return value if average is None else float(value)
 
 
@@ -170,7 +168,6 @@ def precision(
     threshold: float = 0.5,
     average: str | None = "binary",
     num_classes: int | None = None,
-    zero_division: float | None = None,
 ) -> Any:
     """Share of the positive predictions that are correct: TP / (TP + FP).
 
@@ -179,7 +176,7 @@ def precision(
     >>> precision([0, 1, 2, 2], [0, 2, 2, 2], average="macro")  # (1 + 0 + 2/3) / 3
     0.5555555555555555
     """
-    return _rate("precision_score", rows, threshold, average, num_classes, zero_division)
+    return _rate("precision_score", rows, threshold, average, num_classes)
 
 
 @of_rows(columns=True)
@@ -189,14 +186,13 @@ def recall(
     threshold: float = 0.5,
     average: str | None = "binary",
     num_classes: int | None = None,
-    zero_division: float | None = None,
 ) -> Any:
     """Share of the positive examples that are found, the true positive rate: TP / (TP + FN).
 
     >>> recall([0, 1, 1, 0], [0.2, 0.9, 0.4, 0.7])
     0.5
     """
-    return _rate("recall_score", rows, threshold, average, num_classes, zero_division)
+    return _rate("recall_score", rows, threshold, average, num_classes)
 
 
 @of_rows(columns=True)
@@ -207,7 +203,6 @@ def f_beta(
     threshold: float = 0.5,
     average: str | None = "binary",
     num_classes: int | None = None,
-    zero_division: float | None = None,
 ) -> Any:
     """Harmonic mean of precision and recall in which recall counts β² times.
 
@@ -220,17 +215,15 @@ def f_beta(
     0.5
     """
     beta = checks.number("beta", beta, above=0)
-    return _rate("fbeta_score", rows, threshold, average, num_classes, zero_division, beta=beta)
+    return _rate("fbeta_score", rows, threshold, average, num_classes, beta=beta)
 
 
 @of_rows(binary)
-def false_positive_rate(
-    rows: Rows, *, threshold: float = 0.5, zero_division: float | None = None
-) -> float:
+def false_positive_rate(rows: Rows, *, threshold: float = 0.5) -> float:
     """Share of the negative examples that are predicted positive: FP / (FP + TN). Specificity is 1 − this.
 
     >>> false_positive_rate([0, 1, 1, 0], [0.2, 0.9, 0.4, 0.7])
     0.5
     """
     _, fp, _, tn = _counts(rows, threshold)
-    return ratio(fp, fp + tn, float("nan") if zero_division is None else float(zero_division))
+    return ratio(fp, fp + tn)

@@ -2,12 +2,9 @@
 
 import numpy as np
 
-from jaxml import checks
 from jaxml.metrics.rows import Rows, of_rows, scikit_learn
 
 __all__ = [
-    "explained_variance",
-    "huber",
     "mean_absolute_error",
     "mean_squared_error",
     "median_absolute_error",
@@ -76,30 +73,6 @@ def median_absolute_error(rows: Rows) -> float:
 
 
 @_of_predictions
-def huber(rows: Rows, *, delta: float = 1.0) -> float:
-    """Mean Huber loss: quadratic up to δ > 0 and linear beyond.
-
-        e² / 2  for |e| ≤ δ,   δ (|e| − δ / 2)  beyond
-
-    References:
-        Huber 1964, Robust estimation of a location parameter.
-
-    >>> huber([0.0, 0.0], [1.0, 3.0])  # (1/2 + 5/2) / 2
-    1.5
-    """
-    delta = checks.number("delta", delta, above=0)
-    size = np.abs(rows.labels - rows.scores)
-    near = np.minimum(size, delta)
-    return rows.mean(near * (size - near / 2))
-
-
-def _without_variance(rows: Rows) -> bool:
-    """Whether all labels are equal. A variance would be rounding error rather than 0."""
-    labels = rows.counted().labels
-    return not len(labels) or labels.min() == labels.max()
-
-
-@_of_predictions
 def r2(rows: Rows) -> float:
     """Coefficient of determination: 1 is perfect, 0 is as good as predicting the mean, below 0 is worse.
 
@@ -110,20 +83,7 @@ def r2(rows: Rows) -> float:
     >>> r2([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]), r2([1.0, 1.0], [1.0, 2.0])
     (0.5, nan)
     """
-    return float("nan") if _without_variance(rows) else float(scikit_learn("r2_score", rows))
-
-
-@_of_predictions
-def explained_variance(rows: Rows) -> float:
-    """Share of the labels' variance that is not in the errors: R² without the errors' mean.
-
-        1 − Var(y − ŷ) / Var(y)
-
-    NaN if all labels are equal.
-
-    >>> explained_variance([1.0, 2.0, 3.0], [11.0, 12.0, 13.0])
-    1.0
-    """
-    if _without_variance(rows):
+    labels = rows.counted().labels
+    if not len(labels) or labels.min() == labels.max():  # a variance would be rounding error, not 0
         return float("nan")
-    return float(scikit_learn("explained_variance_score", rows))
+    return float(scikit_learn("r2_score", rows))

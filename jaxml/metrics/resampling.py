@@ -45,54 +45,40 @@ class Interval(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Rows that count, on the host.
-
-    Attributes:
-        labels: [n, …].
-        scores: [n, …].
-        weights: [n] float32 or None.
-        mask: None, or [n, …] of a list's items.
-    """
+    """Rows on the host: labels [n], scores [n] or [n, C], and weights [n] or None."""
 
     labels: NDArray
     scores: NDArray
     weights: NDArray | None
-    mask: NDArray | None
 
     def take(self, rows: NDArray) -> "Data":
-        """Some of the rows."""
+        """Returns some of the rows."""
         return Data(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
 def read(
     labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None, mask: ArrayLike | None
 ) -> tuple[Data, NDArray[np.int64]]:
-    """The rows along the first axis that the mask keeps, and their positions."""
+    """Returns the rows that the mask keeps, and their positions."""
     truth, given = np.asarray(labels), np.asarray(scores)
-    if truth.ndim < 1 or given.shape[:1] != truth.shape[:1]:
+    if truth.ndim != 1 or given.shape[:1] != truth.shape:
         raise ValueError(
-            f"scores must have as many rows as labels, {truth.shape}; got {given.shape}"
+            f"labels must have shape [n] and scores as many rows, got {truth.shape}, {given.shape}"
         )
-    n = len(truth)
     w = None if weights is None else np.asarray(weights)
-    m = None if mask is None else booleans(mask)
+    m = np.ones(len(truth), bool) if mask is None else booleans(mask)
     for name, part in (("weights", w), ("mask", m)):
-        if part is not None and part.shape[:1] != (n,):
-            raise ValueError(f"{name} must have {n} rows, as labels; got shape {part.shape}")
-    rows = np.arange(n)
-    if m is not None and m.ndim == 1:
-        rows, m = rows[m], None
-    return Data(truth, given, w, m).take(rows), rows
+        if part is not None and part.shape != truth.shape:
+            raise ValueError(f"{name} must have shape {truth.shape}; got {part.shape}")
+    rows = np.flatnonzero(m)
+    return Data(truth, given, w).take(rows), rows
 
 
 def evaluate(metric: Metric | Callable[..., Any], rows: Data) -> float:
-    """The metric of all rows, a number."""
+    """Returns the metric of all rows, a number."""
     if isinstance(metric, Metric):
-        padded = _padded(rows)
-        value = metric.compute(metric.update(metric.empty(), *padded))
-    else:
-        value = metric(rows.labels, rows.scores, weights=rows.weights, mask=rows.mask)
-    return float(_number(value))
+        return float(_number(metric.compute(metric.update(metric.empty(), *_padded(rows)))))
+    return float(_number(metric(rows.labels, rows.scores, weights=rows.weights)))
 
 
 def _number(value: Any) -> Any:
@@ -110,31 +96,52 @@ def _power_of_two(n: int) -> int:
 def _padded(rows: Data) -> Data:
     """Filled up to a power of two, so that slices of many sizes share few programs."""
     n = len(rows.labels)
-    size = _power_of_two(n)
     w = np.ones(n, np.float32) if rows.weights is None else rows.weights.astype(np.float32)
 
     def pad(part: NDArray) -> NDArray:
-        return np.concatenate([part, np.zeros((size - n, *part.shape[1:]), part.dtype)])
+        return np.pad(part, [(0, _power_of_two(n) - n)] + [(0, 0)] * (part.ndim - 1))
 
-    mask = None if rows.mask is None else pad(rows.mask)
-    return Data(pad(rows.labels), pad(rows.scores), pad(w), mask)
+    return Data(pad(rows.labels), pad(rows.scores), pad(w))
 
 
 @functools.lru_cache(maxsize=32)
-def _values(metric: Metric) -> Callable[[Data, ArrayLike], Array]:
+def _program(metric: Metric) -> Callable[[Data, ArrayLike], Array]:
     """A compiled program: [B] values for copies [B, n] of the rows."""
 
     @jax.jit
     def values(rows: Data, copies: Array) -> Array:
         def one(copies: Array) -> Array:
-            assert rows.weights is not None  # by _padded
             w = copies * rows.weights
-            state = metric.update(metric.empty(), rows.labels, rows.scores, w, rows.mask)
-            return _number(metric.compute(state))
+            return _number(
+                metric.compute(metric.update(metric.empty(), rows.labels, rows.scores, w))
+            )
 
         return jax.vmap(one)(copies)
 
     return values
+
+
+def _values(
+    metric: Metric | Callable[..., Any], rows: Data
+) -> Callable[[Any], NDArray[np.float64]]:
+    """`values(copies) -> [B]` for copies [B, n or more] of the rows; B at most `_AT_ONCE`."""
+    n = len(rows.labels)
+
+    def one_call(copies: Any) -> NDArray[np.float64]:
+        w = np.asarray(copies, np.float64)[:, :n]
+        w = w if rows.weights is None else w * rows.weights
+        found = [_number(metric(rows.labels, rows.scores, weights=one)) for one in w]  # type: ignore[operator]
+        return np.array(found, np.float64)
+
+    def mergeable(copies: Any) -> NDArray[np.float64]:
+        full = np.zeros((_AT_ONCE, len(padded.labels)), np.float32)
+        full[: len(copies), : copies.shape[1]] = copies
+        return np.asarray(program(padded, full), np.float64)[: len(copies)]
+
+    if not isinstance(metric, Metric):
+        return one_call
+    padded, program = jax.tree.map(jnp.asarray, _padded(rows)), _program(metric)
+    return mergeable
 
 
 @functools.partial(jax.jit, static_argnames="n")
@@ -158,11 +165,23 @@ def _stratified(keys: Key, order: Array, start: Array, size: Array) -> Array:
     return jax.vmap(one)(keys)
 
 
-def _rare_class(labels: NDArray) -> bool:
-    if labels.ndim != 1 or not len(labels):
-        return False
-    ones = (labels == 1).sum()
-    return bool(((labels == 0) | (labels == 1)).all()) and min(ones, len(labels) - ones) < _RARE
+def _draws(labels: NDArray) -> Callable[[Key], Array]:
+    """`draw(keys) -> copies [B, n']` of the rows and of the padding to a power of two."""
+    n, ones = len(labels), (labels == 1).sum()
+    binary = ((labels == 0) | (labels == 1)).all()
+    if not binary or min(ones, n - ones) >= _RARE:
+        return lambda keys: _poisson(keys, _power_of_two(n))
+    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    starts = np.cumsum(sizes) - sizes
+    order = np.argsort(group, kind="stable")
+    padding = np.arange(n, _power_of_two(n))  # draws itself
+    parts = (
+        (order, padding),
+        (starts[group[order]], padding),
+        (sizes[group[order]], np.ones_like(padding)),
+    )
+    arrays = [jnp.asarray(np.concatenate(part).astype(np.int32)) for part in parts]
+    return lambda keys: _stratified(keys, *arrays)
 
 
 def bootstrap(
@@ -173,26 +192,24 @@ def bootstrap(
     key: Key,
     num_samples: int = 1000,
     confidence: float = 0.95,
-    stratify: bool | None = None,
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> Interval:
     """Returns a metric with a bootstrap interval.
 
-    A resample gives every row a number of copies: independent Poisson variables of mean 1 or, stratified,
-    as many draws with replacement from each class as it has rows. A mergeable metric is computed for many
-    resamples at once by `vmap`, a one-call form for one after the other.
+    A resample gives every row a number of copies: independent Poisson variables of mean 1 or, if labels are
+    0 and 1 and one of them has fewer than 100 rows, as many draws with replacement from each class as it
+    has rows, so that no resample misses it. A mergeable metric is computed for many resamples at once by
+    `vmap`, a one-call form for one after the other.
 
     Args:
         metric: a mergeable metric, or a one-call form such as `metrics.roc_auc` (any function of labels,
-            scores, weights= and mask=), with one number as value.
-        labels: [n, ...]; rows are drawn along the first axis.
-        scores: [n, ...].
+            scores and weights=), with one number as value.
+        labels: [n].
+        scores: [n] or [n, C].
         key: the same key gives the same interval.
         num_samples: number of resamples, at least 2.
         confidence: in (0, 1).
-        stratify: whether each class keeps its size. None: if labels are 0 and 1 and one of them has fewer
-            than 100 rows, so that no resample misses it.
 
     References:
         Efron and Tibshirani 1993, An introduction to the bootstrap, chapter 13; Chamandy et al. 2012,
@@ -208,8 +225,7 @@ def bootstrap(
     >>> interval.low < interval.value < interval.high
     True
     """
-    rows, _ = read(labels, scores, weights, mask)
-    return interval(metric, rows, key, num_samples, confidence, stratify)
+    return interval(metric, read(labels, scores, weights, mask)[0], key, num_samples, confidence)
 
 
 def interval(
@@ -217,74 +233,22 @@ def interval(
     rows: Data,
     key: Key,
     num_samples: int,
-    confidence: float,
-    stratify: bool | None = None,
+    confidence: float = 0.95,
 ) -> Interval:
     """`bootstrap` of rows that `read` has checked."""
     num_samples = checks.integer("num_samples", num_samples, at_least=2)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
+    confidence = checks.number("confidence", confidence, above=0, below=1)
     n, nan = len(rows.labels), float("nan")
     if not n:
         return Interval(evaluate(metric, rows), nan, nan, nan, np.full(num_samples, nan))
-    draw = _draws(rows.labels, _rare_class(rows.labels) if stratify is None else stratify)
-    of_copies = _evaluator(metric, rows)
+    draw, values = _draws(rows.labels), _values(metric, rows)
     # Whole batches of keys, so that neither the last batch nor the value needs a program of its own.
     keys = jax.random.split(key, -(-num_samples // _AT_ONCE) * _AT_ONCE)
-    value = float(of_copies(np.ones((1, n), np.float32))[0])
-    batches = [of_copies(draw(keys[i : i + _AT_ONCE])) for i in range(0, len(keys), _AT_ONCE)]
+    value = float(values(np.ones((1, n), np.float32))[0])
+    batches = [values(draw(keys[i : i + _AT_ONCE])) for i in range(0, len(keys), _AT_ONCE)]
     samples = np.concatenate(batches)[:num_samples]
     defined = samples[~np.isnan(samples)]
     if len(defined) * 2 < num_samples or len(defined) < 2:
         return Interval(value, nan, nan, nan, samples)
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value, float(low), float(high), float(defined.std(ddof=1)), samples)
-
-
-def _draws(labels: NDArray, stratify: bool) -> Callable[[Key], Array]:
-    """`draw(keys) -> copies [B, n']` of the rows and of the padding to a power of two."""
-    n = len(labels)
-    size = _power_of_two(n)
-    if not stratify:
-        return lambda keys: _poisson(keys, size)
-    if labels.ndim != 1:
-        raise ValueError(f"stratify needs labels of one axis, got shape {labels.shape}")
-    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    starts = np.cumsum(sizes) - sizes
-    order = np.argsort(group, kind="stable")
-    # Padding draws itself.
-    padding = np.arange(n, size)
-    parts = (
-        (order, padding),
-        (starts[group[order]], padding),
-        (sizes[group[order]], np.ones_like(padding)),
-    )
-    arrays = [jnp.asarray(np.concatenate(part).astype(np.int32)) for part in parts]
-    return lambda keys: _stratified(keys, *arrays)
-
-
-def _evaluator(
-    metric: Metric | Callable[..., Any], rows: Data
-) -> Callable[[Any], NDArray[np.float64]]:
-    """Values [B] for copies [B, n or more] of the rows; B at most `_AT_ONCE`."""
-    n = len(rows.labels)
-    if isinstance(metric, Metric):
-        padded = jax.tree.map(jnp.asarray, _padded(rows))
-        program = _values(metric)
-
-        def mergeable(copies: Any) -> NDArray[np.float64]:
-            size = padded.weights.shape[0]
-            given = np.asarray(copies)
-            full = np.zeros((_AT_ONCE, size), np.float32)
-            full[: len(given), : given.shape[1]] = given
-            return np.asarray(program(padded, full), np.float64)[: len(given)]
-
-        return mergeable
-
-    def one_call(copies: Any) -> NDArray[np.float64]:
-        each = np.asarray(copies, np.float64)[:, :n]
-        w = each if rows.weights is None else each * rows.weights
-        of = functools.partial(metric, rows.labels, rows.scores, mask=rows.mask)
-        return np.array([_number(of(weights=one)) for one in w], np.float64)
-
-    return one_call

@@ -16,12 +16,11 @@ class Rows(NamedTuple):
     """The rows that the mask keeps.
 
     Attributes:
-        labels: [n, …] float64.
-        scores: [n, …] float64.
+        labels: [n] float64.
+        scores: [n] or [n, C] float64.
         weights: [n] float64 or None.
         numbers: [n], each row's position in the caller's arrays.
         dtype: of the scores as given.
-        items: None, or [n, D], False for masked items of lists.
     """
 
     labels: NDArray
@@ -29,14 +28,11 @@ class Rows(NamedTuple):
     weights: NDArray[np.float64] | None
     numbers: NDArray[np.int64]
     dtype: np.dtype
-    items: NDArray[np.bool_] | None = None
 
     def take(self, where: NDArray) -> "Rows":
         """Returns some of the rows."""
-        items = None if self.items is None else self.items[where]
         w = None if self.weights is None else self.weights[where]
-        rest = self.numbers[where], self.dtype, items
-        return Rows(self.labels[where], self.scores[where], w, *rest)
+        return Rows(self.labels[where], self.scores[where], w, self.numbers[where], self.dtype)
 
     def sum(self, values: NDArray) -> float:
         """Returns the weighted sum; a row of weight 0 adds nothing, even if its value is infinite."""
@@ -75,9 +71,9 @@ def binary(rows: Rows) -> Rows:
     return rows._replace(labels=rows.labels == 1)
 
 
-def ratio(over: float, under: float, undefined: float = float("nan")) -> float:
-    """Returns `over / under`, or `undefined` where `under` is 0."""
-    return float(over) / float(under) if under != 0 else undefined
+def ratio(over: float, under: float) -> float:
+    """Returns `over / under`, or NaN where `under` is 0."""
+    return float(over) / float(under) if under != 0 else float("nan")
 
 
 def scikit_learn(name: str, rows: Rows, **options: Any) -> Any:
@@ -98,7 +94,6 @@ def of_rows(
     check: Callable[[Rows], Rows] | None = None,
     *,
     scores: str = "scores",
-    lists: bool = False,
     columns: bool = False,
     finite: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -107,26 +102,18 @@ def of_rows(
     Args:
         check: `check(rows) -> rows` that refuses labels out of range.
         scores: what the second argument is called.
-        lists: each row is a list along the last axis; weights and masks are of the lists.
         columns: scores may have one more axis than labels, a score for each class.
         finite: refuse infinite labels and scores.
     """
 
     def decorate(compute: Callable[..., Any]) -> Callable[..., Any]:
-        own = inspect.signature(compute)
         both, only = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-        options = list(own.parameters.values())[1:]
+        own = inspect.signature(compute)
         signature = own.replace(
             parameters=[
-                *(
-                    inspect.Parameter(name, both, annotation=ArrayLike)
-                    for name in ("labels", scores)
-                ),
-                *options,
-                *(
-                    inspect.Parameter(name, only, default=None, annotation=ArrayLike | None)
-                    for name in ("weights", "mask")
-                ),
+                *(inspect.Parameter(name, both) for name in ("labels", scores)),
+                *list(own.parameters.values())[1:],
+                *(inspect.Parameter(name, only, default=None) for name in ("weights", "mask")),
             ]
         )
 
@@ -139,7 +126,6 @@ def of_rows(
                 given.pop("weights", None),
                 given.pop("mask", None),
                 name=scores,
-                lists=lists,
                 columns=columns,
                 finite=finite,
             )
@@ -158,16 +144,11 @@ def read(
     mask: ArrayLike | None,
     *,
     name: str = "scores",
-    lists: bool = False,
     columns: bool = False,
     finite: bool = False,
 ) -> Rows:
     """Flattens and checks; the options are those of `of_rows`."""
     dtype = np.asarray(scores).dtype
-    items = None
-    if lists and mask is not None and np.shape(mask) == np.shape(labels) == np.shape(scores):
-        items, mask = booleans(mask), None
-        labels, scores = np.where(items, labels, 0), np.where(items, scores, 0)
     truth, given = _numbers("labels", labels), _numbers(name, scores)
     wider = columns and given.ndim == truth.ndim + 1
     if (given.shape[:-1] if wider else given.shape) != truth.shape:
@@ -175,20 +156,16 @@ def read(
         raise ValueError(
             f"{name} must have the shape of labels, {truth.shape}{more}; got {given.shape}"
         )
-    if lists and truth.ndim < 1:
-        raise ValueError("labels must have an axis of items; got a scalar")
-    lead = truth.shape[:-1] if lists else truth.shape
-    n = int(np.prod(lead, dtype=np.int64))
+    shape, n = truth.shape, truth.size
 
     def flat(what: str, values: NDArray) -> NDArray:
-        if values.shape != lead:
-            raise ValueError(f"{what} must have shape {lead}; got {values.shape}")
+        if values.shape != shape:
+            raise ValueError(f"{what} must have shape {shape}; got {values.shape}")
         return values.reshape(n)
 
-    truth, given = (part.reshape(n, *part.shape[len(lead) :]) for part in (truth, given))
+    given = given.reshape(n, *given.shape[truth.ndim :])
     w = None if weights is None else flat("weights", _numbers("weights", weights))
-    items = None if items is None else items.reshape(truth.shape)
-    rows = Rows(truth, given, w, np.arange(n), dtype, items)
+    rows = Rows(truth.reshape(n), given, w, np.arange(n), dtype)
     if mask is not None:
         rows = rows.take(flat("mask", booleans(mask)))
     wanted = "finite" if finite else "numbers"

@@ -16,6 +16,10 @@ from jaxml.types import Key
 __all__ = ["Slice", "by_slice"]
 
 
+# A slice with fewer examples of a class is small.
+_FEW = 10
+
+
 class Slice(NamedTuple):
     """A metric on one part of the data.
 
@@ -41,10 +45,8 @@ def by_slice(
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     min_count: int = 100,
-    min_class_count: int = 10,
     key: Key | None = None,
     num_samples: int = 1000,
-    confidence: float = 0.95,
 ) -> dict[Any, Slice]:
     """Returns a metric for each value of a column, with bootstrap intervals if a key is given.
 
@@ -52,13 +54,13 @@ def by_slice(
         metric: a mergeable metric, or a one-call form such as `metrics.roc_auc`, with one number as value.
         slices: [n], the value each row belongs to: texts, numbers, dates, anything hashable. Missing values
             (NaN, None, `pandas.NA`, NaT) are the slice None. Or several such columns by name.
-        labels: [n, ...].
-        scores: [n, ...].
-        min_count: a slice of fewer examples is small.
-        min_class_count: with labels 0 and 1, a slice with fewer of either class is small.
+        labels: [n].
+        scores: [n] or [n, C].
+        min_count: a slice of fewer examples is small; with labels 0 and 1, also one of fewer than 10 of
+            either class.
         key: of the bootstrap. Each slice draws by its own name, so that its interval does not depend on the
             other slices.
-        num_samples, confidence: as in `bootstrap`.
+        num_samples: number of resamples.
 
     Returns:
         `{value: Slice}` in the order of the values, or `{(column, value): Slice}` for several columns.
@@ -69,10 +71,9 @@ def by_slice(
     {'a': (0.5, 2, True), 'b': (1.0, 1, True)}
     """
     min_count = checks.integer("min_count", min_count, at_least=0)
-    min_class_count = checks.integer("min_class_count", min_class_count, at_least=0)
     rows, kept = read(labels, scores, weights, mask)
     n = len(np.asarray(labels))
-    binary = rows.labels.ndim == 1 and bool(((rows.labels == 0) | (rows.labels == 1)).all())
+    binary = bool(((rows.labels == 0) | (rows.labels == 1)).all())
     columns = slices if isinstance(slices, Mapping) else {"": slices}
     if not isinstance(metric, Metric):
         # So that a refused row is named by its number here, not in its slice.
@@ -82,13 +83,13 @@ def by_slice(
         for value, members in _members(column, values, n, kept):
             part, count = rows.take(members), len(members)
             fewest = min((part.labels == 1).sum(), (part.labels == 0).sum()) if binary else count
-            small = count < min_count or (binary and fewest < min_class_count)
+            small = count < min_count or (binary and fewest < _FEW)
             if key is None:
                 drawn, figure = None, evaluate(metric, part)
             else:
                 name = zlib.crc32(f"{column}\0{value!r}".encode()) & 0x7FFFFFFF
                 own_key = jax.random.fold_in(key, name)
-                drawn = interval(metric, part, own_key, num_samples, confidence)
+                drawn = interval(metric, part, own_key, num_samples)
                 figure = drawn.value
             slice_name: Hashable = (column, value) if isinstance(slices, Mapping) else value
             found[slice_name] = Slice(figure, count, bool(small), drawn)

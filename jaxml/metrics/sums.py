@@ -86,19 +86,6 @@ def product(a: Array, b: Array) -> Sums:
     return Sums(high, jnp.where(jnp.isfinite(low), low, 0.0))
 
 
-def times(a: Sums, b: Sums) -> Sums:
-    """a · b to 48 bits or so."""
-    exact = product(a.high, b.high)
-    return _pair(exact.high, exact.low + (a.high * b.low + a.low * b.high))
-
-
-def over(a: Sums, b: Sums) -> Sums:
-    """a / b to 48 bits or so."""
-    quotient = a.high / b.high
-    rest = minus(a, times(Sums(quotient, jnp.zeros_like(quotient)), b))
-    return _pair(quotient, rest.value() / b.high)
-
-
 def minus(a: Sums, b: Sums) -> Sums:
     """a − b."""
     return add(a, Sums(-b.high, -b.low))

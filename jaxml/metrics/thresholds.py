@@ -1,4 +1,4 @@
-"""Choosing a threshold, by the cost of mistakes or by a wanted precision, recall or false positive rate.
+"""Choosing a threshold, by the cost of mistakes, a wanted precision or recall, or F_β.
 
 Each function takes the counts at many thresholds, exact (`threshold_counts`) or streamed
 (`streaming.threshold_counts`), and returns a `ThresholdChoice`. Choose on validation data: on the data it
@@ -19,7 +19,6 @@ __all__ = [
     "ThresholdChoice",
     "threshold_for_cost",
     "threshold_for_f_beta",
-    "threshold_for_false_positive_rate",
     "threshold_for_precision",
     "threshold_for_recall",
 ]
@@ -56,11 +55,6 @@ class ThresholdChoice(NamedTuple):
 
 def _float64(counts: ThresholdCounts) -> ThresholdCounts:
     given = ThresholdCounts(*(np.asarray(part, np.float64) for part in counts))
-    shapes = {part.shape for part in given}
-    if len(shapes) != 1 or given.thresholds.ndim != 1 or not len(given.thresholds):
-        raise ValueError(
-            f"counts must be arrays [T] with T at least 1, got shapes {sorted(shapes)}"
-        )
     if not all(np.isfinite(part).all() for part in given[1:]):
         raise ValueError(
             "counts must be finite, got NaN: a counted label or score was not in range"
@@ -70,15 +64,11 @@ def _float64(counts: ThresholdCounts) -> ThresholdCounts:
     return given
 
 
-def _rates(counts: ThresholdCounts) -> tuple[NDArray, NDArray, NDArray]:
-    """Precision, recall and false positive rate at each threshold; NaN where undefined."""
-    tp, fp = counts.true_positives, counts.false_positives
-    positive = tp + fp
-    precision = np.where(positive > 0, tp / np.where(positive > 0, positive, 1), np.nan)
-    recall, fpr = (
-        part / part[-1] if part[-1] > 0 else np.full(len(part), np.nan) for part in (tp, fp)
-    )
-    return precision, recall, fpr
+def _rates(counts: ThresholdCounts) -> tuple[NDArray, NDArray]:
+    """Precision and recall at each threshold; NaN where undefined."""
+    tp, positive = counts.true_positives, counts.true_positives + counts.false_positives
+    with np.errstate(invalid="ignore"):
+        return tp / positive, tp / tp[-1]
 
 
 def _choice(counts: ThresholdCounts, at: int, reached: bool, objective: float) -> ThresholdChoice:
@@ -144,7 +134,7 @@ def threshold_for_precision(counts: ThresholdCounts, minimum: float) -> Threshol
     """
     minimum = checks.number("minimum", minimum, at_least=0, at_most=1)
     given = _float64(counts)
-    precision, recall, _ = _rates(given)
+    precision, recall = _rates(given)
     defined = ~np.isnan(precision)
     precision, free = np.nan_to_num(precision), np.nan_to_num(recall)
     fit = defined & (precision >= minimum)
@@ -165,31 +155,12 @@ def threshold_for_recall(counts: ThresholdCounts, minimum: float) -> ThresholdCh
     """
     minimum = checks.number("minimum", minimum, at_least=0, at_most=1)
     given = _float64(counts)
-    precision, recall, _ = _rates(given)
+    precision, recall = _rates(given)
     if np.isnan(recall).any():
         return _choice(given, 0, False, float("nan"))
     # Without a positive prediction precision is undefined, and ranks last.
     at = _best(np.where(np.isnan(precision), -1.0, precision), recall, recall >= minimum)
     return _choice(given, at, True, precision[at])
-
-
-def threshold_for_false_positive_rate(counts: ThresholdCounts, maximum: float) -> ThresholdChoice:
-    """The threshold of the highest recall (the objective) with at most a false positive rate.
-
-    Every rate is reached by predicting no positives, unless there is no negative.
-
-    >>> from jaxml.metrics import threshold_counts
-    >>> counts = threshold_counts([0, 0, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9])
-    >>> threshold_for_false_positive_rate(counts, 0.1).threshold
-    0.9
-    """
-    maximum = checks.number("maximum", maximum, at_least=0, at_most=1)
-    given = _float64(counts)
-    _, recall, fpr = _rates(given)
-    if np.isnan(fpr).any():
-        return _choice(given, 0, False, float("nan"))
-    at = _best(np.nan_to_num(recall), -fpr, fpr <= maximum)
-    return _choice(given, at, True, recall[at])
 
 
 def threshold_for_f_beta(counts: ThresholdCounts, beta: float = 1.0) -> ThresholdChoice:

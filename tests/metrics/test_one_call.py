@@ -47,14 +47,11 @@ BINARY = {
     "log_loss": (metrics.log_loss, of_scores(sk.log_loss)),
     "brier": (metrics.brier, of_scores(sk.brier_score_loss)),
     "accuracy": (metrics.accuracy, at(0.5, sk.accuracy_score)),
-    "precision": (
-        functools.partial(metrics.precision, zero_division=0.0),
-        at(0.5, sk.precision_score, zero_division=0),
-    ),
+    "precision": (metrics.precision, at(0.5, sk.precision_score, zero_division=np.nan)),
     "recall": (functools.partial(metrics.recall, threshold=0.2), at(0.2, sk.recall_score)),
     "f_beta": (
-        functools.partial(metrics.f_beta, beta=2.0, zero_division=0.0),
-        at(0.5, sk.fbeta_score, beta=2, zero_division=0),
+        functools.partial(metrics.f_beta, beta=2.0),
+        at(0.5, sk.fbeta_score, beta=2, zero_division=np.nan),
     ),
     "false_positive_rate": (
         metrics.false_positive_rate,
@@ -67,7 +64,6 @@ REGRESSION = {
     "mean_absolute_error": sk.mean_absolute_error,
     "median_absolute_error": sk.median_absolute_error,
     "r2": sk.r2_score,
-    "explained_variance": sk.explained_variance_score,
 }
 
 
@@ -77,8 +73,8 @@ def test_binary_metrics_are_scikit_learns(name):
     for seed, kind in enumerate(KINDS):
         labels, scores, weights = data(seed, kind)
         for w in (None, weights):
-            wanted = theirs(labels.astype(int), scores, w)
-            assert ours(labels, scores, weights=w) == pytest.approx(wanted, abs=1e-12), (kind, w)
+            wanted = pytest.approx(theirs(labels.astype(int), scores, w), abs=1e-12, nan_ok=True)
+            assert ours(labels, scores, weights=w) == wanted, (kind, w)
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -114,16 +110,14 @@ def test_undefined_values_are_nan():
     assert np.isnan(metrics.recall([0, 0], [0.1, 0.2]))
     assert np.isnan(metrics.f_beta([0, 0], [0.1, 0.2]))
     assert np.isnan(metrics.false_positive_rate([1, 1], [0.1, 0.2]))
-    names = [*REGRESSION, "huber", "calibration_error", "prediction_bias", "accuracy"]
+    names = [*REGRESSION, "calibration_error", "prediction_bias", "accuracy"]
     for of in [getattr(metrics, name) for name in names] + [ours for ours, _ in BINARY.values()]:
         assert np.isnan(of([], []))
         assert np.isnan(of([0, 1], [0.2, 0.3], mask=[False, False]))
         assert np.isnan(of([0, 1], [0.2, 0.3], weights=[0, 0]))
-    assert np.isnan(metrics.ndcg(np.zeros((0, 3)), np.zeros((0, 3))))
     # A variance of equal labels would be rounding error.
-    for of in (metrics.r2, metrics.explained_variance):
-        assert np.isnan(of([0.1] * 7, [0.2] * 7, weights=[0.3] * 7))
-        assert np.isnan(of([0.1] * 6 + [5], [0.2] * 7, weights=[0.3] * 6 + [0]))
+    assert np.isnan(metrics.r2([0.1] * 7, [0.2] * 7, weights=[0.3] * 7))
+    assert np.isnan(metrics.r2([0.1] * 6 + [5], [0.2] * 7, weights=[0.3] * 6 + [0]))
 
 
 @pytest.mark.parametrize(
@@ -187,12 +181,12 @@ def test_confusion_matrix_and_averages_are_scikit_learns():
             sk.confusion_matrix(labels, decisions, labels=range(c), sample_weight=w),
         )
         for average in ("micro", "macro", "weighted", None):
+            undefined = np.nan if average is None else 0
             wanted = sk.fbeta_score(
-                labels, decisions, beta=0.5, average=average, sample_weight=w, zero_division=0
-            )
-            got = metrics.f_beta(
-                labels, decisions, beta=0.5, average=average, weights=w, zero_division=0
-            )
+                labels, decisions, beta=0.5, average=average, sample_weight=w,
+                zero_division=undefined,
+            )  # fmt: skip
+            got = metrics.f_beta(labels, decisions, beta=0.5, average=average, weights=w)
             np.testing.assert_allclose(got, wanted)
         assert metrics.accuracy(labels, decisions, weights=w) == pytest.approx(
             sk.accuracy_score(labels, decisions, sample_weight=w)
@@ -261,17 +255,11 @@ def test_reliability_is_scikit_learns(binning, strategy):
         some = diagram.weight > 0
         np.testing.assert_allclose(diagram.fraction_positive[some], wanted[0], atol=1e-12)
         np.testing.assert_allclose(diagram.mean_score[some], wanted[1], atol=1e-12)
-        gaps = np.abs(wanted[0] - wanted[1])
-        share = diagram.weight[some] / diagram.weight.sum()
-        errors = {
-            "l1": (share * gaps).sum(),
-            "l2": np.sqrt((share * gaps**2).sum()),
-            "max": gaps.max(),
-        }
-        for norm, error in errors.items():
-            assert metrics.calibration_error(
-                labels, scores, num_bins=7, binning=binning, norm=norm
-            ) == pytest.approx(error, abs=1e-12)
+        if binning == "equal_width":
+            gaps = np.abs(wanted[0] - wanted[1])
+            assert metrics.calibration_error(labels, scores, num_bins=7) == pytest.approx(
+                diagram.weight[some] @ gaps / len(labels), abs=1e-12
+            )
 
 
 def test_the_highest_of_several_classes_is_what_is_calibrated():
@@ -283,7 +271,7 @@ def test_whole_weights_are_copies():
     rng = np.random.default_rng(3)
     labels, scores, copies = rng.integers(0, 2, 50), rng.random(50), rng.integers(0, 4, 50)
     again = [np.repeat(part, copies) for part in (labels, scores)]
-    for name in ("roc_auc", "log_loss", "calibration_error", "prediction_bias", "r2", "huber"):
+    for name in ("roc_auc", "log_loss", "calibration_error", "prediction_bias", "r2"):
         of = getattr(metrics, name)
         assert of(labels, scores, weights=copies) == pytest.approx(of(*again), abs=1e-12), name
 
@@ -315,16 +303,12 @@ def test_regression_is_scikit_learns(name):
 def test_regression_refuses_what_is_not_finite():
     with pytest.raises(ValueError, match="predictions must be finite; row 1 is inf"):
         metrics.mean_squared_error([0, 1], predictions=[0, np.inf])
-    with pytest.raises(ValueError, match=r"delta must be a finite number above 0, got 0"):
-        metrics.huber([0], [1], delta=0)
 
 
 def test_a_mask_of_zeros_and_ones_is_a_mask():
     labels, scores = [0, 1, 1, 7], [0.2, 0.1, 0.9, np.nan]
     for dtype in (bool, int, np.uint8, np.float32):
         assert metrics.roc_auc(labels, scores, mask=np.array([1, 1, 1, 0], dtype)) == 0.5
-    lists = metrics.ndcg([[1, 0, 5]], [[0.1, 0.2, 0.3]], mask=[[1, 1, 0]])
-    assert lists == metrics.ndcg([[1, 0]], [[0.1, 0.2]])
     for mask in ([1, 1, 1, 2], [1, 1, 1, np.nan], [1, 1, 1, None]):
         with pytest.raises(ValueError, match="mask must be boolean, or hold zeros and ones"):
             metrics.roc_auc(labels, scores, mask=mask)

@@ -1,7 +1,6 @@
 """The parts of every streaming metric: rows of a batch, and the pairs of sums they are added to."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec
 
@@ -35,8 +34,8 @@ class Rows(NamedTuple):
     """A batch, flattened.
 
     Attributes:
-        labels: [n, …], int32 or float32.
-        scores: [n, …], int32 or float32.
+        labels: [n], int32 or float32.
+        scores: [n] or [n, C], int32 or float32.
         weights: [n] float32 or None.
         keep: [n], rows that count; the others hold zeros.
         refused: float32 scalar, number of unmasked rows that are out of range.
@@ -64,14 +63,12 @@ def read(
     mask: Any,
     fault: Callable[[Array, Array], Array],
     *,
-    lists: bool = False,
     columns: bool = False,
 ) -> Rows:
     """Flattens and checks a batch.
 
     Args:
         fault: `fault(labels, scores) -> [n]`, True for rows out of range.
-        lists: each row is a list along the last axis; weights and masks are of the lists.
         columns: scores may have one more axis than labels, a score for each class.
     """
     labels, scores = _plain(labels), _plain(scores)
@@ -80,11 +77,8 @@ def read(
         raise ValueError(
             f"scores must have the shape of labels, {labels.shape}; got {scores.shape}"
         )
-    if lists and not labels.ndim:
-        raise ValueError("labels must have an axis of items, got a scalar")
-    lead = labels.shape[:-1] if lists else labels.shape
-    n = math.prod(lead)
-    labels, scores = (v.reshape(n, *v.shape[len(lead) :]) for v in (labels, scores))
+    lead, n = labels.shape, labels.size
+    labels, scores = labels.reshape(n), scores.reshape(n, *scores.shape[labels.ndim :])
     wrong = fault(labels, scores)
     present = jnp.ones(n, bool)
     if mask is not None:
@@ -224,23 +218,19 @@ def _unwrapped(values: Any) -> Any:
 def mean(
     read_rows: Callable[[Any, Any, Any, Any], Rows],
     values: Callable[[Rows], Array],
-    finish: Callable[[Array], Array] = lambda mean: mean,
-    counts: Callable[[Rows], Array | None] = lambda rows: None,
 ) -> Metric:
     """Makes a metric that is the weighted mean of a value of each row.
 
     Args:
         read_rows: `read_rows(labels, scores, weights, mask) -> Rows`.
         values: `values(rows) -> [n]`, float32 or booleans.
-        finish: of the mean, the metric.
-        counts: `counts(rows) -> [n]`, which rows the mean is over; None for all.
     """
 
     def totals(*batch: Any) -> tuple[tuple[Sums, ...], Array]:
         rows = read_rows(*batch)
-        return (total(rows, counts(rows)), total(rows, values(rows))), rows.refused
+        return (total(rows), total(rows, values(rows))), rows.refused
 
-    return accumulated(((), ()), totals, lambda n, of: finish(ratio(of.value(), n.value())))
+    return accumulated(((), ()), totals, lambda n, of: ratio(of.value(), n.value()))
 
 
 def _compute(finish: Callable[..., Any]) -> Callable[[Accumulator], Any]:

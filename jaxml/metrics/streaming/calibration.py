@@ -116,8 +116,7 @@ def reliability_diagram(num_bins: int = 10, *, from_logits: bool = False) -> Met
 
 
 @made_once
-def calibration_error(num_bins: int = 15, *, norm: str = "l1", from_logits: bool = False) -> Metric:
+def calibration_error(num_bins: int = 15, *, from_logits: bool = False) -> Metric:
     """`metrics.calibration_error`, in bins of equal width."""
-    checks.choice("norm", norm, exact.NORMS)
     diagram = reliability_diagram(num_bins, from_logits=from_logits)
-    return derived(diagram, lambda diagram: exact.gap(jnp, diagram, norm))
+    return derived(diagram, lambda diagram: exact.gap(jnp, diagram))

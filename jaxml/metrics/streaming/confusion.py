@@ -5,7 +5,6 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxml import checks
-from jaxml.metrics import confusion as exact
 from jaxml.metrics.confusion import ConfusionCounts
 from jaxml.metrics.metric import Metric
 from jaxml.metrics.streaming.accumulator import (
@@ -117,98 +116,40 @@ def confusion_matrix(num_classes: int) -> Metric:
     return accumulated(((size * size,),), totals, lambda cells: cells.value().reshape(size, size))
 
 
-def _parts(of: str, counts: ConfusionCounts, beta: float) -> tuple[Any, Any]:
-    """Numerator and denominator of a rate."""
-    tp, fp, fn, tn = counts
-    if of == "precision":
-        return tp, tp + fp
-    if of == "recall":
-        return tp, tp + fn
-    if of == "false_positive_rate":
-        return fp, fp + tn
-    square = beta * beta
-    return (1 + square) * tp, (1 + square) * tp + square * fn + fp
-
-
-def _averaged(of: str, matrix: Array, beta: float, average: str | None, undefined: float) -> Array:
-    """A rate of each class against all others, averaged."""
-    hits, support, predicted = jnp.diagonal(matrix), matrix.sum(1), matrix.sum(0)
-    counts = ConfusionCounts(
-        hits, predicted - hits, support - hits, matrix.sum() - support - predicted + hits
-    )
-    if average == "micro":
-        counts = ConfusionCounts(*(part.sum() for part in counts))
-    rates = ratio(*_parts(of, counts, beta), undefined)
-    if average in ("micro", None):
-        return rates
-    # Classes that occur neither in labels nor in predictions do not count.
-    shares = support if average == "weighted" else (support + predicted > 0).astype(matrix.dtype)
-    return ratio((jnp.where(shares > 0, rates, 0) * shares).sum(), shares.sum())
-
-
-def _rate(
-    of: str,
-    threshold: float,
-    average: str | None,
-    num_classes: int | None,
-    zero_division: float | None,
-    beta: float = 1.0,
-) -> Metric:
-    checks.choice("average", average, exact.AVERAGES)
-    if zero_division is None:
-        zero_division = float("nan") if average in ("binary", None) else 0.0
-    if average == "binary":
-        return derived(
-            confusion_counts(threshold),
-            lambda counts: ratio(*_parts(of, counts, beta), zero_division),
-        )
-    if num_classes is None:
-        raise ValueError(f"num_classes must be given for average={average!r}, got None")
+@made_once
+def precision(threshold: float = 0.5) -> Metric:
+    """`metrics.precision` of labels 0 and 1."""
     return derived(
-        confusion_matrix(num_classes),
-        lambda matrix: _averaged(of, matrix, beta, average, zero_division),
+        confusion_counts(threshold),
+        lambda n: ratio(n.true_positives, n.true_positives + n.false_positives),
     )
 
 
 @made_once
-def precision(
-    threshold: float = 0.5,
-    *,
-    average: str | None = "binary",
-    num_classes: int | None = None,
-    zero_division: float | None = None,
-) -> Metric:
-    """`metrics.precision`; an average needs `num_classes`."""
-    return _rate("precision", threshold, average, num_classes, zero_division)
+def recall(threshold: float = 0.5) -> Metric:
+    """`metrics.recall` of labels 0 and 1."""
+    return derived(
+        confusion_counts(threshold),
+        lambda n: ratio(n.true_positives, n.true_positives + n.false_negatives),
+    )
 
 
 @made_once
-def recall(
-    threshold: float = 0.5,
-    *,
-    average: str | None = "binary",
-    num_classes: int | None = None,
-    zero_division: float | None = None,
-) -> Metric:
-    """`metrics.recall`; an average needs `num_classes`."""
-    return _rate("recall", threshold, average, num_classes, zero_division)
+def f_beta(beta: float = 1.0, threshold: float = 0.5) -> Metric:
+    """`metrics.f_beta` of labels 0 and 1."""
+    square = checks.number("beta", beta, above=0) ** 2
+
+    def finish(n: ConfusionCounts) -> Array:
+        hits = (1 + square) * n.true_positives
+        return ratio(hits, hits + square * n.false_negatives + n.false_positives)
+
+    return derived(confusion_counts(threshold), finish)
 
 
 @made_once
-def f_beta(
-    beta: float = 1.0,
-    threshold: float = 0.5,
-    *,
-    average: str | None = "binary",
-    num_classes: int | None = None,
-    zero_division: float | None = None,
-) -> Metric:
-    """`metrics.f_beta`; an average needs `num_classes`."""
-    beta = checks.number("beta", beta, above=0)
-    return _rate("f_beta", threshold, average, num_classes, zero_division, beta)
-
-
-@made_once
-def false_positive_rate(threshold: float = 0.5, *, zero_division: float | None = None) -> Metric:
+def false_positive_rate(threshold: float = 0.5) -> Metric:
     """`metrics.false_positive_rate`."""
-    return _rate("false_positive_rate", threshold, "binary", None, zero_division)
+    return derived(
+        confusion_counts(threshold),
+        lambda n: ratio(n.false_positives, n.false_positives + n.true_negatives),
+    )
