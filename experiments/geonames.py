@@ -31,7 +31,7 @@ import tyro
 from jaxml import bench, files, models, reports, softmax, tables, train
 from jaxml.bench import tfidf
 from jaxml.data import batches, cache, geonames, grouping
-from jaxml.features.ngrams import HashedNgrams
+from jaxml.features import hashed_ngrams
 from jaxml.train import checkpoint
 from jaxml.types import Array, PyTree
 
@@ -105,19 +105,11 @@ class Aliases:
 
     names: geonames.GeoNames
     ngrams: np.ndarray
-    hashing: HashedNgrams
 
 
-def hashing_of(config: Config) -> HashedNgrams:
-    """Returns the function from aliases to n-gram ids, the same in training and in answers."""
-    return HashedNgrams(
-        sizes=(2, 3, 4),
-        num_buckets=config.num_buckets,
-        max_ngrams=config.max_ngrams,
-        folding="union",
-        words=True,
-        unique=True,
-    )
+def hashed(config: Config, aliases: Sequence[str]) -> np.ndarray:
+    """Returns the n-gram ids of aliases, the same in training and in answers."""
+    return hashed_ngrams(aliases, num_buckets=config.num_buckets, max_ngrams=config.max_ngrams)
 
 
 def load_names(config: Config) -> geonames.GeoNames:
@@ -132,12 +124,12 @@ def load_names(config: Config) -> geonames.GeoNames:
 
 def load_aliases(config: Config) -> Aliases:
     """Returns data and n-gram ids; the ids of the whole data set are cached on disk."""
-    names, hashing = load_names(config), hashing_of(config)
+    names = load_names(config)
     if config.num_places is not None:
-        return Aliases(names, hashing.apply(list(names.alias)), hashing)
+        return Aliases(names, hashed(config, list(names.alias)))
     name = f"geonames-ngrams-{config.max_ngrams}-{config.num_buckets}"
-    ids = cache.cached_array(name, lambda: hashing.apply(list(names.alias)), config.cache_dir)
-    return Aliases(names, ids, hashing)
+    ids = cache.cached_array(name, lambda: hashed(config, list(names.alias)), config.cache_dir)
+    return Aliases(names, ids)
 
 
 # ----------------------------------------------------------------------------------------------- model
@@ -633,7 +625,7 @@ def answer(
 ) -> Iterator[str]:
     """Yields for each query a line with the k most probable places and their probabilities."""
     names, vectors = aliases.names, class_vectors(state)
-    ids = aliases.hashing.apply(list(queries))
+    ids = hashed(config, queries)
     k = min(k, names.num_places)
 
     @jax.jit
@@ -660,7 +652,7 @@ def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
     names = load_names(config)
     target = jax.eval_shape(lambda: initial_shapes(config, names))
     state = checkpoint.load(run_dir / "checkpoints", target)
-    aliases = Aliases(names, np.zeros((0, config.max_ngrams), np.int32), hashing_of(config))
+    aliases = Aliases(names, np.zeros((0, config.max_ngrams), np.int32))
     lines = queries or (line.strip() for line in sys.stdin)
     for query in lines:
         for line in answer(config, aliases, state, [query], k=k):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml.data import cache, flights, geonames
-from jaxml.features.ngrams import HashedNgrams
+from jaxml.features import hashed_ngrams
 
 NAMES = ("geonames", "flights")
 
@@ -65,25 +65,24 @@ def load(name: str, *, small: int | None = None, cache_dir: Path | None = None) 
 
 
 def _geonames(small: int | None, cache_dir: Path | None) -> Problem:
-    hashing = HashedNgrams(
-        sizes=(2, 3, 4), num_buckets=2**18, max_ngrams=48, folding="union", words=True, unique=True
-    )
+    num_buckets, max_ngrams = 2**18, 48
     if small is None:
         names = geonames.load(cache_dir)
-        # The same cache entry as that of `experiments.geonames`.
-        bags = cache.cached_array(
-            f"geonames-ngrams-{hashing.max_ngrams}-{hashing.num_buckets}",
-            lambda: hashing.apply(list(names.alias)),
-            cache_dir,
-        )
     else:
         cities = geonames.read_cities()
         few = {key: cities[key] for key in list(cities)[:small]}
         names = geonames.build(few, num_test=max(1, small // 4), num_validation=1)
-        bags = hashing.apply(list(names.alias))
-    return _problem(
-        "geonames", hashing.num_buckets, bags, names.place, names.train, names.test.pairs
-    )
+
+    def hashed() -> NDArray[np.int32]:
+        return hashed_ngrams(list(names.alias), num_buckets=num_buckets, max_ngrams=max_ngrams)
+
+    if small is None:
+        # The same cache entry as that of `experiments.geonames`.
+        name = f"geonames-ngrams-{max_ngrams}-{num_buckets}"
+        bags = cache.cached_array(name, hashed, cache_dir)
+    else:
+        bags = hashed()
+    return _problem("geonames", num_buckets, bags, names.place, names.train, names.test.pairs)
 
 
 def _flights(small: int | None) -> Problem:

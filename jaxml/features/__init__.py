@@ -12,7 +12,7 @@ from jaxml.features.binning import bucketize, quantile_buckets, uniform_buckets
 from jaxml.features.categories import cross, hash_buckets, one_hot, vocabulary
 from jaxml.features.gate import Finding, check
 from jaxml.features.missing import imputation, missing_indicator
-from jaxml.features.ngrams import HashedNgrams
+from jaxml.features.ngrams import hashed_ngrams
 from jaxml.features.pipeline import FeaturePipeline
 from jaxml.features.recommender import Recommendation, recommend
 from jaxml.features.scaling import (
@@ -28,7 +28,6 @@ from jaxml.features.transform import Transform
 __all__ = [
     "FeaturePipeline",
     "Finding",
-    "HashedNgrams",
     "Recommendation",
     "Transform",
     "bucketize",
@@ -36,6 +35,7 @@ __all__ = [
     "clipping",
     "cross",
     "hash_buckets",
+    "hashed_ngrams",
     "imputation",
     "interpolated_buckets",
     "linear_scaling",
