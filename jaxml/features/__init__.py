@@ -20,7 +20,6 @@ from jaxml.features.scaling import (
     interpolated_buckets,
     linear_scaling,
     log_scaling,
-    robust_scaling,
     z_score,
 )
 from jaxml.features.transform import Transform
@@ -44,7 +43,6 @@ __all__ = [
     "one_hot",
     "quantile_buckets",
     "recommend",
-    "robust_scaling",
     "uniform_buckets",
     "vocabulary",
     "z_score",

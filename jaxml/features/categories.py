@@ -63,7 +63,6 @@ class vocabulary(Transform):
     min_count: int = 1
 
     gives = "id"
-    exact = True
     State = Vocabulary
 
     def __post_init__(self) -> None:
@@ -73,14 +72,11 @@ class vocabulary(Transform):
         self._set(min_count=checks.integer("min_count", self.min_count, at_least=1))
 
     def fitted(self, counts: Counts) -> Vocabulary:
-        seen: Mapping[Any, int] = counts.texts or dict(
-            zip(counts.values.tolist(), counts.counts.tolist(), strict=True)
-        )
-        if not seen:
+        if not len(counts.values):
             raise ValueError(f"values must hold a category, got none in {counts.total} rows")
-        ordered = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
-        kept = [item for item in ordered if item[1] >= self.min_count][: self.max_size]
-        return Vocabulary(tuple(term for term, _ in kept), tuple(often for _, often in kept))
+        order = np.argsort(-counts.counts, kind="stable")
+        kept = order[counts.counts[order] >= self.min_count][: self.max_size]
+        return Vocabulary(tuple(counts.values[kept].tolist()), tuple(counts.counts[kept].tolist()))
 
     def run(self, state: Vocabulary, column: Column) -> NDArray[np.int32]:
         size, missing = len(state.terms), column.missing

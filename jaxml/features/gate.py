@@ -1,13 +1,12 @@
 """`check`: a gate on the features that a fitted pipeline makes of a table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxml.features.pipeline import FeaturePipeline
-from jaxml.features.transform import Output
 
 __all__ = ["Finding", "check"]
 
@@ -84,93 +83,76 @@ def check(
         raise ValueError("columns must hold at least one row, got none")
     collisions: dict[str, float] = {}
     unseen: dict[str, float] = {}
-    for step in pipeline.steps(columns):
-        keys = step.transform.keys(step.before)
+    vectors: set[str] = set()
+    for name, transform, before, after in pipeline.steps(columns):
+        keys = transform.keys(before)
         if keys is not None:
-            collisions[step.feature] = _collisions(keys, step.after)
-        low, high = pipeline.output(step.feature).out_of_vocabulary
-        if high > low and step.transform.gives == "id":
-            unseen[step.feature] = float(np.mean((step.after >= low) & (step.after < high)))
+            collisions[name] = _collisions(keys, after)
+        low, high = pipeline.output(name).out_of_vocabulary
+        if high > low and transform.gives == "id":
+            unseen[name] = float(np.mean((after >= low) & (after < high)))
+        if transform.gives == "vector":
+            vectors.add(name)
     findings: list[Finding] = []
+
+    def add(kind: Kind, value: float, limit: float, message: str) -> None:
+        findings.append(Finding(name, kind, value, limit, message))
+
     for name, values in features.items():
+        rows = values.reshape(-1, values.shape[-1] if name in vectors else 1)
+        finite = np.isfinite(rows)
         if values.dtype.kind == "f":
-            transforms = pipeline.chain(name)[1]
-            is_vector = bool(transforms) and transforms[-1].gives == "vector"
-            rows = values.reshape(-1, values.shape[-1] if is_vector else 1)
-            findings += _numbers(
-                name, rows, pipeline.output(name), max_not_finite, max_out_of_range, max_magnitude
-            )
-        else:
-            rows = values.reshape(-1, 1)
-        findings += _constant(name, rows)
-        if unseen.get(name, 0) > max_out_of_vocabulary:
+            lost = float(1 - finite.all(1).mean())
+            if lost > max_not_finite:
+                message = (
+                    f"{lost:.1%} of the rows are NaN or infinite: put imputation or clipping first, and "
+                    "a missing_indicator beside it"
+                )
+                add("not_finite", lost, max_not_finite, message)
+            output, some = pipeline.output(name), np.where(finite, rows, 0)
+            ends = max(abs(output.low), abs(output.high))
+            if np.isfinite(ends):
+                slack = _ROUNDING * ends
+                beyond = finite & ((some < output.low - slack) | (some > output.high + slack))
+                share = float(beyond.any(1).mean())
+                if share > max_out_of_range:
+                    message = (
+                        f"{share:.1%} of the rows are outside [{output.low:g}, {output.high:g}], from "
+                        f"{some.min():.3g} to {some.max():.3g}: fit on data like this, or clip first"
+                    )
+                    add("out_of_range", share, max_out_of_range, message)
+            if output.width > 1 and (share := float(1 - rows.any(1).mean())) > max_out_of_range:
+                message = (
+                    f"{share:.1%} of the rows are vectors of zeros, because their ids are not below "
+                    f"{output.width}: fit on data like this, or put a vocabulary before one_hot"
+                )
+                add("out_of_range", share, max_out_of_range, message)
+            largest = float(np.abs(some).max())
+            # Values outside a range are reported above; a range that is itself too wide is not.
+            if largest > max_magnitude and not 0 < ends <= max_magnitude:
+                message = f"the greatest magnitude is {largest:.4g}: scale it (see `recommend`)"
+                add("too_large", largest, max_magnitude, message)
+        known = rows[finite.all(1)]
+        if len(rows) > 1 and (not len(known) or (known == known[:1]).all()):
+            held = "no finite value"
+            if len(known):
+                held = "one vector" if known.shape[1] > 1 else f"{known[0, 0]:g}"
+            add("constant", float(bool(len(known))), 2.0, f"all rows hold {held}: leave it out")
+        share = unseen.get(name, 0.0)
+        if share > max_out_of_vocabulary:
             message = (
-                f"{unseen[name]:.1%} of the rows hold a category without an id of its own: use a larger "
+                f"{share:.1%} of the rows hold a category without an id of its own: use a larger "
                 "vocabulary, newer data to fit on, or hash_buckets"
             )
-            found = Finding(name, "out_of_vocabulary", unseen[name], max_out_of_vocabulary, message)
-            findings.append(found)
-        if collisions.get(name, 0) > max_hash_collisions:
+            add("out_of_vocabulary", share, max_out_of_vocabulary, message)
+        share = collisions.get(name, 0.0)
+        if share > max_hash_collisions:
             message = (
-                f"{collisions[name]:.1%} of the rows share a bucket with a more frequent category: use "
-                "more buckets, or another seed"
+                f"{share:.1%} of the rows share a bucket with a more frequent category: use more buckets, "
+                "or another seed"
             )
-            found = Finding(name, "hash_collisions", collisions[name], max_hash_collisions, message)
-            findings.append(found)
+            add("hash_collisions", share, max_hash_collisions, message)
     return findings
-
-
-def _numbers(
-    name: str,
-    rows: NDArray[np.float32],
-    output: Output,
-    max_not_finite: float,
-    max_out_of_range: float,
-    max_magnitude: float,
-) -> Iterator[Finding]:
-    """Yields the faults of numbers and vectors [N, D]."""
-    finite = np.isfinite(rows)
-    lost = float(1 - finite.all(1).mean())
-    if lost > max_not_finite:
-        message = (
-            f"{lost:.1%} of the rows are NaN or infinite: put imputation or clipping first, and a "
-            "missing_indicator beside it"
-        )
-        yield Finding(name, "not_finite", lost, max_not_finite, message)
-    some = np.where(finite, rows, 0)
-    bounded = bool(np.isfinite(output.low) and np.isfinite(output.high))
-    if bounded:
-        slack = _ROUNDING * max(abs(output.low), abs(output.high))
-        beyond = finite & ((some < output.low - slack) | (some > output.high + slack))
-        share = float(beyond.any(1).mean())
-        if share > max_out_of_range:
-            message = (
-                f"{share:.1%} of the rows are outside [{output.low:g}, {output.high:g}], from "
-                f"{some.min():.3g} to {some.max():.3g}: fit on data like this, or clip first"
-            )
-            yield Finding(name, "out_of_range", share, max_out_of_range, message)
-    if output.width > 1 and (share := float(1 - rows.any(1).mean())) > max_out_of_range:
-        message = (
-            f"{share:.1%} of the rows are vectors of zeros, because their ids are not below "
-            f"{output.width}: fit on data like this, or put a vocabulary before one_hot"
-        )
-        yield Finding(name, "out_of_range", share, max_out_of_range, message)
-    largest = float(np.abs(some).max())
-    promised = max(abs(output.low), abs(output.high)) if bounded else 0.0
-    # Values outside a range are reported above; a range that is itself too wide is not.
-    if largest > max_magnitude and not 0 < promised <= max_magnitude:
-        message = f"the greatest magnitude is {largest:.4g}: scale it (see `recommend`)"
-        yield Finding(name, "too_large", largest, max_magnitude, message)
-
-
-def _constant(name: str, rows: NDArray) -> Iterator[Finding]:
-    known = rows[np.isfinite(rows).all(1)]
-    if len(rows) > 1 and (not len(known) or (known == known[:1]).all()):
-        held = "no finite value"
-        if len(known):
-            held = f"{known[0, 0]:g}" if known.shape[1] == 1 else "one vector"
-        message = f"all rows hold {held}: leave it out"
-        yield Finding(name, "constant", float(bool(len(known))), 2.0, message)
 
 
 def _collisions(keys: NDArray[np.uint64], ids: NDArray[np.int32]) -> float:
@@ -179,4 +161,4 @@ def _collisions(keys: NDArray[np.uint64], ids: NDArray[np.int32]) -> float:
         np.stack([ids.ravel().astype(np.uint64), keys.ravel()]), axis=1, return_counts=True
     )
     starts = np.flatnonzero(np.diff(pairs[0], prepend=pairs[0][:1] + np.uint64(1)))
-    return float(1 - np.maximum.reduceat(counts, starts).sum() / counts.sum()) if ids.size else 0.0
+    return float(1 - np.maximum.reduceat(counts, starts).sum() / counts.sum())

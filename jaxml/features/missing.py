@@ -85,8 +85,8 @@ class imputation(Transform):
     def fitted(self, counts: Counts) -> Fill:
         if self.value is not None:
             return Fill(self.value)
-        if self.strategy == "most_frequent" and counts.texts:
-            return Fill(min(counts.texts, key=lambda text: (-counts.texts[text], text)))
+        if self.strategy == "most_frequent" and counts.is_text:
+            return Fill(counts.values[np.argmax(counts.counts)])
         values, often = counts.numbers()
         if self.strategy == "most_frequent":
             return Fill(float(values[np.argmax(often)]))

@@ -1,6 +1,7 @@
 """Named features of a table: fitted in one pass over the training data, then a pure function of rows."""
 
 import copy
+import graphlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxml import files
-from jaxml.features.counts import MAX_DISTINCT, Counts
+from jaxml.features.counts import Counts
 from jaxml.features.transform import Output, State, Transform, handed_over
 from jaxml.validation.columns import Column, read_column, table_columns
 
@@ -21,17 +22,18 @@ Spec: TypeAlias = Transform | Sequence[Transform] | tuple[str, Transform | Seque
 """A chain of transforms of the column with the feature's own name, or (column, chain)."""
 
 _FORMAT = 2
+_MOST_IDS = 1 << 20  # an id that did not occur is counted as possible below this
 
 
 class Gathered(NamedTuple):
     """The result of a pass over data: enough to fit every feature.
 
     Attributes:
-        counts: `Counts` of each column, by name and by whether they are exact.
+        counts: `Counts` of each column.
         num_rows: number of rows.
     """
 
-    counts: Mapping[tuple[str, bool], Counts]
+    counts: Mapping[str, Counts]
     num_rows: int
 
 
@@ -61,11 +63,6 @@ class _Chain(NamedTuple):
     def sources(self) -> Sequence[str]:
         """The columns that a cross reads."""
         return self.transforms[0].sources if self.transforms else ()
-
-    @property
-    def key(self) -> tuple[str, bool]:
-        """Key of the column's counts."""
-        return self.column, any(each.exact for each in self.transforms)
 
     @property
     def reads(self) -> bool:
@@ -121,8 +118,27 @@ class FeaturePipeline:
         if not features:
             raise ValueError("features must hold at least one feature, got none")
         self._chains = {name: _chain(name, spec) for name, spec in features.items()}
-        self._order = self._sort()
         self._state: dict[str, tuple[State, ...]] | None = None
+        # A cross takes the ids of a feature where there are some, otherwise a column.
+        with_ids = {
+            n for n, c in self._chains.items() if any(t.gives == "id" for t in c.transforms)
+        }
+        self._parts = {
+            name: [part for part in chain.sources if part in with_ids and part != name]
+            for name, chain in self._chains.items()
+        }
+        try:
+            self._order = [*graphlib.TopologicalSorter(self._parts).static_order()]
+        except graphlib.CycleError as error:
+            raise ValueError(
+                f"features must not be crosses of each other, got the circle {error.args[1]}"
+            ) from error
+        self._columns = dict.fromkeys(
+            column
+            for name, chain in self._chains.items()
+            for column in chain.sources or [chain.column]
+            if column not in self._parts[name]
+        )
 
     def __repr__(self) -> str:
         chains = ", ".join(
@@ -152,23 +168,23 @@ class FeaturePipeline:
 
     def empty(self) -> Gathered:
         """Returns counts of no rows."""
-        keys = sorted({chain.key for chain in self._chains.values() if chain.reads})
-        return Gathered({key: Counts.empty(0 if key[1] else MAX_DISTINCT) for key in keys}, 0)
+        read = {chain.column: Counts() for chain in self._chains.values() if chain.reads}
+        return Gathered(read, 0)
 
     def update(self, gathered: Gathered, columns: Mapping[str, ArrayLike]) -> Gathered:
         """Returns the counts with those of another table."""
         table = self._read(columns)
         counts = {
-            key: each.update(table[key[0]], name=f"column {key[0]!r}")
-            for key, each in gathered.counts.items()
+            name: each.update(table[name], name=f"column {name!r}")
+            for name, each in gathered.counts.items()
         }
         return Gathered(counts, gathered.num_rows + next(iter(table.values())).values.size)
 
     def merge(self, first: Gathered, second: Gathered) -> Gathered:
         """Returns the counts of two parts of the data; commutative and associative to the bit."""
         counts = {
-            key: each.merge(second.counts[key], name=f"column {key[0]!r}")
-            for key, each in first.counts.items()
+            name: each.merge(second.counts[name], f"column {name!r}")
+            for name, each in first.counts.items()
         }
         return Gathered(counts, first.num_rows + second.num_rows)
 
@@ -176,19 +192,20 @@ class FeaturePipeline:
         """Returns the pipeline fitted on the counts."""
         if not gathered.num_rows:
             raise ValueError("columns must hold at least one row, got none")
-        rows = Counts.empty()._replace(missing=gathered.num_rows)
-        state = {}
+        fitted = copy.copy(self)
+        fitted._state = {}
         for name, chain in self._chains.items():
-            counts = gathered.counts.get(chain.key, rows) if chain.reads else rows
+            rows = Counts(missing=gathered.num_rows)
+            counts = gathered.counts[chain.column] if chain.reads else rows
+            states: list[State] = []
             try:
-                state[name] = _fit_chain(chain, counts)
+                for place, transform in enumerate(chain.transforms):
+                    states.append(transform.finish(counts))
+                    if any(each.reads for each in chain.transforms[place + 1 :]):
+                        counts = _image(transform, states[-1], counts)
             except ValueError as error:
                 raise _located(name, chain, error) from error
-        return self._with_state(state)
-
-    def _with_state(self, state: Mapping[str, tuple[State, ...]]) -> "FeaturePipeline":
-        fitted = copy.copy(self)
-        fitted._state = dict(state)
+            fitted._state[name] = tuple(states)
         return fitted
 
     @property
@@ -234,14 +251,10 @@ class FeaturePipeline:
         state = self.state
         ids: dict[str, Column] = {}
         for name in self._order:
-            chain = self._chains[name]
+            chain, parts = self._chains[name], self._parts[name]
             values: Any = table.get(chain.column)
             if chain.sources:
-                parts = [ids.get(part) if part != name else None for part in chain.sources]
-                values = tuple(
-                    table[part] if known is None else known
-                    for part, known in zip(chain.sources, parts, strict=True)
-                )
+                values = tuple((ids if each in parts else table)[each] for each in chain.sources)
             for transform, own in zip(chain.transforms, state[name], strict=True):
                 try:
                     made = transform.run(own, values)
@@ -323,10 +336,6 @@ class FeaturePipeline:
                 known = made
         return known
 
-    def chain(self, name: str) -> tuple[str, tuple[Transform, ...]]:
-        """Returns column and transforms of a feature."""
-        return self._chains[name]
-
     # To a file and back.
 
     def to_dict(self) -> dict[str, Any]:
@@ -360,7 +369,9 @@ class FeaturePipeline:
             both = [Transform.from_json(each) for each in feature["transforms"]]
             features[feature["name"]] = (feature["column"], [transform for transform, _ in both])
             state[feature["name"]] = tuple(own for _, own in both)
-        return cls(features)._with_state(state)
+        pipeline = cls(features)
+        pipeline._state = state
+        return pipeline
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the fitted pipeline as JSON, replacing the file as a whole."""
@@ -371,45 +382,13 @@ class FeaturePipeline:
         """Returns the pipeline that `save` wrote."""
         return cls.from_dict(json.loads(Path(path).read_text()))
 
-    # Structure.
-
-    def _gives_ids(self, name: str) -> bool:
-        """Whether a feature of that name has ids that a cross can take."""
-        chain = self._chains.get(name)
-        return chain is not None and any(each.gives == "id" for each in chain.transforms)
-
-    def _sort(self) -> list[str]:
-        """Returns the features, each after those that it crosses."""
-        order: list[str] = []
-
-        def add(name: str, above: tuple[str, ...]) -> None:
-            if name in above:
-                circle = [*above, name]
-                raise ValueError(
-                    f"features must not be crosses of each other, got the circle {circle}"
-                )
-            for part in self._chains[name].sources:
-                if part != name and self._gives_ids(part):
-                    add(part, (*above, name))
-            if name not in order:
-                order.append(name)
-
-        for name in self._chains:
-            add(name, ())
-        return order
-
     def _read(self, columns: Mapping[str, ArrayLike]) -> dict[str, Column]:
         """Returns the columns that are needed."""
         present = table_columns(columns)
-        table: dict[str, Column] = {}
-        for chain_name, chain in self._chains.items():
-            for name in chain.sources or [chain.column]:
-                crossed = chain.sources and name != chain_name and self._gives_ids(name)
-                if name in table or crossed:
-                    continue
-                if name not in present:
-                    raise ValueError(f"columns must hold {name!r}, got {list(present)}")
-                table[name] = read_column(name, present[name])
+        for name in self._columns:
+            if name not in present:
+                raise ValueError(f"columns must hold {name!r}, got {list(present)}")
+        table = {name: read_column(name, present[name]) for name in self._columns}
         shapes = {name: column.values.shape for name, column in table.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"columns must have one length, got shapes {shapes}")
@@ -446,25 +425,15 @@ def _chain(name: str, spec: Any) -> _Chain:
     return _Chain(column, transforms)
 
 
-def _fit_chain(chain: _Chain, counts: Counts) -> tuple[State, ...]:
-    states: list[State] = []
-    for place, transform in enumerate(chain.transforms):
-        states.append(transform.finish(counts))
-        if any(each.reads for each in chain.transforms[place + 1 :]):
-            counts = _image(transform, states[-1], counts)
-    return tuple(states)
-
-
 def _image(transform: Transform, state: State, counts: Counts) -> Counts:
     """Returns the counts of a transform's output."""
-    image = Counts.empty(counts.max_distinct)
     if transform.sources:  # combinations of columns were not counted
-        image = image._replace(missing=counts.total)
+        image = Counts(missing=counts.total)
     else:
         column, weights = counts.as_column()
-        image = image.update(transform.run(state, column), weights)
+        image = Counts().update(transform.run(state, column), weights)
     if transform.gives == "id":
         # Ids that did not occur are possible, too.
-        width = min(transform.output(state).width, MAX_DISTINCT)
+        width = min(transform.output(state).width, _MOST_IDS)
         image = image.update(np.arange(width), np.zeros(width, np.int64))
     return image

@@ -2,7 +2,7 @@
 
 All scalings pass NaN through (impute first, or use buckets) and leave it out of the fit, and infinities
 too. A column without a finite number is an error, and so is a number beyond float32 (3.4e38). Quantiles are
-`numpy.quantile`'s, exact up to 2²⁰ distinct values (see `Counts`).
+`numpy.quantile`'s.
 
 References:
     Google's Machine Learning Crash Course, "Numerical data: Normalization".
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxml import checks
 from jaxml.features.counts import Counts
-from jaxml.features.transform import Output, Transform, quantile_range
+from jaxml.features.transform import Output, Transform
 from jaxml.validation.columns import Column
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "interpolated_buckets",
     "linear_scaling",
     "log_scaling",
-    "robust_scaling",
     "z_score",
 ]
 
@@ -86,25 +85,14 @@ def _finite(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 class Standard(NamedTuple):
-    """State of `z_score` and `robust_scaling`; the scale is 0 for a constant column."""
+    """State of `z_score`; the scale is 0 for a constant column."""
 
     center: float
     scale: float
 
 
-class _Standardizing(Transform):
-    gives = "number"
-    State = Standard
-
-    def run(self, state: Standard, column: Column) -> NDArray[np.float64]:
-        x = column.numbers()
-        if state.scale == 0:
-            return np.where(np.isnan(x), x, 0.0)
-        return (x - state.center) / state.scale
-
-
 @dataclasses.dataclass(frozen=True, repr=False)
-class z_score(_Standardizing):
+class z_score(Transform):
     """Distance from the mean in standard deviations: for columns that are nearly normal.
 
         y = (x − mean) / deviation        deviation the population's, √(Σ (x − mean)² / N)
@@ -117,48 +105,17 @@ class z_score(_Standardizing):
         array([-1.,  0., nan], dtype=float32)
     """
 
+    gives = "number"
+    State = Standard
+
     def fitted(self, counts: Counts) -> Standard:
         return Standard(*moments(*_finite(counts)))
 
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class robust_scaling(_Standardizing):
-    """Distance from the median in widths of the middle half: outliers do not move the scale.
-
-        y = (x − median) / (q_high − q_low)
-
-    If both quantiles are equal (most rows are 0, say), the standard deviation replaces the width. A
-    constant column gives 0.
-
-    Args:
-        low_quantile: in [0, high_quantile).
-        high_quantile: in (low_quantile, 1].
-
-    Example:
-        >>> transform = robust_scaling()
-        >>> transform.apply(transform.fit([0, 1, 2, 3, 1000]), [2, 3])
-        array([0. , 0.5], dtype=float32)
-    """
-
-    low_quantile: float = 0.25
-    high_quantile: float = 0.75
-
-    def __post_init__(self) -> None:
-        low, high = quantile_range("quantiles", (self.low_quantile, self.high_quantile))
-        self._set(low_quantile=low, high_quantile=high)
-
-    def fitted(self, counts: Counts) -> Standard:
-        values, often = _finite(counts)
-        shares = [self.low_quantile, 0.5, self.high_quantile]
-        low, median, high = quantile(values, often, shares).tolist()
-        scale = high - low if high > low else moments(values, often)[1]
-        reach = max(values[-1] - median, median - values[0])
-        if scale > 0 and reach > _LARGEST * scale:
-            raise ValueError(
-                f"values must lie within {_LARGEST:.3g} widths of their middle half (float32), got one "
-                f"{reach:.3g} from the median with a width of {scale:.3g}: clip them first"
-            )
-        return Standard(median, scale)
+    def run(self, state: Standard, column: Column) -> NDArray[np.float64]:
+        x = column.numbers()
+        if state.scale == 0:
+            return np.where(np.isnan(x), x, 0.0)
+        return (x - state.center) / state.scale
 
 
 class Range(NamedTuple):
@@ -255,7 +212,7 @@ class log_scaling(Transform):
             raise ValueError(
                 f"values must be {'at least 0' if shift is None else f'above {-shift:g}'} for a logarithm, "
                 f"got {often[bad].sum()} of {often.sum()} that are not, such as {values[0]:g}: shift them, "
-                "or use robust_scaling or quantile_buckets"
+                "or use quantile_buckets"
             )
         if shift is None:
             shift = 0.0 if values[0] > 0 else 1.0
@@ -303,18 +260,24 @@ class clipping(Transform):
     State = Bounds
 
     def __post_init__(self) -> None:
-        bounds = {
-            name: None if value in (None, -np.inf, np.inf) else checks.number(name, value)
-            for name, value in (("low", self.low), ("high", self.high))
-        }
-        low, high = bounds.values()
-        self._set(**bounds)
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if bound is not None:
+                self._set(
+                    **{name: None if bound in (-np.inf, np.inf) else checks.number(name, bound)}
+                )
+        low, high = self.low, self.high
         if self.quantiles is not None:
+            shares = np.asarray(self.quantiles, np.float64)
             if low is not None or high is not None:
                 raise ValueError(
                     f"quantiles must be given without low and high, got {self.quantiles}, {low}, {high}"
                 )
-            self._set(quantiles=quantile_range("quantiles", self.quantiles))
+            if shares.shape != (2,) or not 0 <= shares[0] < shares[1] <= 1:
+                raise ValueError(
+                    f"quantiles must be two numbers 0 ≤ low < high ≤ 1, got {self.quantiles!r}"
+                )
+            self._set(quantiles=tuple(shares.tolist()))
         elif low is None and high is None:
             raise ValueError("low, high or quantiles must be given, got none of them")
         elif low is not None and high is not None and low > high:

@@ -18,14 +18,13 @@ known. Subclassing registers it, so that a saved pipeline finds it by name.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from jaxml.features.counts import MAX_DISTINCT, Counts
+from jaxml.features.counts import Counts
 from jaxml.validation.columns import Column, read_column
 
 State: TypeAlias = Any
@@ -58,13 +57,11 @@ class Transform:
         gives: "number" (float32), "id" (int32), "vector" (float32 with one more axis), or "same" as the
             input.
         takes: "any", or "id" where a number makes no sense.
-        exact: whether fitting needs the counts of all distinct values, however many.
         State: class of the fitted state, None if there is none.
     """
 
     gives: ClassVar[Literal["number", "id", "vector", "same"]]
     takes: ClassVar[Literal["any", "id"]] = "any"
-    exact: ClassVar[bool] = False
     State: ClassVar[type | None] = None
 
     def __init_subclass__(cls) -> None:
@@ -124,11 +121,10 @@ class Transform:
             ValueError: an empty column, or one that this transform cannot be fitted on.
         """
         column = self.read(values)
-        counts = Counts.empty(0 if self.exact else MAX_DISTINCT)
         if self.reads:
-            return self.finish(counts.update(column))
+            return self.finish(Counts().update(column))
         first: Column = column[0] if self.sources else column
-        return self.finish(counts._replace(missing=first.values.size))
+        return self.finish(Counts(missing=first.values.size))
 
     def finish(self, counts: Counts) -> Any:
         """Returns the fitted state, from counts that may come from several chunks of data."""
@@ -206,14 +202,3 @@ def _listed(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return list(value) if isinstance(value, tuple) else value
-
-
-def quantile_range(name: str, value: ArrayLike) -> tuple[float, float]:
-    """Returns two shares 0 ≤ low < high ≤ 1."""
-    try:
-        low, high = map(float, value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not 0 <= low < high <= 1:
-        raise ValueError(f"{name} must be two numbers 0 ≤ low < high ≤ 1, got {value!r}")
-    return low, high

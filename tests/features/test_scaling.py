@@ -16,11 +16,7 @@ FINITE = st.floats(-1e300, 1e300)
 ORACLES = {
     "z_score": (features.z_score(), preprocessing.StandardScaler()),
     "linear": (features.linear_scaling(-1, 3), preprocessing.MinMaxScaler((-1, 3))),
-    "robust": (features.robust_scaling(), preprocessing.RobustScaler()),
-    "robust wide": (
-        features.robust_scaling(0.1, 0.9), preprocessing.RobustScaler(quantile_range=(10, 90))
-    ),
-}  # fmt: skip
+}
 
 
 def applied(transform, values, later=None):
@@ -41,7 +37,7 @@ def test_scalings_agree_with_scikit_learn(name, x):
 def test_noise_around_large_numbers_keeps_its_digits():
     """float32 alone would round 1e9 + noise to multiples of 64."""
     x = 1e9 + rng.normal(size=1000)
-    for transform in (features.z_score(), features.robust_scaling(), features.linear_scaling()):
+    for transform in (features.z_score(), features.linear_scaling()):
         y = applied(transform, x).astype(np.float64)
         assert np.corrcoef(x - 1e9, y)[0, 1] > 1 - 1e-9
         assert len(np.unique(y)) > 990
@@ -60,7 +56,6 @@ def test_a_constant_column(value):
     later = np.array([value, value + 5, value - 1e3, np.nan, np.inf])
     for transform, wanted in [
         (features.z_score(), 0),
-        (features.robust_scaling(), 0),
         (features.linear_scaling(2, 4), 3),
         (features.interpolated_buckets(4), 0.5),
     ]:
@@ -79,12 +74,6 @@ def test_linear_scaling_meets_its_ends_and_stays_within():
             assert y[np.argmax(x)] == np.float32(high)
     later = applied(features.linear_scaling(), [0.0, 10.0], [-10.0, 20.0, np.inf, -np.inf])
     np.testing.assert_array_equal(later, [-1.0, 2.0, np.inf, -np.inf])
-
-
-def test_robust_scaling_uses_the_deviation_if_quartiles_are_equal():
-    x = np.array([0.0] * 90 + [1.0] * 5 + [100.0] * 5)
-    found = applied(features.robust_scaling(), x, [100.0])
-    np.testing.assert_allclose(found, [100 / x.std()], rtol=1e-6)
 
 
 def test_log_scaling():
@@ -131,13 +120,8 @@ def test_interpolated_buckets_agree_with_the_quantile_transformer():
 @given(hnp.arrays(np.float64, 8, elements=st.floats(-1e30, 1e30)), st.sampled_from(sorted(ORACLES)))
 @example(np.array([0.0] * 7 + [5e-324]), "linear")
 @example(np.array([0.0] * 7 + [5e-324]), "z_score")
-@example(np.array([2.3e-308, 1.0] + [0.0] * 6), "robust")
 def test_any_column_gives_finite_features(x, name):
-    try:
-        y = applied(ORACLES[name][0], x)
-    except ValueError as error:
-        assert "clip them first" in str(error) and name.startswith("robust")
-        return
+    y = applied(ORACLES[name][0], x)
     assert np.isfinite(y).all()
     if name == "linear":
         assert y.min() >= -1 and y.max() <= 3

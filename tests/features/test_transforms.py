@@ -18,7 +18,6 @@ IDS = rng.integers(0, 9, 501)
 # A transform, values to fit on, and values of another kind that it refuses.
 CASES = {
     "z_score": (features.z_score(), X, ["UA"]),
-    "robust_scaling": (features.robust_scaling(), X, ["UA"]),
     "linear_scaling": (features.linear_scaling(-2, 2), X, ["UA"]),
     "log_scaling": (features.log_scaling(), X, ["UA"]),
     "interpolated_buckets": (features.interpolated_buckets(10), X, ["UA"]),
@@ -110,7 +109,7 @@ def test_missing_values_and_infinities_are_left_out_of_the_fit(name):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ValueError, match="must hold a finite number, got none in 2 rows"):
         transform.fit([np.nan, np.inf])
-    with pytest.raises(ValueError, match="must hold numbers, got texts such as 'UA'"):
+    with pytest.raises(ValueError, match="must hold numbers, got texts such as 'B6'"):
         transform.fit(["UA", "B6"])
 
 
@@ -119,7 +118,7 @@ def test_counts_of_chunks_fit_the_same_state(name):
     transform, values, _ = CASES[name]
     if transform.sources or not transform.reads:
         return
-    parts = [Counts.empty(0 if transform.exact else 10**6).update(values[i::3]) for i in (2, 0, 1)]
+    parts = [Counts().update(values[i::3]) for i in (2, 0, 1)]
     state = transform.finish(parts[0].merge(parts[1].merge(parts[2])))
     wanted = transform.apply(transform.fit(values), values)
     np.testing.assert_array_equal(transform.apply(state, values), wanted)
@@ -133,7 +132,6 @@ def test_counts_of_chunks_fit_the_same_state(name):
         (features.clipping(quantiles=np.array([0.1, 0.9])), features.clipping(quantiles=(0.1, 0.9))),
         (features.quantile_buckets(np.int64(3)), features.quantile_buckets(3)),
         (features.uniform_buckets(3.0), features.uniform_buckets(3)),
-        (features.robust_scaling(np.float64(0.1)), features.robust_scaling(0.1)),
         (features.bucketize(np.arange(1, 3)), features.bucketize([1, 2])),
         (features.imputation("constant", np.int64(3)), features.imputation("constant", 3)),
         (features.vocabulary(np.int64(2), np.int8(3)), features.vocabulary(2, 3)),
@@ -152,8 +150,6 @@ def test_options_from_numpy_are_those_from_python(from_numpy, plain):
         (lambda: features.linear_scaling(1, 1), "high must be a finite number above 1.0, got 1"),
         (lambda: features.linear_scaling(0, np.inf), "high must be a finite number"),
         (lambda: features.linear_scaling("a", 1), "low must be a finite number, got 'a'"),
-        (lambda: features.robust_scaling(0.7, 0.3), "quantiles must be two numbers"),
-        (lambda: features.robust_scaling(None), "quantiles must be two numbers"),
         (lambda: features.log_scaling(-1), "shift must be a finite number of at least 0, got -1"),
         (lambda: features.log_scaling("e"), "shift must be a finite number"),
         (lambda: features.clipping(), "low, high or quantiles must be given"),
