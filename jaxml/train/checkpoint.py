@@ -18,7 +18,6 @@ and history get the same bits. One process writes to a directory at a time.
 """
 
 import contextlib
-import io
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ import shutil
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from jaxml.types import PyTree
 __all__ = ["CheckpointError", "Checkpoints", "load", "save", "steps"]
 
 _MANIFEST = "manifest.json"
-_FORMAT = "jaxml checkpoint 2"
+_FORMAT = "jaxml checkpoint 3"
 _LOCK = threading.Lock()
 # Orbax refuses a state without arrays, and arrays without elements.
 _NO_ARRAYS = {"(none)": np.zeros(1)}
@@ -96,12 +95,11 @@ class Checkpoints:
         self.every = checks.integer("every", every, at_least=1)
         self.keep = checks.integer("keep", keep, at_least=1)
         self.keep_best = keep_best
-        self._identity: dict[str, Any] = {}
+        # What the manifest of the next checkpoint holds besides its leaves and files.
+        self._manifest: dict[str, Any] = {"identity": {}, "best": None, "reports": {}}
         self._begun: int | None = None  # the step that was restored, 0 if there was none
         self._saved = 0
-        self._best: tuple[float, int] | None = None
         self._reports: list[PyTree] = []
-        self._pieces: list[tuple[int, int, int]] = []  # first step, last step, CRC-32
         self._checkpointer: Any = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -148,15 +146,22 @@ class Checkpoints:
         Raises:
             CheckpointError: if the checkpoints are another training's, or none of them is sound.
         """
-        self._identity = _json("identity", identity)
+        ours = json.loads(json.dumps(dict(identity)))  # In the form in which it is compared.
+        self._manifest["identity"] = ours
         self._begun = 0
         damaged: list[str] = []
         for step in reversed(steps(self.directory)):
             path = self.directory / str(step)
             try:
                 manifest = _read_manifest(path)
-                self._check_identity(manifest["identity"])
-                restored = _read_state(path, manifest["leaves"], target)
+                for name in sorted(manifest["identity"].keys() | ours.keys()):
+                    there, here = manifest["identity"].get(name), ours.get(name)
+                    if there != here:
+                        raise _AnotherTraining(
+                            f"{self.directory}: holds another training: its {name} is "
+                            f"{reprlib.repr(there)}, this one's is {reprlib.repr(here)}"
+                        )
+                restored = _read_state(path, manifest, target)
                 joined = self._read_reports(manifest["reports"], reports)
             except _AnotherTraining:
                 raise
@@ -166,8 +171,7 @@ class Checkpoints:
             for message in damaged:
                 warnings.warn(f"{message}; the checkpoint before it is restored", stacklevel=2)
             self._saved = self._begun = step
-            self._best = manifest["best"] and tuple(manifest["best"])
-            self._pieces = [tuple(piece) for piece in manifest["reports"]]
+            self._manifest = {name: manifest[name] for name in self._manifest}
             return restored, joined
         if damaged:
             raise CheckpointError(f"none of {len(damaged)} checkpoints is sound; {damaged[0]}")
@@ -188,11 +192,12 @@ class Checkpoints:
             metric: of exactly this state, such as its validation loss; lower is better.
         """
         self._reports.append(jax.tree.map(np.asarray, reports))
-        if self.keep_best and metric is not None and np.isfinite(metric):
-            if self._best is None or metric < self._best[0]:
-                self._best = float(metric), step
-                return self._write(step, state)
-        if step - self._saved >= self.every:
+        best = self._manifest["best"]
+        lowest = self.keep_best and metric is not None and np.isfinite(metric)
+        if lowest and (best is None or metric < best[0]):
+            self._manifest["best"] = [float(metric), step]
+            self._write(step, state)
+        elif step - self._saved >= self.every:
             self._write(step, state)
 
     def finish(self, step: int, state: PyTree) -> None:
@@ -201,38 +206,50 @@ class Checkpoints:
             self._write(step, state)
 
     def _write(self, step: int, state: PyTree) -> None:
-        step = checks.integer("step", step, at_least=self._saved + 1)
-        if jax.process_count() > 1:
-            raise CheckpointError(f"{self.directory}: checkpoints are written by a single process")
-        leaves = _leaves("state", state)
-        for name, leaf in leaves.items():
-            if isinstance(leaf, jax.Array) and leaf.is_deleted():
-                raise ValueError(f"state must hold live arrays, but {name} was donated or deleted")
-        arrays = {name: _host(leaf) for name, leaf in leaves.items()}
+        leaves = _leaves(state)
+        # Copies, which the next step does not overwrite.
+        arrays = {
+            name: np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+            for name, leaf in leaves.items()
+        }
         self._wait()
-        manifest = {
-            "identity": self._identity,
-            "best": self._best,
-            "leaves": {name: _describe(leaf) for name, leaf in leaves.items()},
+        manifest = self._manifest | {
+            "leaves": {name: _described(leaf) for name, leaf in leaves.items()},
+            "keys": {
+                name: str(jax.random.key_impl(leaf))
+                for name, leaf in leaves.items()
+                if _is_key(leaf)
+            },
         }
         reports, self._reports = self._reports, []
-        self._pending = self._thread.submit(self._commit, step, arrays, reports, manifest)
+        name = f"reports/{self._saved:09d}-{step:09d}.npz"
+        self._pending = self._thread.submit(self._commit, step, arrays, name, reports, manifest)
         self._saved = step
 
     def _commit(
-        self, step: int, arrays: dict[str, np.ndarray], reports: list[PyTree], manifest: Any
+        self,
+        step: int,
+        arrays: dict[str, np.ndarray],
+        name: str,
+        reports: list[PyTree],
+        manifest: dict[str, Any],
     ) -> None:
         """Writes the reports, then the arrays, then the manifest, in the thread."""
         path = self.directory / str(step)
         try:
             if jax.tree.leaves(reports):
-                self._pieces.append(self._write_reports(step, reports))
+                joined = jax.tree.map(lambda *each: np.concatenate(each), *reports)
+                file = self.directory / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(file) as temporary, temporary.open("wb") as content:
+                    np.savez(content, **dict(_named("report", joined)))
+                manifest["reports"][name] = _crc32(file)
             stored = {name: array for name, array in arrays.items() if array.size} or _NO_ARRAYS
             with _orbax() as ocp:
                 if self._checkpointer is None:
                     self._checkpointer = self._open(ocp)
                 self._checkpointer.save(step, stored, force=True)
-                _write_manifest(path, manifest | {"reports": self._pieces})
+                _write_manifest(path, manifest)
                 # Only now: until it has its manifest, the one before it is the newest.
                 best = manifest["best"] and manifest["best"][1]
                 for old in self._checkpointer.checkpoints[: -self.keep]:
@@ -249,11 +266,15 @@ class Checkpoints:
 
     def _open(self, ocp: Any) -> Any:
         """Returns Orbax's checkpointer, after removing later and damaged checkpoints, on which it fails."""
-        for step in sorted(_numbered(self.directory), reverse=True):
+        for step in _numbered(self.directory):
             if self._begun is None:
                 raise ValueError(f"it holds step {step}; restore before the first save")
             path = self.directory / str(step)
-            if step > self._begun or not _is_sound(path):
+            try:
+                sound = step <= self._begun and _read_manifest(path)
+            except CheckpointError:
+                sound = False
+            if not sound:
                 shutil.rmtree(path)
         context = ocp.Context()
         # Trained weights do not compress: zstd made a save four times slower to gain a tenth.
@@ -264,59 +285,26 @@ class Checkpoints:
             self.directory, context=context, cleanup_tmp_directories=True
         )
 
-    def _check_identity(self, found: Mapping[str, Any]) -> None:
-        for name in sorted(found.keys() | self._identity.keys()):
-            if found.get(name) != self._identity.get(name):
-                theirs, ours = (reprlib.repr(each.get(name)) for each in (found, self._identity))
-                raise _AnotherTraining(
-                    f"{self.directory}: holds another training: its {name} is {theirs}, "
-                    f"this one's is {ours}"
-                )
-
-    # Reports
-
-    def _piece(self, first: int, last: int) -> Path:
-        return self.directory / "reports" / f"{first:09d}-{last:09d}.npz"
-
-    def _write_reports(self, step: int, reports: list[PyTree]) -> tuple[int, int, int]:
-        first = self._pieces[-1][1] if self._pieces else 0
-        joined = jax.tree.map(lambda *each: np.concatenate(each), *reports)
-        content = io.BytesIO()
-        np.savez(content, **dict(_named("report", joined)))
-        path = self._piece(first, step)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
-        return first, step, zlib.crc32(content.getbuffer())
-
-    def _read_reports(self, pieces: Sequence[Sequence[int]], target: PyTree) -> PyTree:
+    def _read_reports(self, names: Mapping[str, int], target: PyTree) -> PyTree:
         read = []
-        for first, last, checksum in pieces:
-            path = self._piece(first, last)
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-            if zlib.crc32(content) != checksum:
-                raise CheckpointError(f"{path}: damaged: it has changed since it was written")
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        for name in names:
+            with np.load(self.directory / name, allow_pickle=False) as arrays:
                 read.append(dict(arrays))
         leaves = []
         for name, wanted in _named("report", target):
-            if any(name not in arrays for arrays in read):
-                raise _AnotherTraining(f"{self.directory}: its reports hold no {name}")
             empty = np.zeros((0, *wanted.shape[1:]), wanted.dtype)
-            leaf = np.concatenate([arrays[name] for arrays in read] or [empty])
-            if leaf.dtype != empty.dtype or leaf.shape[1:] != empty.shape[1:]:
+            leaf = [arrays[name] for arrays in read if name in arrays]
+            kinds = {(each.dtype, each.shape[1:]) for each in leaf}
+            if len(leaf) < len(read) or kinds - {(empty.dtype, empty.shape[1:])}:
+                shape = ", ".join(["steps", *map(str, empty.shape[1:])])
                 raise _AnotherTraining(
-                    f"{self.directory}: its reports hold {name} as {leaf.dtype}{list(leaf.shape)}, "
-                    f"the target wants {empty.dtype}[steps, {', '.join(map(str, empty.shape[1:]))}]"
+                    f"{self.directory}: its reports hold no {name} of {empty.dtype}[{shape}]"
                 )
-            leaves.append(leaf)
+            leaves.append(np.concatenate(leaf or [empty]))
         return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
 
-def save(directory: str | os.PathLike, state: PyTree, step: int = 1) -> None:
+def save(directory: str | os.PathLike, state: PyTree) -> None:
     """Writes one checkpoint into a directory that has none, and returns when it is on disk.
 
     >>> import tempfile
@@ -325,27 +313,25 @@ def save(directory: str | os.PathLike, state: PyTree, step: int = 1) -> None:
     ...     load(directory, {"w": np.zeros(3, int)})
     {'w': array([0, 1, 2])}
     """
-    with Checkpoints(directory, every=1) as kept:
-        kept.finish(step, state)
+    with Checkpoints(directory) as kept:
+        kept.finish(1, state)
 
 
-def load(directory: str | os.PathLike, target: PyTree, *, step: int | None = None) -> PyTree:
-    """Returns a state of the target's structure, bit for bit as it was saved.
+def load(directory: str | os.PathLike, target: PyTree) -> PyTree:
+    """Returns the newest state in a directory, bit for bit as it was saved.
 
     Args:
         directory: a directory of checkpoints.
         target: as in `Checkpoints.restore`.
-        step: which checkpoint; None for the newest.
 
     Raises:
-        CheckpointError: if there is no such checkpoint, it is damaged, or it does not fit the target.
+        CheckpointError: if there is no checkpoint, it is damaged, or it does not fit the target.
     """
     there = steps(directory)
-    if not there or (step is not None and step not in there):
-        which = "" if step is None else f" of step {step}; there are {there}"
-        raise CheckpointError(f"{directory}: no checkpoint{which}")
-    path = Path(os.path.abspath(directory), str(there[-1] if step is None else step))
-    return _read_state(path, _read_manifest(path)["leaves"], target)
+    if not there:
+        raise CheckpointError(f"{directory}: no checkpoint")
+    path = Path(os.path.abspath(directory), str(there[-1]))
+    return _read_state(path, _read_manifest(path), target)
 
 
 def steps(directory: str | os.PathLike) -> list[int]:
@@ -355,14 +341,14 @@ def steps(directory: str | os.PathLike) -> list[int]:
     []
     """
     home = Path(os.path.abspath(directory))
-    return sorted(step for step in _numbered(home) if (home / str(step) / _MANIFEST).exists())
+    return [step for step in _numbered(home) if (home / str(step) / _MANIFEST).exists()]
 
 
-def _numbered(directory: Path) -> Iterator[int]:
+def _numbered(directory: Path) -> list[int]:
     try:
-        yield from (int(entry.name) for entry in os.scandir(directory) if entry.name.isdecimal())
+        return sorted(int(name) for name in os.listdir(directory) if name.isdecimal())
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise CheckpointError(f"{directory}: cannot be listed: {error.strerror}") from error
 
@@ -382,20 +368,17 @@ def _orbax() -> Iterator[Any]:
             logger.setLevel(level)
 
 
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
 # The manifest
-
-
-def _json(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the value after a round trip through JSON, in the form in which it is compared."""
-    try:
-        return json.loads(json.dumps(dict(value), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a JSON object: {error}") from error
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    manifest["files"] = {file.relative_to(path).as_posix(): _crc32(file) for file in files}
+    manifest["files"] = {file.relative_to(path.parent).as_posix(): _crc32(file) for file in files}
     text = json.dumps(manifest, allow_nan=False)
     write_json(path / _MANIFEST, {"format": _FORMAT, "crc32": zlib.crc32(text.encode())} | manifest)
 
@@ -409,8 +392,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         checksum = manifest.pop("crc32", None)
         if zlib.crc32(json.dumps(manifest, allow_nan=False).encode()) != checksum:
             raise CheckpointError(f"{path}: damaged: {_MANIFEST} has changed since it was written")
-        for name, written in manifest["files"].items():
-            if _crc32(path / name) != written:
+        for name, written in (manifest["files"] | manifest["reports"]).items():
+            if _crc32(path.parent / name) != written:
                 raise CheckpointError(f"{path}: damaged: {name} has changed since it was written")
     except OSError as error:
         raise CheckpointError(
@@ -421,24 +404,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _is_sound(path: Path) -> bool:
-    try:
-        return bool(_read_manifest(path))
-    except CheckpointError:
-        return False
-
-
 def _crc32(file: Path) -> int:
     checksum = 0
     with file.open("rb", buffering=0) as content:
         while chunk := content.read(1 << 20):
             checksum = zlib.crc32(chunk, checksum)
     return checksum
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 # Leaves
@@ -450,18 +421,16 @@ def _named(name: str, tree: PyTree) -> list[tuple[str, Any]]:
     return [(name + jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
 
 
-def _leaves(argument: str, tree: PyTree) -> dict[str, Any]:
+def _leaves(tree: PyTree) -> dict[str, Any]:
     """The leaves by name; each has a shape and a dtype."""
-    leaves: dict[str, Any] = {}
+    leaves = {}
     for name, leaf in _named("state", tree):
         if isinstance(leaf, bool | int | float | complex):
             leaf = jnp.asarray(leaf)
         leaf = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
         if not hasattr(leaf, "shape") or getattr(leaf.dtype, "kind", "") in tuple("OSUMm"):
             kind = type(leaf).__name__
-            raise ValueError(f"{argument} must hold arrays and numbers, got {kind} as {name}")
-        if name in leaves:
-            raise ValueError(f"{argument} must name its leaves apart, got {name} twice")
+            raise ValueError(f"state must hold arrays and numbers, got {kind} as {name}")
         leaves[name] = leaf
     return leaves
 
@@ -470,60 +439,42 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _host(leaf: Any) -> np.ndarray:
-    """A copy in host memory, which the next step does not overwrite."""
-    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+def _described(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
 
 
-def _describe(leaf: Any) -> dict[str, Any]:
-    described = {"dtype": str(leaf.dtype), "shape": list(leaf.shape)}
-    if _is_key(leaf) and isinstance(leaf, jax.Array):
-        described["key"] = str(jax.random.key_impl(leaf))
-    return described
-
-
-def _read_state(path: Path, stored: Mapping[str, Any], target: PyTree) -> PyTree:
-    wanted = _leaves("target", target)
+def _read_state(path: Path, manifest: Mapping[str, Any], target: PyTree) -> PyTree:
+    stored, wanted = manifest["leaves"], _leaves(target)
     for name in sorted(stored.keys() | wanted.keys()):
         if name not in stored:
             raise _AnotherTraining(f"{path}: has no {name}, which the target wants")
         if name not in wanted:
             raise _AnotherTraining(f"{path}: holds {name}, which the target lacks")
-        there, here = stored[name], _describe(wanted[name])
-        if (there["dtype"], there["shape"]) != (here["dtype"], here["shape"]):
-            raise _AnotherTraining(
-                f"{path}: {name} is {there['dtype']}{there['shape']}, "
-                f"the target wants {here['dtype']}{here['shape']}"
-            )
-    empty = {name: _empty(leaf) for name, leaf in wanted.items()}
+        if stored[name] != (here := _described(wanted[name])):
+            raise _AnotherTraining(f"{path}: {name} is {stored[name]}, the target wants {here}")
+    arrays = {}
+    for name, leaf in wanted.items():
+        shape = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        arrays[name] = np.broadcast_to(np.zeros((), shape.dtype), shape.shape)  # Takes no memory.
     try:
-        stored_arrays = {name: array for name, array in empty.items() if array.size}
         with _orbax() as ocp:
-            arrays = empty | ocp.load(path, stored_arrays or _NO_ARRAYS)
+            arrays |= ocp.load(path, {n: a for n, a in arrays.items() if a.size} or _NO_ARRAYS)
     except Exception as error:
         raise CheckpointError(f"{path}: cannot be read: {_one_line(error)}") from error
-    leaves = [
-        _placed(path, name, arrays[name], leaf, stored[name].get("key"))
-        for name, leaf in wanted.items()
-    ]
+    leaves = []
+    for name, leaf in wanted.items():
+        array = arrays[name]
+        if not isinstance(leaf, np.ndarray):
+            sharding = getattr(leaf, "sharding", None)
+            found = jax.device_put(array, None if _is_key(leaf) else sharding, may_alias=False)
+            if found.dtype != array.dtype:
+                raise CheckpointError(
+                    f"{path}: {name} is {array.dtype} and would become {found.dtype}: "
+                    "set jax_enable_x64"
+                )
+            if _is_key(leaf):
+                key = jax.random.wrap_key_data(found, impl=manifest["keys"][name])
+                found = jax.device_put(key, sharding)
+            array = found
+        leaves.append(array)
     return jax.tree.unflatten(jax.tree.structure(target), leaves)
-
-
-def _empty(leaf: Any) -> np.ndarray:
-    """An array of the leaf's shape and dtype that takes no memory."""
-    if _is_key(leaf):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
-
-
-def _placed(path: Path, name: str, array: np.ndarray, target: Any, key: str | None) -> Any:
-    """The array as the target has it: NumPy, or JAX on its sharding, or a key of this implementation."""
-    if isinstance(target, np.ndarray):
-        return array
-    sharding = getattr(target, "sharding", None)
-    placed = jax.device_put(array, None if key else sharding, may_alias=False)
-    if placed.dtype != array.dtype:
-        raise CheckpointError(
-            f"{path}: {name} is {array.dtype} and would become {placed.dtype}: set jax_enable_x64"
-        )
-    return jax.device_put(jax.random.wrap_key_data(placed, impl=key), sharding) if key else placed
