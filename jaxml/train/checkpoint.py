@@ -359,8 +359,8 @@ def _orbax() -> Iterator[Any]:
     from orbax.checkpoint import v1 as ocp  # Slow to import.
 
     logger = logging.getLogger("absl")
-    level = logger.level
     with _LOCK:  # Two threads that save at once deadlock, even in different directories.
+        level = logger.level
         logger.setLevel(logging.CRITICAL + 1)
         try:
             yield ocp

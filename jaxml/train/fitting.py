@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxml import checks
+from jaxml import checks, trees
 from jaxml.train import inputs
 from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.options import EarlyStopping, Monitor
@@ -127,13 +127,13 @@ def verify_signal(
         model,
         loss,
         optimizer,
-        inputs.take(pair, np.sort(half)),
+        trees.take(pair, np.sort(half)),
         num_steps=num_steps,
         batch_size=size,
         key=key,
         monitor=False,
     )
-    x, y = inputs.take(pair, rest)
+    x, y = trees.take(pair, rest)
     outputs = jax.tree.map(jnp.asarray, fitted.predict(x))
     shifts = np.unique(np.linspace(1, len(y) - 1, _SHIFTS).round().astype(np.int32))
 

@@ -66,11 +66,6 @@ def _canonical(name: str, values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
 
 
-def take(data: PyTree, rows: Any) -> Any:
-    """Returns these rows of every array: indices of any shape, or a slice."""
-    return jax.tree.map(lambda leaf: leaf[rows], data)
-
-
 def shapes(data: PyTree, rows: int) -> PyTree:
     """Returns the shapes of the data with this number of rows."""
     return jax.tree.map(
@@ -114,7 +109,7 @@ def clean(
             f"{len(found.bad_rows) - 1} other rows"
         )
     if len(found.bad_rows) and on_bad_data == "drop":
-        x, y = take((x, y), np.setdiff1d(np.arange(len(y)), found.bad_rows))
+        x, y = trees.take((x, y), np.setdiff1d(np.arange(len(y)), found.bad_rows))
         if not len(y):
             raise ValueError(f"{name} must hold a finite row, got none")
     return (x, y), found
@@ -186,18 +181,16 @@ def check_loss(
         )
 
 
-def examples(num: int, batch_size: int, shuffle: bool, seed: int) -> Callable[[int, int], Any]:
-    """Returns `indices(position, count)`, which gives int32 [count, batch_size] indices of examples."""
-
-    def indices(position: int, count: int) -> Any:
-        if shuffle:
-            found = batches.many_batch_indices(num, batch_size, position, count, seed)
-        else:
-            found = np.arange(position * batch_size, (position + count) * batch_size) % num
-            found = found.reshape(count, batch_size)
-        return found.astype(np.int32)
-
-    return indices
+def examples(
+    num: int, batch_size: int, shuffle: bool, seed: int, position: int, count: int
+) -> NDArray[np.int32]:
+    """Returns [count, batch_size] indices of examples, the batches from `position` on."""
+    if shuffle:
+        found = batches.many_batch_indices(num, batch_size, position, count, seed)
+    else:
+        first, end = position * batch_size, (position + count) * batch_size
+        found = (np.arange(first, end) % num).reshape(count, batch_size)
+    return found.astype(np.int32)
 
 
 def checksums(data: PyTree) -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxml import checks
 from jaxml.train.state import Report, State
@@ -48,21 +47,29 @@ def repeat(step: Step) -> Program:
     """
 
     def many(state: State, batches: PyTree, count: Array) -> tuple[State, Report]:
-        steps = jax.tree.leaves(batches)[0].shape[0]
-        first = jax.tree.map(lambda leaf: leaf[0], batches)
-        blank = jax.tree.map(
-            lambda leaf: jnp.zeros((steps, *leaf.shape), leaf.dtype),
-            jax.eval_shape(step, state, first)[1],
-        )
-
-        def body(i: Array, carry: tuple[State, Report]) -> tuple[State, Report]:
-            state, reports = carry
-            state, report = step(state, jax.tree.map(lambda leaf: leaf[i], batches))
-            return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), reports, report)
-
-        return jax.lax.fori_loop(0, count, body, (state, blank))
+        return take_steps(step, batches, 0, count, state, blank_reports(step, state, batches))
 
     return jax.jit(many, donate_argnums=0)
+
+
+def blank_reports(step: Callable[[Any, Any], Any], state: Any, batches: PyTree) -> Report:
+    """Returns reports of zeros, one for each of the batches."""
+    length = jax.tree.leaves(batches)[0].shape[0]
+    one = jax.eval_shape(step, state, jax.tree.map(lambda leaf: leaf[0], batches))[1]
+    return jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), one)
+
+
+def take_steps(
+    step: Callable[[Any, Any], Any], batches: PyTree, first: Any, end: Any, state: Any, reports: Any
+) -> tuple[Any, Any]:
+    """Returns state and reports after the steps `first` to `end - 1` of the batches."""
+
+    def body(i: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, reports = carry
+        state, report = step(state, jax.tree.map(lambda leaf: leaf[i], batches))
+        return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), reports, report)
+
+    return jax.lax.fori_loop(first, end, body, (state, reports))
 
 
 def run(
@@ -112,7 +119,15 @@ def run(
         end = num_steps if call_ends is None else min(num_steps, call_ends(done))
         count = min(length, end - done)
         made = batches(position, count)
-        return count, jax.tree.map(lambda leaf: _filled(leaf, steps_per_call), made)
+        missing = steps_per_call - count  # The program takes a fixed number of batches.
+        if missing:
+            made = jax.tree.map(
+                lambda leaf: np.concatenate(
+                    [leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)]
+                ),
+                made,
+            )
+        return count, made
 
     if done < num_steps:
         count, ahead = coming()
@@ -122,7 +137,8 @@ def run(
         done, position, last = done + count, position + count, count
         if done < num_steps:
             count, ahead = coming()
-        seen = jax.tree.map(lambda leaf, n=last: _head(leaf, n), reports)
+        # Copies: views would keep the whole arrays in memory.
+        seen = jax.tree.map(lambda leaf, n=last: np.array(leaf[:n]), jax.device_get(reports))
         if seconds_per_call is not None:
             # At most eightfold: one call may be unusually fast or slow.
             wanted = last * seconds_per_call / max(time.perf_counter() - started, 1e-6)
@@ -131,20 +147,6 @@ def run(
         if should_stop():
             break
     return state
-
-
-def _filled(leaf: Any, length: int) -> Any:
-    """Returns batches padded to the number that the program takes."""
-    missing = length - len(leaf)
-    if not missing:
-        return leaf
-    return np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)])
-
-
-def _head(leaf: Any, count: int) -> NDArray[Any]:
-    values = np.asarray(leaf)
-    # A view would keep the whole array in memory.
-    return values if count == len(values) else values[:count].copy()
 
 
 @contextlib.contextmanager

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from numpy.typing import NDArray
 
-from jaxml import models, monitor
+from jaxml import models, monitor, trees
+from jaxml.train.loop import blank_reports, take_steps
 from jaxml.train.options import Monitor
 from jaxml.train.state import Best, Report, State, TrainState, create_state
 from jaxml.train.step import Task, make_step, recorded
@@ -70,7 +70,7 @@ class Data(NamedTuple):
     Attributes:
         hyperparameters: traced scalars by name, `[width]` under `vmap`.
         training: `(x, y)` on the device.
-        validation: as `validation_blocks` makes it, or None.
+        validation: the same, or None.
         num_steps: int32 scalar, steps of the whole training.
         validate_every: int32 scalar, steps between two validations.
         patience: int32 scalar, validations without a new minimum after which to stop.
@@ -82,17 +82,6 @@ class Data(NamedTuple):
     num_steps: Any
     validate_every: Any
     patience: Any
-
-
-def validation_blocks(data: PyTree) -> PyTree:
-    """Returns validation data in blocks of equal size, and the rest."""
-    whole = len(data[1]) // _VALIDATED_AT_ONCE
-    cut = whole * _VALIDATED_AT_ONCE
-
-    def blocks(values: NDArray[Any]) -> NDArray[Any]:
-        return values[:cut].reshape(whole, _VALIDATED_AT_ONCE, *values.shape[1:])
-
-    return jax.tree.map(blocks, data), jax.tree.map(lambda leaf: leaf[cut:], data)
 
 
 class Compiled:
@@ -163,24 +152,22 @@ class Program:
         self.recorder: Any = None
         self.final: Any = None
         self._preserving: Any = None
-        self.variables = jax.eval_shape(
-            self.model.init, jax.eval_shape(lambda: jax.random.key(0)), example[0]
-        )
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        self.variables = jax.eval_shape(self.model.init, key, example[0])
         if spec.monitor is not None:
-            loss = spec.loss
             self.recorder = monitor.Recorder(
-                spec.model, loss, self.variables, example[0], spec.monitor.every
+                spec.model, spec.loss, self.variables, example[0], spec.monitor.every
             )
-            self.final = monitor.FinalDiagnostics(self.compute, loss, spec.optimizer)
-            if weight := spec.monitor.preserve:
-                penalty = monitor.preserving_penalty(spec.model, loss)
+            self.final = monitor.FinalDiagnostics(self.compute, spec.loss, spec.optimizer)
+            if spec.monitor.preserve:
+                weight = spec.monitor.preserve
+                penalty = monitor.preserving_penalty(spec.model, spec.loss)
                 self._preserving = lambda *args, **given: weight * penalty(*args, **given)
         start: Any = self._start
         if spec.width is not None:
-            key = jax.eval_shape(lambda: jax.random.key(0))
             scalars = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in spec.names}
-            axes = population_axes(jax.eval_shape(start, key, example[0], scalars)[0])
-            start = jax.vmap(start, in_axes=(0, None, 0), out_axes=(_vmap_axes(axes), 0))
+            axes = _trial_axes(jax.eval_shape(start, key, example[0], scalars)[0])
+            start = jax.vmap(start, in_axes=(0, None, 0), out_axes=(axes, 0))
         self.start = Compiled(start, compiler_options=_RUNS_ONCE)
         self.run = Compiled(self._run, donate_argnums=0)
         self.outputs = jax.jit(
@@ -232,34 +219,26 @@ class Program:
         order = jax.random.bits(order_key, dtype=jnp.uint32)
         return TrainState(state, first, best if self.spec.stops else None), order
 
-    def _objective(
-        self,
-        hyperparameters: Hyperparameters,
-        params: PyTree,
-        model_state: PyTree,
-        batch: PyTree,
-        key: Key,
-    ) -> tuple[Array, tuple[PyTree, dict[str, Array]]]:
-        x, y = batch["x"], batch["y"]
-        each, _, state = self.compute(params, model_state, x, y, key, True)
-        minimised = mean = jnp.mean(each)
-        metrics = {"loss": mean}
-        if self.recorder is not None:
-            metrics["worst"] = jnp.max(each) / jnp.where(mean > 0, mean, 1.0)
-        if self._preserving is not None:
-            variables = {"params": params, **model_state}
-            minimised += self._preserving(variables, x, y, key=key)
-        if self.spec.penalty is not None:
-            minimised += self.spec.penalty(hyperparameters, params)
-        return minimised, (state, metrics)
-
     def _step(
         self, hyperparameters: Hyperparameters, state: State, batch: PyTree
     ) -> tuple[State, Report]:
         """Takes one step of one trial."""
 
-        def loss(params, model_state, rows, batch, context, key):
-            return self._objective(hyperparameters, params, model_state, batch, key)
+        def loss(
+            params: PyTree, model_state: PyTree, rows: Any, batch: PyTree, context: Any, key: Key
+        ) -> tuple[Array, tuple[PyTree, dict[str, Array]]]:
+            x, y = batch["x"], batch["y"]
+            each, _, new_state = self.compute(params, model_state, x, y, key, True)
+            minimised = mean = jnp.mean(each)
+            metrics = {"loss": mean}
+            if self.recorder is not None:
+                metrics["worst"] = jnp.max(each) / jnp.where(mean > 0, mean, 1.0)
+            if self._preserving is not None:
+                variables = {"params": params, **model_state}
+                minimised += self._preserving(variables, x, y, key=key)
+            if self.spec.penalty is not None:
+                minimised += self.spec.penalty(hyperparameters, params)
+            return minimised, (new_state, metrics)
 
         step = make_step(
             Task(loss),
@@ -281,31 +260,32 @@ class Program:
         batch = dict(zip("xy", training, strict=True))
         if rows.shape[-1]:
             batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), batch)
-        state, report = self._step(hyperparameters, train_state.state, batch)
+        old = train_state.state
+        state, report = self._step(hyperparameters, old, batch)
         if self.spec.width is not None and train_state.best is not None:
             # A trial that has stopped does not change while others continue.
-            axes = population_axes(train_state).state
             stopped = train_state.best.stopped_at >= 0
-            state = jax.tree.map(
-                lambda axis, old, new: new if axis < 0 else jnp.where(stopped, old, new),
-                axes,
-                train_state.state,
-                state,
-            )
+            kept = trees.select(stopped, old, state)
+            state = dataclasses.replace(kept, step=state.step, position=state.position)
         return dataclasses.replace(train_state, state=state), report
 
     def _validation_loss(self, params: PyTree, model_state: PyTree, validation: PyTree) -> Array:
-        blocks, rest = validation
+        number = len(validation[1])
+        whole, rest = divmod(number, _VALIDATED_AT_ONCE)
 
-        def mean(pair: PyTree) -> Array:
-            return jnp.mean(self.compute(params, model_state, pair[0], pair[1], None, False)[0])
+        def mean(first: Any, size: int) -> Array:
+            x, y = jax.tree.map(
+                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), validation
+            )
+            return jnp.mean(self.compute(params, model_state, x, y, None, False)[0])
 
-        number = len(rest[1]) + len(blocks[1]) * _VALIDATED_AT_ONCE
         total = jnp.zeros(())
-        if len(blocks[1]):
-            total += jnp.sum(jax.lax.map(mean, blocks)) * (_VALIDATED_AT_ONCE / number)
-        if len(rest[1]):
-            total += mean(rest) * (len(rest[1]) / number)
+        if whole:
+            firsts = jnp.arange(whole) * _VALIDATED_AT_ONCE
+            means = jax.lax.map(lambda first: mean(first, _VALIDATED_AT_ONCE), firsts)
+            total += jnp.sum(means) * (_VALIDATED_AT_ONCE / number)
+        if rest:
+            total += mean(number - rest, rest) * (rest / number)
         return total
 
     def _validate(
@@ -322,17 +302,10 @@ class Program:
             better = loss < best.loss
             waited = jnp.where(better, 0, best.waited + jnp.isfinite(loss))
             stops = ~stopped & (waited >= data.patience)
-
-            def choose(new: Array, old: Array) -> Array:
-                return jnp.where(better, new, old)
-
-            best = Best(
-                loss=choose(loss, best.loss),
-                params=jax.tree.map(choose, state.params, best.params),
-                model_state=jax.tree.map(choose, state.model_state, best.model_state),
-                waited=waited,
-                stopped_at=jnp.where(stops, step, best.stopped_at),
-            )
+            stopped_at = jnp.where(stops, step, best.stopped_at)
+            found = Best(loss, state.params, state.model_state, waited, stopped_at)
+            kept = dataclasses.replace(best, waited=waited, stopped_at=stopped_at)
+            best = trees.select(better, found, kept)
         return TrainState(state, first, best), loss
 
     # All steps of all trials
@@ -343,25 +316,19 @@ class Program:
         advance: Any = self._advance
         validate: Any = self._validate
         if self.spec.width is not None:
-            along = _vmap_axes(population_axes(train_state))
-            advance = jax.vmap(advance, in_axes=(0, along, 0, None), out_axes=(along, 0))
-            validate = jax.vmap(validate, in_axes=(along, None, None), out_axes=(along, 0))
+            axes = _trial_axes(train_state)
+            advance = jax.vmap(advance, in_axes=(0, axes, 0, None), out_axes=(axes, 0))
+            validate = jax.vmap(validate, in_axes=(axes, None, None), out_axes=(axes, 0))
 
         # Traced once, for its shapes and for the loop.
         advance = jax.jit(advance, inline=True)
 
-        def step(i: Array, carry: tuple[TrainState, Report]) -> tuple[TrainState, Report]:
-            train_state, reports = carry
-            train_state, report = advance(data.hyperparameters, train_state, rows[i], data.training)
-            return train_state, jax.tree.map(lambda all_, one: all_.at[i].set(one), reports, report)
+        def step(train_state: TrainState, rows: Array) -> tuple[TrainState, Report]:
+            return advance(data.hyperparameters, train_state, rows, data.training)
 
-        length = rows.shape[0]
-        shape = jax.eval_shape(advance, data.hyperparameters, train_state, rows[0], data.training)[
-            1
-        ]
-        blank = jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), shape)
+        blank = blank_reports(step, train_state, rows)
         if data.validation is None:
-            return jax.lax.fori_loop(0, count, step, (train_state, blank))
+            return take_steps(step, rows, 0, count, train_state, blank)
         start = train_state.step
 
         def block(carry: Any) -> Any:
@@ -370,7 +337,7 @@ class Program:
             due = ((start + i) // data.validate_every + 1) * data.validate_every
             due = jnp.minimum(due, data.num_steps)
             end = jnp.where(before_first, i, jnp.minimum(due - start, count))
-            train_state, reports = jax.lax.fori_loop(i, end, step, (train_state, reports))
+            train_state, reports = take_steps(step, rows, i, end, train_state, reports)
             train_state, loss = jax.lax.cond(
                 before_first | (start + end == due),
                 lambda train_state: validate(train_state, data, start + end),
@@ -378,7 +345,7 @@ class Program:
                 train_state,
             )
             # The validation before the first step is kept in the state.
-            place = jnp.where(before_first, length, end - 1)
+            place = jnp.where(before_first, rows.shape[0], end - 1)
             losses = losses.at[place].set(loss, mode="drop")
             return end, jnp.zeros((), bool), train_state, reports, losses
 
@@ -397,14 +364,15 @@ class Program:
         return train_state, dataclasses.replace(reports, metrics=metrics)
 
 
-def population_axes(train_state: TrainState) -> TrainState:
-    """Returns the axis of the trials in each leaf under `vmap`: 0, or −1 for the counts that they share.
+def with_counts(train_state: TrainState, step: Any, position: Any) -> TrainState:
+    """Returns a state with other counts; trials side by side share them."""
+    state = dataclasses.replace(train_state.state, step=step, position=position)
+    return dataclasses.replace(train_state, state=state)
+
+
+def _trial_axes(train_state: TrainState) -> TrainState:
+    """Returns the axis of the trials in each leaf: 0, or None for the counts that they share.
 
     A `lax.cond` on a shared count stays a branch under `vmap`.
     """
-    axes = jax.tree.map(lambda _: 0, train_state)
-    return dataclasses.replace(axes, state=dataclasses.replace(axes.state, step=-1, position=-1))
-
-
-def _vmap_axes(axes: TrainState) -> TrainState:
-    return jax.tree.map(lambda axis: None if axis < 0 else axis, axes)
+    return with_counts(jax.tree.map(lambda _: 0, train_state), None, None)

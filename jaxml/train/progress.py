@@ -28,6 +28,14 @@ class Progress:
         self._write = _writer()
         self._wrote = False
 
+    def resume(self, steps: int) -> None:
+        """Counts steps that a checkpoint holds, and shows how many."""
+        with self._lock:
+            self._step += steps
+            if self._write is not None:
+                there = f"{self._step:,} of {self._num_steps:,} steps are there already"
+                self._write(there, end=True)
+
     def advance(
         self, steps: int, losses: NDArray[Any], validation: NDArray[Any] | None = None
     ) -> None:

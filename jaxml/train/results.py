@@ -95,7 +95,7 @@ class Fit:
             # The last batch ends with the last example, so that all have one shape.
             first = min(at, number - size)
             outputs = self._outputs(
-                self.params, self.model_state, inputs.take(x, slice(first, first + size))
+                self.params, self.model_state, trees.take(x, slice(first, first + size))
             )
             found.append(jax.tree.map(lambda leaf, n=at - first: np.asarray(leaf)[n:], outputs))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)

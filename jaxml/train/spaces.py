@@ -1,10 +1,9 @@
 """Spaces of hyperparameters: grids, and samples from distributions."""
 
-import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,82 +11,45 @@ import numpy as np
 from jaxml import checks
 from jaxml.types import Key
 
-__all__ = [
-    "Choice",
-    "LogUniform",
-    "Uniform",
-    "choice",
-    "grid",
-    "log_uniform",
-    "random_space",
-    "uniform",
-]
+
+class Distribution(NamedTuple):
+    """A distribution of a hyperparameter; `at(share)` is its quantile of a share in [0, 1)."""
+
+    at: Callable[[float], Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Uniform:
-    """Uniform between two bounds."""
-
-    low: float
-    high: float
-
-    def at(self, share: float) -> Any:
-        """Returns the quantile of a share in [0, 1)."""
-        return self.low + share * (self.high - self.low)
-
-
-@dataclasses.dataclass(frozen=True)
-class LogUniform:
-    """Uniform in the logarithm, between two positive bounds."""
-
-    low: float
-    high: float
-
-    def at(self, share: float) -> Any:
-        """Returns the quantile of a share in [0, 1)."""
-        return math.exp(math.log(self.low) + share * math.log(self.high / self.low))
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """Each of some values with the same probability."""
-
-    values: tuple[Any, ...]
-
-    def at(self, share: float) -> Any:
-        """Returns the value at a share in [0, 1) of the list."""
-        return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
-
-
-def uniform(low: float, high: float) -> Uniform:
+def uniform(low: float, high: float) -> Distribution:
     """Returns the uniform distribution on [low, high), for `random_space`.
 
     >>> uniform(0.0, 2.0).at(0.25)
     0.5
     """
     low = checks.number("low", low)
-    return Uniform(low, checks.number("high", high, at_least=low))
+    high = checks.number("high", high, at_least=low)
+    return Distribution(lambda share: low + share * (high - low))
 
 
-def log_uniform(low: float, high: float) -> LogUniform:
+def log_uniform(low: float, high: float) -> Distribution:
     """Returns the log-uniform distribution on [low, high): for learning rates and penalties.
 
     >>> round(log_uniform(1e-4, 1e-2).at(0.5), 6)
     0.001
     """
     low = checks.number("low", low, above=0)
-    return LogUniform(low, checks.number("high", high, at_least=low))
+    high = checks.number("high", high, at_least=low)
+    return Distribution(lambda share: math.exp(math.log(low) + share * math.log(high / low)))
 
 
-def choice(values: Sequence[Any]) -> Choice:
+def choice(values: Sequence[Any]) -> Distribution:
     """Returns the uniform distribution over some values, at least one.
 
     >>> choice([32, 64]).at(0.7)
     64
     """
-    if not len(values):
+    values = list(values)
+    if not values:
         raise ValueError("values must hold at least one, got none")
-    return Choice(tuple(values))
+    return Distribution(lambda share: values[min(int(share * len(values)), len(values) - 1)])
 
 
 def grid(space: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -107,12 +69,11 @@ def grid(space: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise ValueError("space must name at least one hyperparameter, got none")
     values = {}
     for name, given in space.items():
-        if isinstance(given, Uniform | LogUniform | Choice):
+        if isinstance(given, Distribution):
             raise ValueError(f"space[{name!r}] is a distribution: draw from it with random_space")
-        listed = [given] if np.ndim(given) == 0 else [each for each in given]
-        if not listed:
+        values[name] = [given] if np.ndim(given) == 0 else list(given)
+        if not values[name]:
             raise ValueError(f"space[{name!r}] must hold at least one value, got none")
-        values[name] = listed
     return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
 
 
@@ -139,20 +100,18 @@ def random_space(key: Key, num: int, space: Mapping[str, Any]) -> list[dict[str,
         [-4, -3, -2, -1]
     """
     num = checks.integer("num", num, at_least=1)
-    if not space:
-        raise ValueError("space must name at least one hyperparameter, got none")
-    seed = [int(word) for word in np.ravel(jax.random.key_data(key))]
-    generator = np.random.Generator(np.random.PCG64(seed))
+    generator = np.random.default_rng([int(word) for word in np.ravel(jax.random.key_data(key))])
     columns = {}
-    for name, distribution in space.items():
+    for name, given in space.items():
         shares = (generator.permutation(num) + generator.random(num)) / num
-        if isinstance(distribution, Uniform | LogUniform | Choice):
-            columns[name] = [distribution.at(float(share)) for share in shares]
-        elif np.ndim(distribution) == 0 and not isinstance(distribution, str):
-            columns[name] = [distribution] * num
+        if isinstance(given, Distribution):
+            columns[name] = [given.at(float(share)) for share in shares]
+        elif np.ndim(given) == 0 and not isinstance(given, str):
+            columns[name] = [given] * num
         else:
             raise ValueError(
-                f"space[{name!r}] must be log_uniform, uniform, choice or a number, "
-                f"got {distribution!r}"
+                f"space[{name!r}] must be log_uniform, uniform, choice or a number, got {given!r}"
             )
+    if not columns:
+        raise ValueError("space must name at least one hyperparameter, got none")
     return [dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)]

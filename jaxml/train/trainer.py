@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,14 +19,7 @@ from jaxml.train import inputs
 from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.loop import run
 from jaxml.train.options import EarlyStopping, Monitor, as_monitor
-from jaxml.train.program import (
-    Data,
-    Program,
-    TrainingSpec,
-    population_axes,
-    program_for,
-    validation_blocks,
-)
+from jaxml.train.program import Data, Program, TrainingSpec, program_for, with_counts
 from jaxml.train.progress import Progress
 from jaxml.train.results import Fit
 from jaxml.train.state import TrainState
@@ -139,11 +131,8 @@ class Trainer:
             self._spec.loss,
             self._data,
         )
-        self._training = jax.device_put(self._data)
-        self._blocks = None
-        if self._validation is not None:
-            self._blocks = jax.device_put(validation_blocks(self._validation))
-        self._turn = threading.Lock()
+        # On the device; a tree of None has no leaves.
+        self._training, self._validating = jax.device_put((self._data, self._validation))
         self.seconds = {"compile": 0.0, "run": 0.0, "diagnose": 0.0}
         self.programs: set[Any] = set()
 
@@ -227,29 +216,25 @@ class Trainer:
 
     def _most_at_once(self, batch_size: int | None) -> int:
         """Returns how many trials fit on the device side by side, or on a CPU in a core's cache."""
-        each = self.bytes_of_trial(batch_size)
-        shared = trees.num_bytes((self._training, self._blocks))
-        fit_in = (_SHARE * inputs.device_memory() - shared) // each
-        if jax.default_backend() == "cpu":
-            fit_in = min(fit_in, _CACHE // each)
-        return max(1, int(fit_in))
-
-    def bytes_of_trial(self, batch_size: int | None) -> int:
-        """Returns roughly the bytes of a trial: state, gradient, update, batch and activations."""
         program = self._program(batch_size, None)
         params, model_state = models.split_variables(program.variables)
         x, y = inputs.shapes(self._data, self._sizes[batch_size])
-        key = jax.eval_shape(lambda: jax.random.key(0))
 
-        def kept(params: PyTree, model_state: PyTree, x: PyTree, y: Any, key: Key) -> Any:
-            """Returns the residuals of the backward pass."""
+        def backward(params: PyTree, model_state: PyTree, x: PyTree, y: Any, key: Key) -> Any:
+            """Returns the backward pass, which holds the activations."""
             return jax.vjp(
                 lambda p: jnp.mean(program.compute(p, model_state, x, y, key, True)[0]), params
             )[1]
 
-        residuals = jax.eval_shape(kept, params, model_state, x, y, key)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        activations = jax.eval_shape(backward, params, model_state, x, y, key)
         # Parameters, their gradient and update, and two moments.
-        return 5 * trees.num_bytes(params) + trees.num_bytes((x, y)) + trees.num_bytes(residuals)
+        each = 5 * trees.num_bytes(params) + trees.num_bytes((x, y, activations))
+        shared = trees.num_bytes((self._training, self._validating))
+        fit_in = (_SHARE * inputs.device_memory() - shared) // each
+        if jax.default_backend() == "cpu":
+            fit_in = min(fit_in, _CACHE // each)
+        return max(1, int(fit_in))
 
     def _train_chunk(
         self,
@@ -265,7 +250,20 @@ class Trainer:
         trials = [self.trials[i] for i in filled]
         batch_size = trials[0].batch_size
         program = self._program(batch_size, width)
-        data = self._program_data(trials, width, until)
+        hyperparameters: Any = {
+            name: np.array([trial.hyperparameters[name] for trial in trials], np.float32)
+            for name in self._spec.names
+        }
+        if width is None:
+            hyperparameters = {name: values[0] for name, values in hyperparameters.items()}
+        data = Data(
+            hyperparameters,
+            self._training,
+            self._validating,
+            np.int32(until),
+            np.int32(self._validate_every),
+            np.int32(self._patience),
+        )
         if chunk[0] in before:
             past = [before[i] for i in filled]
             states = [each.train_state for each in past]
@@ -279,12 +277,26 @@ class Trainer:
             _STEPS_PER_CALL, max(1, _BYTES_PER_CALL // (4 * self._sizes[batch_size] * len(filled)))
         )
         reports: list[Any] = []
+        ends = [until]  # A call of the program ends at a multiple of one of these.
         kept = self._checkpoints
         if kept is not None:
             if len(self.trials) > 1:
                 kept = kept.part(f"chunk_{number:03d}")
             arguments = train_state, next_batches(0, length), np.int32(1), data
-            train_state, reports = self._restored(kept, program, trials, arguments)
+            shapes, text = program.run.describe(*arguments)
+            found = kept.restore(self._identity(trials, text), train_state, shapes[1])
+            if found is not None:
+                train_state, reports = found[0], [found[1]]
+                there = int(train_state.step)
+                if there > until:
+                    raise ValueError(
+                        f"num_steps must be at least the {there} steps that are in "
+                        f"{kept.directory}, got {until}"
+                    )
+                progress.resume(len(chunk) * there)
+            ends.append(kept.every)
+            if kept.keep_best and self._validation is not None:
+                ends.append(self._validate_every)
         stopped = _all_stopped(train_state)
 
         def on_reports(train_state: TrainState, report: Any) -> None:
@@ -294,10 +306,8 @@ class Trainer:
             validation = report.metrics.get("validation")
             progress.advance(len(chunk) * len(report.loss), report.metrics["loss"][-1:], validation)
             if kept is not None:
-                lowest = math.nan if validation is None else float(np.min(validation[-1]))
-                metric = lowest if math.isfinite(lowest) else None
-                with self._turn:
-                    kept.save(int(train_state.step), train_state, report, metric=metric)
+                metric = None if validation is None else float(np.min(validation[-1]))
+                kept.save(int(train_state.step), train_state, report, metric=metric)
 
         if not stopped and int(train_state.step) < until:
             train_state = run(
@@ -307,38 +317,23 @@ class Trainer:
                 num_steps=until,
                 steps_per_call=length,
                 seconds_per_call=_SECONDS_PER_CALL,
-                call_ends=self._call_ends(kept),
+                call_ends=lambda step: min((step // each + 1) * each for each in ends),
                 on_reports=on_reports,
                 should_stop=lambda: stopped,
             )
         if kept is not None:
-            with self._turn:
-                kept.finish(int(train_state.step), train_state)
+            kept.finish(int(train_state.step), train_state)
         report = jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
         states = _unstack(train_state, len(chunk)) if width else [train_state]
         trained = {}
         for k, i in enumerate(chunk):
             own = jax.tree.map(lambda leaf, k=k: leaf[:, k], report) if width else report
-            own = _joined(before.get(i), own, _stopped_at(states[k]))
+            if i in before:
+                own = jax.tree.map(lambda *parts: np.concatenate(parts), before[i].report, own)
+            if (stop := _stopped_at(states[k])) >= 0:
+                own = trees.take(own, slice(stop))
             trained[i] = Progressed(states[k], own, firsts[k], orders[k])
         return trained
-
-    def _program_data(self, trials: Sequence[Settings], width: int | None, until: int) -> Data:
-        """Returns the arguments of the program that do not change during the training."""
-        hyperparameters: Any = {
-            name: np.array([trial.hyperparameters[name] for trial in trials], np.float32)
-            for name in self._spec.names
-        }
-        if width is None:
-            hyperparameters = {name: values[0] for name, values in hyperparameters.items()}
-        return Data(
-            hyperparameters,
-            self._training,
-            self._blocks,
-            np.int32(until),
-            np.int32(self._validate_every),
-            np.int32(self._patience),
-        )
 
     def _start(
         self, program: Program, trials: Sequence[Settings], hyperparameters: PyTree
@@ -346,63 +341,33 @@ class Trainer:
         """Returns the first state, and the first parameters and order seed of each trial."""
         width = program.spec.width
         keys = trials[0].key if width is None else jnp.stack([trial.key for trial in trials])
-        train_state, orders = program.start(
-            keys, inputs.take(self._data[0], slice(2)), hyperparameters
-        )
+        two = trees.take(self._data[0], slice(2))
+        train_state, orders = program.start(keys, two, hyperparameters)
         firsts: list[Any] = [None] * len(trials)
         if self._monitor is not None and self._monitor.final_diagnostics:
             # A copy, because the program consumes the state.
             state = train_state.state
             first = jax.tree.map(np.array, (state.params, state.model_state))
-            firsts = [
-                first if width is None else jax.tree.map(lambda leaf, i=i: leaf[i], first)
-                for i in range(len(trials))
-            ]
+            firsts = [first if width is None else trees.take(first, i) for i in range(len(trials))]
         return train_state, firsts, [int(seed) for seed in np.ravel(orders)]
-
-    def _restored(
-        self, kept: Checkpoints, program: Program, trials: Sequence[Settings], arguments: Any
-    ) -> tuple[TrainState, list[Any]]:
-        """Returns the state and reports of the newest checkpoint; the given state if there is none."""
-        train_state, *_, data = arguments
-        shapes, text = program.run.describe(*arguments)
-        found = kept.restore(self._identity(trials, text), train_state, shapes[1])
-        if found is None:
-            return train_state, []
-        if int(found[0].step) > data.num_steps:
-            raise ValueError(
-                f"num_steps must be at least the {int(found[0].step)} steps that are in "
-                f"{kept.directory}, got {data.num_steps}"
-            )
-        return found[0], [found[1]]
 
     def _batches(self, orders: list[int], batch_size: int | None, width: int | None) -> Any:
         """Returns `batches(position, count)`, which draws the indices of the batches for the program."""
         size, number = self._sizes[batch_size], len(self._data[1])
-        shape = (0,) if width is None else (width, 0)
-        draw = {
-            seed: inputs.examples(number, size, self._shuffle, seed)
-            for seed in dict.fromkeys(orders)
-        }
 
         def batches(position: int, count: int) -> NDArray[np.int32]:
-            if batch_size is None:
-                return np.zeros((count, *shape), np.int32)
-            drawn = {seed: indices(position, count) for seed, indices in draw.items()}
+            drawn = {}
+            for seed in dict.fromkeys(orders):
+                drawn[seed] = (
+                    np.zeros((count, 0), np.int32)  # All examples.
+                    if batch_size is None
+                    else inputs.examples(number, size, self._shuffle, seed, position, count)
+                )
             if width is None:
                 return drawn[orders[0]]
             return np.stack([drawn[seed] for seed in orders], axis=1)
 
         return batches
-
-    def _call_ends(self, kept: Checkpoints | None) -> Any:
-        """Returns `ends(step)`, the step of the next checkpoint."""
-        if kept is None:
-            return None
-        every = [kept.every]
-        if kept.keep_best and self._validation is not None:
-            every.append(self._validate_every)
-        return lambda step: min((step // each + 1) * each for each in every)
 
     def _identity(self, trials: Sequence[Settings], text: int) -> dict[str, Any]:
         """Returns what must be equal for a training to continue from a checkpoint."""
@@ -539,33 +504,20 @@ def _all_stopped(train_state: TrainState) -> bool:
     )
 
 
-def _joined(before: Progressed | None, report: Any, stopped: int) -> Any:
-    """Returns the report of all steps up to an early stop."""
-    if before is not None:
-        report = jax.tree.map(lambda *parts: np.concatenate(parts), before.report, report)
-    return report if stopped < 0 else jax.tree.map(lambda leaf: leaf[:stopped], report)
-
-
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _stack(states: Sequence[TrainState]) -> TrainState:
-    """Returns a population of trials; their shared counts appear once."""
-
-    def joined(axis: int, *leaves: Any) -> Any:
-        if axis < 0:
-            return np.array(leaves[0])
-        return jnp.stack(leaves) if _is_key(leaves[0]) else np.stack(leaves)
-
-    return jax.tree.map(joined, population_axes(states[0]), *states)
+    """Returns a population of trials."""
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves) if _is_key(leaves[0]) else np.stack(leaves), *states
+    )
+    return with_counts(stacked, np.array(states[0].step), np.array(states[0].position))
 
 
 def _unstack(train_state: TrainState, number: int) -> list[TrainState]:
     """Returns the first trials of a population, in host memory."""
     host = jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), train_state)
-    axes = population_axes(train_state)
-    return [
-        jax.tree.map(lambda axis, leaf, i=i: leaf if axis < 0 else leaf[i], axes, host)
-        for i in range(number)
-    ]
+    apart = with_counts(host, None, None)
+    return [with_counts(trees.take(apart, i), host.step, host.position) for i in range(number)]

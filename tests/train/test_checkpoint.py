@@ -119,7 +119,6 @@ def test_small_trees(tmp_path, state):
     assert_same(checkpoint.load(tmp_path, state), state)
 
 
-
 def test_leaves_are_placed_where_the_target_has_them(tmp_path):
     mesh = jax.sharding.Mesh(np.array([jax.devices()[0]]), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
@@ -559,11 +558,14 @@ def test_an_interruption_changes_no_bit(tmp_path, training, monkeypatch):
 
 
 @pytest.mark.optimized
-def test_fit_keeps_the_best_validation(tmp_path):
+def test_fit_keeps_the_best_validation(tmp_path, monkeypatch, capsys):
     fitted = dense(tmp_path, every=150, keep_best=True)
     best = int(np.argmin(fitted.validation_curve))
     step = int(fitted.validation_steps[best])
     assert checkpoint.steps(tmp_path) == sorted({step, 200})
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    same(dense(tmp_path, every=150, keep_best=True).params, fitted.params)
+    assert "200 of 200 steps are there already" in capsys.readouterr().err
 
 
 SCRIPT = """

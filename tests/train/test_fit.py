@@ -146,7 +146,7 @@ def test_all_examples_and_one_example_in_each_step():
     shuffled = fit(nn.Dense(1), optimizer=optax.sgd(0.1), batch_size=48)
     np.testing.assert_allclose(whole.loss_curve, shuffled.loss_curve, rtol=1e-4)
     assert (np.diff(whole.loss_curve) < 0).all()
-    order = inputs.examples(48, 1, True, 0)(0, 48)[:, 0]
+    order = inputs.examples(48, 1, True, 0, 0, 48)[:, 0]
     assert sorted(order) == list(range(48))
     assert fit(nn.Dense(1), optimizer=optax.sgd(0.1), batch_size=1).loss_curve.shape == (30,)
 
