@@ -612,7 +612,7 @@ def read_config(run_dir: Path) -> Config:
     Raises:
         reports.RunDirectoryError: if it is no run of this experiment.
     """
-    stored = reports.rundir.read_config(run_dir)
+    stored = reports.rundir.read(run_dir).config
     fields = {field.name for field in dataclasses.fields(Config)}
     if set(stored) != fields:
         raise reports.RunDirectoryError(f"{run_dir}: is no run of this experiment")

@@ -185,7 +185,7 @@ def test_a_run_directory_that_cannot_be_written_is_refused(tmp_path, capsys):
     occupied = tmp_path / "file"
     occupied.write_text("")
     assert geonames.main([*SMALL, "--run-dir", str(occupied / "run")]) == 2
-    assert "cannot be written" in one_line_error(capsys)
+    assert "Not a directory" in one_line_error(capsys)
 
 
 def test_a_missing_data_package_is_one_line(tmp_path, capsys, monkeypatch):

