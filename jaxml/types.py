@@ -1,4 +1,4 @@
-"""Names of types that the rooms share; no behaviour."""
+"""Names of types that the packages share."""
 
 from typing import Any, TypeAlias
 

