@@ -585,7 +585,6 @@ def train_command(config: Config, *, run_dir: Path | None, resume: Path | None) 
         started = time.perf_counter()
         try:
             with train.stop_on_signals() as should_stop:
-                writer.config(dataclasses.asdict(config))
                 state = train_model(
                     config,
                     aliases,

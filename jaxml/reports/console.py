@@ -1,4 +1,4 @@
-"""Progress and results on a console: a bar for people, plain lines for logs."""
+"""Progress and results on a console."""
 
 import os
 import sys
@@ -13,13 +13,13 @@ _INTERVAL = 10.0  # seconds between lines where there is no terminal
 
 
 class ConsoleWriter:
-    """Shows loss, examples a second and time left.
+    """Shows steps, loss, examples a second and time left.
 
-    A terminal has one bar that is redrawn at each report; a file, a pipe or a notebook has a plain line
-    every ten seconds, without control characters. No thread runs behind it.
+    On a terminal they stand in one line that is replaced at each report. A file or a pipe gets a line every
+    ten seconds, without control characters.
 
     Args:
-        total_steps: the step at which the run ends; at least 1.
+        total_steps: the step at which the run ends.
         batch_size: examples a step, for the rate.
         stream: where to write; None for standard error, so that results can be piped.
         clock: returns seconds; for tests.
@@ -41,61 +41,50 @@ class ConsoleWriter:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        if total_steps < 1:
-            raise ValueError(f"total_steps must be at least 1, got {total_steps}")
         self._total = total_steps
         self._batch_size = batch_size
         self._stream = sys.stderr if stream is None else stream
+        self._on_terminal = _is_terminal(self._stream)
         self._clock = clock
-        self._shown: dict[str, int | float] = {}
+        self._loss: int | float | None = None
         # Times and steps of the last reports: a rate over these soon forgets the compilation, and does not
         # jump when one report was late.
         self._recent: deque[tuple[float, int]] = deque(maxlen=20)
         self._started = clock()
         self._printed: tuple[float, int] | None = None
-        self._progress: Any = None
-        if _is_terminal(self._stream):
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self._progress = Progress(
-                BarColumn(bar_width=24, complete_style="cyan", finished_style="cyan"),
-                TextColumn("{task.fields[status]}", markup=False),
-                console=_console(self._stream),
-                auto_refresh=False,
-            )
-            self._task = self._progress.add_task("", total=total_steps, status="starting")
-            self._progress.start()
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Shows the loss; other numbers only move the clock."""
+        """Shows the step and, if it is among the values, the loss."""
         step = step_number(step)
-        self._shown |= numbers({key: values[key] for key in ("loss",) if key in values})
+        self._loss = numbers(values).get("loss", self._loss)
         now = self._clock()
         if not self._recent or step > self._recent[-1][1]:
             self._recent.append((now, step))
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step, status=self._status(), refresh=True)
-        elif self._printed is None or now - self._printed[0] >= _INTERVAL:
+        if self._on_terminal or self._printed is None or now - self._printed[0] >= _INTERVAL:
             self._print(now)
-
-    def config(self, values: Mapping[str, Any]) -> None:
-        """Does nothing."""
 
     def close(self) -> None:
         """Leaves the last state on the screen."""
-        if self._progress is not None:
-            self._progress.stop()
-        elif self._recent and (self._printed is None or self._printed[1] < self._recent[-1][1]):
+        if self._recent and (self._printed is None or self._printed[1] < self._recent[-1][1]):
             self._print(self._recent[-1][0])
+        if self._on_terminal and self._printed is not None:
+            self._printed = None
+            self._recent.clear()
+            print(file=self._stream, flush=True)
 
     def _print(self, now: float) -> None:
         self._printed = (now, self._recent[-1][1])
-        print(self._status(), file=self._stream, flush=True)
+        if self._on_terminal:
+            # To the start of the line; the last characters delete what is left of a longer one.
+            print(f"\r{self._status()}\x1b[K", end="", file=self._stream, flush=True)
+        else:
+            print(self._status(), file=self._stream, flush=True)
 
     def _status(self) -> str:
         time_now, step = self._recent[-1]
         parts = [f"step {step:,}/{self._total:,}", f"{100 * step // self._total} %"]
-        parts += [f"{key} {value:.4g}" for key, value in self._shown.items()]
+        if self._loss is not None:
+            parts.append(f"loss {self._loss:.4g}")
         first_time, first_step = self._recent[0]
         if time_now > first_time:
             steps_per_second = (step - first_step) / (time_now - first_time)
@@ -114,7 +103,7 @@ def table(
     *,
     stream: TextIO | None = None,
 ) -> None:
-    """Prints a table as wide as the terminal; texts are wrapped for that, numbers never.
+    """Prints a table. On a terminal texts are wrapped to its width, numbers never.
 
     Args:
         title: the line above it.
@@ -136,6 +125,7 @@ def table(
     <BLANKLINE>
     """
     from rich import box
+    from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
 
@@ -156,7 +146,15 @@ def table(
         )
     for row in rows:
         grid.add_row(*[_cell(cell) for cell in row])
-    console = _console(stream)
+    terminal = _is_terminal(stream)
+    console = Console(
+        file=stream,
+        color_system=None,
+        width=None if terminal else 1000,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
     wide = console.options.update(max_width=1000)
     needed = Measurement.get(console, wide, grid).minimum + 2  # It leaves out the edges.
     console.width = max(console.width, needed)
@@ -168,22 +166,6 @@ def table(
 
 def _is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _console(stream: TextIO) -> Any:
-    from rich.console import Console
-
-    terminal = _is_terminal(stream)
-    # Without a terminal: no colours whatever the environment says, and no width to wrap at.
-    return Console(
-        file=stream,
-        force_terminal=terminal,
-        color_system="auto" if terminal else None,
-        width=None if terminal else 1000,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
 
 
 def _is_number(cell: Any) -> bool:

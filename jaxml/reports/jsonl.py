@@ -1,4 +1,4 @@
-"""The record of a run: one JSON object a line, readable anywhere and after any crash."""
+"""The record of a run: one JSON object a line, which can be read during the run and after a crash."""
 
 import json
 import math
@@ -14,10 +14,10 @@ NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
 
 
 class JsonlWriter:
-    """Appends lines such as `{"step": 120, "loss": 3.25}` to a file, each handed over at once.
+    """Appends lines such as `{"step": 120, "loss": 3.25}` to a file.
 
-    A killed process loses at most the line it was writing. NaN and infinities, for which JSON has no
-    number, are the strings "NaN", "Infinity" and "-Infinity".
+    Each line is written at once: a killed process loses at most the one it was writing. NaN and infinities,
+    for which JSON has no number, are the strings "NaN", "Infinity" and "-Infinity".
 
     Args:
         path: the file; created if missing, appended to otherwise. A last line that was cut off is dropped.
@@ -31,14 +31,11 @@ class JsonlWriter:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = Path(directory, "metrics.jsonl")
-    ...     for start in [None, 1]:
-    ...         writer = JsonlWriter(path, resume_from_step=start)
-    ...         for step in [1, 2] if start is None else [2]:
-    ...             writer.scalars(step, {"loss": math.inf if step == 1 else 0.5})
-    ...         writer.close()
+    ...     writer = JsonlWriter(path)
+    ...     writer.scalars(1, {"loss": math.inf})
+    ...     writer.close()
     ...     print(path.read_text(), end="")
     {"step": 1, "loss": "Infinity"}
-    {"step": 2, "loss": 0.5}
     """
 
     def __init__(self, path: str | os.PathLike, *, resume_from_step: int | None = None):
@@ -60,9 +57,6 @@ class JsonlWriter:
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends one line. Raises ValueError if a value is no real scalar, or the writer is closed."""
         self._file.write(line(step, values))
-
-    def config(self, values: Mapping[str, Any]) -> None:
-        """Does nothing: every line is a step's, and the run's record holds the configuration."""
 
     def close(self) -> None:
         """Closes the file."""

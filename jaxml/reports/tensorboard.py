@@ -1,6 +1,5 @@
 """TensorBoard's event files."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -46,12 +45,6 @@ class TensorBoardWriter:
         step = step_number(step)
         for name, value in numbers(values).items():
             self._writer.add_scalar(name, value, step)
-
-    def config(self, values: Mapping[str, Any]) -> None:
-        """Shows the configuration among the texts, as JSON."""
-        text = json.dumps(dict(values), indent=4, default=str)
-        # Four spaces make a block of code in Markdown.
-        self._writer.add_text("config", "    " + text.replace("\n", "\n    "))
 
     def close(self) -> None:
         """Writes what is pending."""

@@ -9,13 +9,10 @@ import numpy as np
 
 
 class Writer(Protocol):
-    """A destination of a run's reports: three methods, so that any tracker fits behind them."""
+    """A destination of a run's reports: two methods, so that any tracker fits behind them."""
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes numbers of one step: Python, NumPy or JAX scalars by name."""
-
-    def config(self, values: Mapping[str, Any]) -> None:
-        """Writes the run's configuration, once, before the first step."""
 
     def close(self) -> None:
         """Writes what is pending and releases files and screen; may be called twice."""
@@ -35,11 +32,6 @@ class Writers:
         values = numbers(values)
         for writer in self._writers:
             writer.scalars(step, values)
-
-    def config(self, values: Mapping[str, Any]) -> None:
-        """Hands the configuration to every writer."""
-        for writer in self._writers:
-            writer.config(values)
 
     def close(self) -> None:
         """Closes every writer, even if one of them fails."""
