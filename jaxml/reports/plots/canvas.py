@@ -53,6 +53,16 @@ def figure(title: str, rows: int = 1, columns: int = 1, **options: Any) -> tuple
     return page, grid[0, 0] if grid.size == 1 else grid
 
 
+def panels(title: str, count: int, **options: Any) -> tuple[Any, Any]:
+    """An empty page with so many axes, two to a row; one stands alone."""
+    columns = min(2, count)
+    page, grid = figure(title, -(-count // columns), columns, **options)
+    grid = np.atleast_1d(grid).ravel()
+    for axes in grid[count:]:
+        axes.remove()
+    return page, grid[:count]
+
+
 def finish(page: Any, path: str | os.PathLike | None, *, legend: Any = None) -> Any:
     """Returns the page, after adding the legend of some axes and writing it as a PNG if there is a path."""
     if legend is not None:
@@ -76,16 +86,12 @@ def _png(page: Any) -> bytes:
     return content.getvalue()
 
 
-def color(index: int) -> str:
-    return COLORS[index % len(COLORS)]
-
-
 def style(index: int, markersize: float = 7, count: int = 0) -> dict[str, Any]:
     """Colour, dash and marker of a line; no two of 28 are alike, and no two colours of `count` lines."""
     # After seven, colours meet other dashes and markers.
     place = index % len(COLORS) + index // len(COLORS)
     return {
-        "color": distinct(count)[index] if index < count else color(index),
+        "color": distinct(count)[index] if index < count else COLORS[index % len(COLORS)],
         "linestyle": DASHES[place % len(DASHES)],
         "linewidth": 2,
         "marker": MARKERS[place % len(MARKERS)],
@@ -142,6 +148,13 @@ def steps(axes: Any, drawn: np.ndarray) -> None:
 def short(value: float) -> str:
     """Two decimals for shares, fewer digits for larger numbers."""
     return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def filled(**given: Any) -> None:
+    """Raises ValueError if there is nothing to draw."""
+    for name, values in given.items():
+        if not len(values):
+            raise ValueError(f"{name} must not be empty")
 
 
 def by_name(name: str, given: Mapping[str, Any], number: int, of: str) -> dict[str, np.ndarray]:

@@ -26,8 +26,7 @@ def bars(
         groups: names along the horizontal axis, such as `["P@1", "R@10"]`.
         series: for each method one value a group, at least 0; NaN leaves a gap marked "n/a".
     """
-    if not groups or not series:
-        raise ValueError(f"groups and series must not be empty, got {len(groups)}, {len(series)}")
+    canvas.filled(groups=groups, series=series)
     heights = canvas.by_name("series", series, len(groups), "groups")
     for name, values in heights.items():
         if (values < 0).any():
@@ -39,7 +38,13 @@ def bars(
     centers = np.arange(len(groups))
     for i, (name, values) in enumerate(heights.items()):
         at = centers + (i - (len(series) - 1) / 2) * width
-        axes.bar(at, np.nan_to_num(values), width * 0.94, color=canvas.color(i), label=name)
+        axes.bar(
+            at,
+            np.nan_to_num(values),
+            width * 0.94,
+            color=canvas.COLORS[i % len(canvas.COLORS)],
+            label=name,
+        )
         for x, value in zip(at, values, strict=True):
             axes.annotate(
                 "n/a" if np.isnan(value) else canvas.short(value),
@@ -64,7 +69,6 @@ def dots(
     panels: Mapping[str, Sequence[float]],
     *,
     title: str,
-    digits: int = 4,
     intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     path: str | os.PathLike | None = None,
 ) -> Any:
@@ -75,21 +79,15 @@ def dots(
     Args:
         rows: names of the methods, from the top.
         panels: for each heading one value a row; NaN leaves the row empty.
-        digits: of the values beside the dots.
         intervals: for each heading (low, high) of each row, drawn as a line through the dot.
     """
-    if not rows or not panels:
-        raise ValueError(f"rows and panels must not be empty, got {len(rows)}, {len(panels)}")
+    canvas.filled(rows=rows, panels=panels)
     from matplotlib.ticker import MaxNLocator
 
     places = canvas.by_name("panels", panels, len(rows), "rows")
-    across = 1 if len(panels) == 1 else 2
-    figure, grid = canvas.figure(title, -(-len(panels) // across), across, sharey=True)
-    grid = np.atleast_1d(grid).ravel()
-    for axes in grid[len(panels) :]:
-        axes.remove()
+    figure, grid = canvas.panels(title, len(panels), sharey=True)
     heights = np.arange(len(rows))[::-1]
-    for axes, (name, values) in zip(grid, places.items(), strict=False):
+    for axes, (name, values) in zip(grid, places.items(), strict=True):
         axes.spines["left"].set_visible(False)
         axes.set_title(name, fontsize=14, loc="left")
         axes.tick_params(axis="y", length=0)
@@ -97,10 +95,16 @@ def dots(
             if np.isnan(x):
                 continue
             if intervals is not None:
-                axes.plot(intervals[name][i], (y, y), color=canvas.color(i), linewidth=3, alpha=0.5)
-            axes.plot(x, y, "o", color=canvas.color(i), markersize=11)
+                axes.plot(
+                    intervals[name][i],
+                    (y, y),
+                    color=canvas.COLORS[i % len(canvas.COLORS)],
+                    linewidth=3,
+                    alpha=0.5,
+                )
+            axes.plot(x, y, "o", color=canvas.COLORS[i % len(canvas.COLORS)], markersize=11)
             axes.annotate(
-                f"{x:.{digits}f}",
+                f"{x:.4f}",
                 (x, y),
                 xytext=(0, 9),
                 textcoords="offset points",
@@ -134,8 +138,7 @@ def scaling(
         series: for each name the sizes `[n]`, positive, and for each size its samples, at least one,
             finite and at least 0.
     """
-    if not series:
-        raise ValueError("series must not be empty")
+    canvas.filled(series=series)
     quartiles = {name: _quartiles(name, *given) for name, given in series.items()}
     figure, axes = canvas.figure(title)
     for i, (name, (sizes, low, middle, high)) in enumerate(quartiles.items()):
@@ -190,8 +193,7 @@ def curves(
         series: for each name its x and y `[n]`, n ≥ 1; a y that is not finite leaves a gap.
         log_x: whether x stands on a logarithmic axis; it must be positive then.
     """
-    if not series:
-        raise ValueError("series must not be empty")
+    canvas.filled(series=series)
     figure, axes = canvas.figure(title)
     drawn = []
     for i, (name, given) in enumerate(series.items()):
@@ -225,10 +227,7 @@ def fitted_lines(
     """
     groups = {name: canvas.pair(f"points[{name!r}]", given) for name, given in points.items()}
     every = np.concatenate([np.stack(pair) for pair in groups.values()] or [np.zeros((2, 0))], 1)
-    if not every.size or not lines:
-        raise ValueError(
-            f"points and lines must not be empty, got {every.shape[1]} points, {len(lines)} lines"
-        )
+    canvas.filled(points=every[0], lines=lines)
     if not np.isfinite(every).all() or not np.isfinite(list(lines.values())).all():
         raise ValueError("points and lines must be finite")
     figure, axes = canvas.figure(title)
@@ -260,8 +259,7 @@ def histograms(
     Args:
         panels: for each its heading, edges `[n + 1]`, rising and finite, and counts `[n]`, at least 0.
     """
-    if not panels:
-        raise ValueError("panels must not be empty")
+    canvas.filled(panels=panels)
     for heading, edges, counts in panels:
         at, heights = np.asarray(edges, float), np.asarray(counts, float)
         fit = at.ndim == heights.ndim == 1 and len(at) == len(heights) + 1 and len(heights)
@@ -270,18 +268,14 @@ def histograms(
                 f"panel {heading!r} must have rising edges and a count between any two, "
                 f"got {len(at)} edges and {len(heights)} counts"
             )
-    columns = min(2, len(panels))
-    figure, grid = canvas.figure(title, -(-len(panels) // columns), columns)
-    grid = np.atleast_1d(grid).ravel()
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
-    small = len(grid) > 6
-    for i, (axes, (heading, edges, counts)) in enumerate(zip(grid, panels, strict=False)):
-        axes.stairs(counts, edges, fill=True, color=canvas.color(i % columns))
-        axes.set_title(textwrap.fill(heading, 96 // columns), fontsize=11 if small else 12)
+    figure, grid = canvas.panels(title, len(panels))
+    small = len(panels) > 6
+    for i, (axes, (heading, edges, counts)) in enumerate(zip(grid, panels, strict=True)):
+        axes.stairs(counts, edges, fill=True, color=canvas.COLORS[i % 2])
+        axes.set_title(textwrap.fill(heading, 48), fontsize=11 if small else 12)
         axes.set_ylim(0, (max(counts) or 1) * 1.05)
         axes.set_xlim(edges[0], edges[-1])
-        axes.locator_params(axis="x", nbins=max(2, 10 // columns))
+        axes.locator_params(axis="x", nbins=5)
         axes.locator_params(axis="y", nbins=4, integer=True)
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.tick_params(labelsize=10 if small else 11)

@@ -36,31 +36,21 @@ def heatmap(
         label: of the scale of colours.
     """
     table = np.asarray(values, float)
-    wanted = (len(rows), len(columns))
-    if table.shape != wanted or not table.size:
-        raise ValueError(f"values must have shape {wanted} and a cell, got {table.shape}")
     if notes is None:
         notes = [["" if np.isnan(v) else canvas.short(v) for v in line] for line in table]
-    _check_notes(notes, wanted)
+    _check(table, notes, len(rows), len(columns))
     found = table[np.isfinite(table)]
-    low, high = limits or ((found.min(), found.max()) if found.size else (0.0, 1.0))
+    limits = limits or ((found.min(), found.max()) if found.size else (0.0, 1.0))
     # About 880 × 620 pixels are left to the cells; a point is 1.39 pixels, a letter half as wide as high.
     tall, wide = 620 / len(rows) / 1.39, 880 / len(columns) / 1.39
     longest = max(len(text) for line in notes for text in line)
-    figure, axes, mesh = _cells(
-        table,
-        notes,
-        title,
-        "cividis",
-        (low, high),
-        min(13, 0.62 * tall, wide / (0.6 * max(longest, 1))),
-    )
+    size = min(13, 0.62 * tall, wide / (0.6 * max(longest, 1)))
+    figure, axes = _cells(table, notes, size, title, label, "cividis", limits)
     axes.invert_yaxis()
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=max(5, min(12, 0.72 * tall)))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    figure.colorbar(mesh, ax=axes, pad=0.01).set_label(label, fontsize=13)
     return canvas.finish(figure, path)
 
 
@@ -69,7 +59,7 @@ def response_map(
     columns: tuple[str, Sequence[float]],
     values: Any,
     *,
-    notes: Sequence[Sequence[str]] | None = None,
+    notes: Sequence[Sequence[str]],
     label: str,
     title: str,
     path: str | os.PathLike | None = None,
@@ -89,64 +79,56 @@ def response_map(
     from matplotlib.patches import Rectangle
 
     (row, down), (column, across) = rows, columns
-    wanted = (len(down), len(across))
     found = canvas.finite(np.asarray(values, float))
-    if found.shape != wanted:
-        raise ValueError(f"values must have shape [rows, columns] = {wanted}, got {found.shape}")
+    _check(found, notes, len(down), len(across))
     if not np.isfinite(found).any():
         raise ValueError("values must have a finite one, got none")
-    notes = notes or [[""] * len(across)] * len(down)
-    _check_notes(notes, wanted)
     low = float(np.nanmin(found))
     high = 4 * low if low > 0 else low + 0.1 * float(np.nanmedian(found) - low)
     high = max(min(high, float(np.nanmax(found))), low + 1e-12)
     width = max(96 // len(across), 12)
     texts = [
-        [
-            "\n".join(
-                (
-                    f"{value:.3g}" if np.isfinite(value) else "not finite",
-                    *textwrap.wrap(note.replace("_", " "), width),
-                )
-            )
-            for value, note in zip(line, noted, strict=True)
-        ]
-        for line, noted in zip(found, notes, strict=True)
+        ["not finite" if np.isnan(value) else f"{value:.3g}" for value in line] for line in found
     ]
+    for line, noted in zip(texts, notes, strict=True):
+        for j, note in enumerate(noted):
+            line[j] = "\n".join([line[j], *textwrap.wrap(note.replace("_", " "), width)])
     size = max(7, min(11, 66 // len(across)))
-    figure, axes, mesh = _cells(found, texts, title, "viridis_r", (low, high), size)
-    row_of_best, column_of_best = map(int, np.unravel_index(np.nanargmin(found), found.shape))
-    corner = (column_of_best, row_of_best)
+    figure, axes = _cells(found, texts, size, title, label, "viridis_r", (low, high), extend="max")
+    best_row, best_column = np.unravel_index(np.nanargmin(found), found.shape)
+    corner = (int(best_column), int(best_row))
     axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#D55E00", linewidth=4))
     axes.set_xticks(np.arange(len(across)) + 0.5, [f"{each:.3g}" for each in across])
     axes.set_yticks(np.arange(len(down)) + 0.5, [f"{each:.3g}" for each in down])
     axes.set_xlabel(column)
     axes.set_ylabel(row)
-    figure.colorbar(mesh, ax=axes, pad=0.01, extend="max").set_label(label, fontsize=13)
     return canvas.finish(figure, path)
 
 
-def _check_notes(notes: Sequence[Sequence[str]], wanted: tuple[int, int]) -> None:
-    if (len(notes), *{len(line) for line in notes}) != wanted:
-        raise ValueError(f"notes must be {wanted[0]} rows of {wanted[1]} texts")
+def _check(table: np.ndarray, notes: Sequence[Sequence[str]], rows: int, columns: int) -> None:
+    if table.shape != (rows, columns) or not table.size:
+        raise ValueError(f"values must have shape {(rows, columns)} and a cell, got {table.shape}")
+    if (len(notes), *{len(line) for line in notes}) != (rows, columns):
+        raise ValueError(f"notes must be {rows} rows of {columns} texts")
 
 
 def _cells(
     table: np.ndarray,
     texts: Sequence[Sequence[str]],
+    fontsize: float,
     title: str,
+    label: str,
     colors: str,
     limits: tuple[float, float],
-    fontsize: float,
-) -> tuple[Any, Any, Any]:
+    extend: str = "neither",
+) -> tuple[Any, Any]:
     """A coloured cell for each value, with a text that stands out from it."""
     figure, axes = canvas.figure(title)
-    low, high = limits
     mesh = axes.pcolormesh(
         np.ma.masked_invalid(table),
         cmap=colors,
-        vmin=low,
-        vmax=high,
+        vmin=limits[0],
+        vmax=limits[1],
         edgecolors="white",
         linewidth=1.5,
     )
@@ -161,4 +143,5 @@ def _cells(
             j + 0.5, i + 0.5, texts[i][j], ha="center", va="center", fontsize=max(5, fontsize),
             color="black" if light else "white",
         )  # fmt: skip
-    return figure, axes, mesh
+    figure.colorbar(mesh, ax=axes, pad=0.01, extend=extend).set_label(label, fontsize=13)
+    return figure, axes

@@ -231,29 +231,19 @@ def _has_diverged(losses: np.ndarray) -> bool:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """The height, at each value, of a line fitted to its neighbours, weighted by distance.
+    """The value, at each point, of a line fitted to its neighbours; NaN is left out and stays NaN.
 
-    A plain weighted mean would bend at both ends, where all neighbours are on one side; a line
-    does not. NaN is left out and stays NaN.
-
-    References: Fan and Gijbels, Local Polynomial Modelling, 1996, section 3.2.
+    A mean would bend at both ends, where all neighbours are on one side; a line does not.
     """
+    from scipy.signal import savgol_filter
+
     finite = np.isfinite(values)
-    width = len(values) / 100
-    reach = min(int(3 * width), (len(values) - 1) // 2)
-    if reach <= 0:
+    reach = finite.sum() // 50
+    if reach == 0:
         return values
-    offsets = np.arange(-reach, reach + 1) / width
-    kernel = np.exp(-0.5 * offsets**2)
-
-    def moment(power: int, of: np.ndarray) -> np.ndarray:
-        return np.convolve(of, kernel * offsets**power, mode="same")
-
-    present, filled = finite.astype(float), np.where(finite, values, 0.0)
-    s0, s1, s2 = (moment(power, present) for power in range(3))
-    t0, t1 = (moment(power, filled) for power in range(2))
-    spread = s0 * s2 - s1**2
-    mean = t0 / np.where(s0 > 0, s0, 1)
-    alone = spread <= 1e-6 * s0**2  # a neighbourhood of one value has no slope
-    line = (s2 * t0 - s1 * t1) / np.where(alone, 1, spread)
-    return np.where(finite, np.where(alone, mean, line), np.nan)
+    smooth = np.full(len(values), np.nan)
+    # Twice: the second pass takes out the steps that the ends of the first one's window leave.
+    smooth[finite] = savgol_filter(
+        savgol_filter(values[finite], 2 * reach + 1, 1), 2 * reach + 1, 1
+    )
+    return smooth

@@ -69,7 +69,7 @@ def trade_off(
         top.plot(
             shown,
             values[finite],
-            color=canvas.color(i),
+            color=canvas.COLORS[i % len(canvas.COLORS)],
             linestyle=canvas.DASHES[i],
             linewidth=2,
             label=name,
@@ -87,14 +87,14 @@ def trade_off(
     below.set_ylim(-0.02, 1.02)
     for i, (name, threshold) in enumerate((chosen or {}).items(), start=3):
         style = {
-            "color": canvas.color(i),
+            "color": canvas.COLORS[i % len(canvas.COLORS)],
             "marker": canvas.MARKERS[i % len(canvas.MARKERS)],
             "markersize": 9,
         }
         # Where it would decide: the lowest of the thresholds from it on.
         place = max(int(np.searchsorted(-at, -threshold, "right")) - 1, 0)
         x = np.clip(threshold, low, high) if probabilities else threshold
-        top.axvline(x, color=canvas.color(i), linestyle=":", linewidth=1.5)
+        top.axvline(x, color=canvas.COLORS[i % len(canvas.COLORS)], linestyle=":", linewidth=1.5)
         top.plot([x], [hits[place]], linestyle="none", label=f"{name}: {threshold:.3g}", **style)
         roc.plot([alarms[place]], [hits[place]], linestyle="none", **style)
         below.plot([hits[place]], [found[place]], linestyle="none", **style)
