@@ -60,27 +60,18 @@ def row(run: rundir.Run) -> list[Any]:
 
 
 def labels(runs: Sequence[rundir.Run]) -> list[str]:
-    """Returns a label for each run: its name, and up to four settings in which the runs differ.
-
-    If the configurations agree, the label names differences of the environments, such as the device.
-    """
+    """Returns a label for each run: its name, and up to four settings in which the runs differ."""
     shared = os.path.commonpath([run.path.parent for run in runs]) if len(runs) > 1 else Path.cwd()
     names = [os.path.relpath(run.path, shared) for run in runs]
-    for settings in (
-        # Without the setting that holds the directory of the run, which always differs.
-        [{k: v for k, v in _flat(run.config).items() if not _is_path_of(run, v)} for run in runs],
-        [_flat(run.environment) for run in runs],
-    ):
-        keys = dict.fromkeys(key for each in settings for key in each)
-        differing = [key for key in keys if len({_text(each.get(key)) for each in settings}) > 1]
-        if len(differing) > _MOST_NAMED:
-            return names
-        if differing:
-            return [
-                f"{name}: " + ", ".join(f"{key} {_text(each.get(key))}" for key in differing)
-                for name, each in zip(names, settings, strict=True)
-            ]
-    return names
+    settings = [_flat(run.config) for run in runs]
+    keys = dict.fromkeys(key for each in settings for key in each if key != "run_dir")
+    differing = [key for key in keys if len({_text(each.get(key)) for each in settings}) > 1]
+    if not 1 <= len(differing) <= _MOST_NAMED:
+        return names
+    return [
+        f"{name}: " + ", ".join(f"{key} {_text(each.get(key))}" for key in differing)
+        for name, each in zip(names, settings, strict=True)
+    ]
 
 
 def plot(runs: Sequence[rundir.Run], path: str) -> list[rundir.Run]:
@@ -112,10 +103,6 @@ def findings(run: rundir.Run) -> str:
             named = ", ".join(f"{name} {_text(value)}" for name, value in changes.items())
             lines.append(f"  change first: {named}")
     return "\n".join(lines)
-
-
-def _is_path_of(run: rundir.Run, value: Any) -> bool:
-    return isinstance(value, str) and os.path.abspath(value) == str(run.path)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -163,9 +150,6 @@ def main(arguments: Sequence[str]) -> int:
         elif options.plot is None:
             title = f"{len(runs):,} run{'s' * (len(runs) > 1)}"
             reports.table(title, COLUMNS, [*map(row, runs)])
-    except BrokenPipeError:  # `… | head` has read enough; without this Python reports it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -87,9 +87,8 @@ def fit(
         monitor=monitor,
         checkpoints=checkpoints,
     )
-    progress = Progress(trainer.num_steps)
-    trained = trainer.train(trainer.num_steps, progress)[0]
-    progress.close()
+    with Progress(trainer.num_steps) as progress:
+        trained = trainer.train(trainer.num_steps, progress)[0]
     fitted = trainer.diagnosed(0, trained, trainer.result(0, trained))
     warn_of_findings([fitted.findings])
     return fitted

@@ -21,12 +21,12 @@ Arrays = tuple[PyTree, NDArray[Any]]
 _RESIDENT = 0.8
 
 
-def pair(name: str, data: tuple[Any, Any]) -> Arrays:
+def pair(name: str, data: tuple[Any, Any], like: Arrays | None = None) -> Arrays:
     """Returns inputs and labels as NumPy arrays of the types that JAX has.
 
     Raises:
-        ValueError: if they are not a pair of equally many rows of numbers, there are no rows, or they do
-            not fit on the device.
+        ValueError: if they are not a pair of equally many rows of numbers, there are no rows, they do not
+            fit on the device, or rows have another shape than those of `like`.
     """
     try:
         x, y = data
@@ -47,6 +47,12 @@ def pair(name: str, data: tuple[Any, Any]) -> Arrays:
         raise ValueError(
             f"{name} must fit in the device's {memory:,} bytes, got {size:,} bytes: "
             "train on larger data with make_step and run, which take batches from the host"
+        )
+    rows = jax.tree.map(lambda leaf: leaf.shape[1:], (x, y))
+    wanted = jax.tree.map(lambda leaf: leaf.shape[1:], like)
+    if like is not None and rows != wanted:
+        raise ValueError(
+            f"{name} must have rows like those of data: of shapes {wanted}, got {rows}"
         )
     return x, y
 
@@ -71,25 +77,6 @@ def shapes(data: PyTree, rows: int) -> PyTree:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype), data
     )
-
-
-def validation_pair(data: tuple[Any, Any] | None, like: Arrays) -> Arrays | None:
-    """Returns validation data, if there are any, as `pair` does.
-
-    Raises:
-        ValueError: as `pair` does, or if their rows have another shape than those of the training data.
-    """
-    if data is None:
-        return None
-    found = pair("validation_data", data)
-    for name, given, wanted in zip("xy", found, like, strict=True):
-        rows, theirs = (jax.tree.map(lambda v: v.shape[1:], each) for each in (wanted, given))
-        if rows != theirs:
-            raise ValueError(
-                f"validation_data must have rows like those of data: {name} of shape "
-                f"{rows}, got {theirs}"
-            )
-    return found
 
 
 def clean(
@@ -119,8 +106,6 @@ def check_batch_size(batch_size: int | None, num_examples: int) -> int:
     """Returns the number of examples in a batch: all for None."""
     if batch_size is None:
         return num_examples
-    if isinstance(batch_size, bool):
-        raise ValueError(f"batch_size must be an integer or None, got {batch_size!r}")
     size = checks.integer("batch_size", batch_size, at_least=1)
     if size > num_examples:
         raise ValueError(

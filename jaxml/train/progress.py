@@ -24,9 +24,17 @@ class Progress:
         self._lock = threading.Lock()
         self._started = self._shown = time.perf_counter()
         self._first: tuple[float, int] | None = None
-        self._loss = self._validation = float("nan")
+        self._values: dict[str, float] = {}
         self._write = _writer()
         self._wrote = False
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Shows the last line, if there has been one."""
+        if self._write is not None and self._wrote:
+            self._write(self.line(time.perf_counter()), end=True)
 
     def resume(self, steps: int) -> None:
         """Counts steps that a checkpoint holds, and shows how many."""
@@ -36,51 +44,33 @@ class Progress:
                 there = f"{self._step:,} of {self._num_steps:,} steps are there already"
                 self._write(there, end=True)
 
-    def advance(
-        self, steps: int, losses: NDArray[Any], validation: NDArray[Any] | None = None
-    ) -> None:
-        """Counts steps.
-
-        Args:
-            steps: how many, of all trials that took them together.
-            losses: of the last step; the median is shown.
-            validation: losses, NaN where there was no validation.
-        """
+    def advance(self, steps: int, metrics: dict[str, NDArray[Any]]) -> None:
+        """Counts steps, of all trials that took them together, and takes their losses for the line."""
         with self._lock:
             self._step += steps
             now = time.perf_counter()
             # The first call compiles.
             self._first = self._first or (now, self._step)
-            self._loss = _median(losses, self._loss)
-            if validation is not None:
-                rows = validation.reshape(len(validation), -1)
+            for name, values in metrics.items():
+                rows = values.reshape(len(values), -1)
                 measured = rows[np.isfinite(rows).any(1)]
                 if len(measured):
-                    self._validation = _median(measured[-1], self._validation)
+                    # The median of the trials.
+                    last = measured[-1]
+                    self._values[name] = float(np.median(last[np.isfinite(last)]))
             due = now - self._started >= _FIRST and now - self._shown >= _BETWEEN
             if due and self._write is not None:
                 self._shown, self._wrote = now, True
                 self._write(self.line(now))
 
     def line(self, now: float) -> str:
-        parts = [f"step {self._step:,}/{self._num_steps:,}", f"loss {self._loss:.4g}"]
-        if np.isfinite(self._validation):
-            parts.append(f"validation {self._validation:.4g}")
+        parts = [f"step {self._step:,}/{self._num_steps:,}"]
+        parts += [f"{name} {value:.4g}" for name, value in self._values.items()]
         parts.append(_clock(now - self._started))
         if self._first is not None and self._step > self._first[1]:
             seconds = (now - self._first[0]) / (self._step - self._first[1])
             parts.append(f"{_clock(seconds * (self._num_steps - self._step))} left")
         return ", ".join(parts)
-
-    def close(self) -> None:
-        """Shows the last line, if there has been one."""
-        if self._write is not None and self._wrote:
-            self._write(self.line(time.perf_counter()), end=True)
-
-
-def _median(values: Any, otherwise: float) -> float:
-    finite = np.asarray(values)[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else otherwise
 
 
 def _writer() -> Any:
@@ -107,7 +97,7 @@ def _writer() -> Any:
         nonlocal width
         # Spaces hide the rest of a longer line.
         print(f"\r{line:{width}}", end="\n" if end else "", file=sys.stderr, flush=True)
-        width = len(line)
+        width = 0 if end else len(line)
 
     return write
 

@@ -17,14 +17,6 @@ from jaxml.types import Array, PyTree
 RowSchedule = Callable[[Array], row_tables.RowOptimizer]
 
 
-def _no_lookup(batch: PyTree, sampler_state: PyTree, key: Array) -> tuple[dict[str, Array], PyTree]:
-    return {}, None
-
-
-def _nothing_learned(sampler_state: PyTree, batch: PyTree, accepted: Array) -> PyTree:
-    return sampler_state
-
-
 class Bags(NamedTuple):
     """A request of `lookup` for sums of rows, such as the n-grams of a text.
 
@@ -62,8 +54,11 @@ class Task(NamedTuple):
     """
 
     loss: Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
-    lookup: Callable[..., tuple[dict[str, Array], PyTree]] = _no_lookup
-    observe: Callable[..., PyTree] = _nothing_learned
+    lookup: Callable[..., tuple[dict[str, Array], PyTree]] = lambda batch, sampler_state, key: (
+        {},
+        None,
+    )
+    observe: Callable[..., PyTree] = lambda sampler_state, batch, accepted: sampler_state
     draw: Callable[..., tuple[dict[str, Array], PyTree]] | None = None
 
 

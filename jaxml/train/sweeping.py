@@ -66,9 +66,8 @@ def sweep(
         ((2, 100), 0.3)
     """
     trainer = _trainer(model, loss, optimizer, data, space, seeds, penalty, training)
-    progress = Progress(trainer.num_steps * len(trainer.trials))
-    trained = trainer.train(trainer.num_steps, progress)
-    progress.close()
+    with Progress(trainer.num_steps * len(trainer.trials)) as progress:
+        trained = trainer.train(trainer.num_steps, progress)
     return _finished(trainer, trained)
 
 
@@ -138,19 +137,17 @@ def successive_halving(
     rungs = checks.integer("rungs", rungs, at_least=0, at_most=int(math.log(num_steps, factor)))
     stages = [num_steps // factor**k for k in range(rungs, -1, -1)]
     sizes = [max(1, combinations // factor**k) * together for k in range(len(stages))]
-    progress = Progress(int(np.dot(sizes, np.diff([0, *stages]))))
     trained: dict[int, Progressed] = {}
     alive = list(range(combinations))
-    for stage, until in enumerate(stages):
-        numbers = [together * c + s for c in alive for s in range(together)]
-        trained |= trainer.train(until, progress, {i: trained[i] for i in numbers if trained})
-        if stage + 1 < len(stages):
+    with Progress(int(np.dot(sizes, np.diff([0, *stages])))) as progress:
+        for until in stages:
+            numbers = [together * c + s for c in alive for s in range(together)]
+            trained |= trainer.train(until, progress, {i: trained[i] for i in numbers if trained})
             ranked = [_trial(trainer, i, trained[i]) for i in numbers]
             scores = metric_values(ranked, metric).reshape(len(alive), together).mean(1)
             scores = np.where(np.isfinite(scores), scores, np.inf)
             keep = max(1, len(alive) // factor)
             alive = sorted(alive[i] for i in np.argsort(scores, kind="stable")[:keep])
-    progress.close()
     return _finished(trainer, trained)
 
 

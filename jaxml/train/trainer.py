@@ -97,7 +97,9 @@ class Trainer:
         self.num_steps = checks.integer("num_steps", num_steps, at_least=1)
         self.trials, self._shuffle, self._checkpoints = list(trials), shuffle, checkpoints
         self._data = inputs.pair("data", data)
-        self._validation = inputs.validation_pair(validation_data, self._data)
+        self._validation = None
+        if validation_data is not None:
+            self._validation = inputs.pair("validation_data", validation_data, like=self._data)
         if early_stopping is not None and self._validation is None:
             raise ValueError("early_stopping needs validation_data, got None")
         if not callable(loss):
@@ -303,10 +305,10 @@ class Trainer:
             nonlocal stopped
             stopped = _all_stopped(train_state)
             reports.append(report)
-            validation = report.metrics.get("validation")
-            progress.advance(len(chunk) * len(report.loss), report.metrics["loss"][-1:], validation)
+            shown = {n: report.metrics[n] for n in ("loss", "validation") if n in report.metrics}
+            progress.advance(len(chunk) * len(report.loss), shown)
             if kept is not None:
-                metric = None if validation is None else float(np.min(validation[-1]))
+                metric = float(np.min(shown["validation"][-1])) if "validation" in shown else None
                 kept.save(int(train_state.step), train_state, report, metric=metric)
 
         if not stopped and int(train_state.step) < until:

@@ -1,10 +1,6 @@
 """The command that lists runs, compares their losses and prints their findings."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +9,6 @@ from jaxml import monitor, reports
 from jaxml.reports import rundir
 from jaxml.train import __main__ as command
 
-ROOT = Path(__file__).parents[2]
 DEAD = monitor.Finding(
     "dead_relu", 1_200, "hidden_0", "error", {"dead": 1.0}, "the rate is too high", "lower the rate"
 )
@@ -121,19 +116,13 @@ def test_curves_are_compared_in_one_picture(runs, tmp_path, capsys, monkeypatch)
     assert held_steps.tolist() == [0, 25, 50] and held.tolist() == [3.6, 0.35, 0.6]
 
 
-def test_labels_are_distinct_and_name_the_differing_settings(runs, monkeypatch):
+def test_labels_are_distinct_and_name_the_differing_settings(runs):
     read = [rundir.read(run) for run in runs]
     assert command.labels(read[:1]) == ["runs/digits/20260101-000000"]
     assert command.labels([read[0], read[3]]) == [
         "digits/20260101-000000: optimizer.learning_rate 0.01, optimizer.decay 0.9, seed 0, dim –",
         "geonames/20250101-000000: optimizer.learning_rate –, optimizer.decay –, seed –, dim 128",
     ]
-    # The same configuration, except for the directory, on two devices.
-    twins = []
-    for name, device in (("one", "cpu"), ("two", "gpu")):
-        monkeypatch.setattr(rundir, "environment", lambda device=device: {"device": device})
-        twins.append(rundir.read(rundir.create("x", {"seed": 0, "run_dir": name}, path=name)))
-    assert command.labels(twins) == ["one: device cpu", "two: device gpu"]
     # Too many settings differ.
     many = [
         rundir.read(rundir.create("x", {name: i for name in "abcde"}, path=f"many{i}"))
@@ -186,22 +175,3 @@ def test_a_run_without_a_finite_loss_is_left_out_of_the_picture(runs, capsys):
     rundir.record(rundir.create("x", {}, path="lost"), loss_curve=[np.nan])
     assert command.main(["runs", "lost", "--plot", "a.png"]) == 0
     assert capsys.readouterr().err == "left out, no finite loss: lost\n"
-
-
-def test_the_command_in_a_process_of_its_own(runs):
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxml.train", *runs], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    assert all(str(run) in done.stdout for run in runs)
-
-
-def test_a_closed_pipe_is_not_an_error(runs):
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w") as closed:
-        done = subprocess.run(
-            [sys.executable, "-m", "jaxml.train", *runs],
-            stdout=closed, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
