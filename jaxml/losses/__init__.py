@@ -2,8 +2,7 @@
 
 A loss is `loss(outputs, targets, …, where=None) -> losses`, float32 whatever the dtypes:
 
-    outputs: [...] real numbers, or logits [..., C] of losses of classes, which take the `axis` of the
-        classes as an option.
+    outputs: [...] real numbers, or logits [..., C] of losses of classes.
     targets: of exactly the outputs' shape ([N, 1] beside [N] would make N² losses, and is refused), or
         integer ids in [0, C) without the axis of classes. Labels out of range are refused when they are
         known, and give NaN, to their own example alone, inside `jit`.
@@ -14,51 +13,27 @@ Hyperparameters may be traced, so that a sweep compiles once.
 
 from jaxml.losses.classification import (
     focal,
-    hinge,
-    multiclass_hinge,
     one_vs_all,
     sigmoid_binary_cross_entropy,
     softmax_cross_entropy,
-    softmax_focal,
 )
-from jaxml.losses.regression import absolute, huber, log_cosh, quantile, squared
-from jaxml.losses.regularization import (
-    elastic_net,
-    group,
-    kernels_only,
-    l1,
-    l2,
-    matrices_only,
-    parameter_mask,
-    proximal_group,
-    proximal_l1,
-)
-from jaxml.losses.weights import balanced_class_weights, example_weights, mean, weighted
+from jaxml.losses.regression import absolute, huber, quantile, squared
+from jaxml.losses.regularization import kernels_only, l1, l2, proximal_l1
+from jaxml.losses.weights import balanced_class_weights, weighted
 
 __all__ = [
     "absolute",
     "balanced_class_weights",
-    "elastic_net",
-    "example_weights",
     "focal",
-    "group",
-    "hinge",
     "huber",
     "kernels_only",
     "l1",
     "l2",
-    "log_cosh",
-    "matrices_only",
-    "mean",
-    "multiclass_hinge",
     "one_vs_all",
-    "parameter_mask",
-    "proximal_group",
     "proximal_l1",
     "quantile",
     "sigmoid_binary_cross_entropy",
     "softmax_cross_entropy",
-    "softmax_focal",
     "squared",
     "weighted",
 ]

@@ -1,5 +1,6 @@
 """Checks of the arguments of losses. What is traced is checked by its shape and dtype only."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ from jaxml import checks
 from jaxml.types import Array
 
 
-def known(value: Any) -> np.ndarray | None:
-    """Returns the value, or None if it is traced."""
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+def known(values: Any, where: Any = None) -> np.ndarray | None:
+    """Returns the values, or None if they or their mask are traced."""
+    traced = any(isinstance(part, jax.core.Tracer) for part in (values, where))
+    return None if traced else np.asarray(values)
 
 
 def float32(name: str, value: Any) -> Array:
@@ -32,6 +34,14 @@ def scalar(name: str, value: Any, *bounds: float, **ends: float) -> Array:
     return float32(name, value)
 
 
+def refuse(name: str, values: Any, good: Any, where: Any, wanted: str) -> None:
+    """Raises a ValueError with the place of the first unmasked value that is not good."""
+    bad = ~np.asarray(good) & (True if where is None else np.asarray(where))
+    if np.any(bad):
+        at = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"{name} must be {wanted}; the one at {at} is {np.asarray(values)[at]}")
+
+
 def mask(where: Any, shape: tuple[int, ...]) -> Array | None:
     """Returns a mask of exactly this shape, or None."""
     if where is None:
@@ -44,39 +54,79 @@ def mask(where: Any, shape: tuple[int, ...]) -> Array | None:
     return where
 
 
-def refuse(name: str, values: Any, good: Any, where: Any, wanted: str) -> None:
-    """Raises a ValueError with the place of the first unmasked value that is not good."""
-    bad = ~np.asarray(good) & (True if where is None else np.asarray(where))
-    if np.any(bad):
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{name} must be {wanted}; the one at {at} is {np.asarray(values)[at]}")
+def kept(losses: Array, where: Array | None, outside: Array | None = None) -> Array:
+    """Returns the losses, 0 where masked and NaN where a label is out of range."""
+    if outside is not None:
+        losses = jnp.where(outside, jnp.nan, losses)
+    return losses if where is None else jnp.where(where, losses, 0.0)
 
 
-def checkable(values: Any, where: Any) -> np.ndarray | None:
-    """Returns the values if they and the mask are known, else None."""
-    return None if where is not None and known(where) is None else known(values)
+def numbers(
+    outputs: Any, targets: Any, where: Any, names: tuple[str, str] = ("outputs", "targets")
+) -> tuple[Array, Array, Array | None]:
+    """Returns outputs and targets as float32 of one shape, 0 where masked, and the mask."""
+    one, other = float32(names[0], outputs), float32(names[1], targets)
+    if one.shape != other.shape:
+        hint = ""
+        for name, wide, flat in ((names[0], one, other), (names[1], other, one)):
+            if wide.shape == (*flat.shape, 1):
+                hint = f": drop the last axis of {name} ({name}[..., 0])"
+        raise ValueError(
+            f"{names[1]} must have the shape of {names[0]}, {one.shape}, got {other.shape}{hint}"
+        )
+    where = mask(where, one.shape)
+    return kept(one, where), kept(other, where), where
+
+
+def binary(logits: Any, labels: Any, where: Any) -> tuple[Array, Array, Array | None]:
+    """Returns logits and labels in [0, 1] as `numbers` does; traced labels out of range are NaN."""
+    logits, numeric, kept_where = numbers(logits, labels, where, ("logits", "labels"))
+    return logits, _in_unit_interval(labels, numeric, where), kept_where
+
+
+def classes(
+    logits: Any, labels: Any, where: Any, rows: Callable[[Any, Array | None], Array]
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Checks logits [..., C] and their labels.
+
+    Args:
+        rows: `rows(labels, where) -> [..., C]` checks labels of the logits' shape.
+
+    Returns:
+        Logits as float32, 0 where masked; int32 ids [...] in [0, C), or float32 rows [..., C]; the mask;
+        and which ids are traced and out of range, or None.
+    """
+    logits = float32("logits", logits)
+    if not logits.ndim or not logits.shape[-1]:
+        raise ValueError(f"logits must have an axis of at least one class, got {logits.shape}")
+    where = mask(where, logits.shape[:-1])
+    if where is not None:
+        logits = jnp.where(where[..., None], logits, 0.0)
+    if np.shape(labels) == logits.shape:
+        return logits, rows(labels, where), where, None
+    ids, outside = class_ids(labels, where, logits.shape[:-1], logits.shape[-1])
+    return logits, ids, where, outside
 
 
 def class_ids(
-    name: str, labels: Any, where: Any, shape: tuple[int, ...], num_classes: int
+    labels: Any, where: Any, shape: tuple[int, ...], num_classes: int
 ) -> tuple[Array, Array]:
     """Returns integer labels as int32 ids clipped to their range, and which of them are out of it.
 
     Known labels out of range are refused, unless they are masked.
     """
     if np.shape(labels) != shape:
-        raise ValueError(f"{name} must be of shape {shape}, got {np.shape(labels)}")
+        raise ValueError(f"labels must be of shape {shape}, got {np.shape(labels)}")
     dtype = labels.dtype if hasattr(labels, "dtype") else np.asarray(labels).dtype
     if not np.size(labels) and not hasattr(labels, "dtype"):
         dtype = np.dtype(int)  # An empty list has no integers to show its type.
     if not jnp.issubdtype(dtype, jnp.integer):
-        raise ValueError(f"{name} must be integers, got {dtype}")
-    values = checkable(labels, where)
-    if values is not None:
+        raise ValueError(f"labels must be integers, got {dtype}")
+    if (values := known(labels, where)) is not None:
         good = (values >= 0) & (values < num_classes)
-        refuse(name, values, good, where, f"in [0, {num_classes})")
-    if known(labels) is not None:
-        labels = np.clip(known(labels).astype(np.int64), -1, num_classes)  # type: ignore[union-attr]
+        refuse("labels", values, good, where, f"in [0, {num_classes})")
+    if (values := known(labels)) is not None:
+        labels = np.clip(values.astype(np.int64), -1, num_classes)
     ids = jnp.asarray(labels)
     if ids.dtype.itemsize < 4:  # 8 bits do not hold 256 classes
         ids = ids.astype(jnp.int32)
@@ -84,3 +134,29 @@ def class_ids(
     if where is not None:
         outside &= jnp.asarray(where)
     return jnp.clip(ids, 0, num_classes - 1).astype(jnp.int32), outside
+
+
+def distributions(labels: Any, where: Array | None) -> Array:
+    """Returns distributions over classes, zeros where masked."""
+    if (values := known(labels, where)) is not None:
+        given = np.asarray(values, np.float32)
+        # A teacher's float16 probabilities may miss a sum of 1 by a little; several ones miss it by 1.
+        good = (given >= 0).all(-1) & (np.abs(given.sum(-1) - 1) < 0.05)
+        wanted = "distributions, at least 0 with sum 1 (of several classes at once, use one_vs_all)"
+        refuse("labels", given, good, where, wanted)
+    labels = float32("labels", labels)
+    return labels if where is None else jnp.where(where[..., None], labels, 0.0)
+
+
+def probabilities(labels: Any, where: Array | None) -> Array:
+    """Returns a probability for each class, zeros where masked."""
+    every = None if where is None else jnp.broadcast_to(where[..., None], np.shape(labels))
+    return _in_unit_interval(labels, kept(float32("labels", labels), every), every)
+
+
+def _in_unit_interval(given: Any, labels: Array, where: Any) -> Array:
+    """The labels, NaN where they are traced and out of [0, 1]; known ones are refused as given."""
+    if (values := known(given, where)) is not None:
+        numeric = np.asarray(values, np.float32)
+        refuse("labels", values, (numeric >= 0) & (numeric <= 1), where, "in [0, 1]")
+    return jnp.where((labels >= 0) & (labels <= 1), labels, jnp.nan)

@@ -14,24 +14,9 @@ import numpy as np
 import optax
 
 from jaxml.losses import checks
-from jaxml.losses.per_example import (
-    distributions,
-    of_binary_labels,
-    of_classes,
-    of_signs,
-    probabilities,
-)
 from jaxml.types import Array
 
-__all__ = [
-    "focal",
-    "hinge",
-    "multiclass_hinge",
-    "one_vs_all",
-    "sigmoid_binary_cross_entropy",
-    "softmax_cross_entropy",
-    "softmax_focal",
-]
+__all__ = ["focal", "one_vs_all", "sigmoid_binary_cross_entropy", "softmax_cross_entropy"]
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -43,8 +28,7 @@ def _from_logits(loss: Callable[[Array], Array], logits: Array) -> Array:
     return jnp.where(infinite & (losses > 1), jnp.inf, losses)
 
 
-@of_binary_labels
-def sigmoid_binary_cross_entropy(logits, labels) -> Array:
+def sigmoid_binary_cross_entropy(logits, labels, *, where=None) -> Array:
     """Binary cross-entropy (log loss) of log-odds.
 
         loss = −y log σ(z) − (1 − y) log σ(−z)
@@ -58,11 +42,12 @@ def sigmoid_binary_cross_entropy(logits, labels) -> Array:
     >>> sigmoid_binary_cross_entropy(jnp.array([0.0, 100.0, jnp.inf]), jnp.array([1, 0, 1]))
     Array([  0.6931472, 100.       ,   0.       ], dtype=float32)
     """
-    return _from_logits(lambda z: optax.sigmoid_binary_cross_entropy(z, labels), logits)
+    logits, labels, where = checks.binary(logits, labels, where)
+    losses = _from_logits(lambda z: optax.sigmoid_binary_cross_entropy(z, labels), logits)
+    return checks.kept(losses, where)
 
 
-@of_classes(rows=probabilities, centred=False)
-def one_vs_all(logits, labels) -> Array:
+def one_vs_all(logits, labels, *, where=None) -> Array:
     """Sum of the binary cross-entropies of all classes.
 
         loss = Σ_c −y_c log σ(z_c) − (1 − y_c) log σ(−z_c)
@@ -81,14 +66,25 @@ def one_vs_all(logits, labels) -> Array:
     References:
         Rifkin & Klautau 2004, "In defense of one-vs-all classification".
     """
+    logits, labels, where, outside = checks.classes(logits, labels, where, checks.probabilities)
     if labels.ndim < logits.ndim:
         labels = jax.nn.one_hot(labels, logits.shape[-1])
     losses = _from_logits(lambda z: optax.sigmoid_binary_cross_entropy(z, labels), logits)
-    return losses.sum(-1)
+    return checks.kept(losses.sum(-1), where, outside)
 
 
-@of_classes(rows=distributions)
-def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0) -> Array:
+def _centred(logits: Array) -> Array:
+    """Logits less their maximum. Beside +inf, which is certainty, the others are −inf."""
+    certain = jnp.isposinf(logits)
+    logits = jnp.where(
+        certain.any(-1, keepdims=True) & ~jnp.isnan(logits).any(-1, keepdims=True),
+        jnp.where(certain, 0.0, -jnp.inf),
+        logits,
+    )
+    return logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+
+
+def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0, where=None) -> Array:
     """Cross-entropy of a softmax over the classes.
 
         loss = −Σ_c q_c log p_c,   p = softmax(z),   q the labels' distribution
@@ -113,9 +109,12 @@ def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0) -> Array:
     """
     smoothing = checks.scalar("label_smoothing", label_smoothing, 0, 1)
     smooth = not (isinstance(label_smoothing, float | int) and label_smoothing == 0)
+    logits, labels, where, outside = checks.classes(logits, labels, where, checks.distributions)
+    logits = _centred(logits)
+    if labels.ndim < logits.ndim and not smooth:
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return checks.kept(losses, where, outside)
     if labels.ndim < logits.ndim:
-        if not smooth:
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         labels = jax.nn.one_hot(labels, logits.shape[-1])
     present = ~jnp.isneginf(logits)
     if smooth:
@@ -123,11 +122,11 @@ def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0) -> Array:
         labels = (1 - smoothing) * labels + smoothing * present / count
     # Where q is 0, the logit of an excluded class must not enter: 0 · ∞, and its derivatives.
     needed = jnp.where(present | (labels > 0), logits, 0.0)
-    return (labels * (jax.nn.logsumexp(logits, axis=-1, keepdims=True) - needed)).sum(-1)
+    losses = (labels * (jax.nn.logsumexp(logits, axis=-1, keepdims=True) - needed)).sum(-1)
+    return checks.kept(losses, where, outside)
 
 
-@of_binary_labels
-def focal(logits, labels, *, gamma=2.0, alpha=None) -> Array:
+def focal(logits, labels, *, gamma=2.0, alpha=None, where=None) -> Array:
     """Focal loss: binary cross-entropy in which examples count less the better they are classified.
 
         loss = a_t (1 − p_t)^γ (−log p_t),   p_t the probability of the label,
@@ -151,86 +150,8 @@ def focal(logits, labels, *, gamma=2.0, alpha=None) -> Array:
     """
     gamma = checks.scalar("gamma", gamma, 0)
     alpha = None if alpha is None else checks.scalar("alpha", alpha, 0, 1)
-    return _from_logits(
+    logits, labels, where = checks.binary(logits, labels, where)
+    losses = _from_logits(
         lambda z: optax.sigmoid_focal_loss(z, labels, alpha=alpha, gamma=gamma), logits
     )
-
-
-def _label_and_others(logits: Array, ids: Array) -> tuple[Array, Array, Array]:
-    """The label's logit, the others (with −inf at the label), and whether there are no others."""
-    of_label = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
-    at_label = ids[..., None] == jnp.arange(logits.shape[-1]).reshape((1,) * ids.ndim + (-1,))
-    others = jnp.where(at_label, -jnp.inf, logits)
-    return of_label, others, (others == -jnp.inf).all(-1)
-
-
-@of_classes
-def softmax_focal(logits, labels, *, gamma=2.0) -> Array:
-    """Focal loss of a softmax over the classes: (1 − p_y)^γ (−log p_y).
-
-    Outliers: as for `focal`.
-
-    Args:
-        labels: ids.
-        gamma: at least 0, may be traced; 0 is `softmax_cross_entropy`.
-
-    Numerics: p_y is σ of the margin m = z_y − log Σ_(c ≠ y) exp z_c, so that neither p_y nor 1 − p_y loses
-    precision.
-
-    >>> softmax_focal(jnp.zeros((1, 2)), jnp.array([0])).round(7)  # log(2) / 4
-    Array([0.1732868], dtype=float32)
-    """
-    gamma = checks.scalar("gamma", gamma, 0)
-    of_label, others, alone = _label_and_others(logits, labels)
-    # The gradient of a log-sum-exp of nothing but −inf is NaN.
-    total = jax.nn.logsumexp(jnp.where(alone[..., None], 0.0, others), axis=-1)
-    margin = jnp.where(alone, jnp.where(of_label == -jnp.inf, jnp.nan, jnp.inf), of_label - total)
-    return _from_logits(
-        lambda m: optax.sigmoid_focal_loss(m, jnp.ones_like(m), gamma=gamma), margin
-    )
-
-
-@of_signs
-def hinge(logits, labels) -> Array:
-    """Hinge loss max(0, 1 − s z), with s = 1 for the label 1 and −1 for the label 0.
-
-    Outliers: the influence of a wrong label is 1, however far off. Examples beyond the margin of 1 do not
-    pull at all.
-
-    Args:
-        labels: 0 and 1, or bool, or −1 and 1 (not 0 beside −1). Traced ones count as 1 if positive and as
-            −1 otherwise.
-
-    >>> hinge(jnp.array([0.5, 3.0, 3.0]), jnp.array([1, 1, 0]))
-    Array([0.5, 0. , 4. ], dtype=float32)
-
-    References:
-        Cortes & Vapnik 1995, "Support-vector networks".
-    """
-    return optax.hinge_loss(logits, labels)
-
-
-@of_classes
-def multiclass_hinge(logits, labels) -> Array:
-    """Hinge loss of Crammer and Singer: the label should exceed the best other class by 1.
-
-        loss = max(0, 1 + max_(c ≠ y) z_c − z_y)
-
-    Outliers: a wrong label pulls by 1 at two logits, however far off.
-
-    Args:
-        labels: ids.
-
-    Numerics: if several classes are best, each gets its share of the gradient.
-
-    >>> multiclass_hinge(jnp.array([[2.0, 1.5, 0.0]]), jnp.array([0]))
-    Array([0.5], dtype=float32)
-
-    References:
-        Crammer & Singer 2001, "On the algorithmic implementation of multiclass kernel-based vector
-        machines".
-    """
-    of_label, others, alone = _label_and_others(logits, labels)
-    best = jnp.where(alone[..., None], 0.0, others).max(-1)
-    losses = jnp.maximum(0.0, 1.0 + best - of_label)
-    return jnp.where(alone, jnp.where(of_label == -jnp.inf, jnp.nan, 0.0), losses)
+    return checks.kept(losses, where)

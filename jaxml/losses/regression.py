@@ -5,15 +5,13 @@ which one example pulls at the fit. If it is unbounded, a single example can mov
 Ronchetti, Robust Statistics, 2nd ed., 2009, sections 1.3 and 3.2).
 """
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from jaxml.losses import checks
-from jaxml.losses.per_example import of_numbers
 from jaxml.types import Array
 
-__all__ = ["absolute", "huber", "log_cosh", "quantile", "squared"]
+__all__ = ["absolute", "huber", "quantile", "squared"]
 
 
 def magnitude(x: Array) -> Array:
@@ -21,8 +19,7 @@ def magnitude(x: Array) -> Array:
     return jnp.maximum(x, -x)
 
 
-@of_numbers
-def squared(outputs, targets) -> Array:
+def squared(outputs, targets, *, where=None) -> Array:
     """Squared error (output − target)², without a half.
 
     Outliers: the influence 2e is unbounded; one example far enough off decides the fit. The minimum is the
@@ -33,11 +30,11 @@ def squared(outputs, targets) -> Array:
     >>> squared(jnp.array([1.0, 4.0]), jnp.array([1.0, 1.0]))
     Array([0., 9.], dtype=float32)
     """
-    return optax.squared_error(outputs, targets)
+    outputs, targets, where = checks.numbers(outputs, targets, where)
+    return checks.kept(optax.squared_error(outputs, targets), where)
 
 
-@of_numbers
-def absolute(outputs, targets) -> Array:
+def absolute(outputs, targets, *, where=None) -> Array:
     """Absolute error |output − target|.
 
     Outliers: the influence sign(e) is bounded and does not grow with the error: up to half of the examples
@@ -50,11 +47,11 @@ def absolute(outputs, targets) -> Array:
     >>> absolute(jnp.array([1.0, 4.0]), jnp.array([1.0, 1.0]))
     Array([0., 3.], dtype=float32)
     """
-    return magnitude(outputs - targets)
+    outputs, targets, where = checks.numbers(outputs, targets, where)
+    return checks.kept(magnitude(outputs - targets), where)
 
 
-@of_numbers
-def huber(outputs, targets, delta=1.0) -> Array:
+def huber(outputs, targets, delta=1.0, *, where=None) -> Array:
     """Huber's loss: quadratic near 0 and linear beyond `delta` > 0.
 
         loss = e² / 2               if |e| ≤ delta,  e = output − target
@@ -73,45 +70,11 @@ def huber(outputs, targets, delta=1.0) -> Array:
         Huber 1964, "Robust estimation of a location parameter", equation (2).
     """
     delta = checks.scalar("delta", delta, above=0)
-    return optax.huber_loss(outputs, targets, delta=delta)
+    outputs, targets, where = checks.numbers(outputs, targets, where)
+    return checks.kept(optax.huber_loss(outputs, targets, delta=delta), where)
 
 
-@jax.custom_jvp
-def _log_cosh(error: Array) -> Array:
-    # |e| − log 2 + log(1 + exp(−2|e|)), as Optax has it, loses all digits for an e of 1e-3.
-    near = jnp.abs(error) < 1.0
-    half = jnp.where(near, error, 0.0) / 2
-    far = jnp.abs(jnp.where(near, 1.0, error))
-    return jnp.where(
-        near,
-        jnp.log1p(2 * jnp.square(jnp.sinh(half))),
-        far - jnp.log(2.0) + jnp.log1p(jnp.exp(-2 * far)),
-    )
-
-
-_log_cosh.defjvps(lambda tangent, value, error: tangent * jnp.tanh(error))
-
-
-@of_numbers
-def log_cosh(outputs, targets) -> Array:
-    """Logarithm of the hyperbolic cosine of the error, a smooth form of Huber's loss.
-
-        loss = log cosh(output − target)   ≈ e² / 2 near 0, |e| − log 2 far from it
-
-    Outliers: the influence tanh(e) is bounded by 1. The loss changes from quadratic to linear at about
-    |e| = 1, so scale the targets such that ordinary errors are about 1.
-
-    Numerics: no overflow, and full precision near 0.
-
-    >>> near, far = log_cosh(jnp.array([1e-3, 1e4]), jnp.zeros(2))
-    >>> print(f"{near:.4g} {far:.6g}")
-    5e-07 9999.31
-    """
-    return _log_cosh(outputs - targets)
-
-
-@of_numbers
-def quantile(outputs, targets, quantile=0.5) -> Array:
+def quantile(outputs, targets, quantile=0.5, *, where=None) -> Array:
     """Quantile (pinball) loss for a quantile q in (0, 1).
 
         loss = max(q e, (q − 1) e),   e = target − output
@@ -126,5 +89,6 @@ def quantile(outputs, targets, quantile=0.5) -> Array:
         Koenker & Bassett 1978, "Regression quantiles".
     """
     q = checks.scalar("quantile", quantile, above=0, below=1)
+    outputs, targets, where = checks.numbers(outputs, targets, where)
     error = targets - outputs
-    return jnp.maximum(q * error, (q - 1) * error)
+    return checks.kept(jnp.maximum(q * error, (q - 1) * error), where)

@@ -47,12 +47,6 @@ def smoothed(z, y):
     return cross_entropy(z, 0.9 * np.eye(len(z))[y] + 0.1 / len(z))
 
 
-def softmax_focal(z, y, gamma=1.5):
-    others = np.logaddexp.reduce(np.delete(z, y))
-    log_total = np.logaddexp.reduce(z)
-    return np.exp(gamma * (others - log_total)) * -(z[y] - log_total)
-
-
 def focal(z, y, gamma=1.5, alpha=0.25):
     sign, a = (1, alpha) if y == 1 else (-1, 1 - alpha)
     return a * np.exp(-gamma * softplus(sign * z)) * softplus(-sign * z)
@@ -67,9 +61,6 @@ VARIANTS = {
         "number",
         smooth=False,
         influence=0.7,
-    ),
-    "log_cosh": Variant(
-        losses.log_cosh, lambda o, t: np.logaddexp(o - t, t - o) - np.log(2), "number"
     ),
     "quantile": Variant(
         lambda o, t, **k: losses.quantile(o, t, 0.8, **k),
@@ -87,9 +78,6 @@ VARIANTS = {
         lambda z, y, **k: losses.focal(z, y, gamma=1.5, alpha=0.25, **k), focal, "binary",
         influence=1.1,
     ),
-    "hinge": Variant(
-        losses.hinge, lambda z, y: max(0, 1 - (2 * y - 1) * z), "binary", smooth=False
-    ),
     "softmax": Variant(losses.softmax_cross_entropy, cross_entropy, "label"),
     "softmax of distributions": Variant(
         losses.softmax_cross_entropy, cross_entropy, "distribution"
@@ -98,16 +86,6 @@ VARIANTS = {
         lambda z, y, **k: losses.softmax_cross_entropy(z, y, label_smoothing=0.1, **k),
         smoothed,
         "label",
-    ),
-    "softmax_focal": Variant(
-        lambda z, y, **k: losses.softmax_focal(z, y, gamma=1.5, **k), softmax_focal, "label",
-        influence=1.4,
-    ),
-    "multiclass_hinge": Variant(
-        losses.multiclass_hinge,
-        lambda z, y: max(0, 1 + np.delete(z, y).max() - z[y]),
-        "label",
-        smooth=False,
     ),
     "one_vs_all": Variant(
         losses.one_vs_all,

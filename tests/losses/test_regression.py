@@ -18,24 +18,13 @@ NUMBERS = np.array([1.0, 2.0, 3.0, 4.0, 1000.0])
         (lambda o, t: losses.quantile(o, t, 0.3), 2.0),
         (lambda o, t: losses.huber(o, t, 1e-3), 3.0),
         (lambda o, t: losses.huber(o, t, 2.0), 3.0),
-        (losses.log_cosh, None),
     ],
 )
 def test_the_best_constant_is_the_known_one(loss, location):
     grid = np.arange(0, 1001, 0.25)
     cost = jax.vmap(lambda c: loss(jnp.full(5, c), NUMBERS).sum())(grid)
     best = grid[int(jnp.argmin(cost))]
-    if location is None:
-        assert 2 < best < 4
-    else:
-        assert abs(best - location) <= 0.25
-
-
-def test_log_cosh_keeps_its_digits_near_zero():
-    error = np.array([1e-8, 1e-4, 1e-3, 0.1, 0.999, 1.001])
-    exact = np.log(np.cosh(error))
-    exact[:3] = error[:3] ** 2 / 2
-    np.testing.assert_allclose(losses.log_cosh(error, np.zeros(6)), exact, rtol=1e-6)
+    assert abs(best - location) <= 0.25
 
 
 @pytest.mark.parametrize(
@@ -44,7 +33,6 @@ def test_log_cosh_keeps_its_digits_near_zero():
         (losses.squared, None),
         (losses.absolute, 1.0),
         (losses.huber, 1.0),
-        (losses.log_cosh, 1.0),
         (losses.quantile, 0.5),
     ],
 )
