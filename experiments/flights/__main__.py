@@ -2,7 +2,6 @@
 
     python -m experiments.flights                  nine minutes on two cores
     python -m experiments.flights --smoke          two weeks of each part of the year, to see that it runs
-    python -m experiments.flights --again DIR      the pictures of a finished run once more
 
 336,776 flights left New York City in 2013. Models are trained on January to August, validated on September
 and October, and tested on November and December. Cancelled and diverted flights have no arrival delay and
@@ -16,8 +15,7 @@ int32 ids; networks and logistic regression are trained under the monitor; thres
 validation months; all models, scikit-learn's on the same features included, are compared on the test
 months.
 
-A run writes results.json, predictions.npz, the schemas and pictures into a new directory under
-runs/flights.
+A run writes results.json, the schemas and pictures into a new directory under runs/flights.
 
 Expected result, AUC and log loss on the test months with the average of two networks: the evening before at
 least 0.738 and about 0.487 (gradient boosting 0.737 and 0.494), 30 minutes before at least 0.795 and about
@@ -25,19 +23,18 @@ least 0.738 and about 0.487 (gradient boosting 0.737 and 0.494), 30 minutes befo
 """
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 
 from experiments.flights import clocks, judging, models, report, table
-from jaxml import bench, losses, metrics, reports
+from jaxml import bench, files, losses, metrics, reports
 from jaxml.validation import leaks, schema
 
 LATE = 15.0
@@ -50,25 +47,20 @@ class Config:
 
     smoke: bool = False
     """Use two weeks of each part of the year and the smallest models."""
-    again: Path | None = None
-    """Draw the pictures of a finished run again, without training."""
     run_dir: Path | None = None
     """Directory of the run; by default a new one under runs/flights."""
     seed: int = 0
     """Seed of the first network."""
-    clocks: tuple[Literal["early", "late"], ...] = ("early", "late")
-    """The evening before, 30 minutes before, or both."""
-    members: int = 2
-    """Number of networks that are averaged."""
-    iterations: int = 200
-    """Number of trees of gradient boosting."""
-    resamples: int = 200
-    """Resamples of the bootstrap for each interval."""
+
+    @property
+    def iterations(self) -> int:
+        """The number of trees of gradient boosting."""
+        return 5 if self.smoke else 200
 
 
 def checked(
-    flights: table.Flights, weather: table.Weather, parts: table.Split, run: Path
-) -> tuple[table.Weather, dict[str, Any]]:
+    flights: table.Flights, weather: NDArray, parts: table.Split, run: Path
+) -> tuple[NDArray, dict[str, Any]]:
     """Returns the weather without impossible values, and the anomalies that schemas find in the tables.
 
     The schemas are drafted from the training months and reviewed: times and months may go on, and wind is
@@ -80,14 +72,11 @@ def checked(
         return {name: values[rows] for name, values in columns.items()}
 
     def reviewed(drafted: schema.Schema, names: Sequence[str], **bounds: Any) -> schema.Schema:
-        changed = {
-            name: dataclasses.replace(each, **bounds) if name in names else each
-            for name, each in drafted.features.items()
-        }
-        return dataclasses.replace(drafted, features=changed)
+        changed = {name: dataclasses.replace(drafted.features[name], **bounds) for name in names}
+        return dataclasses.replace(drafted, features={**drafted.features, **changed})
 
-    times = ("scheduled", "departed", "arrived", "day", "month")
     drafted = schema.infer_schema(part(parts.training)).without("arr_delay", "SERVING")
+    times = ("scheduled", "departed", "arrived", "day", "month")
     drafted = reviewed(drafted, times, min=None, max=None)
     drafted.save(run / "schema-flights.toml")
     scheduled, found = flights.scheduled, {}
@@ -95,55 +84,21 @@ def checked(
         early = leaks.time_overlap(scheduled[parts.training], scheduled[rows], "scheduled")
         found[name] = [str(each) for each in (*schema.validate(part(rows), drafted), *early)]
 
-    hours = np.argwhere(~np.isnan(weather.values[..., 0]))
-    values = weather.values[hours[:, 0], hours[:, 1]]
+    hours = np.argwhere(~np.isnan(weather[..., 0]))
+    values = weather[hours[:, 0], hours[:, 1]]
     observed = {name: values[:, i] for i, name in enumerate(table.MEASURES)}
     trained = hours[:, 1] <= int(scheduled[parts.training].max()) // 60
     drafted = schema.infer_schema({name: v[trained] for name, v in observed.items()})
-    drafted = reviewed(drafted, ("wind_speed",), min=0.0, max=150.0)
+    drafted = reviewed(drafted, ["wind_speed"], min=0.0, max=150.0)
     drafted.save(run / "schema-weather.toml")
     anomalies = schema.validate(observed, drafted)
     found["weather"] = [str(each) for each in anomalies]
-    cleaned = weather.values.copy()
+    cleaned = weather.copy()
     for each in anomalies:
         if each.column == "wind_speed":
             rows = hours[each.rows]
             cleaned[rows[:, 0], rows[:, 1], table.MEASURES.index("wind_speed")] = np.nan
-    return table.Weather(cleaned), found
-
-
-def classifiers(
-    clock: str,
-    inputs: models.Inputs,
-    columns: Mapping[str, NDArray],
-    labels: NDArray,
-    parts: table.Split,
-    settings: tuple[models.Settings, models.Settings],
-    config: Config,
-) -> dict[str, models.Trained]:
-    """Returns the network, logistic regression and scikit-learn's models, trained one after the other."""
-    network, linear = settings
-    rows, iterations = parts.training, config.iterations
-    trainings = {
-        "network": lambda: models.network(inputs, labels, parts, network),
-        "logistic": lambda: models.logistic(inputs, labels, parts, linear),
-        "scikit-learn, logistic": lambda: models.scikit_learn_logistic(
-            inputs, labels, rows, iterations=iterations
-        ),
-        "scikit-learn, boosting": lambda: models.boosting(
-            columns, labels, rows, iterations=iterations
-        ),
-    }
-    trained = {}
-    for kind, training in trainings.items():
-        trained[kind] = training()
-        figures = judging.classification(labels[parts.test], trained[kind].outputs[parts.test])
-        print(
-            f"{clock}, {kind}: AUC {figures['AUC']:.4f}, log loss {figures['log loss']:.4f}, "
-            f"{trained[kind].seconds:.0f} s",
-            flush=True,
-        )
-    return trained
+    return cleaned, found
 
 
 def delays(
@@ -152,19 +107,18 @@ def delays(
     minutes: NDArray,
     parts: table.Split,
     settings: models.Settings,
-    config: Config,
+    iterations: int,
 ) -> dict[str, Any]:
     """Returns the errors of four predictions of the delay in minutes, on the test months."""
     typical = float(np.median(minutes[parts.training]))
     spread = 1.4826 * float(np.median(np.abs(minutes[parts.training] - typical)))
-    alone = dataclasses.replace(settings, members=1)
     predicted = {"median of training": np.full(len(minutes), typical)}
     for kind, loss in (("Huber", models.huber), ("squared", losses.squared)):
         predicted[f"network, {kind} loss"] = models.network(
-            inputs, minutes, parts, alone, loss=loss, scale=(typical, spread)
+            inputs, minutes, parts, settings, loss=loss, scale=(typical, spread)
         ).outputs
     predicted["scikit-learn, boosting, absolute loss"] = models.boosting(
-        columns, minutes, parts.training, iterations=config.iterations, regression=True
+        columns, minutes, parts.training, iterations=iterations, regression=True
     ).outputs
     return {
         kind: judging.regression(minutes[parts.test], each[parts.test])
@@ -175,7 +129,7 @@ def delays(
 def random_splits(
     inputs: models.Inputs,
     labels: NDArray,
-    flights: table.Flights,
+    day: NDArray,
     parts: table.Split,
     settings: models.Settings,
 ) -> dict[str, float]:
@@ -184,14 +138,13 @@ def random_splits(
     rng = np.random.default_rng(0)
     ends = np.cumsum([len(parts.training), len(parts.validation)])
     shuffled = rng.permutation(known)
-    days = rng.permutation(np.unique(flights.day[known]))
-    place = np.argsort(np.argsort(days))[np.searchsorted(np.sort(days), flights.day[known])]
+    days = rng.permutation(np.unique(day[known]))
+    place = np.argsort(np.argsort(days))[np.searchsorted(np.sort(days), day[known])]
     by_day = known[np.argsort(place, kind="stable")]
     found = {}
     for name, order in (("flights drawn at random", shuffled), ("days drawn at random", by_day)):
         split = table.Split(*np.split(order, ends))
-        alone = dataclasses.replace(settings, members=1)
-        outputs = models.network(inputs, labels, split, alone).outputs
+        outputs = models.network(inputs, labels, split, settings).outputs
         found[name] = metrics.roc_auc(labels[split.test], outputs[split.test])
     return found
 
@@ -202,69 +155,76 @@ def on_clock(
     flights: table.Flights,
     parts: table.Split,
     config: Config,
-) -> tuple[dict[str, Any], dict[str, NDArray]]:
-    """Returns the results of one clock, and the arrays that its pictures need."""
+    run: Path,
+) -> dict[str, Any]:
+    """Returns the results of one clock, and draws its thresholds."""
     labels = (flights.arr_delay > LATE).astype(np.float64)
-    settings = dataclasses.replace(models.NETWORKS[clock], seed=config.seed, members=config.members)
+    settings = dataclasses.replace(models.NETWORKS[clock], seed=config.seed)
     linear = dataclasses.replace(models.LOGISTIC, seed=config.seed)
     if config.smoke:
         small: dict[str, Any] = {"batch_size": 512, "epochs": 2.0, "monitor": False}
         settings = dataclasses.replace(settings, widths=(16,), **small)
         linear = dataclasses.replace(linear, **small)
-    began = time.perf_counter()
+    alone = dataclasses.replace(settings, members=1)
     inputs = models.inputs(columns, parts.training)
-    print(f"{clock}: {inputs.number} inputs, {time.perf_counter() - began:.0f} s", flush=True)
-
-    trained = classifiers(clock, inputs, columns, labels, parts, (settings, linear), config)
-    truth, test = labels[parts.test], parts.test
+    training, validation, test = parts.training, parts.validation, parts.test
+    trainings = {
+        "network": lambda: models.network(inputs, labels, parts, settings),
+        "logistic": lambda: models.logistic(inputs, labels, parts, linear),
+        "scikit-learn, logistic": lambda: models.scikit_learn_logistic(
+            inputs, labels, training, iterations=config.iterations
+        ),
+        "scikit-learn, boosting": lambda: models.boosting(
+            columns, labels, training, iterations=config.iterations
+        ),
+    }
+    trained: dict[str, models.Trained] = {}
+    classification: dict[str, dict[str, Any]] = {}
+    for kind, train in trainings.items():
+        trained[kind] = train()
+        outputs = trained[kind].outputs
+        classification[kind] = {
+            **judging.classification(labels[test], outputs[test]),
+            "validation": judging.classification(labels[validation], outputs[validation]),
+            "seconds": trained[kind].seconds,
+        }
+        figures = classification[kind]
+        print(
+            f"{clock}, {kind}: AUC {figures['AUC']:.4f}, log loss {figures['log loss']:.4f}, "
+            f"{figures['seconds']:.0f} s",
+            flush=True,
+        )
     own, less = judging.intervals(
-        truth,
+        labels[test],
         {kind: each.outputs[test] for kind, each in trained.items()},
         flights.day[test],
-        config.resamples,
+        20 if config.smoke else 200,
     )
+    for kind, ends in own.items():
+        classification[kind] |= {f"{name} interval": each for name, each in ends.items()}
     network = trained["network"]
-    logits = network.outputs
-    loss = np.logaddexp(0.0, np.where(truth == 1, -logits[test], logits[test]))
-    missing, under = judging.gaps(columns, loss, parts)
+    chosen = judging.thresholds(labels, judging.probability(network.outputs), parts)
+    report.thresholds(
+        run / f"{clock}-thresholds.png", clock, chosen, labels[test], network.outputs[test]
+    )
+    minutes = np.nan_to_num(flights.arr_delay)
     result = {
         "columns": len(columns),
         "inputs": inputs.number,
         "gate on features": inputs.findings,
         "settings": dataclasses.asdict(settings),
-        "classification": {
-            kind: {
-                **judging.classification(truth, each.outputs[test]),
-                **{f"{name} interval": ends for name, ends in own[kind].items()},
-                "validation": judging.classification(
-                    labels[parts.validation], each.outputs[parts.validation]
-                ),
-                "seconds": each.seconds,
-                "seconds of compiling": each.compile_seconds,
-            }
-            for kind, each in trained.items()
-        },
+        "classification": classification,
         "network less boosting": less,
-        "regression": delays(
-            inputs, columns, np.nan_to_num(flights.arr_delay), parts, settings, config
-        ),
-        "thresholds": judging.thresholds(labels, judging.probability(logits), parts),
-        "slices": judging.slices(flights, labels, logits, test, config.resamples),
-        "missing": missing,
-        "under-represented": under,
-        "findings": [[str(f) for f in each] for each in network.findings]
-        if settings.monitor
-        else None,
+        "regression": delays(inputs, columns, minutes, parts, alone, config.iterations),
+        "thresholds": chosen,
+        "findings": [[str(found) for found in each] for each in network.findings],
     }
     if clock == "early":
         result["random split"] = {
-            **random_splits(inputs, labels, flights, parts, settings),
-            "split by time": metrics.roc_auc(truth, network.members[0][test]),
+            **random_splits(inputs, labels, flights.day, parts, alone),
+            "split by time": metrics.roc_auc(labels[test], network.members[0][test]),
         }
-    names = ("steps", "loss", "validation_steps", "validation_loss")
-    arrays = {"labels": truth, "logits": logits[test]}
-    arrays |= dict(zip(names, network.curves, strict=True))
-    return result, {f"{clock} {name}": values for name, values in arrays.items()}
+    return result
 
 
 def shortened(flights: table.Flights) -> NDArray[np.int64]:
@@ -276,12 +236,6 @@ def shortened(flights: table.Flights) -> NDArray[np.int64]:
 
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.flights")
-    if config.again is not None:
-        print("\n".join(map(str, report.draw(config.again))))
-        return 0
-    if config.iterations < 2 or config.members < 1 or config.resamples < 2:
-        print("--iterations and --resamples must be at least 2, --members at least 1")
-        return 2
     bench.compilation_cache()
     run = config.run_dir or Path("runs/flights") / time.strftime("%Y%m%d-%H%M%S")
     run.mkdir(parents=True, exist_ok=True)
@@ -291,7 +245,6 @@ def main(arguments: Sequence[str]) -> int:
     everything = len(flights)
     if config.smoke:
         flights = flights.take(shortened(flights))
-        config = dataclasses.replace(config, iterations=5, resamples=20)
     parts = table.split(flights)
     weather, anomalies = checked(flights, weather, parts, run)
     results: dict[str, Any] = {
@@ -303,17 +256,11 @@ def main(arguments: Sequence[str]) -> int:
         "anomalies": anomalies,
         "clocks": {},
     }
-    arrays: dict[str, Any] = {}
-    for clock in config.clocks:
-        columns = CLOCKS[clock](flights, weather)
+    for clock, columns_of in CLOCKS.items():
+        columns = columns_of(flights, weather)
         print(f"{clock}: {len(columns)} columns, {time.perf_counter() - began:.0f} s", flush=True)
-        results["clocks"][clock], more = on_clock(clock, columns, flights, parts, config)
-        arrays |= more
-    results["seconds"] = time.perf_counter() - began
-    (run / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    np.savez_compressed(run / "predictions.npz", **arrays)
-    report.draw(run)
-    for clock, result in results["clocks"].items():
+        result = on_clock(clock, columns, flights, parts, config, run)
+        results["clocks"][clock] = result
         reports.table(
             f"{report.TITLES[clock]}: more than 15 minutes late? November and December",
             ["model", "AUC", "AP", "log loss", "seconds"],
@@ -322,6 +269,9 @@ def main(arguments: Sequence[str]) -> int:
                 for kind, each in result["classification"].items()
             ],
         )
+    results["seconds"] = time.perf_counter() - began
+    files.write_json(run / "results.json", results)
+    report.models(run / "models.png", results["clocks"])
     print(f"results and pictures: {run}")
     return 0
 

@@ -9,13 +9,13 @@ does not record when it was assigned).
 Sums of minutes are sums of integers, so later events cannot change them by rounding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.flights.table import MEASURES, ORIGINS, Flights, Weather
+from experiments.flights.table import MEASURES, NEVER, ORIGINS, Flights
 
 __all__ = ["LEAD", "early", "late"]
 
@@ -30,14 +30,13 @@ _SPAN = 2**21  # more minutes than a year has: group and time make one sortable 
 Columns = dict[str, NDArray[Any]]
 
 
-def codes(*columns: NDArray[Any]) -> tuple[NDArray[np.int64], int]:
-    """Returns ids of combinations, [N] in [0, n), and n."""
-    ids, n = np.zeros(len(columns[0]), np.int64), 1
+def codes(*columns: NDArray[Any]) -> NDArray[np.int64]:
+    """Returns ids of combinations, [N] in [0, n)."""
+    ids = np.zeros(len(columns[0]), np.int64)
     for column in columns:
         values, own = np.unique(column, return_inverse=True)
-        ids, n = ids * len(values) + own, n * len(values)
-    present, ids = np.unique(ids, return_inverse=True)
-    return ids, len(present)
+        ids = ids * len(values) + own
+    return np.unique(ids, return_inverse=True)[1]
 
 
 class Running:
@@ -85,9 +84,9 @@ def ratio(total: NDArray, number: NDArray, prior: Any = np.nan, weight: float = 
 
 def schedule(flights: Flights) -> Columns:
     """Returns the schedule of each flight, and the traffic planned around it; known at both clocks."""
-    origin, _ = codes(flights.origin)
-    carrier, _ = codes(flights.origin, flights.carrier)
-    dest, _ = codes(flights.dest)
+    origin = codes(flights.origin)
+    carrier = codes(flights.origin, flights.carrier)
+    dest = codes(flights.dest)
     at = flights.scheduled
     one = {"n": np.ones(len(flights), np.int64)}
     columns: Columns = {
@@ -122,30 +121,27 @@ def _days_to_a_holiday(day: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(np.abs(nearest) <= 6, nearest, 7)
 
 
-class History:
-    """Means of past flights up to each evening (18:00 in New York), with exponentially falling weights."""
+def history(flights: Flights, *, aircraft: bool) -> Columns:
+    """Returns delays up to the evening before, by airport, carrier, destination, hour, route and number.
 
-    def __init__(self, flights: Flights) -> None:
-        evenings = np.full(flights.day.max() + 2, np.iinfo(np.int64).max)
-        evenings[flights.day] = flights.evening
-        # Days without a flight have no evening of their own.
-        self._evenings = np.minimum.accumulate(evenings[::-1])[::-1]
-        self._known = flights.arrived <= self._evenings[-2]
-        rows = self._known
-        self._day = np.searchsorted(self._evenings, flights.arrived[rows], side="left")
-        delay, gained = flights.arr_delay[rows], (flights.arr_delay - flights.dep_delay)[rows]
-        self._values = {
-            "late": (delay > 15).astype(np.float64),
-            "delay": clipped(delay).astype(np.float64),
-            "en route": clipped(gained).astype(np.float64),
-            "taxi": np.clip(np.nan_to_num(flights.taxi[rows]), 0, 120),
-        }
+    They are means of the flights up to each evening (18:00 in New York), whose weights fall by the day.
+    """
+    evenings = np.full(flights.day.max() + 2, np.iinfo(np.int64).max)
+    evenings[flights.day] = flights.evening
+    # Days without a flight have no evening of their own.
+    evenings = np.minimum.accumulate(evenings[::-1])[::-1]
+    rows = flights.arrived <= evenings[-2]
+    known_on = np.searchsorted(evenings, flights.arrived[rows], side="left")
+    delay, gained = flights.arr_delay[rows], (flights.arr_delay - flights.dep_delay)[rows]
+    outcomes = {
+        "late": (delay > 15).astype(np.float64),
+        "delay": clipped(delay).astype(np.float64),
+        "en route": clipped(gained).astype(np.float64),
+    }
 
     def means(
-        self,
         group: NDArray[np.int64],
         num_groups: int,
-        day: NDArray[np.int64],
         memory: float,
         names: tuple[str, ...],
         prior: Mapping[str, NDArray] | None = None,
@@ -156,42 +152,36 @@ class History:
         Args:
             group: [N] of all flights.
             num_groups: of ids.
-            day: [N] of all flights.
             memory: days after which an outcome counts 1/e.
-            names: the values to average.
+            names: the outcomes to average.
             prior: [N] each, to which means are shrunk.
             weight: number of flights that the prior counts.
         """
-        num_days, keep = len(self._evenings), np.exp(-1.0 / memory)
-        cell = self._day * num_groups + group[self._known]
+        num_days, keep = len(evenings), np.exp(-1.0 / memory)
+        cell = known_on * num_groups + group[rows]
 
         def remembered(values: NDArray | None) -> NDArray:
             sums = np.bincount(cell, values, num_days * num_groups).reshape(num_days, num_groups)
             sums = sums.astype(np.float64)
             for d in range(1, num_days):
                 sums[d] += keep * sums[d - 1]
-            return sums[day, group]
+            return sums[flights.day, group]
 
         count = remembered(None)
         found = {"number": count}
         for name in names:
             found[name] = ratio(
-                remembered(self._values[name]), count, prior[name] if prior else np.nan, weight
+                remembered(outcomes[name]), count, prior[name] if prior else np.nan, weight
             )
         return found
 
-
-def history(flights: Flights, *, aircraft: bool) -> Columns:
-    """Returns delays up to the evening before, by airport, carrier, destination, hour, route and number."""
-    known = History(flights)
-    day = flights.day
     columns: Columns = {}
     everything = np.zeros(len(flights), np.int64)
-    overall = known.means(everything, 1, day, 14.0, ("late", "delay", "en route", "taxi"))
+    overall = means(everything, 1, 14.0, ("late", "delay", "en route"))
     columns["late lately"] = overall["late"]
     columns["delay lately"] = overall["delay"]
     for memory, label in ((0.7, "yesterday"), (4.0, "this week")):
-        found = known.means(everything, 1, day, memory, ("late", "en route"), overall, 5.0)
+        found = means(everything, 1, memory, ("late", "en route"), overall, 5.0)
         columns[f"late, {label}"] = found["late"]
         columns[f"en route, {label}"] = found["en route"]
     groups: list[tuple[str, tuple[NDArray, ...], tuple[float, ...], float]] = [
@@ -208,11 +198,11 @@ def history(flights: Flights, *, aircraft: bool) -> Columns:
     if aircraft:
         groups.append(("aircraft", (flights.tailnum,), (3.0, 30.0), 6.0))
     for name, parts, memories, weight in groups:
-        ids, n = codes(*parts)
+        ids = codes(*parts)
         for memory in memories:
             slow = memory == memories[-1] and name in ("destination", "route", "flight number")
             wanted = ("late", "delay", "en route") if slow else ("late", "delay")
-            found = known.means(ids, n, day, memory, wanted, overall, weight)
+            found = means(ids, ids.max() + 1, memory, wanted, overall, weight)
             for each in wanted:
                 columns[f"{each} of the {name}, {memory:g} days"] = found[each]
         if name in ("route", "flight number", "aircraft"):
@@ -220,9 +210,9 @@ def history(flights: Flights, *, aircraft: bool) -> Columns:
     return columns
 
 
-def _filled(weather: Weather) -> dict[str, NDArray[np.float64]]:
+def _filled(weather: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Returns measures [3, hours]; gaps hold the last observation of up to six hours ago."""
-    values = {name: weather.values[..., i].copy() for i, name in enumerate(MEASURES)}
+    values = {name: weather[..., i].copy() for i, name in enumerate(MEASURES)}
     # A gust is left out where there is none.
     values["wind_gust"] = np.fmax(values["wind_gust"], values["wind_speed"])
     for each in values.values():
@@ -247,7 +237,9 @@ def _over(values: NDArray, hours: range, function: Any) -> NDArray:
     return together
 
 
-def sky(flights: Flights, weather: Weather, hour: NDArray[np.int64], *, forecast: bool) -> Columns:
+def sky(
+    flights: Flights, weather: NDArray[np.float64], hour: NDArray[np.int64], *, forecast: bool
+) -> Columns:
     """Returns the weather at the airport at an hour of the year [N], and its change up to then.
 
     Args:
@@ -257,7 +249,7 @@ def sky(flights: Flights, weather: Weather, hour: NDArray[np.int64], *, forecast
         forecast: adds the hours after it.
     """
     seen = _filled(weather)
-    at = np.searchsorted(ORIGINS, flights.origin), np.clip(hour, 0, weather.values.shape[1] - 1)
+    at = np.searchsorted(ORIGINS, flights.origin), np.clip(hour, 0, weather.shape[1] - 1)
     most, least = np.fmax, np.fmin
 
     def total(values: NDArray, hours: range) -> NDArray:
@@ -310,58 +302,39 @@ def sky(flights: Flights, weather: Weather, hour: NDArray[np.int64], *, forecast
 def running(flights: Flights, clock: NDArray[np.int64]) -> Columns:
     """Returns the delays of the last hours at a clock, and the flights that are overdue, by group."""
     columns: Columns = {}
-    left, landed = ~np.isnan(flights.dep_delay), flights.arrived < 2**39
-    dep, arr = clipped(flights.dep_delay), clipped(flights.arr_delay)
-    gained = clipped(flights.arr_delay - flights.dep_delay)
+    dep = clipped(flights.dep_delay)
     everything = np.zeros(len(flights), np.int64)
-    origin, _ = codes(flights.origin)
-    at_airport, _ = codes(flights.origin, flights.carrier)
-    carrier, _ = codes(flights.carrier)
-    dest, _ = codes(flights.dest)
-    route, _ = codes(flights.dest, flights.carrier)
+    origin = codes(flights.origin)
+    at_airport = codes(flights.origin, flights.carrier)
+    carrier = codes(flights.carrier)
+    dest = codes(flights.dest)
+    route = codes(flights.dest, flights.carrier)
 
-    def departures(name: str, group: NDArray, minutes: tuple[int, ...]) -> None:
-        events = Running(
-            group[left],
-            flights.departed[left],
-            {"delay": dep[left], "late": dep[left] > 15},
-        )
-        for window in minutes:
-            number, sums = events.window(group, clock, window)
-            columns[f"departures, {name}, {window} min"] = number
-            columns[f"departure delay, {name}, {window} min"] = ratio(
-                sums["delay"], number, 10.0, 1.0
-            )
-            columns[f"late departures, {name}, {window} min"] = ratio(
-                sums["late"], number, 0.2, 1.0
-            )
+    def recent(
+        what: str,
+        rows: NDArray[np.bool_],
+        times: NDArray[np.int64],
+        values: Mapping[str, tuple[NDArray, float]],
+        groups: Sequence[tuple[str, NDArray, tuple[int, ...]]],
+    ) -> None:
+        """Adds number and means of the last minutes' events; a mean is shrunk to its prior."""
+        for name, group, minutes in groups:
+            kept = {label: each[rows] for label, (each, _) in values.items()}
+            events = Running(group[rows], times[rows], kept)
+            for window in minutes:
+                number, sums = events.window(group, clock, window)
+                columns[f"{what}, {name}, {window} min"] = number
+                for label, (_, prior) in values.items():
+                    mean = ratio(sums[label], number, prior, 1.0)
+                    columns[f"{label}, {name}, {window} min"] = mean
 
-    def arrivals(name: str, group: NDArray, minutes: tuple[int, ...]) -> None:
-        events = Running(
-            group[landed],
-            flights.arrived[landed],
-            {
-                "delay": arr[landed],
-                "gained": gained[landed],
-                "taxi": np.nan_to_num(flights.taxi[landed]),
-            },
-        )
-        for window in minutes:
-            number, sums = events.window(group, clock, window)
-            columns[f"arrivals, {name}, {window} min"] = number
-            columns[f"arrival delay, {name}, {window} min"] = ratio(sums["delay"], number, 5.0, 1.0)
-            columns[f"en route, {name}, {window} min"] = ratio(sums["gained"], number, -5.0, 1.0)
-            columns[f"taxi, {name}, {window} min"] = ratio(sums["taxi"], number, 23.0, 1.0)
-
-    def outstanding(name: str, group: NDArray, limit: int) -> None:
-        """Flights due before the clock that have not left, for at most `limit` minutes."""
-        due, gone = flights.scheduled, np.minimum(flights.departed, flights.scheduled + limit)
+    def outstanding(name: str, group: NDArray) -> None:
+        """Adds flights due before the clock that have not left, for at most four hours."""
+        due, gone = flights.scheduled, np.minimum(flights.departed, flights.scheduled + 240)
         rows = gone > due
         value = {"due": due[rows]}
-        begins, ends = (
-            Running(group[rows], due[rows], value),
-            Running(group[rows], gone[rows], value),
-        )
+        begins = Running(group[rows], due[rows], value)
+        ends = Running(group[rows], gone[rows], value)
         forever = 2**20
         began, due_began = begins.window(group, clock, forever)
         ended, due_ended = ends.window(group, clock, forever)
@@ -371,22 +344,45 @@ def running(flights: Flights, clock: NDArray[np.int64]) -> Columns:
         columns[f"overdue, {name}"] = overdue
         columns[f"mean overdue, {name}"] = ratio(overdue, waiting, 0.0, 1.0)
 
-    departures("all", everything, (60,))
-    departures("airport", origin, (30, 60, 180))
-    departures("carrier", carrier, (120,))
-    departures("carrier at the airport", at_airport, (60, 180, 480))
-    departures("destination", dest, (180, 480))
-    departures("carrier to the destination", route, (600,))
-    arrivals("all", everything, (60, 180))
-    arrivals("airport", origin, (60, 180))
-    arrivals("carrier at the airport", at_airport, (240,))
-    arrivals("destination", dest, (120, 360))
-    arrivals("carrier to the destination", route, (600,))
-    outstanding("all", everything, 240)
-    outstanding("airport", origin, 240)
-    outstanding("carrier at the airport", at_airport, 240)
-    outstanding("carrier", carrier, 240)
-    outstanding("destination", dest, 240)
+    recent(
+        "departures",
+        ~np.isnan(flights.dep_delay),
+        flights.departed,
+        {"departure delay": (dep, 10.0), "late departures": (dep > 15, 0.2)},
+        [
+            ("all", everything, (60,)),
+            ("airport", origin, (30, 60, 180)),
+            ("carrier", carrier, (120,)),
+            ("carrier at the airport", at_airport, (60, 180, 480)),
+            ("destination", dest, (180, 480)),
+            ("carrier to the destination", route, (600,)),
+        ],
+    )
+    recent(
+        "arrivals",
+        flights.arrived < NEVER,
+        flights.arrived,
+        {
+            "arrival delay": (clipped(flights.arr_delay), 5.0),
+            "en route": (clipped(flights.arr_delay - flights.dep_delay), -5.0),
+            "taxi": (np.nan_to_num(flights.taxi), 23.0),
+        },
+        [
+            ("all", everything, (60, 180)),
+            ("airport", origin, (60, 180)),
+            ("carrier at the airport", at_airport, (240,)),
+            ("destination", dest, (120, 360)),
+            ("carrier to the destination", route, (600,)),
+        ],
+    )
+    for name, group in (
+        ("all", everything),
+        ("airport", origin),
+        ("carrier at the airport", at_airport),
+        ("carrier", carrier),
+        ("destination", dest),
+    ):
+        outstanding(name, group)
     return columns
 
 
@@ -397,7 +393,7 @@ def incoming(flights: Flights, clock: NDArray[np.int64]) -> Columns:
     there, with 40 minutes on the ground.
     """
     n = len(flights)
-    tail, _ = codes(flights.tailnum)
+    tail = codes(flights.tailnum)
     named = flights.tailnum != ""
     left = ~np.isnan(flights.dep_delay) & named
     rows = np.flatnonzero(left)
@@ -421,16 +417,12 @@ def incoming(flights: Flights, clock: NDArray[np.int64]) -> Columns:
     back = expected + flights.block[last].astype(np.int64) + 40
     on_schedule = due_there[last] + flights.block[last].astype(np.int64) + 40
     slack = flights.scheduled - np.maximum(back, clock - 60)
+    at_departure = of_last(np.clip(flights.dep_delay, -30, 400))
+    at_arrival = np.clip(flights.arr_delay[last], -60, 400)
     columns: Columns = {
-        "aircraft, delay at its last departure": of_last(np.clip(flights.dep_delay, -30, 400)),
-        "aircraft, delay at its last arrival": np.where(
-            landed, np.clip(flights.arr_delay[last], -60, 400), np.nan
-        ),
-        "aircraft, delay as known": np.where(
-            landed,
-            np.clip(flights.arr_delay[last], -60, 400),
-            of_last(np.clip(flights.dep_delay, -30, 400)),
-        ),
+        "aircraft, delay at its last departure": at_departure,
+        "aircraft, delay at its last arrival": np.where(landed, at_arrival, np.nan),
+        "aircraft, delay as known": np.where(landed, at_arrival, at_departure),
         "aircraft, minutes since its last departure": np.where(there, since, np.nan),
         "aircraft, has landed": landed.astype(np.float64),
         "aircraft, slack": np.where(there, np.clip(slack, -300, 900), np.nan),
@@ -456,7 +448,7 @@ def incoming(flights: Flights, clock: NDArray[np.int64]) -> Columns:
     return columns
 
 
-def early(flights: Flights, weather: Weather) -> Columns:
+def early(flights: Flights, weather: NDArray[np.float64]) -> Columns:
     """Returns the columns known at 18:00 in New York of the day before, with a perfect weather forecast.
 
     Args:
@@ -473,7 +465,7 @@ def early(flights: Flights, weather: Weather) -> Columns:
     }
 
 
-def late(flights: Flights, weather: Weather, *, lead: int = LEAD) -> Columns:
+def late(flights: Flights, weather: NDArray[np.float64], *, lead: int = LEAD) -> Columns:
     """Returns the columns known `lead` minutes before the scheduled departure.
 
     Args:

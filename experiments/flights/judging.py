@@ -1,26 +1,16 @@
-"""Figures of the models on the test months: quality, differences, thresholds, slices, gaps in the data."""
+"""Figures of the models on the test months: quality, differences, thresholds."""
 
 import functools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.flights import table
 from jaxml import metrics
-from jaxml.validation import missing
 
-__all__ = [
-    "classification",
-    "gaps",
-    "intervals",
-    "probability",
-    "regression",
-    "slices",
-    "thresholds",
-]
+__all__ = ["classification", "intervals", "probability", "regression", "thresholds"]
 
 
 def probability(logits: NDArray) -> NDArray[np.float64]:
@@ -119,63 +109,3 @@ def thresholds(labels: NDArray, scores: NDArray, parts: table.Split) -> dict[str
             "cost in test": float(cost),
         }
     return found
-
-
-def slices(
-    flights: table.Flights, labels: NDArray, logits: NDArray, rows: NDArray, num_samples: int
-) -> list[dict[str, Any]]:
-    """Returns AUC and log loss by carrier and airport, with bootstrap intervals."""
-    by = {"carrier": flights.carrier[rows], "origin": flights.origin[rows]}
-    scores = probability(logits[rows]).astype(np.float32)
-    measured = {
-        name: metrics.by_slice(
-            metric, by, labels[rows], scores, key=jax.random.key(1), num_samples=num_samples
-        )
-        for name, metric in (
-            ("AUC", metrics.streaming.roc_auc()),
-            ("log loss", metrics.streaming.log_loss()),
-        )
-    }
-    found = []
-    for (column, value), auc in measured["AUC"].items():
-        here = by[column] == value
-        row = {
-            "slice": f"{column} {value}",
-            "flights": auc.num_examples,
-            "small": auc.small,
-            "late": float(labels[rows][here].mean()),
-            "predicted": float(scores[here].mean()),
-        }
-        for name, of in measured.items():
-            each = of[column, value]
-            row[name] = each.value
-            row[f"{name} interval"] = each.interval and [each.interval.low, each.interval.high]
-        found.append(row)
-    return found
-
-
-def gaps(
-    columns: Mapping[str, NDArray], loss: NDArray, parts: table.Split
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns the share of missing values of each column with the loss there, and carriers with many."""
-    found: list[dict[str, Any]] = []
-    together: dict[bytes, str] = {}  # one column of those that are missing together
-    for name, values in columns.items():
-        if values.dtype.kind != "f" or not np.isnan(values).any():
-            continue
-        here = np.isnan(values[parts.test])
-        found.append(
-            {
-                "column": name,
-                "missing in training": float(np.isnan(values[parts.training]).mean()),
-                "missing in test": float(here.mean()),
-                "log loss where missing": float(loss[here].mean()) if here.any() else None,
-                "log loss elsewhere": float(loss[~here].mean()) if not here.all() else None,
-            }
-        )
-        if here.mean() > 0.01:
-            together.setdefault(np.packbits(here).tobytes(), name)
-    found.sort(key=lambda row: -row["missing in test"])
-    some = {name: columns[name][parts.test] for name in (*together.values(), "carrier", "origin")}
-    under = missing.underrepresented_slices(some, ["carrier", "origin"], loss) if together else []
-    return found, [str(each) for each in under[:8]]

@@ -151,15 +151,11 @@ class Trained(NamedTuple):
     Attributes:
         members: float64 [M, N], logits or minutes of delay of each member.
         seconds: of training, compilation included.
-        compile_seconds: of compilation.
-        curves: steps, losses, validation steps and validation losses of the first member.
         findings: of the monitor, for each member.
     """
 
     members: NDArray[np.float64]
     seconds: float
-    compile_seconds: float = 0.0
-    curves: tuple[Any, ...] = ()
     findings: tuple[list[Any], ...] = ()
 
     @property
@@ -257,19 +253,7 @@ def _trained(
     )
     seconds = time.perf_counter() - began
     outputs = [trial.fit.predict(x, batch_size=_AT_ONCE).reshape(-1) for trial in swept.trials]
-    first = swept.trials[0].fit
-    return Trained(
-        np.stack(outputs).astype(np.float64),
-        seconds,
-        swept.seconds["compile"],
-        (
-            np.arange(len(first.loss_curve)),
-            first.loss_curve,
-            first.validation_steps,
-            first.validation_curve,
-        ),
-        tuple(swept.findings),
-    )
+    return Trained(np.stack(outputs).astype(np.float64), seconds, tuple(swept.findings))
 
 
 def scikit_learn_logistic(
@@ -292,12 +276,7 @@ def boosting(
 ) -> Trained:
     """Returns scikit-learn's gradient boosting, on the columns as they are: trees need no scaling.
 
-    Args:
-        columns: of all flights.
-        labels: [N], classes, or minutes for `regression`.
-        training: rows.
-        iterations: number of trees.
-        regression: minimizes the absolute error.
+    Labels are classes, or for `regression` minutes, of which the absolute error is minimized.
     """
     from sklearn import ensemble
 

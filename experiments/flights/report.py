@@ -1,58 +1,23 @@
-"""Pictures of a run, from the files that it has written."""
+"""Pictures of a run."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from experiments.flights import judging
 from jaxml import metrics
 from jaxml.reports import plots
 
-__all__ = ["TITLES", "draw"]
+__all__ = ["TITLES", "models", "thresholds"]
 
 TITLES = {"early": "The evening before", "late": "30 minutes before departure"}
 
 
-def draw(run: Path) -> list[Path]:
-    """Draws the pictures of a run from its results.json and predictions.npz.
-
-    Returns:
-        The files: models.png, and for each clock CLOCK-thresholds.png, CLOCK-loss.png and CLOCK-slices.png.
-
-    Raises:
-        OSError: one of the two files is missing.
-    """
-    results = json.loads((run / "results.json").read_text())
-    with np.load(run / "predictions.npz") as archive:
-        arrays = dict(archive)
-    _models(run / "models.png", results["clocks"])
-    paths = [run / "models.png"]
-    for name, result in results["clocks"].items():
-        own = {k.removeprefix(f"{name} "): v for k, v in arrays.items() if k.startswith(f"{name} ")}
-        paths += [run / f"{name}-{kind}.png" for kind in ("thresholds", "loss", "slices")]
-        _thresholds(paths[-3], TITLES[name], result, own)
-        plots.loss_curves(
-            (own["steps"], own["loss"]),
-            (own["validation_steps"], own["validation_loss"]),
-            title=f"{TITLES[name]}: log loss of the first network. Fewer flights are late in autumn",
-            ylabel="log loss",
-            path=paths[-2],
-        )
-        large = [each for each in result["slices"] if not each["small"]]
-        plots.bars(
-            [each["slice"].removeprefix("carrier ").removeprefix("origin ") for each in large],
-            {kind: [each[kind] for each in large] for kind in ("late", "predicted")},
-            ylabel="share of flights",
-            title=f"{TITLES[name]}: late flights by carrier and airport, November and December",
-            path=paths[-1],
-        )
-    return paths
-
-
-def _models(path: Path, clocks: Mapping[str, Any]) -> None:
-    """AUC and log loss of all models on both clocks, with intervals."""
+def models(path: Path, clocks: Mapping[str, Any]) -> None:
+    """Draws AUC and log loss of all models on both clocks, with intervals."""
     kinds = list(next(iter(clocks.values()))["classification"])
     panels, intervals = {}, {}
     for name, result in clocks.items():
@@ -70,10 +35,11 @@ def _models(path: Path, clocks: Mapping[str, Any]) -> None:
     )
 
 
-def _thresholds(
-    path: Path, title: str, result: Mapping[str, Any], arrays: Mapping[str, Any]
+def thresholds(
+    path: Path, clock: str, chosen: Mapping[str, Any], labels: NDArray, logits: NDArray
 ) -> None:
-    labels, scores = arrays["labels"], 1 / (1 + np.exp(-arrays["logits"]))
+    """Draws precision and recall at every threshold, and how far probabilities can be believed."""
+    scores = judging.probability(logits)
     counts = metrics.threshold_counts(labels, scores)
     at = np.unique(np.linspace(0, len(counts.thresholds) - 1, 1000).astype(int))
     tp, fp = counts.true_positives[at], counts.false_positives[at]
@@ -87,8 +53,8 @@ def _thresholds(
         recall=tp / labels.sum(),
         false_positive_rate=fp / (1 - labels).sum(),
         base_rate=float(labels.mean()),
-        chosen={name: each["threshold"] for name, each in result["thresholds"].items()},
+        chosen={name: each["threshold"] for name, each in chosen.items()},
         reliability=tuple(each[filled] for each in reliability),
-        title=f"{title}: thresholds in November and December",
+        title=f"{TITLES[clock]}: thresholds in November and December",
         path=path,
     )

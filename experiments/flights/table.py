@@ -9,18 +9,7 @@ from numpy.typing import NDArray
 
 from jaxml.data import flights
 
-__all__ = [
-    "NEVER",
-    "Flights",
-    "Split",
-    "Weather",
-    "numbers",
-    "read",
-    "read_raw",
-    "read_weather",
-    "split",
-    "typed",
-]
+__all__ = ["MEASURES", "NEVER", "ORIGINS", "Flights", "Split", "read", "split"]
 
 COLUMNS = (
     "month", "day", "dep_delay", "arr_time", "sched_arr_time", "arr_delay", "carrier", "flight",
@@ -95,18 +84,6 @@ class Flights:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Weather:
-    """Observations at each airport.
-
-    Attributes:
-        values: [3, hours, measures], by `ORIGINS` and `MEASURES`; NaN where nothing was observed. Hour h is
-            the report made within minutes 60 h to 60 h + 59 of the year (UTC), usually at 60 h + 51.
-    """
-
-    values: NDArray[np.float64]
-
-
 def numbers(text: NDArray[np.str_]) -> NDArray[np.float64]:
     """Returns the numbers of a text column, NaN where missing."""
     return np.where(text == "", "nan", text).astype(np.float64)
@@ -126,18 +103,14 @@ def offsets(zone: str) -> NDArray[np.int64]:
     return np.array([int(each.total_seconds()) // 60 for each in ahead])
 
 
-def read_raw() -> dict[str, NDArray[np.str_]]:
-    """Returns the columns of the table of flights that are used, as text."""
-    return flights.read_flights(COLUMNS)
-
-
-def typed(raw: dict[str, NDArray[np.str_]]) -> Flights:
-    """Returns raw columns as numbers and times, with the aircraft joined by its tail number.
+def read_flights() -> Flights:
+    """Returns all flights, with the aircraft joined by its tail number.
 
     The table has times on three clocks: departures in New York's time, arrivals in the destination's, and
     one column in UTC. A flight's duration from gate to gate is the difference of its clock readings minus
     that of the zones, modulo a day.
     """
+    raw = flights.read_flights(COLUMNS)
     scheduled = minutes_of(raw["time_hour"]) + numbers(raw["minute"]).astype(np.int64)
     dep_delay, arr_delay = numbers(raw["dep_delay"]), numbers(raw["arr_delay"])
     left = ~np.isnan(dep_delay)
@@ -198,19 +171,22 @@ def typed(raw: dict[str, NDArray[np.str_]]) -> Flights:
     )
 
 
-def read_weather() -> Weather:
-    """Returns the table of weather, by airport and hour."""
+def read_weather() -> NDArray[np.float64]:
+    """Returns observations [3, hours, measures], by `ORIGINS` and `MEASURES`; NaN where there are none.
+
+    Hour h is the report made within minutes 60 h to 60 h + 59 of the year (UTC), usually at 60 h + 51.
+    """
     raw = flights.read_weather(("origin", "time_hour", *MEASURES))
     values = np.full((len(ORIGINS), 367 * 24, len(MEASURES)), np.nan)
     at = np.searchsorted(ORIGINS, raw["origin"]), minutes_of(raw["time_hour"]) // 60
     for i, name in enumerate(MEASURES):
         values[..., i][at] = numbers(raw[name])
-    return Weather(values)
+    return values
 
 
-def read() -> tuple[Flights, Weather]:
-    """Returns all flights and the weather."""
-    return typed(read_raw()), read_weather()
+def read() -> tuple[Flights, NDArray[np.float64]]:
+    """Returns all flights, and the weather."""
+    return read_flights(), read_weather()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,20 +1,145 @@
-"""No feature depends on events after its clock: later events are rewritten and features compared."""
+"""The flights experiment, with few flights and tiny models.
+
+No feature depends on events after its clock: later events are rewritten and features compared."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from experiments.flights import clocks, table
+from experiments.flights import __main__ as experiment
+from experiments.flights import clocks, judging, models, report, table
 
 
 @pytest.fixture(scope="module")
-def known():
+def everything():
+    """The table of a year, read once."""
+    return table.read()
+
+
+@pytest.fixture(scope="module")
+def few(everything):
+    """Every eighth flight of three fortnights, and the weather."""
+    flights, weather = everything
+    return flights.take(experiment.shortened(flights)[::8]), weather
+
+
+@pytest.fixture(scope="module")
+def known(everything):
     """All flights of three weeks in March, and the weather."""
-    raw = table.read_raw()
-    rows = (raw["month"] == "3") & (raw["day"].astype(int) <= 21)
-    few = table.typed({name: values[rows] for name, values in raw.items()})
-    return few, table.read_weather()
+    flights, weather = everything
+    return flights.take((flights.day >= 59) & (flights.day < 80)), weather
+
+
+def test_the_tables_are_checked_against_their_schemas(few, tmp_path):
+    flights, weather = few
+    parts = table.split(flights)
+    assert set(flights.month[parts.training]) <= set(range(1, 9))
+    assert set(flights.month[parts.validation]) <= {9, 10}
+    assert set(flights.month[parts.test]) <= {11, 12}
+    assert np.isfinite(flights.arr_delay[np.concatenate(dataclasses.astuple(parts))]).all()
+    cleaned, found = experiment.checked(flights, weather, parts, tmp_path)
+    # The wind of 1,048 miles an hour at Newark on 12 February is in the package.
+    assert any("1048" in each for each in found["weather"])
+    assert np.nanmax(weather) > 1048 and np.nanmax(cleaned[..., 4]) < 150
+    assert np.isnan(cleaned).sum() == np.isnan(weather).sum() + 1
+    assert (tmp_path / "schema-flights.toml").exists()
+
+
+def test_thresholds_are_chosen_on_the_validation_months_alone():
+    rng = np.random.default_rng(0)
+    labels = (rng.random(3000) < 0.3).astype(float)
+    scores = np.clip(0.5 * labels + 0.5 * rng.random(3000), 0, 1)
+    rows = np.split(np.arange(3000), 3)
+    before = judging.thresholds(labels, scores, table.Split(*rows))
+    changed = labels.copy()
+    changed[rows[2]] = 1 - changed[rows[2]]
+    after = judging.thresholds(changed, scores, table.Split(*rows))
+    for name, each in before.items():
+        assert after[name]["threshold"] == each["threshold"]
+        assert after[name]["precision in test"] != each["precision in test"]
+
+
+def test_differences_have_the_width_of_whole_days():
+    rng = np.random.default_rng(0)
+    day = np.repeat(np.arange(40), 25)
+    labels = (rng.random(1000) < 0.4).astype(float)
+    good_day = rng.random(40) < 0.6  # on the other days the second model is the better one
+    first = np.where(good_day[day], 2 * labels - 1, 0.0)
+    second = np.where(good_day[day], 0.0, 2 * labels - 1)
+    outputs = {"first": first, "second": second}
+    own, wide = judging.intervals(labels, outputs, day, 100)
+    _, narrow = judging.intervals(labels, outputs, np.arange(1000), 100)
+    for name, each in wide.items():
+        low, high = each["interval"]
+        assert low < each["value"] < high
+        other = narrow[name]["interval"]
+        assert high - low > 2 * (other[1] - other[0])
+        assert all(ends[name][0] < ends[name][1] for ends in own.values())
+    assert wide["AUC"]["value"] > 0 > wide["log loss"]["value"]
+
+
+def test_pictures_are_drawn(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = (rng.random(500) < 0.3).astype(float)
+    logits = 2 * labels - 2 + rng.normal(size=500)
+    own, _ = judging.intervals(labels, {"a": logits, "b": -logits}, np.arange(500) // 9, 5)
+    figures = judging.classification(labels, logits)
+    figures |= {f"{name} interval": ends for name, ends in own["a"].items()}
+    classification = {"network": figures, "logistic": figures}
+    report.models(tmp_path / "models.png", {"early": {"classification": classification}})
+    parts = table.Split(*[np.arange(500)] * 3)
+    chosen = judging.thresholds(labels, judging.probability(logits), parts)
+    report.thresholds(tmp_path / "early.png", "early", chosen, labels, logits)
+    assert all(path.read_bytes()[1:4] == b"PNG" for path in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Inputs of 1,200 flights whose delay depends on a number and a category."""
+    rng = np.random.default_rng(0)
+    dense, ids = rng.normal(size=(1200, 2)).astype(np.float32), rng.integers(0, 4, (1200, 1))
+    minutes = 20 * dense[:, 0] + 15 * (ids[:, 0] == 2) + 10 * rng.normal(size=1200)
+    inputs = models.Inputs({"dense": dense, "ids": ids.astype(np.int32)}, (4,), ("carrier",), [])
+    return inputs, minutes, table.Split(*np.split(np.arange(1200), [800, 1000]))
+
+
+def test_members_are_averaged_and_measured_in_minutes(made):
+    inputs, minutes, parts = made
+    settings = models.Settings(
+        (8,), dropout=0.0, epochs=20.0, batch_size=64, learning_rate=0.02, monitor=False
+    )
+    trained = models.network(inputs, minutes, parts, settings, loss=models.huber, scale=(5.0, 20.0))
+    assert trained.members.shape == (2, 1200) and (trained.members[0] != trained.members[1]).any()
+    np.testing.assert_array_equal(trained.outputs, trained.members.mean(0))
+    for member in trained.members:
+        error = np.abs(member - minutes)[parts.test].mean()
+        assert error < 10 < np.abs(5 - minutes)[parts.test].mean()
+
+
+def test_logistic_regression_reaches_the_minimum_of_scikit_learn(made):
+    inputs, minutes, parts = made
+    labels = (minutes > 15).astype(float)
+    settings = models.Settings(epochs=60.0, batch_size=200, learning_rate=3e-2, monitor=False)
+    ours = models.logistic(inputs, labels, parts, settings)
+    theirs = models.scikit_learn_logistic(inputs, labels, parts.training, iterations=100)
+    np.testing.assert_allclose(ours.outputs, theirs.outputs, atol=0.03)
+    assert np.ptp(theirs.outputs) > 1
+
+
+def test_features_of_all_flights_are_fitted_on_the_training_rows(few):
+    flights, weather = few
+    parts = table.split(flights)
+    columns = clocks.early(flights, weather)
+    inputs = models.inputs(columns, parts.training)
+    assert inputs.x["dense"].dtype == np.float32 and inputs.x["ids"].dtype == np.int32
+    assert np.isfinite(inputs.x["dense"]).all()
+    assert (inputs.x["ids"].max(0) < inputs.sizes).all()
+    later = {name: np.concatenate([v, v[:5]]) for name, v in columns.items()}
+    again = models.inputs(later, parts.training).x
+    for name, values in inputs.x.items():
+        np.testing.assert_array_equal(again[name][: len(flights)], values)
 
 
 def replayed(flights, weather, now, seed=None):
@@ -38,10 +163,10 @@ def replayed(flights, weather, now, seed=None):
         arr_delay=np.where(landed, flights.arr_delay, other(flights.arr_delay, -60, 300)),
         taxi=np.where(landed, flights.taxi, other(flights.taxi, 5, 90)),
     )
-    values = weather.values.copy()
+    values = weather.copy()
     unseen = 60 * np.arange(values.shape[1]) + 60 > now  # an hour is known when it is full
     values[:, unseen] = np.nan if seed is None else rng.normal(50, 30, values[:, unseen].shape)
-    return changed, table.Weather(values)
+    return changed, values
 
 
 def differing(before, after, rows):
@@ -134,7 +259,7 @@ def test_moving_the_clock_back_forgets(known):
             assert columns["outstanding, airport"][i] == waiting.sum()
             assert columns["overdue, airport"][i] == (clock - flights.scheduled[waiting]).sum()
             hour = clock // 60 - 1
-            seen = weather.values[table.ORIGINS.index(flights.origin[i]), hour, 0]
+            seen = weather[table.ORIGINS.index(flights.origin[i]), hour, 0]
             assert np.isnan(seen) or columns["temperature"][i] == seen
 
 
