@@ -64,14 +64,9 @@ def measure_alternately(
     Args:
         cases: by name; `(make, arguments)` with a module-level `make(**arguments) -> sample` and
             `sample() -> seconds`. `make` warms up: what it compiles is not timed.
-        rounds: samples of each case, at least 1.
+        rounds: samples of each case.
         on_round: called with the number of rounds done.
-
-    Raises:
-        ValueError: if `rounds` is below 1.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
     context = multiprocessing.get_context("spawn")
     results = {name: Measurement() for name in cases}
     workers: dict[str, tuple[Any, Connection]] = {}

@@ -74,11 +74,6 @@ def test_a_case_that_fails_does_so_alone(tmp_path, when, error):
     assert results["good"].error is None and len(results["good"].samples) == 2
 
 
-def test_rounds_below_one_are_refused():
-    with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
-        measure_alternately({}, rounds=0)
-
-
 def test_rows_are_strict_json(tmp_path):
     path = tmp_path / "deep" / "rows.json"
     write_rows(path, [{"a": 1}, {"b": [0.5]}])
