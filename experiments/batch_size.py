@@ -1,4 +1,4 @@
-"""Compares batch sizes over the same number of epochs, each at its best learning rate.
+"""Which batch size reaches the lowest loss in the same number of epochs, each at its best learning rate?
 
     python -m experiments.batch_size                   batches from one example to all of them, a minute
     python -m experiments.batch_size --epochs 40
@@ -6,7 +6,8 @@
 An MLP is trained on scikit-learn's digits. A small batch takes more steps in an epoch, and each of them is
 noisier: it makes more progress per example and less per step.
 
-The picture shows the validation loss over epochs. Picture and figures go to `runs/batch_size/`; the figures
+Expect the lowest validation loss with a batch of 8, and a full batch that is far behind. The picture shows
+the validation loss over epochs. Picture and figures go to `runs/batch_size/`; the figures
 of the record are `experiments/results/batch-size.json`.
 """
 
@@ -27,20 +28,20 @@ from jaxml.data import scikit
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The same number of epochs at several batch sizes."""
+    """Trains for the same number of epochs with several batch sizes."""
 
     batch_sizes: tuple[int, ...] = (1, 8, 32, 128)
-    """Examples in a step; the full batch comes in any case."""
+    """Examples in a step; the full batch is always added."""
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    """For each size the one with the lowest validation loss is shown."""
+    """Learning rates to try; the one with the lowest validation loss is shown for each size."""
     epochs: int = 15
     """Passes over the data."""
     num_train: int = 1200
-    """Digits to train on; the others judge."""
+    """Digits to train on; the others are for validation."""
     widths: tuple[int, ...] = (32,)
-    """Hidden layers."""
+    """Units of each hidden layer."""
     seed: int = 0
-    """Of everything."""
+    """Seed of split, parameters and order."""
     run_dir: Path | None = None
     """Directory of the run; None for a new one below runs/."""
 

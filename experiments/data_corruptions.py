@@ -1,4 +1,4 @@
-"""Which damage to a table is caught, and how often is an undamaged one accused?
+"""Which damage to a table is found, and how often is an undamaged table reported?
 
     python -m experiments.data_corruptions                       two or three minutes
     python -m experiments.data_corruptions --num-rows 2000       the same damage in tables of 2,000 rows
@@ -6,12 +6,13 @@
 
 Half of the flights of 2013 are the reference: a schema is inferred from them, and their statistics are
 kept. Tables are drawn from the other half, damaged in one of the ways below (or not at all), and checked
-against both. A damage counts as caught, a clean table as accused, if anything is found.
+against both. A damaged table counts as caught, a clean one as accused, if anything is
+found.
 
 With `--later` the reference is January to August, with its months as spans, and the tables come from the
 months after: the season's changes must be tolerated, which takes some of the power to see damage.
 
-To expect, with five seeds of 31 kinds of damage (`experiments/results/data-corruptions*.json`):
+Expect, with five seeds of 31 kinds of damage (`experiments/results/data-corruptions*.json`):
 
 | tables | damaged, caught | clean, accused |
 |---|---|---|
@@ -19,8 +20,8 @@ To expect, with five seeds of 31 kinds of damage (`experiments/results/data-corr
 | 2,000 rows (`--num-clean 200`) | 154 of 155 | 0 of 200 |
 | 20,000 rows, later months (`--num-clean 200`) | 120 of 155 | 0 of 200 |
 
-Not caught in later months is damage that looks like a season: labels flipped, late flights missing, a month
-in another's place, rows cut off; nor five hours added to a clock that summer time moves against the others.
+In later months, damage that looks like a season is not caught: labels flipped, late flights missing, a
+month in another's place, rows cut off, five hours added to a clock that summer time moves against others.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ LABEL = "late"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Damage tables of real flights in many ways, and count what is caught."""
+    """Damages tables of real flights in many ways, and counts how many are found."""
 
     num_rows: int = 20_000
     """Rows of each table that is checked."""
@@ -63,7 +64,7 @@ class Config:
     corruptions: tuple[str, ...] = ()
     """Names of those to try; all if none is given."""
     json: Path | None = None
-    """Where to write the rows."""
+    """File for the rows."""
 
 
 def read_table() -> Table:

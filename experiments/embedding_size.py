@@ -1,4 +1,4 @@
-"""How large should an embedding be? Validation loss against its size d.
+"""Which size of an embedding has the lowest validation loss?
 
     python -m experiments.embedding_size                      two minutes on two cores
     python -m experiments.embedding_size --dims 1 8 64 --seeds 0
@@ -36,12 +36,12 @@ from jaxml.data import flights
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Validation loss against the size of an embedding."""
+    """Trains models with embeddings of several sizes, and compares their validation losses."""
 
     dims: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     """Sizes of the tail number's embedding."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each trains every size: parameters and order; the split is the same."""
+    """Seeds of parameters and order, for every size; the split is the same."""
     num_train: int = 50_000
     """Flights to train on."""
     num_validation: int = 20_000
@@ -49,9 +49,9 @@ class Config:
     rare: int = 5
     """Tail numbers of fewer training flights are unknown."""
     width: int = 64
-    """Of the hidden layer."""
+    """Units of the hidden layer."""
     learning_rate: float = 3e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     num_steps: int = 1200
     """Steps of each training."""
     batch_size: int = 512
@@ -59,7 +59,7 @@ class Config:
     run_dir: Path | None = None
     """Directory for rows and picture; None for runs/embedding_size/<time>."""
     json: Path | None = None
-    """Where to write the rows besides."""
+    """Also write the rows to this file."""
 
 
 class Flights(NamedTuple):

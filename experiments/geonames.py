@@ -8,8 +8,9 @@ Every populated place of GeoNames is a class, every alias of it an example: 1.16
 pairs to learn from, 20,000 aliases held out. An alias is a bag of hashed character n-grams, encoded as the
 sum of their embeddings on the unit sphere; a class is a unit vector; the score is their cosine over a
 temperature. Training is candidate-sampled softmax: a step reads and writes a few thousand of the class
-rows. Its candidates are neighbourhoods, blocks of classes that are similar by now (cut anew each epoch),
-with a few examples from each: hard negatives and a fair sample of the rest at once.
+rows. Its candidates are neighbourhoods: blocks of classes whose vectors are similar, formed anew in each
+epoch. A batch has a few examples of each block, so that candidates are hard negatives for these and a
+sample of all classes for the others.
 
 Expect a strict P@1 of 0.61 on all held-out aliases, and of 0.58 on those without a twin in training (an
 alias of the same place that differs only by accents, case, hyphens or spaces). Training takes about five
@@ -79,13 +80,13 @@ class Config:
     ngram_dropout: float = 0.1
     """Share of an alias's n-grams that a training step leaves out."""
     learning_rate: float = 0.1
-    """Of row-wise Adagrad, at the first step; it falls linearly to zero."""
+    """Learning rate of row-wise Adagrad at the first step; it falls linearly to zero."""
     num_buckets: int = 2**18
     """Rows of the n-gram table."""
     max_ngrams: int = 48
     """Most n-grams of an alias."""
     seed: int = 0
-    """Of initialisation, order and candidates; the split is fixed."""
+    """Seed of initialisation, order and candidates; the split is fixed."""
     num_places: int | None = None
     """Use only this many places, for a quick look; None for all."""
     validate_on: int = 2_000

@@ -7,7 +7,7 @@ Three trainings: a network through `fit` (batch statistics, dropout, monitor, ea
 class rows under a sampled softmax through the loop, and a sweep. Each runs once to its end. Then it is
 started again and killed (SIGKILL) at random moments: importing, compiling, training, writing. Every next
 process resumes from the checkpoints of the one before. Parameters, optimizer and history must have
-the same bits at the end. Result to expect: all identical.
+the same bits at the end. Expect that all are identical.
 """
 
 import dataclasses
@@ -40,13 +40,13 @@ class Config:
     """Kills trainings at random moments and compares bits."""
 
     trainings: tuple[str, ...] = ("dense", "table", "sweep")
-    """Which trainings."""
+    """Trainings to kill: dense, table, sweep."""
     kills: int = 50
     """The number of kills, shared among the trainings."""
     seed: int = 0
     """Seed of the moments."""
     json: Path | None = None
-    """Where to write the record; None for not at all."""
+    """File for the record."""
     run: str | None = None
     """Run this training in `directory` and print the digest of its end, as the killed processes do."""
     directory: Path | None = None

@@ -1,4 +1,4 @@
-"""Maps the validation loss over learning rate and weight penalty.
+"""Which weight penalty is best at which learning rate?
 
     python -m experiments.learning_rate_and_regularization            a map of 7 × 6, about a minute
     python -m experiments.learning_rate_and_regularization --num-train 300 --seeds 3
@@ -31,24 +31,24 @@ from jaxml.data import scikit
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A map of validation loss over learning rate and weight penalty."""
+    """Maps the validation loss over learning rate and weight penalty."""
 
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    """Of stochastic gradient descent."""
+    """Learning rates of stochastic gradient descent."""
     penalties: tuple[float, ...] = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
     """Half of it times the squared weights is added to the loss."""
     seeds: int = 2
     """Trainings in each cell; it shows their mean."""
     num_train: int = 400
-    """Digits to train on; the others judge."""
+    """Digits to train on; the others are for validation."""
     num_steps: int = 600
     """Steps of each training."""
     batch_size: int = 32
     """Examples in a step."""
     widths: tuple[int, ...] = (64, 64)
-    """Hidden layers."""
+    """Units of each hidden layer."""
     seed: int = 0
-    """Of the choice of digits."""
+    """Seed of the choice of digits."""
     run_dir: Path | None = None
     """Directory of the run; None for a new one below runs/."""
 

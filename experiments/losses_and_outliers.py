@@ -1,4 +1,4 @@
-"""Fits a line through flights with outliers under three losses.
+"""Which loss fits a line in spite of outliers?
 
     python -m experiments.losses_and_outliers             20,000 flights, 20 s
     python -m experiments.losses_and_outliers --num-flights 100000 --huber-delta 3
@@ -34,18 +34,18 @@ from jaxml.data import flights
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A line through data with outliers, by squared, absolute and Huber loss."""
+    """Fits a line to data with outliers by the squared, the absolute and Huber's loss."""
 
     num_flights: int = 20_000
-    """Flights to fit the line to; as many others judge it."""
+    """Flights to fit the line to; its errors are measured on as many others."""
     num_steps: int = 800
     """Full-batch steps."""
     learning_rate: float = 0.1
-    """Adam's, at the start; it falls to 0 along a cosine."""
+    """Learning rate of Adam at the start; it falls to 0 along a cosine."""
     huber_delta: float = 1.345
     """Where Huber's loss turns from squared to absolute, in robust standard deviations of the delays."""
     seed: int = 0
-    """Of the choice of flights."""
+    """Seed of the choice of flights."""
     run_dir: Path | None = None
     """Directory of the run; None for a new one below runs/."""
 

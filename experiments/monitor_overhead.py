@@ -1,4 +1,4 @@
-"""What does the monitor cost: a program to compile, and a step to run?
+"""How much longer do compiling and running a step take with the monitor?
 
     python -m experiments.monitor_overhead --json experiments/results/monitor-overhead.json   four minutes
 
@@ -32,24 +32,24 @@ _CLASSES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a monitor costs, beside the same training without one."""
+    """Compares compile time and step time with the monitor and without it."""
 
     depth: int = 8
     """Hidden layers, of width 8, of the programs that are compiled."""
     repeats: int = 3
-    """Times that each is compiled; the least CPU seconds count."""
+    """How often each is compiled; the fewest CPU seconds count."""
     widths: tuple[int, ...] = (800, 400)
-    """Hidden layers of the network whose steps are timed."""
+    """Units of the hidden layers of the network whose steps are timed."""
     num_features: int = 784
     """Its inputs."""
     batches: tuple[int, ...] = (512, 2048)
-    """Examples in a step: of tens of milliseconds, and of more."""
+    """Examples in a step."""
     steps: int = 20
     """Steps in a sample."""
     rounds: int = 25
     """Samples of each variant, taken in turn."""
     json: Path | None = None
-    """Where to write the rows."""
+    """File for the rows."""
 
 
 def _setting(widths: tuple[int, ...], num_features: int, batch: int, variant: str) -> Any:

@@ -1,4 +1,4 @@
-"""Does a training step care how many classes there are?
+"""Does the time of a training step depend on the number of classes?
 
     python -m experiments.softmax_scaling                       the README's figures (about ten minutes)
     python -m experiments.softmax_scaling --peers               beside TensorFlow, where it is installed
@@ -34,14 +34,14 @@ STEPS_PER_SAMPLE = 20
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Measure one training step of the sampled softmax over a table of classes."""
+    """Times one training step of the sampled softmax over tables of several sizes."""
 
     num_classes: tuple[int, ...] = (10_000, 100_000, 1_000_000, 10_000_000)
     """Sizes of the table."""
     dim: int = 128
     """Length of its rows."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of its rows; arithmetic is float32."""
+    """Type of its rows; arithmetic is float32."""
     optimizer: tuple[OptimizerName, ...] = OPTIMIZERS
     """Row optimizers, one after the other."""
     batch_size: int = 512

@@ -43,7 +43,7 @@ CLOCKS = {"early": clocks.early, "late": clocks.late}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """From the raw table of flights to compared models, on two clocks."""
+    """Trains and compares models of delays, with the information of two times before departure."""
 
     smoke: bool = False
     """Use two weeks of each part of the year and the smallest models."""

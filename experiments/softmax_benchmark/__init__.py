@@ -1,4 +1,4 @@
-"""Many classes, one device: which output layer, at what cost, and how far from the exact softmax?
+"""Which output layer for many classes? What does it cost, and how far is it from the exact softmax?
 
     python -m experiments.softmax_benchmark                             cost at 2²⁰ classes, minutes
     python -m experiments.softmax_benchmark --num-classes 50000 --dim 64 --batch 256     your own problem

@@ -37,7 +37,7 @@ _PLANNED: dict[str, planner.Variant] = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Which output layer for many classes? Cost, quality and bias, measured side by side."""
+    """Measures cost, quality and bias of output layers for many classes."""
 
     parts: tuple[Literal["cost", "quality", "bias"], ...] = ("cost",)
     """Parts to measure."""
@@ -54,7 +54,7 @@ class Config:
     variants: tuple[VariantName, ...] = ()
     """Layers to measure; all if none is given. Ratios are to the first."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Cost: of inputs and table."""
+    """Cost: type of inputs and table."""
     device: str | None = None
     """Platform to run on: cpu, gpu, tpu; None for JAX's default."""
     peers: bool = False
