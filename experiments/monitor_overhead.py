@@ -62,7 +62,7 @@ def _setting(widths: tuple[int, ...], num_features: int, batch: int, variant: st
     def loss(params, model_state, rows, batch, context, key):
         outputs, _ = functional.apply({"params": params}, batch["x"], training=True)
         each = _CROSS_ENTROPY(outputs, batch["y"])
-        return each.mean(), (model_state, {"worst": each.max() / each.mean()})
+        return each.mean(), (model_state, {})
 
     def accept(loss: Array, gradients: PyTree) -> Array:
         return jnp.ones((), bool)
@@ -70,7 +70,7 @@ def _setting(widths: tuple[int, ...], num_features: int, batch: int, variant: st
     recorder = monitor.Recorder(model, _CROSS_ENTROPY, variables, x)
     optimizer = optax.with_extra_args_support(optax.adam(1e-3))
     if variant != "bare":
-        optimizer = recorder.guard(optimizer)
+        optimizer = monitor.guard(optimizer, recorder.layout)
     step = train.make_step(train.Task(loss), optimizer=optimizer, accept=accept)
     if variant == "guard and recorder":
         step = train.recorded(step, recorder)

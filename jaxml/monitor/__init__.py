@@ -5,7 +5,7 @@ step; `FinalDiagnostics` measure what is too expensive for every step. `diagnose
 `History`, `diagnose_loss_curve` in a curve alone; `remedy` returns what to change.
 """
 
-from jaxml.monitor.activities import ACTIVITY, TIMES, Activity, activity, units
+from jaxml.monitor.activities import ACTIVITY, Activity
 from jaxml.monitor.diagnosis import diagnose, diagnose_loss_curve, is_suspicious, remedy
 from jaxml.monitor.final import FinalDiagnostics
 from jaxml.monitor.findings import Finding, FindingsWarning, Remedy, Symptom
@@ -22,7 +22,6 @@ __all__ = [
     "ACTIVITY",
     "STATISTICS",
     "SYMPTOMS",
-    "TIMES",
     "Activity",
     "After",
     "DataReport",
@@ -36,7 +35,6 @@ __all__ = [
     "Remedy",
     "Symptom",
     "Verdict",
-    "activity",
     "diagnose",
     "diagnose_loss_curve",
     "guard",
@@ -47,6 +45,5 @@ __all__ = [
     "layout",
     "preserving_penalty",
     "remedy",
-    "units",
     "verdict",
 ]

@@ -11,7 +11,7 @@ from jaxml import trees
 from jaxml.models.taps import Layer, Seen
 from jaxml.types import Array, PyTree
 
-__all__ = ["ACTIVITY", "TIMES", "Activity", "activity", "units"]
+__all__ = ["ACTIVITY", "TIMES", "Activity", "activity"]
 
 ACTIVITY = (
     "gradient_norm",
@@ -59,11 +59,6 @@ class Activity(NamedTuple):
     parameter_norms: Array | tuple[()] = ()
 
 
-def units(layers: Sequence[Layer]) -> tuple[int, ...]:
-    """How many units of `Activity.alive` belong to each layer: the last axis of its output."""
-    return tuple(layer.shape[-1] if layer.shape else 0 for layer in layers)
-
-
 def _of_layer(outputs: Array, after: Array | None, delta: Array) -> tuple[Array, Array]:
     """Row of a layer, and which of its units are alive."""
     flat = outputs.astype(jnp.float32).reshape(-1, outputs.shape[-1])
@@ -99,7 +94,7 @@ def _close(after: Array, expected: Array) -> Array:
 
 
 def _over_time(carry: PyTree) -> Array:
-    """Norm of a tree of [T, …], for each T."""
+    """Returns the norm of a tree of [T, …], for each T."""
     leaves = [leaf.reshape(len(leaf), -1).astype(jnp.float32) for leaf in jax.tree.leaves(carry)]
     return trees.norm(jnp.concatenate(leaves, axis=1), axis=1)
 
@@ -109,18 +104,20 @@ def _log(values: Array) -> Array:
     return jnp.log(jnp.maximum(values, 1e-38))
 
 
+def _reported(norms: Array) -> Array:
+    return _log(norms)[jnp.linspace(0, len(norms) - 1, TIMES).round().astype(jnp.int32)]
+
+
 def _of_cell(delta: Mapping[str, PyTree]) -> tuple[Array, Array]:
     entering, leaving = _over_time(delta["entering"]), _over_time(delta["leaving"])
-    at = jnp.linspace(0, len(leaving) - 1, TIMES).round().astype(jnp.int32)
     # The first step's carry is a constant: what flows into it flows nowhere.
     known = (leaving[1:] > 1e-36) & (entering[1:] > 1e-38)
     gains = jnp.where(known, _log(entering[1:]) - _log(leaving[1:]), 0.0)
-    return _log(leaving)[at], gains.sum() / jnp.maximum(known.sum(), 1)
+    return _reported(leaving), gains.sum() / jnp.maximum(known.sum(), 1)
 
 
 def _of_inputs(d_inputs: Array) -> tuple[Array, Array]:
     norms = _over_time(jnp.moveaxis(d_inputs, 1, 0))
-    at = jnp.linspace(0, len(norms) - 1, TIMES).round().astype(jnp.int32)
     known = norms > 1e-36
     logs = jnp.where(known, _log(norms), 0.0)
     # The slope of a line through what has not underflowed.
@@ -128,7 +125,7 @@ def _of_inputs(d_inputs: Array) -> tuple[Array, Array]:
     number = jnp.maximum(known.sum(), 1)
     away = jnp.where(known, time - jnp.where(known, time, 0).sum() / number, 0.0)
     slope = jnp.sum(away * logs) / jnp.maximum(jnp.sum(jnp.square(away)), 1e-12)
-    return _log(norms)[at], -slope
+    return _reported(norms), -slope
 
 
 def activity(
@@ -138,7 +135,7 @@ def activity(
     outputs: Any,
     d_inputs: Array | None = None,
 ) -> Activity:
-    """Statistics of one application of a module and of the gradients at its layers.
+    """Returns the `Activity` in one application of a module.
 
     What follows a layer is what the next one is given, or the module's output, where its shape is the
     layer's or is made of as many units.
@@ -150,36 +147,24 @@ def activity(
         outputs: of the module.
         d_inputs: [B, T, …] gradients with respect to the inputs, to stand in for those at a carry where no
             cell is tapped: a step's own input sees what later steps make of it.
-
-    Returns:
-        An `Activity`.
     """
     tapped = [layer for layer in layers if layer.shape is not None]
-    rows, alive, flows, gains = [], [], [], []
-    for i, layer in enumerate(tapped):
-        came = seen[layer.name].outputs
-        after = None
-        if layer.kind != "cell":
-            follows = [seen[later.name].inputs for later in tapped[i + 1 : i + 2]] or [outputs]
-            after = _follows(came, follows[0])
-            delta = deltas[layer.name]
+    following = [*(seen[layer.name].inputs for layer in tapped[1:]), outputs]
+    rows, flows = [], []
+    for layer, follows in zip(tapped, following, strict=True):
+        came, delta = seen[layer.name].outputs, deltas[layer.name]
+        if layer.kind == "cell":
+            flows.append(_of_cell(delta))
+            rows.append(_of_layer(came, None, jax.tree.leaves(delta["leaving"])[-1]))
         else:
-            flow, gain = _of_cell(deltas[layer.name])
-            flows.append(flow)
-            gains.append(gain)
-            delta = jax.tree.leaves(deltas[layer.name]["leaving"])[-1]
-        row, living = _of_layer(came, after, delta)
-        rows.append(row)
-        alive.append(living)
+            rows.append(_of_layer(came, _follows(came, follows), delta))
     if not flows and d_inputs is not None:
-        flow, gain = _of_inputs(d_inputs)
-        flows.append(flow)
-        gains.append(gain)
+        flows.append(_of_inputs(d_inputs))
     return Activity(
-        layers=jnp.stack(rows) if rows else jnp.zeros((0, len(ACTIVITY))),
-        alive=jnp.concatenate(alive) if alive else jnp.zeros(0, bool),
-        over_time=jnp.stack(flows) if flows else jnp.zeros((0, TIMES)),
-        gain=jnp.stack(gains) if gains else jnp.zeros(0),
+        layers=jnp.stack([row for row, _ in rows]) if rows else jnp.zeros((0, len(ACTIVITY))),
+        alive=jnp.concatenate([alive for _, alive in rows]) if rows else jnp.zeros(0, bool),
+        over_time=jnp.stack([flow for flow, _ in flows]) if flows else jnp.zeros((0, TIMES)),
+        gain=jnp.stack([gain for _, gain in flows]) if flows else jnp.zeros(0),
     )
 
 

@@ -13,49 +13,47 @@ from jaxml.monitor.symptoms import REGISTRY, SYMPTOMS
 
 __all__ = ["diagnose", "diagnose_loss_curve", "is_suspicious", "remedy"]
 
-_BY_NAME = {symptom.name: symptom for symptom in REGISTRY}
-
 
 def _ordered(symptoms: Sequence[Symptom]) -> list[Symptom]:
-    """Sorts symptoms topologically by `after`."""
-    last = {symptom.name for symptom in symptoms if "*" in symptom.after}
-    before = {
-        symptom.name: {*symptom.after} - {"*"}
-        | ({each.name for each in symptoms} - last if "*" in symptom.after else set())
-        for symptom in symptoms
-    }
+    """Returns the symptoms, each behind those in its `after`, and otherwise in the given order."""
+    waiting = {symptom.name: symptom for symptom in symptoms}
     ordered: list[Symptom] = []
-    waiting = list(symptoms)
     while waiting:
-        done = {symptom.name for symptom in ordered}
-        free = next((symptom for symptom in waiting if before[symptom.name] <= done), None)
-        if free is None:
-            raise ValueError(f"after must not be circular, got {[s.name for s in waiting]}")
-        ordered.append(free)
-        waiting.remove(free)
+        early = {name for name, symptom in waiting.items() if "*" not in symptom.after}
+        free = [
+            name
+            for name, symptom in waiting.items()
+            if waiting.keys().isdisjoint(symptom.after) and not ("*" in symptom.after and early)
+        ]
+        if not free:
+            raise ValueError(f"after must not be circular, got {[*waiting]}")
+        ordered.append(waiting.pop(free[0]))
     return ordered
 
 
-def diagnose(history: History, symptoms: Sequence[Symptom] = REGISTRY) -> list[Finding]:
-    """Returns what went wrong in a training.
+_BY_NAME = {symptom.name: symptom for symptom in _ordered(REGISTRY)}
 
-    Args:
-        history: a training, as `train.fit` records it.
-        symptoms: the symptoms to look for.
+
+def _findings(rule: str, subject: Run | Curve) -> dict[str, Finding]:
+    """Returns what the symptoms' rules of this name find, by symptom."""
+    found: dict[str, Finding] = {}
+    for name, symptom in _BY_NAME.items():
+        look = getattr(symptom, rule)
+        if look is not None and (finding := look(subject, found)) is not None:
+            found[name] = finding._replace(remedy=str(remedy(finding)))
+    return found
+
+
+def diagnose(history: History) -> list[Finding]:
+    """Returns what went wrong in a training, as `train.fit` records it.
 
     Returns:
         Findings, at most one a symptom, empty for a healthy run. Faults of the data come first, then causes
         before their consequences.
     """
     validation = history.validation_losses
-    in_curve = _in_curve(
-        Curve(history.losses, validation if len(validation) > 4 else None), symptoms
-    )
-    run = Run(history, in_curve)
-    found: dict[str, Finding] = {}
-    for symptom in _ordered(symptoms):
-        if symptom.detect is not None and (finding := symptom.detect(run, found)) is not None:
-            found[symptom.name] = _with_words(finding)
+    curve = Curve(history.losses, validation if len(validation) > 4 else None)
+    found = _findings("detect", Run(history, _findings("in_curve", curve)))
     return sorted(_with_deaths(found).values(), key=lambda finding: finding.where != "input")
 
 
@@ -82,26 +80,14 @@ def diagnose_loss_curve(
         >>> [finding.symptom for finding in diagnose_loss_curve(0.1 * 1.05**steps)]
         ['loss_divergence']
     """
-    found = _in_curve(Curve(losses, validation_losses), REGISTRY)
+    found = _findings("in_curve", Curve(losses, validation_losses))
     return sorted(found.values(), key=lambda finding: finding.step)
-
-
-def _in_curve(curve: Curve, symptoms: Sequence[Symptom]) -> dict[str, Finding]:
-    found: dict[str, Finding] = {}
-    for symptom in _ordered(symptoms):
-        if symptom.in_curve is not None and (finding := symptom.in_curve(curve, found)):
-            found[symptom.name] = _with_words(finding)
-    return found
-
-
-def _with_words(finding: Finding) -> Finding:
-    return finding._replace(remedy=str(remedy(finding)))
 
 
 def _with_deaths(found: dict[str, Finding]) -> dict[str, Finding]:
     """Adds the units that died to the cause of the finding that killed them."""
     dead = found.get("dead_relu")
-    if dead is None or "by_step" not in dead.evidence or dead.evidence["from_birth"]:
+    if dead is None or dead.evidence.get("from_birth", True):
         return found
     killers = [
         name
@@ -165,4 +151,5 @@ def remedy(finding: Finding | Sequence[Finding], *, tried: Sequence[Remedy] = ()
         return remedy(finding[0], tried=tried) if finding else Remedy()
     if finding.symptom not in _BY_NAME:
         raise ValueError(f"symptom must be among {SYMPTOMS}, got {finding.symptom!r}")
-    return _BY_NAME[finding.symptom].remedy(finding, tried)
+    given = _BY_NAME[finding.symptom].remedy
+    return given if isinstance(given, Remedy) else given(finding, tried)

@@ -36,8 +36,8 @@ _NORMALISED = 12
 class FinalDiagnostics:
     """Compares trained models with their initial parameters.
 
-    Data are arguments: all models of the same shapes share one compiled program. Curvature and signal are
-    programs of their own, compiled when they are first needed.
+    All models of the same shapes share one compiled program. Curvature and signal are programs of their
+    own, compiled when they are first needed.
 
     Args:
         compute: `compute(params, model_state, x, y, key, training) -> (loss of each example, outputs, …)`.
@@ -86,7 +86,10 @@ class FinalDiagnostics:
             inner = opt_state.inner
             found = self._losses_and_limits(hyperparameters, first, last, inner, x, y)
             losses, changes, shrinks = (np.asarray(each, np.float64) for each in found)
-            clips_at = _clips_at(changes)
+            # The norm from which on a larger gradient makes no other update.
+            changed = np.flatnonzero(changes > 1e-4)
+            if len(changed) and changed[-1] + 1 < len(changes) - _NORMALISED:
+                clips_at = float(2.0 ** _EXPONENTS[changed[-1] + 1])
             epsilon_share = float(shrinks) if _moments(inner) else np.nan
             if curved:
                 generator = np.random.default_rng(seed)
@@ -138,8 +141,7 @@ class FinalDiagnostics:
             )
 
         losses = jax.lax.map(at, np.array(_FACTORS, np.float32))
-        changes, shrinks = self._limits_of(hyperparameters, first[0], last[0], inner)
-        return losses, changes, shrinks
+        return losses, *self._limits_of(hyperparameters, first[0], last[0], inner)
 
     def _mean(self, outputs: Any, labels: Array) -> Array:
         return jnp.mean(self._loss(outputs, labels).astype(jnp.float32))
@@ -179,9 +181,7 @@ class FinalDiagnostics:
         return changes, jnp.where(whole > 0, 1 - half / whole, jnp.nan)
 
     def _signal_of(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
-        def losses(params: PyTree, x: PyTree, y: Array) -> Array:
-            return self._compute(params, model_state, x, y, None, False)[0]
-
+        losses = lambda params, x, y: self._compute(params, model_state, x, y, None, False)[0]  # noqa: E731
         return held_out_signal(losses, params, x, y)
 
     def _curvatures_of(self, first: Any, last: Any, start: PyTree, x: PyTree, y: Array) -> Array:
@@ -230,14 +230,6 @@ def _finite_rows(data: tuple[PyTree, Any], seed: int) -> Any:
     return rows[finite]
 
 
-def _clips_at(changes: Any) -> float:
-    """The norm from which on a larger gradient makes no other update; NaN if there is none."""
-    changed = np.flatnonzero(changes > 1e-4)
-    if not len(changed) or changed[-1] + 1 >= len(changes) - _NORMALISED:
-        return np.nan
-    return float(2.0 ** _EXPONENTS[changed[-1] + 1])
-
-
 def _holds_moments(node: Any) -> bool:
     """Whether a node of an optimizer's state has second moments, as `nu`."""
     return hasattr(node, "_fields") and "nu" in node._fields
@@ -253,12 +245,11 @@ def _scale_moments(state: PyTree, factor: Array) -> PyTree:
     def scale(node: Any) -> Any:
         if not _holds_moments(node):
             return node
-        by = {"mu": factor, "nu": factor**2, "nu_max": factor**2}
         scaled = {
             name: jax.tree.map(
-                lambda leaf, by=by[name]: (by * leaf).astype(leaf.dtype), getattr(node, name)
+                lambda leaf, by=by: (by * leaf).astype(leaf.dtype), getattr(node, name)
             )
-            for name in by
+            for name, by in {"mu": factor, "nu": factor**2, "nu_max": factor**2}.items()
             if name in node._fields
         }
         return node._replace(**scaled)
@@ -275,5 +266,5 @@ def _equal_units(params: PyTree) -> tuple[str, ...]:
             continue
         flat = values.reshape(-1, values.shape[-1])
         if np.all(flat == flat[:, :1]) and flat.any():
-            names.append("/".join(str(getattr(part, "key", part)) for part in path[:-1]))
+            names.append(jax.tree_util.keystr(path[:-1], simple=True, separator="/"))
     return tuple(names)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Finding", "FindingsWarning", "Remedy", "Symptom", "first_untried"]
+__all__ = ["Finding", "FindingsWarning", "Remedy", "Symptom", "first_untried", "shorter_steps"]
 
 
 class FindingsWarning(UserWarning):
@@ -129,7 +129,7 @@ class Symptom(NamedTuple):
 
     Attributes:
         name: of the symptom.
-        remedy: `remedy(finding, tried) -> Remedy`; `tried` holds the remedies that did not help.
+        remedy: the `Remedy`, or `remedy(finding, tried) -> Remedy`; `tried` holds those that did not help.
         detect: `detect(run, found) -> Finding | None` reads a whole training. `found` holds the findings
             of the symptoms before this one. The remedy's words are filled in afterwards.
         in_curve: `in_curve(curve, found) -> Finding | None` reads a loss curve alone.
@@ -138,7 +138,7 @@ class Symptom(NamedTuple):
     """
 
     name: str
-    remedy: Callable[[Finding, Sequence[Remedy]], Remedy]
+    remedy: Remedy | Callable[[Finding, Sequence[Remedy]], Remedy]
     detect: Callable[..., Finding | None] | None = None
     in_curve: Callable[..., Finding | None] | None = None
     after: tuple[str, ...] = ()
@@ -148,3 +148,13 @@ def first_untried(name: str, options: Sequence[str], tried: Sequence[Remedy]) ->
     """Returns the first option of a remedy's field that was not tried, or the last."""
     known = {getattr(before, name) for before in tried}
     return next((option for option in options if option not in known), options[-1])
+
+
+def shorter_steps(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
+    """Returns the learning rate and the clip that the evidence of a finding proposes."""
+    evidence = finding.evidence
+    return Remedy(
+        learning_rate_factor=float(evidence.get("learning_rate_factor", 0.1)),
+        learning_rate=evidence.get("learning_rate_to_try"),
+        clip=evidence.get("clip_to_try"),
+    )

@@ -166,6 +166,17 @@ def guard(
         loss = jnp.ones((), jnp.float32)
         if value is not None:
             loss, extra["value"] = jnp.asarray(value, jnp.float32), value
+
+        def split(coefficients: Array, levels: Array) -> tuple[list[Array], Array, Array]:
+            """Adds a factor for each leaf: a scalar, or one for each layer stacked along its first axis."""
+            parts = jnp.split(coefficients, np.cumsum(number)[:-1]) if leaves else []
+            shapes = [
+                (several, *[1] * (leaf.ndim - 1)) if several > 1 else ()
+                for leaf, several in zip(leaves, number, strict=True)
+            ]
+            factors = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+            return factors, coefficients, levels
+
         own = squares([[leaf] for leaf in leaves], number)
         whole = jnp.sum(own)
         finite = jnp.isfinite(whole) & jnp.isfinite(loss) & accept
@@ -174,19 +185,18 @@ def guard(
         # A branch, because what it returns is not computed again for every tensor.
         factors, coefficients, levels = jax.lax.cond(
             finite,
-            lambda: _judge(log_norms, state.levels, leaves, number),
-            lambda: (
-                _split(jnp.ones_like(own), leaves, number),
-                jnp.ones_like(own),
-                state.levels,
-            ),
+            lambda: split(*_judge(log_norms, state.levels)),
+            lambda: split(jnp.ones_like(own), state.levels),
         )
-
         clipped = [(leaf * by).astype(leaf.dtype) for leaf, by in zip(leaves, factors, strict=True)]
         updates, inner = optimizer.update(
             jax.tree.unflatten(structure, clipped), state.inner, params, **extra
         )
-        inner = jax.tree.map(_like, inner, state.inner)
+        inner = jax.tree.map(
+            lambda new, old: new if new.dtype == old.dtype else new.astype(old.dtype),
+            inner,
+            state.inner,
+        )
         kept, others = _by_parameter(inner, gradients)
         if params is not None:
             landed = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
@@ -212,19 +222,8 @@ def guard(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _split(coefficients: Array, leaves: list[Array], number: list[int]) -> list[Array]:
-    """A factor for each leaf: a scalar, or one for each of the layers stacked along its first axis."""
-    parts = jnp.split(coefficients, np.cumsum(number)[:-1]) if leaves else []
-    return [
-        part.reshape(several, *[1] * (leaf.ndim - 1)) if several > 1 else part.reshape(())
-        for part, leaf, several in zip(parts, leaves, number, strict=True)
-    ]
-
-
-def _judge(
-    now: Array, levels: Array, leaves: list[Array], number: list[int]
-) -> tuple[list[Array], Array, Array]:
-    """Returns the leaves' factors, the tensors' coefficients, and the levels after these log norms."""
+def _judge(now: Array, levels: Array) -> tuple[Array, Array]:
+    """Returns the coefficients of the tensors, and the levels after these log norms."""
     seen, level, jump, last, streak, _ = levels
     is_loss = np.arange(len(now)) == len(now) - 1
     allowed = jnp.maximum(
@@ -250,17 +249,9 @@ def _judge(
     center = jnp.where(seen > 0, level + jnp.maximum(now - level, -allowed) / count, now)
     difference = jnp.minimum(jnp.abs(now - last), 3.0 * jump + 0.1)
     spread = jnp.where(seen > 0, jump + (difference - jump) / jnp.maximum(count - 1.0, 1.0), 0.0)
-    moved = [count, jnp.where(release, now, center), spread, now]
-    rows = [
-        jnp.where(enters, new, old)
-        for new, old in zip(moved, (seen, level, jump, last), strict=True)
-    ]
-    levels = jnp.stack([*rows, jnp.where(release, 0.0, streak), bound])
-    return _split(coefficients, leaves, number), coefficients, levels
-
-
-def _like(new: Array, old: Array) -> Array:
-    return new if new.dtype == old.dtype else new.astype(old.dtype)
+    entered = jnp.stack([count, jnp.where(release, now, center), spread, now])
+    rows = jnp.where(enters[None], entered, levels[:4])
+    return coefficients, jnp.stack([*rows, jnp.where(release, 0.0, streak), bound])
 
 
 def _by_parameter(inner: PyTree, like: PyTree) -> tuple[list[list[Array | None]], list[Array]]:

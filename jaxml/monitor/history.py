@@ -55,7 +55,6 @@ class History:
 
     Attributes:
         losses: [S] mean loss of each step's batch, before the step.
-        worst: [S] largest loss of an example over the mean.
         accepted: [S] whether the guard accepted the step.
         coefficient: [S] the factor that scaled the gradient; 1 if it was not clipped.
         norm: [S] of the gradient, unclipped.
@@ -70,8 +69,7 @@ class History:
         over_time: [P, cells, `TIMES`] log norm of the gradient at a cell's carry.
         gain: [P, cells] log factor by which a step back in time changes that gradient.
         times: [cells] length of the sequences.
-        validation_steps: [V] steps before each validation.
-        validation_losses: [V].
+        validation_losses: [V] at even distances.
         data: report on the training data.
         after: measurements after the last step; None without them.
         steps_per_epoch: batches in an epoch.
@@ -80,7 +78,6 @@ class History:
     """
 
     losses: NDArray[np.float64]
-    worst: NDArray[np.float64]
     accepted: NDArray[np.bool_]
     coefficient: NDArray[np.float64]
     norm: NDArray[np.float64]
@@ -95,7 +92,6 @@ class History:
     over_time: NDArray[np.float64]
     gain: NDArray[np.float64]
     times: tuple[int, ...]
-    validation_steps: NDArray[np.int64]
     validation_losses: NDArray[np.float64]
     data: DataReport
     after: After | None

@@ -52,14 +52,6 @@ class DataReport(NamedTuple):
         return self.input_scale > _FAR or self.input_spread > _SPREAD or self.target_scale > _FAR
 
 
-def _leaves(x: PyTree) -> list[tuple[str, NDArray[Any]]]:
-    """Returns the arrays of the inputs with their names."""
-    return [
-        (f"x{jax.tree_util.keystr(path)}", leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(x)
-    ]
-
-
 def _flat(values: NDArray[Any]) -> NDArray[Any]:
     return values.reshape(len(values), -1)
 
@@ -69,7 +61,7 @@ def _is_number(values: NDArray[Any]) -> bool:
 
 
 def inspect(x: PyTree, y: NDArray[Any]) -> DataReport:
-    """Returns a `DataReport` of inputs and targets.
+    """Returns a `DataReport` of a data set.
 
     Args:
         x: [N, …] inputs, or a pytree of them; integers are ids.
@@ -80,7 +72,10 @@ def inspect(x: PyTree, y: NDArray[Any]) -> DataReport:
         >>> report.bad_rows.tolist(), report.bad_cells
         ([1], (('x', 1, 0),))
     """
-    named = _leaves(x)
+    named = [
+        (f"x{jax.tree_util.keystr(path)}", leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(x)
+    ]
     bad = np.zeros(len(y), bool)
     cells: list[tuple[str, int, int]] = []
     for name, values in (*named, ("y", y)):
@@ -131,21 +126,16 @@ def _outliers(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
     away = np.abs(columns - center)
     robust = 1.4826 * np.median(away, axis=0)
     # A column that is mostly one value has no deviation to judge by.
-    usual = np.where(robust > 0, robust, np.inf)
-    return away > 50 * usual
+    return away > 50 * np.where(robust > 0, robust, np.inf)
 
 
 def _period(rows: NDArray[np.uint64], distinct: int) -> int:
     """Returns the distance at which nearly all rows repeat, at least four times; 0 if there is none."""
-    number = len(rows)
-    if distinct < 2 or distinct * 4 > number:
-        return 0
-    again = np.flatnonzero(rows[1:] == rows[0]) + 1
-    for distance in again[:64]:
-        if distance * 4 > number:
-            break
-        if np.mean(rows[distance:] == rows[:-distance]) > 0.95:
-            return int(distance)
+    most = len(rows) // 4
+    if 2 <= distinct <= most:
+        for distance in (np.flatnonzero(rows[1:] == rows[0]) + 1)[:64]:
+            if distance <= most and np.mean(rows[distance:] == rows[:-distance]) > 0.95:
+                return int(distance)
     return 0
 
 

@@ -24,19 +24,10 @@ class Layout(NamedTuple):
         names: of the layers, in the order in which they are computed if it is known.
         rows: for each leaf, in the tree's order, the layers of its tensors: one, or one for each of the
             layers stacked along its first axis.
-        leaves: paths of the leaves.
     """
 
     names: tuple[str, ...]
     rows: tuple[tuple[int, ...], ...]
-    leaves: tuple[str, ...]
-
-
-def _path(path: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple(
-        str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part))))
-        for part in path
-    )
 
 
 def _natural(name: tuple[str, ...]) -> list[Any]:
@@ -61,18 +52,15 @@ def layout(
         stacked: how many layers lie along the first axis of the leaves at a path or below it; they are
             reported one by one, as `name[0]`, `name[1]`, …
 
-    Returns:
-        A `Layout`.
-
     Example:
         >>> params = {"out": {"kernel": jnp.ones(3)}, "in": {"bias": jnp.ones(2), "kernel": jnp.ones(4)}}
         >>> layout(params, [("in",), ("out",)])
-        Layout(names=('in', 'out'), rows=((0,), (0,), (1,)), leaves=('in/bias', 'in/kernel', 'out/kernel'))
+        Layout(names=('in', 'out'), rows=((0,), (0,), (1,)))
     """
-    stacked = dict(stacked or {})
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    paths = [_path(path) for path, _ in leaves]
-    owners = [path[:-1] or path for path in paths]
+    owners = [
+        tuple(jax.tree_util.keystr((part,), simple=True) for part in path[:-1] or path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
 
     def place(owner: tuple[str, ...]) -> tuple[Any, ...]:
         # A module that was observed as a whole, such as a cell, stands for the modules inside it.
@@ -82,12 +70,11 @@ def layout(
     names: list[str] = []
     first: dict[tuple[str, ...], tuple[int, ...]] = {}
     for owner in sorted(set(owners), key=place):
-        depth = next((n for path, n in stacked.items() if owner[: len(path)] == path), 0)
+        depth = next((n for path, n in (stacked or {}).items() if owner[: len(path)] == path), 0)
         name = "/".join(owner) or "params"
         first[owner] = tuple(range(len(names), len(names) + max(depth, 1)))
         names += [f"{name}[{i}]" for i in range(depth)] if depth > 1 else [name]
-    rows = tuple(first[owner] for owner in owners)
-    return Layout(tuple(names), rows, tuple("/".join(path) for path in paths))
+    return Layout(tuple(names), tuple(first[owner] for owner in owners))
 
 
 def squares(leaves: Sequence[Sequence[Array | None]], number: Sequence[int]) -> Array:

@@ -16,13 +16,13 @@ _LOST = 1e-30
 
 
 def _flat(carry: PyTree) -> Array:
-    """A tree of [T, B, …] as one float32 array [T, B, D], without the first step."""
+    """Returns a tree of [T, B, …] as one float32 array [T, B, D], without the first step."""
     leaves = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(carry)]
     return jnp.concatenate(leaves, axis=-1).astype(jnp.float32)[1:]
 
 
 def preserving_penalty(module: Any, loss: Callable[[Any, Array], Array]) -> Callable[..., Array]:
-    """How far the norm of the gradient is from being kept by a step back in time.
+    """Returns a penalty on how much a step back in time changes the norm of the gradient.
 
     For every step t, example and recurrent cell
 

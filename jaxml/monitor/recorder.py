@@ -6,12 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from numpy.typing import NDArray
 
 from jaxml.models.taps import listen
 from jaxml.monitor.activities import Activity, activity
-from jaxml.monitor.guarding import guard
 from jaxml.monitor.history import History
 from jaxml.monitor.inputs import DataReport
 from jaxml.monitor.layers import join, layout, squares
@@ -54,27 +52,17 @@ class Recorder:
             sample_inputs,
         )
         self._layers = self._listener.layers(variables, shapes)
-        has_cells = any(layer.kind == "cell" for layer in self._layers)
         # Sequences without a recurrent cell are observed at their inputs instead of at the carry.
         first, *others = jax.tree.leaves(shapes)
-        self._by_input = (
-            not has_cells
-            and not others
-            and first.ndim == 3
-            and jnp.issubdtype(first.dtype, jnp.floating)
-        )
+        is_sequence = first.ndim == 3 and jnp.issubdtype(first.dtype, jnp.floating)
+        has_cells = any(layer.kind == "cell" for layer in self._layers)
+        self._by_input = is_sequence and not others and not has_cells
         self._length = first.shape[1] if first.ndim > 1 else 0
         self.layout = layout(
             variables.get("params", {}),
             [layer.parameters for layer in self._layers],
             {layer.parameters: layer.stacked for layer in self._layers if layer.stacked},
         )
-
-    def guard(
-        self, optimizer: optax.GradientTransformation
-    ) -> optax.GradientTransformationExtraArgs:
-        """Returns the optimizer, guarded: `monitor.guard` with the layout of this model."""
-        return guard(optimizer, self.layout)
 
     def observe(
         self, params: PyTree, model_state: PyTree, key: Key, step: Array, batch: PyTree
@@ -88,17 +76,29 @@ class Recorder:
             step: int32 scalar, steps taken; under `vmap` not batched.
             batch: `{"x": inputs, "y": labels}`.
         """
-        observed = jax.tree.map(lambda leaf: leaf[:_EXAMPLES], batch)
+        x, y = jax.tree.map(lambda leaf: leaf[:_EXAMPLES], (batch["x"], batch["y"]))
+        wanted = (0, 1) if self._by_input else (0,)
+        number = [len(rows) for rows in self.layout.rows]
 
-        def observe(params: PyTree, model_state: PyTree, key: Key, batch: PyTree) -> Activity:
-            found = self._activity({"params": params, **model_state}, key, batch)
-            tensors = [[leaf] for leaf in jax.tree.leaves(params)]
-            number = [len(rows) for rows in self.layout.rows]
-            return found._replace(parameter_norms=jnp.sqrt(squares(tensors, number)))
+        def observe(params: PyTree, model_state: PyTree, key: Key, x: PyTree, y: Array) -> Activity:
+            variables = {"params": params, **model_state}
+
+            def of_taps(taps: PyTree, inputs: PyTree):
+                outputs, _, seen = self._listener.apply(
+                    variables, taps, inputs, key=key, training=True
+                )
+                return jnp.mean(self._loss(outputs, y).astype(jnp.float32)), (outputs, seen)
+
+            gradients, (outputs, seen) = jax.grad(of_taps, wanted, has_aux=True)(
+                self._listener.taps(variables, x), x
+            )
+            found = activity(self._layers, seen, gradients[0], outputs, *gradients[1:])
+            norms = jnp.sqrt(squares([[leaf] for leaf in jax.tree.leaves(params)], number))
+            return found._replace(parameter_norms=norms)
 
         # Traced once, for its shapes and for the branch.
         traced = jax.jit(observe, inline=True)
-        given = params, model_state, key, observed
+        given = params, model_state, key, x, y
         blank = jax.eval_shape(traced, *given)
         return jax.lax.cond(
             step % self._every == 0,
@@ -107,44 +107,27 @@ class Recorder:
             *given,
         )
 
-    def _activity(self, variables: PyTree, key: Key, batch: PyTree) -> Activity:
-        x, y = batch["x"], batch["y"]
-
-        def of_taps(taps: PyTree, inputs: PyTree):
-            outputs, _, seen = self._listener.apply(variables, taps, inputs, key=key, training=True)
-            return jnp.mean(self._loss(outputs, y).astype(jnp.float32)), (outputs, seen)
-
-        wanted = (0, 1) if self._by_input else (0,)
-        gradients, (outputs, seen) = jax.grad(of_taps, wanted, has_aux=True)(
-            self._listener.taps(variables, x), x
-        )
-        return activity(self._layers, seen, gradients[0], outputs, *gradients[1:])
-
     def history(
         self,
         metrics: Mapping[str, Any],
         data: DataReport,
         steps_per_epoch: float,
-        *,
-        validation_steps: NDArray[np.int64] | None = None,
-        validation_losses: NDArray[np.float64] | None = None,
-        shuffled: bool = True,
+        validation_losses: NDArray[np.float64],
+        shuffled: bool,
     ) -> History:
-        """Returns the history of a training.
+        """Returns the history of a training, without the measurements after it.
 
         Args:
             metrics: NumPy arrays `[S, …]` of all steps until now: `"loss"`, the mean of the batch;
-                `"worst"`, the largest loss of an example over the mean; `"verdict"`, of the guard;
-                `"activity"`, as `observe` returns it.
+                `"verdict"`, of the guard; `"activity"`, as `observe` returns it.
             data: as `inspect` returns it.
             steps_per_epoch: batches in an epoch.
-            validation_steps: [V] steps taken before each validation; None for none.
-            validation_losses: [V].
+            validation_losses: [V], measured at even distances.
             shuffled: whether each epoch has an order of its own.
         """
-        loss, worst, verdict, activity = jax.tree.map(
+        loss, verdict, activity = jax.tree.map(
             lambda leaf: leaf if leaf.dtype == bool else leaf.astype(np.float64),
-            tuple(metrics[name] for name in ("loss", "worst", "verdict", "activity")),
+            (metrics["loss"], metrics["verdict"], metrics["activity"]),
         )
         steps = np.arange(len(loss))
         observed = steps % self._every == 0
@@ -153,10 +136,9 @@ class Recorder:
         moved = np.where(verdict.accepted[:, None], verdict.update_norms, 0.0)
         held = activity.parameter_norms[steps // self._every * self._every]
         statistics = [join(each, self.layout) for each in (norms[:, :-2], held, moved)]
-        cells = [layer for layer in self._layers if layer.kind == "cell"]
+        cells = [layer.shape[0] for layer in self._layers if layer.kind == "cell" and layer.shape]
         return History(
             losses=loss,
-            worst=worst,
             accepted=verdict.accepted,
             coefficient=verdict.coefficients.min(1, initial=1.0),
             norm=norms[:, -2],
@@ -170,13 +152,8 @@ class Recorder:
             alive=activity.alive[observed],
             over_time=activity.over_time[observed],
             gain=activity.gain[observed],
-            times=(self._length,)
-            if self._by_input
-            else tuple(cell.shape[0] for cell in cells if cell.shape),
-            validation_steps=np.zeros(0, np.int64)
-            if validation_steps is None
-            else validation_steps,
-            validation_losses=np.zeros(0) if validation_losses is None else validation_losses,
+            times=(self._length,) if self._by_input else tuple(cells),
+            validation_losses=validation_losses,
             data=data,
             after=None,
             steps_per_epoch=steps_per_epoch,

@@ -3,16 +3,14 @@
 import functools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml.monitor.activities import units
 from jaxml.monitor.findings import Finding
 from jaxml.monitor.history import History
 
-__all__ = ["DeadShare", "Run", "first_rejected"]
+__all__ = ["Run"]
 
 # Share of the loss of a model that ignores its inputs which a model must save to have learned (bed: healthy
 # runs 0.51 and more, those of gradient faults 0.16 and less); less where losses are negative, since their
@@ -27,14 +25,6 @@ _EXPLODED, _WINDOW = 10.0, 48
 _SAME_RATIO = 1.01
 
 
-class DeadShare(NamedTuple):
-    """Shares of a layer's units that are 0 on every example, at the first look and over the last ones."""
-
-    layer: str
-    first: float
-    last: float
-
-
 class Run:
     """A history with the facts derived from it.
 
@@ -44,6 +34,7 @@ class Run:
 
     Attributes:
         failed: whether nothing much was learned.
+        severity: of a finding that is an error if the run failed.
         in_order: whether examples came class by class, epoch after epoch.
         bad_data: whether rows hold NaN or infinity.
         outliers: number of examples whose inputs or targets are outliers.
@@ -62,6 +53,7 @@ class Run:
         after = history.after
         negative = after is not None and (self._ignorant_loss() < 0 or after.loss < 0)
         self.failed = not self.signal > (_LEARNED_NEGATIVE if negative else _LEARNED)
+        self.severity = "error" if self.failed else "warning"
 
     # What was learned
 
@@ -111,15 +103,6 @@ class Run:
         """Whether much of the loss is left."""
         after = self.history.after
         return after is not None and after.loss > 0.3 * after.mismatched_loss
-
-    @property
-    def falls_further(self) -> float:
-        """The share by which the loss falls where the parameters are moved further the same way."""
-        after = self.history.after
-        if after is None or not np.isfinite(after.loss):
-            return 0.0
-        further = [value for value in after.further.values() if np.isfinite(value)]
-        return (after.loss - min(further, default=after.loss)) / max(abs(after.loss), 1e-300)
 
     # The steps
 
@@ -171,34 +154,3 @@ class Run:
     def learning_rate(self) -> float:
         """The largest rate of plain gradient descent; NaN if it is unknown."""
         return float(self.rates[1].max()) if len(self.rates[1]) else math.nan
-
-    @functools.cached_property
-    def relative_updates(self) -> NDArray[np.float64]:
-        """[measured steps, layers] update over parameters; NaN where parameters are nearly zero."""
-        h = self.history
-        p, u = h.statistic("parameter_norm"), h.statistic("update_norm")
-        usable = (p > 1e-8) & np.isfinite(p) & np.isfinite(u)
-        return np.where(usable, u / np.where(usable, p, 1), np.nan)[h.measured & h.accepted]
-
-    # The units
-
-    @functools.cached_property
-    def dead_shares(self) -> list[DeadShare]:
-        """For each tapped layer, the shares of its units that are dead at first and at last."""
-        h = self.history
-        bounds = np.cumsum((0, *units(h.tapped)))
-        window = max(1, min(10, len(h.looks) // 3))
-        return [
-            DeadShare(
-                layer.name, float(1 - alive[0].mean()), float(1 - alive[-window:].any(0).mean())
-            )
-            for i, layer in enumerate(h.tapped)
-            for alive in (h.alive[:, bounds[i] : bounds[i + 1]],)
-        ]
-
-
-def first_rejected(history: History) -> tuple[int, str]:
-    """Returns the first rejected step, and the first layer whose gradient is not finite there."""
-    step = int(np.argmax(~history.accepted))
-    bad = ~np.isfinite(history.statistic("gradient_norm")[step])
-    return step, history.layers[int(np.argmax(bad))] if bad.any() else "loss"

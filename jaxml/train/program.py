@@ -195,7 +195,7 @@ class Program:
         optimizer = self.spec.optimizer(hyperparameters)
         if self.recorder is None:
             return optimizer
-        return self.recorder.guard(optimizer)
+        return monitor.guard(optimizer, self.recorder.layout)
 
     def _start(
         self, key: Key, x: PyTree, hyperparameters: Hyperparameters
@@ -230,15 +230,12 @@ class Program:
             x, y = batch["x"], batch["y"]
             each, _, new_state = self.compute(params, model_state, x, y, key, True)
             minimised = mean = jnp.mean(each)
-            metrics = {"loss": mean}
-            if self.recorder is not None:
-                metrics["worst"] = jnp.max(each) / jnp.where(mean > 0, mean, 1.0)
             if self._preserving is not None:
                 variables = {"params": params, **model_state}
                 minimised += self._preserving(variables, x, y, key=key)
             if self.spec.penalty is not None:
                 minimised += self.spec.penalty(hyperparameters, params)
-            return minimised, (new_state, metrics)
+            return minimised, (new_state, {"loss": mean})
 
         step = make_step(
             Task(loss),

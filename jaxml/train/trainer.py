@@ -454,9 +454,8 @@ class Trainer:
             metrics,
             self._inspected,
             len(self._data[1]) / self._sizes[trial.batch_size],
-            validation_steps=fitted.validation_steps,
-            validation_losses=fitted.validation_curve,
-            shuffled=self._shuffle,
+            fitted.validation_curve,
+            self._shuffle,
         )
         if self._monitor.final_diagnostics:
             state = trained.train_state.state

@@ -21,16 +21,11 @@ AFTER = monitor.After(
 )  # fmt: skip
 
 
-def column(array, names, name):
-    return array[:, :, names.index(name)]
-
-
 class Example:
     """A healthy run of a ReLU network, to be spoiled; `failed` replaces what was learned."""
 
     def __init__(self, *, failed=False, kind="dense"):
         rng = np.random.default_rng(0)
-        self.fields = {}
         looks = np.arange(0, STEPS, 10)
         self.statistics = np.ones((STEPS, 4, len(monitor.STATISTICS)))
         self.statistic("update_norm")[:] = 1e-3 * rng.uniform(0.5, 2, (STEPS, 4))
@@ -41,28 +36,24 @@ class Example:
         fall = np.exp(-np.arange(STEPS) / 40) * 2.2 + 0.1
         loss = np.full(STEPS, 2.3) if failed else fall
         self.after = AFTER
-        if failed:
-            self.set(loss=2.3, mismatched_loss=2.3, further={3.0: 2.5, 10.0: 5.0})
         data = monitor.inspect(rng.normal(size=(100, 5)), rng.integers(0, 3, 100))
         self.fields = dict(
-            losses=loss * np.exp(0.05 * rng.normal(size=STEPS)), worst=np.full(STEPS, 2.0),
+            losses=loss * np.exp(0.05 * rng.normal(size=STEPS)),
             accepted=np.ones(STEPS, bool), coefficient=np.ones(STEPS), norm=np.ones(STEPS),
             bound=np.full(STEPS, 5.0), layers=NAMES, measured=np.arange(STEPS) % 10 == 0,
             tapped=tuple(Layer(name, kind, (name,), (64, WIDTH)) for name in NAMES), looks=looks,
             alive=np.ones((len(looks), 4 * WIDTH), bool), over_time=np.zeros((len(looks), 0, 32)),
-            gain=np.zeros((len(looks), 0)), times=(), validation_steps=np.zeros(0, np.int64),
-            validation_losses=np.zeros(0), data=data, steps_per_epoch=2.0, shuffled=True,
-            by_input=False,
+            gain=np.zeros((len(looks), 0)), times=(), validation_losses=np.zeros(0),
+            data=data, steps_per_epoch=2.0, shuffled=True, by_input=False,
         )  # fmt: skip
-        known = {field.name for field in dataclasses.fields(monitor.History)}
-        if "moment_ratio" in known:
-            self.fields["moment_ratio"] = np.zeros(STEPS)
+        if failed:
+            self.set(loss=2.3, mismatched_loss=2.3, further={3.0: 2.5, 10.0: 5.0})
 
     def statistic(self, name):
-        return column(self.statistics, monitor.STATISTICS, name)
+        return self.statistics[:, :, monitor.STATISTICS.index(name)]
 
     def look(self, name):
-        return column(self.activity, monitor.ACTIVITY, name)
+        return self.activity[:, :, monitor.ACTIVITY.index(name)]
 
     def __getitem__(self, name):
         return self.fields[name]

@@ -22,8 +22,8 @@ def test_every_symptom_is_complete(symptom):
     assert symptom.detect or symptom.in_curve
     assert set(symptom.after) <= {*monitor.SYMPTOMS, "*"}
     for where in ("hidden_0", "input", "output", "loss"):
-        for tried in ([], [symptom.remedy(finding(symptom.name, where), [])]):
-            remedy = symptom.remedy(finding(symptom.name, where), tried)
+        for tried in ([], [monitor.remedy(finding(symptom.name, where))]):
+            remedy = monitor.remedy(finding(symptom.name, where), tried=tried)
             assert remedy.changes() and str(remedy)
 
 

@@ -29,18 +29,15 @@ def watched_program(traced=lambda: None):
     key = jax.random.key(1)
     variables = model.init(KEY, jnp.asarray(x))
     recorder = monitor.Recorder(model, cross_entropy, variables, x, every=5)
-    optimizer = recorder.guard(optax.adam(1e-3))
+    optimizer = monitor.guard(optax.adam(1e-3), recorder.layout)
     functional = models.from_linen(model)
 
     def loss(params, model_state, rows, batch, context, key):
         traced()
         each = cross_entropy(functional.apply({"params": params}, batch["x"])[0], batch["y"])
-        return each.mean(), (model_state, {"worst": each.max()})
+        return each.mean(), (model_state, {})
 
-    step = train.make_step(
-        train.Task(loss),
-        optimizer=optimizer,
-    )
+    step = train.make_step(train.Task(loss), optimizer=optimizer)
     state = train.create_state(key, params=variables["params"], model_state={}, optimizer=optimizer)
     batches = {"x": jnp.zeros((10, 32, 6)), "y": jnp.zeros((10, 32), jnp.int32)}
     return train.repeat(train.recorded(step, recorder)), state, batches

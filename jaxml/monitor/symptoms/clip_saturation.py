@@ -27,34 +27,25 @@ def _detect(run: Run, found: Found) -> Finding | None:
     h, after = run.history, run.history.after
     if after is None:
         return None
-    severity = "error" if run.failed else "warning"
     guarded = float(np.mean((h.coefficient < 1) & h.accepted))
     if guarded > _SHARE:
-        return Finding(
-            "clip_saturation",
-            int(np.argmax(h.coefficient < 1)),
-            "all layers",
-            severity,
-            {"clipped": guarded, "clips_at": float(np.median(h.bound)), "by": "guard"},
-            "more than half of all steps were scaled down to the guard's bound",
-        )
+        step = int(np.argmax(h.coefficient < 1))
+        evidence = {"clipped": guarded, "clips_at": float(np.median(h.bound)), "by": "guard"}
+        cause = "more than half of all steps were scaled down to the guard's bound"
+        return Finding("clip_saturation", step, "all layers", run.severity, evidence, cause)
     norms = h.norm[np.isfinite(h.norm)]
     limit = _CLEARLY * after.clips_at
     if "exploding_gradient" in found or not len(norms) or not np.mean(norms > limit) > _SHARE:
         return None
-    return Finding(
-        "clip_saturation",
-        int(np.argmax(h.norm > limit)),
-        "all layers",
-        severity,
-        {
-            "clipped": float(np.mean(norms > limit)),
-            "clips_at": after.clips_at,
-            "median_norm": float(np.median(norms)),
-            "clip_to_try": float(np.percentile(norms, _PERCENTILE)),
-        },
-        "more than half of all steps are clipped: only the direction is left",
-    )
+    step = int(np.argmax(h.norm > limit))
+    evidence = {
+        "clipped": float(np.mean(norms > limit)),
+        "clips_at": after.clips_at,
+        "median_norm": float(np.median(norms)),
+        "clip_to_try": float(np.percentile(norms, _PERCENTILE)),
+    }
+    cause = "more than half of all steps are clipped: only the direction is left"
+    return Finding("clip_saturation", step, "all layers", run.severity, evidence, cause)
 
 
 def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxml.monitor.activities import units
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom, first_untried
 from jaxml.monitor.run import Run
 
@@ -28,15 +27,14 @@ _DIED = 0.3
 _CUT = 0.2
 
 
-def _at_output(run: Run) -> Finding | None:
+def _at_output(run: Run, first: float, last: float) -> Finding | None:
     h = run.history
     # All outputs may be positive, and are then their own ReLU: what is cut off decides.
     cut = h.look("cut")[:, -1]
     if not run.failed or h.look("relu")[-1, -1] <= 0.9 or not cut.max() > _CUT:
         return None
-    name, first, last = run.dead_shares[-1]
     evidence = {"dead": last, "dead_at_first": first, "cut": float(cut[-1])}
-    cause = f"outputs of `{name}` end in a ReLU: an output of 0 has no gradient"
+    cause = f"outputs of `{h.tapped[-1].name}` end in a ReLU: an output of 0 has no gradient"
     return Finding("dead_relu", int(h.looks[0]), "output", "error", evidence, cause)
 
 
@@ -44,69 +42,58 @@ def _detect(run: Run, found: Found) -> Finding | None:
     h = run.history
     if not len(h.looks) or not h.tapped:
         return None
-    if (at_output := _at_output(run)) is not None:
+    widths = [layer.shape[-1] for layer in h.tapped if layer.shape]
+    layers = np.split(h.alive, np.cumsum(widths)[:-1], axis=1)
+    window = max(1, min(10, len(h.looks) // 3))
+    # Shares of dead units, at the first look and over the last ones.
+    shares = [
+        (float(1 - alive[0].mean()), float(1 - alive[-window:].any(0).mean())) for alive in layers
+    ]
+    if (at_output := _at_output(run, *shares[-1])) is not None:
         return at_output
     initial = found.get("poor_initialization")
     behind_zeros = initial is not None and initial.evidence.get("kind") == "zero"
     if run.in_order or run.no_gradient or behind_zeros:
         return None
     dead = []
-    for i, (share, layer) in enumerate(zip(run.dead_shares, h.tapped, strict=True)):
-        if layer.kind in ("dense", "normalization"):
-            died = share.last - share.first > _DIED
-            enough = share.last >= (_FAILED if run.failed else _LEARNED)
-            if enough and (share.last == 1 or run.failed or died):
-                dead.append((share.last, died, i))
+    for i, (first, last) in enumerate(shares):
+        if h.tapped[i].kind in ("dense", "normalization"):
+            died = last - first > _DIED
+            enough = last >= (_FAILED if run.failed else _LEARNED)
+            if enough and (last == 1 or run.failed or died):
+                dead.append((last, died, i))
     if not dead or not (run.failed or any(died for _, died, _ in dead)):
         return None
     worst = max(dead, key=lambda each: each[0])[2]
-    name, first, last = run.dead_shares[worst]
-    bounds = np.cumsum((0, *units(h.tapped)))
-    over_time = 1 - h.alive[:, bounds[worst] : bounds[worst + 1]].mean(1)
+    first, last = shares[worst]
+    over_time = 1 - layers[worst].mean(1)
     from_birth = first >= _FAILED
-    return Finding(
-        "dead_relu",
-        int(h.looks[int(np.argmax(over_time >= min(last, 0.5)))]),
-        name,
-        "error" if run.failed else "warning",
-        {
-            "dead": last,
-            "dead_at_first": first,
-            "units": int(bounds[worst + 1] - bounds[worst]),
-            "by_step": int(h.looks[int(np.argmax(over_time >= min(last, over_time.max())))]),
-            "from_birth": from_birth,
-            "layers": len(dead),
-        },
-        [*found.values()][-1].cause
-        if found and not from_birth
-        else "units whose inputs never exceed 0 get no gradient",
-    )
+    evidence = {
+        "dead": last,
+        "dead_at_first": first,
+        "units": layers[worst].shape[1],
+        "by_step": int(h.looks[int(np.argmax(over_time >= min(last, over_time.max())))]),
+        "from_birth": from_birth,
+        "layers": len(dead),
+    }
+    cause = "units whose inputs never exceed 0 get no gradient"
+    if found and not from_birth:
+        cause = [*found.values()][-1].cause
+    step = int(h.looks[int(np.argmax(over_time >= min(last, 0.5)))])
+    return Finding("dead_relu", step, h.tapped[worst].name, run.severity, evidence, cause)
 
 
 def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
     if finding.where == "output":
         return Remedy(output_activation="none")
     from_birth = bool(finding.evidence.get("from_birth"))
-    factor = float(finding.evidence.get("learning_rate_factor", 0.1))
+    normalization = first_untried("normalization", ("layer", "batch"), tried)
     return Remedy(
-        learning_rate_factor=None if from_birth else factor,
+        learning_rate_factor=None if from_birth else 0.1,
         initializer="he_normal",
         activation=first_untried("activation", ("leaky_relu", "elu", "gelu", "prelu"), tried),
-        normalization=first_untried("normalization", ("layer", "batch"), tried)
-        if from_birth or tried
-        else None,
+        normalization=normalization if from_birth or tried else None,
     )
 
 
-SYMPTOM = Symptom(
-    "dead_relu",
-    _remedy,
-    _detect,
-    after=(
-        "unscaled_input",
-        "poor_initialization",
-        "learning_rate_too_high",
-        "exploding_gradient",
-        "non_finite",
-    ),
-)
+SYMPTOM = Symptom("dead_relu", _remedy, _detect, after=("poor_initialization", "non_finite"))

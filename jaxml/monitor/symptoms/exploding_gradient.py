@@ -9,11 +9,10 @@ Example: a recurrent matrix of 1.6 times an orthogonal one with ReLU (`time_expa
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
+from jaxml.monitor.findings import Finding, Found, Symptom, shorter_steps
 from jaxml.monitor.history import History
 from jaxml.monitor.run import Run
 
@@ -56,23 +55,9 @@ def _detect(run: Run, found: Found) -> Finding | None:
         "times_its_median": times,
         "clip_to_try": float(np.median(past[np.isfinite(past)])),
     }
-    return Finding(
-        "exploding_gradient",
-        step,
-        layer,
-        "error" if run.failed or "loss_divergence" in run.curve else "warning",
-        evidence,
-        too_high.cause if too_high else "the gradient grows faster than its running median",
-    )
+    severity = "error" if "loss_divergence" in run.curve else run.severity
+    cause = too_high.cause if too_high else "the gradient grows faster than its running median"
+    return Finding("exploding_gradient", step, layer, severity, evidence, cause)
 
 
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    evidence = finding.evidence
-    return Remedy(
-        learning_rate_factor=float(evidence.get("learning_rate_factor", 0.1)),
-        learning_rate=evidence.get("learning_rate_to_try"),
-        clip=evidence.get("clip_to_try"),
-    )
-
-
-SYMPTOM = Symptom("exploding_gradient", _remedy, _detect, after=("learning_rate_too_high",))
+SYMPTOM = Symptom("exploding_gradient", shorter_steps, _detect, after=("learning_rate_too_high",))

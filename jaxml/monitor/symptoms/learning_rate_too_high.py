@@ -9,11 +9,10 @@ Example: SGD with a rate of 30 on digits (`diverge_digits`).
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
+from jaxml.monitor.findings import Finding, Found, Symptom, shorter_steps
 from jaxml.monitor.run import Run
 from jaxml.monitor.symptoms.exploding_gradient import grows
 
@@ -30,9 +29,10 @@ _CONSTANT = 1.05
 
 def _relative_update(run: Run) -> float:
     """Returns the typical relative size of the early updates; of a failed run the largest, if above 1."""
-    relative = run.relative_updates
-    if not relative.size:
-        return 0.0
+    h = run.history
+    p, u = h.statistic("parameter_norm"), h.statistic("update_norm")
+    usable = (p > 1e-8) & np.isfinite(p) & np.isfinite(u)
+    relative = np.where(usable, u / np.where(usable, p, 1), np.nan)[h.measured & h.accepted]
     early = relative[: max(2, len(relative) // 4)]
     early = early[np.isfinite(early).any(1)]
     if not len(early):
@@ -67,16 +67,7 @@ def _detect(run: Run, found: Found) -> Finding | None:
     else:
         evidence = {"learning_rate_factor": min(0.1, _USUAL / share)}
         cause = f"a step changes parameters by {share:.0%} of their size"
-    severity = "error" if run.failed else "warning"
-    return Finding("learning_rate_too_high", step, "all layers", severity, evidence, cause)
+    return Finding("learning_rate_too_high", step, "all layers", run.severity, evidence, cause)
 
 
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    evidence = finding.evidence
-    return Remedy(
-        learning_rate_factor=float(evidence.get("learning_rate_factor", 0.1)),
-        learning_rate=evidence.get("learning_rate_to_try"),
-    )
-
-
-SYMPTOM = Symptom("learning_rate_too_high", _remedy, _detect, after=("poor_initialization",))
+SYMPTOM = Symptom("learning_rate_too_high", shorter_steps, _detect, after=("poor_initialization",))

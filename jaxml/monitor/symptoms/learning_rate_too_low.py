@@ -62,14 +62,9 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
     is_line = -2 * slope > _LINE * np.ptp(curve.smooth)
     if not (slope < -_CLEARLY * error and straight and is_line and fallen < _LITTLE):
         return None
-    return Finding(
-        "learning_rate_too_low",
-        0,
-        "loss",
-        "warning",
-        {"fallen": fallen, "learning_rate_factor": _FACTOR},
-        "the loss falls in a straight line: each step could go much further",
-    )
+    evidence = {"fallen": fallen, "learning_rate_factor": _FACTOR}
+    cause = "the loss falls in a straight line: each step could go much further"
+    return Finding("learning_rate_too_low", 0, "loss", "warning", evidence, cause)
 
 
 def _detect(run: Run, found: Found) -> Finding | None:
@@ -89,14 +84,10 @@ def _detect(run: Run, found: Found) -> Finding | None:
         if not (candidates and downhill and min(candidates.values()) < enough):
             return None
     factor = min(candidates, key=lambda each: candidates[each])
-    return Finding(
-        "learning_rate_too_low",
-        0,
-        "all layers",
-        "error" if run.failed else "warning",
-        {"learning_rate_factor": factor, "loss_there": candidates[factor], "loss": after.loss},
-        f"the loss goes on falling where the parameters are moved {factor:.0f} times as far",
-    )
+    there = candidates[factor]
+    evidence = {"learning_rate_factor": factor, "loss_there": there, "loss": after.loss}
+    cause = f"the loss goes on falling where the parameters are moved {factor:.0f} times as far"
+    return Finding("learning_rate_too_low", 0, "all layers", run.severity, evidence, cause)
 
 
 def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:

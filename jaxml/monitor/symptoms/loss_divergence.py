@@ -13,13 +13,11 @@ Example:
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from jaxml.monitor.curve import Curve, noise_of
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
-from jaxml.monitor.run import Run
 from jaxml.monitor.symptoms.non_finite import grew
 from jaxml.monitor.symptoms.repetitive_data import grows, repetition
 
@@ -72,32 +70,14 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
         if (repeats and not grows(curve, repeats.period)) or not (rise := _rises(curve)):
             return None
         step, low, end = int(curve.steps[rise[0]]), rise[1], rise[2]
-    return Finding(
-        "loss_divergence",
-        step,
-        "loss",
-        "error",
-        {"from": low, "to": end},
-        "the steps are too long, or the objective has no minimum",
-    )
-
-
-def _detect(run: Run, found: Found) -> Finding | None:
-    return None if run.in_order else run.curve.get("loss_divergence")
-
-
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    evidence = finding.evidence
-    return Remedy(
-        learning_rate_factor=float(evidence.get("learning_rate_factor", 0.1)),
-        clip=evidence.get("clip_to_try"),
-    )
+    cause = "the steps are too long, or the objective has no minimum"
+    return Finding("loss_divergence", step, "loss", "error", {"from": low, "to": end}, cause)
 
 
 SYMPTOM = Symptom(
     "loss_divergence",
-    _remedy,
-    _detect,
+    Remedy(learning_rate_factor=0.1),
+    lambda run, found: None if run.in_order else run.curve.get("loss_divergence"),
     _in_curve,
     after=("exploding_gradient", "non_finite", "dead_relu"),
 )

@@ -76,21 +76,14 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
     if not 0 < len(jumps) < _MANY:
         return None
     step, level, lasted, recovered = jumps[0]
-    return Finding(
-        "loss_jump",
-        int(curve.steps[step]),
-        "loss",
-        "warning" if recovered else "error",
-        {
-            "kind": "burst" if recovered else "lasting",
-            "from": level,
-            "to": float(np.max(curve.raw[step : step + lasted])),
-            "steps": int(lasted),
-        },
-        "a burst of outliers in the data"
-        if recovered
-        else "a step, or a learning rate, that was far too large",
-    )
+    if recovered:
+        severity, kind, cause = "warning", "burst", "a burst of outliers in the data"
+    else:
+        severity, kind = "error", "lasting"
+        cause = "a step, or a learning rate, that was far too large"
+    highest = float(np.max(curve.raw[step : step + lasted]))
+    evidence = {"kind": kind, "from": level, "to": highest, "steps": int(lasted)}
+    return Finding("loss_jump", int(curve.steps[step]), "loss", severity, evidence, cause)
 
 
 def _detect(run: Run, found: Found) -> Finding | None:
@@ -107,10 +100,9 @@ def _detect(run: Run, found: Found) -> Finding | None:
 
 def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
     evidence = finding.evidence
-    clip = evidence.get("clip_to_try")
     if evidence.get("outliers", evidence.get("kind") == "burst"):
-        return Remedy(data="drop_outliers", clip=clip)
-    return Remedy(learning_rate_factor=float(evidence.get("learning_rate_factor", 0.3)), clip=clip)
+        return Remedy(data="drop_outliers")
+    return Remedy(learning_rate_factor=0.3)
 
 
 SYMPTOM = Symptom(

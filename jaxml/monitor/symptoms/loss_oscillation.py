@@ -14,7 +14,6 @@ Example:
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 
 from jaxml.monitor.curve import FEWEST, Curve, noise_of, smoothed
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
-from jaxml.monitor.run import Run
 from jaxml.monitor.symptoms.repetitive_data import repetition
 
 # Alternation: share of steps that turn, correlation of neighbours, median step of the log loss.
@@ -91,28 +89,15 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
     explained = "loss_divergence" in found or "loss_jump" in found
     if explained or not curve.readable or repetition(curve) or not (evidence := _evidence(curve)):
         return None
-    return Finding(
-        "loss_oscillation",
-        int(curve.steps[curve.settled()]),
-        "loss",
-        "warning",
-        evidence,
-        "the steps are too long for the curvature, or examples disagree",
-    )
-
-
-def _detect(run: Run, found: Found) -> Finding | None:
-    return None if run.in_order else run.curve.get("loss_oscillation")
-
-
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    return Remedy(learning_rate_factor=float(finding.evidence.get("learning_rate_factor", 0.3)))
+    step = int(curve.steps[curve.settled()])
+    cause = "the steps are too long for the curvature, or examples disagree"
+    return Finding("loss_oscillation", step, "loss", "warning", evidence, cause)
 
 
 SYMPTOM = Symptom(
     "loss_oscillation",
-    _remedy,
-    _detect,
+    Remedy(learning_rate_factor=0.3),
+    lambda run, found: None if run.in_order else run.curve.get("loss_oscillation"),
     _in_curve,
     after=("loss_divergence", "repetitive_data", "loss_jump"),
 )

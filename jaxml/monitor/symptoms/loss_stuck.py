@@ -12,7 +12,6 @@ Example:
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,23 +34,13 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
     still = _STILL + _NOISE * curve.noise / level / math.sqrt(curve.width)
     if moved >= still or abs(start - end) >= still * level or falls_clearly(curve):
         return None
-    return Finding(
-        "loss_stuck",
-        0,
-        "loss",
-        "error",
-        {"from": start, "to": end},
-        "nothing is learned: gradients that vanish, dead units, or labels without a pattern",
-    )
-
-
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    return Remedy(learning_rate_factor=10.0, initializer="he_normal")
+    cause = "nothing is learned: gradients that vanish, dead units, or labels without a pattern"
+    return Finding("loss_stuck", 0, "loss", "error", {"from": start, "to": end}, cause)
 
 
 SYMPTOM = Symptom(
     "loss_stuck",
-    _remedy,
+    Remedy(learning_rate_factor=10.0, initializer="he_normal"),
     in_curve=_in_curve,
     after=("*", "learning_rate_too_low"),
 )

@@ -22,14 +22,12 @@ from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
 from jaxml.monitor.run import Run
 from jaxml.types import Array, PyTree
 
-__all__ = ["CHANCE", "LITTLE", "held_out_signal"]
-
 # Share that is saved of the loss of a model that ignores its inputs. Little may be all that can be known:
 # models of the flights' delays save 6 %.
-LITTLE = 0.1
+_LITTLE = 0.1
 
 # Standard errors beyond chance: one false acquittal in 30,000.
-CHANCE = 4.0
+_CHANCE = 4.0
 
 # Examples that are computed at once, at most.
 _CHUNK = 512
@@ -86,23 +84,16 @@ def _detect(run: Run, found: Found) -> Finding | None:
         )
         evidence = {"largest_gradient": 0.0}
         return Finding("no_learnable_signal", 0, "output", "error", evidence, cause)
-    if found or after is None or run.signal >= LITTLE:
+    if found or after is None or run.signal >= _LITTLE or after.held_out > _CHANCE:
         return None
-    if after.held_out > CHANCE:
-        return None
-    return Finding(
-        "no_learnable_signal",
-        0,
-        "input",
-        "error",
-        {
-            "signal": run.signal,
-            "loss": after.loss,
-            "loss_of_other_labels": after.mismatched_loss,
-            "held_out": after.held_out,
-        },
-        "gradients are healthy, and yet the model does not predict labels from inputs",
-    )
+    evidence = {
+        "signal": run.signal,
+        "loss": after.loss,
+        "loss_of_other_labels": after.mismatched_loss,
+        "held_out": after.held_out,
+    }
+    cause = "gradients are healthy, and yet the model does not predict labels from inputs"
+    return Finding("no_learnable_signal", 0, "input", "error", evidence, cause)
 
 
 def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:

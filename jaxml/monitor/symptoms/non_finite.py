@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxml.monitor.curve import Curve
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
-from jaxml.monitor.run import Run, first_rejected
+from jaxml.monitor.run import Run
 
 _MOST = 0.5
 
@@ -40,16 +40,12 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
         return None
     rising = grew(curve)
     bad = int((~np.isfinite(curve.losses)).sum())
-    return Finding(
-        "non_finite",
-        curve.first_bad,
-        "loss",
-        "error" if curve.bad_to_the_end else "warning",
-        {"points": bad, "to_the_end": curve.bad_to_the_end, "grew": rising},
-        "the loss had grown until it overflowed"
-        if rising
-        else "a value that is not finite in the input, or an operation such as log 0 or 0 / 0",
-    )
+    cause = "a value that is not finite in the input, or an operation such as log 0 or 0 / 0"
+    if rising:
+        cause = "the loss had grown until it overflowed"
+    severity = "error" if curve.bad_to_the_end else "warning"
+    evidence = {"points": bad, "to_the_end": curve.bad_to_the_end, "grew": rising}
+    return Finding("non_finite", curve.first_bad, "loss", severity, evidence, cause)
 
 
 def _detect(run: Run, found: Found) -> Finding | None:
@@ -65,29 +61,23 @@ def _detect(run: Run, found: Found) -> Finding | None:
         return None if found else run.curve.get("non_finite")
     if explanation and rejected <= _MOST:
         return None
-    step, layer = first_rejected(h)
-    return Finding(
-        "non_finite",
-        step,
-        layer,
-        "error" if rejected > _MOST else "warning",
-        {"steps_rejected": int((~h.accepted).sum())},
-        explanation.cause
-        if explanation
-        else "an operation without a finite result: overflow, log 0, 0 / 0, or the slope of a root at 0",
+    step = int(np.argmax(~h.accepted))
+    bad = ~np.isfinite(h.statistic("gradient_norm")[step])
+    layer = h.layers[int(np.argmax(bad))] if bad.any() else "loss"
+    severity = "error" if rejected > _MOST else "warning"
+    cause = (
+        "an operation without a finite result: overflow, log 0, 0 / 0, or the slope of a root at 0"
     )
+    evidence = {"steps_rejected": int((~h.accepted).sum())}
+    cause = explanation.cause if explanation else cause
+    return Finding("non_finite", step, layer, severity, evidence, cause)
 
 
 def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    if finding.where == "input":
+    at_once = finding.where == "loss" and not finding.evidence.get("grew", True)
+    if finding.where == "input" or at_once:
         return Remedy(data="drop_non_finite")
-    evidence = finding.evidence
-    if finding.where == "loss" and not evidence.get("grew", True):
-        return Remedy(data="drop_non_finite")
-    return Remedy(
-        learning_rate_factor=float(evidence.get("learning_rate_factor", 0.1)),
-        clip=evidence.get("clip_to_try"),
-    )
+    return Remedy(learning_rate_factor=0.1)
 
 
 SYMPTOM = Symptom(

@@ -13,13 +13,10 @@ Example:
     ['overfitting']
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from jaxml.monitor.curve import Curve, noise_of, smoothed
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
-from jaxml.monitor.run import Run
 
 # The rise in shares of the range (first value to lowest), of the lowest value, and in deviations of noise.
 _OF_RANGE, _OF_LOWEST, _NOISE = 0.1, 0.05, 4.0
@@ -58,22 +55,16 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
     )
     if not (rises and goes_on and trained < there - 0.02 * abs(there) and trained < end):
         return None
-    return Finding(
-        "overfitting",
-        step,
-        "loss",
-        "warning",
-        {"lowest": low, "last": end, "training": trained, "ratio": end / max(abs(low), 1e-300)},
-        "what is learned from here on holds for the training examples alone",
-    )
+    ratio = end / max(abs(low), 1e-300)
+    evidence = {"lowest": low, "last": end, "training": trained, "ratio": ratio}
+    cause = "what is learned from here on holds for the training examples alone"
+    return Finding("overfitting", step, "loss", "warning", evidence, cause)
 
 
-def _detect(run: Run, found: Found) -> Finding | None:
-    return run.curve.get("overfitting")
-
-
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    return Remedy(regularization="increase")
-
-
-SYMPTOM = Symptom("overfitting", _remedy, _detect, _in_curve, after=("loss_divergence",))
+SYMPTOM = Symptom(
+    "overfitting",
+    Remedy(regularization="increase"),
+    lambda run, found: run.curve.get("overfitting"),
+    _in_curve,
+    after=("loss_divergence",),
+)

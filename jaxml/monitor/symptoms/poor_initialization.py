@@ -52,9 +52,8 @@ def _fades(run: Run, rms: NDArray[np.float64], scale: float) -> float:
 def _detect(run: Run, found: Found) -> Finding | None:
     h, after = run.history, run.history.after
 
-    def finding(layer: str, cause: str, kind: str, **evidence: Any) -> Finding:
-        evidence = {"kind": kind, **evidence}
-        return Finding("poor_initialization", 0, layer, "error", evidence, cause)
+    def finding(layer: str, cause: str, kind: str, **more: Any) -> Finding:
+        return Finding("poor_initialization", 0, layer, "error", {"kind": kind, **more}, cause)
 
     if after is not None and after.equal_units and run.failed:
         cause = "all units of a layer start equal, and stay equal"
@@ -62,9 +61,8 @@ def _detect(run: Run, found: Found) -> Finding | None:
     if not len(h.looks) or not run.dense:
         return None
     if run.failed and (name := _zero_layer(run)):
-        return finding(
-            name, "weights that start at zero in and after a layer get no gradient", "zero"
-        )
+        cause = "weights that start at zero in and after a layer get no gradient"
+        return finding(name, cause, "zero")
     rms, names = h.look("rms")[0, run.dense], [h.tapped[i].name for i in run.dense]
     if not np.isfinite(rms).all():
         cause = "activations overflow before the first step"

@@ -13,7 +13,6 @@ Example:
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -97,14 +96,10 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
     if "loss_divergence" in found or not curve.readable or not (seen := repetition(curve)):
         return None
     period = seen.period * round(float(np.median(np.diff(curve.steps))))
-    return Finding(
-        "repetitive_data",
-        int(curve.steps[seen.begin]),
-        "loss",
-        "warning",
-        {"period": period, "correlation": seen.correlation, "amplitude": seen.amplitude},
-        f"the loss repeats itself every {period} steps: so do the examples",
-    )
+    step = int(curve.steps[seen.begin])
+    evidence = {"period": period, "correlation": seen.correlation, "amplitude": seen.amplitude}
+    cause = f"the loss repeats itself every {period} steps: so do the examples"
+    return Finding("repetitive_data", step, "loss", "warning", evidence, cause)
 
 
 def _detect(run: Run, found: Found) -> Finding | None:
@@ -114,32 +109,15 @@ def _detect(run: Run, found: Found) -> Finding | None:
         return None if found and h.data.period == 0 else run.curve.get("repetitive_data")
     if run.signal > _HARMLESS and not run.curve:
         return None
-    return Finding(
-        "repetitive_data",
-        0,
-        "input",
-        "error" if run.failed else "warning",
-        {"steps_per_epoch": h.steps_per_epoch},
-        "examples come class by class: each step unlearns what the steps before learned",
-    )
-
-
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    return Remedy(data="shuffle")
+    evidence = {"steps_per_epoch": h.steps_per_epoch}
+    cause = "examples come class by class: each step unlearns what the steps before learned"
+    return Finding("repetitive_data", 0, "input", run.severity, evidence, cause)
 
 
 SYMPTOM = Symptom(
     "repetitive_data",
-    _remedy,
+    Remedy(data="shuffle"),
     _detect,
     _in_curve,
-    after=(
-        "dead_relu",
-        "saturated_activation",
-        "vanishing_gradient",
-        "vanishing_through_time",
-        "clip_saturation",
-        "update_floor",
-        "loss_divergence",
-    ),
+    after=("vanishing_through_time", "clip_saturation", "update_floor", "loss_divergence"),
 )

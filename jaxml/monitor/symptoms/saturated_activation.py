@@ -29,14 +29,11 @@ def _detect(run: Run, found: Found) -> Finding | None:
     late = np.median(saturated[-max(1, len(saturated) // 3) :], axis=0)
     for i, layer in enumerate(h.tapped):
         if late[i] > _SATURATED:
-            return Finding(
-                "saturated_activation",
-                int(h.looks[int(np.argmax(saturated[:, i] > _SATURATED))]),
-                "output" if i == len(h.tapped) - 1 else layer.name,
-                "error",
-                {"saturated": float(late[i])},
-                "inputs of the activation are far beyond the part where it has a slope",
-            )
+            step = int(h.looks[int(np.argmax(saturated[:, i] > _SATURATED))])
+            where = "output" if i == len(h.tapped) - 1 else layer.name
+            evidence = {"saturated": float(late[i])}
+            cause = "inputs of the activation are far beyond the part where it has a slope"
+            return Finding("saturated_activation", step, where, "error", evidence, cause)
     return None
 
 

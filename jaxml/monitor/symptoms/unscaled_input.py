@@ -7,8 +7,6 @@ exploded, its loss diverged, jumped or oscillated.
 Example: the wine data as they are, with proline near 1,000 (`unscaled_wine`).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
@@ -40,8 +38,4 @@ def _detect(run: Run, found: Found) -> Finding | None:
     return Finding("unscaled_input", 0, "input", "error", evidence, cause)
 
 
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    return Remedy(scale_inputs=True)
-
-
-SYMPTOM = Symptom("unscaled_input", _remedy, _detect)
+SYMPTOM = Symptom("unscaled_input", Remedy(scale_inputs=True), _detect)

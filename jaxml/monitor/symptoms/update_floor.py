@@ -7,7 +7,7 @@ failed, or the loss still falls by a fifth where the parameters are moved furthe
 Example: Adam with epsilon 1e-2 on a loss of 1e-4 times the usual (`floored_by_epsilon`).
 """
 
-from collections.abc import Sequence
+import numpy as np
 
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
 from jaxml.monitor.run import Run
@@ -23,20 +23,14 @@ def _detect(run: Run, found: Found) -> Finding | None:
     after = run.history.after
     if after is None or not after.epsilon_share > _SHARE:
         return None
-    if not (run.failed or (run.falls_further > _FALLS and run.much_is_left)):
+    further = [value for value in after.further.values() if np.isfinite(value)]
+    fall = after.loss - min(further, default=after.loss)
+    falls = np.isfinite(after.loss) and fall / max(abs(after.loss), 1e-300) > _FALLS
+    if not (run.failed or (falls and run.much_is_left)):
         return None
-    return Finding(
-        "update_floor",
-        0,
-        "all layers",
-        "error" if run.failed else "warning",
-        {"epsilon_share": 2 * after.epsilon_share},
-        "gradients are below the optimizer's epsilon: the update shrinks with them",
-    )
+    evidence = {"epsilon_share": 2 * after.epsilon_share}
+    cause = "gradients are below the optimizer's epsilon: the update shrinks with them"
+    return Finding("update_floor", 0, "all layers", run.severity, evidence, cause)
 
 
-def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
-    return Remedy(epsilon_factor=1e-4)
-
-
-SYMPTOM = Symptom("update_floor", _remedy, _detect)
+SYMPTOM = Symptom("update_floor", Remedy(epsilon_factor=1e-4), _detect)

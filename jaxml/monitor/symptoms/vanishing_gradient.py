@@ -26,11 +26,13 @@ _STRAIGHT = 0.6
 # Share of entries after a layer that are its sigmoid, tanh or ReLU, for that to be its activation.
 _IS_ACTIVATION = 0.9
 
+# Findings that explain why gradients fall.
+_EXPLAINED = ("dead_relu", "saturated_activation", "poor_initialization", "exploding_gradient")
+
 
 def _detect(run: Run, found: Found) -> Finding | None:
     h = run.history
-    explained = ("dead_relu", "saturated_activation", "poor_initialization", "exploding_gradient")
-    if len(run.dense) < 3 or not run.failed or any(name in found for name in explained):
+    if len(run.dense) < 3 or not run.failed or any(name in found for name in _EXPLAINED):
         return None
     delta = h.look("gradient_norm")[:, run.dense]
     ratios, straightness = [], []
@@ -58,19 +60,16 @@ def _detect(run: Run, found: Found) -> Finding | None:
         for name in ("sigmoid", "tanh", "relu")
     }
     activation = max(shares, key=lambda name: shares[name])
-    return Finding(
-        "vanishing_gradient",
-        int(h.looks[int(np.argmax(np.array(ratios) < VANISHED))]),
-        h.tapped[run.dense[0]].name,
-        "error",
-        {
-            "ratio": ratio,
-            "layers": len(run.dense),
-            "straightness": straight,
-            "activation": activation if shares[activation] > _IS_ACTIVATION else "unknown",
-        },
-        "each layer passes back a fraction of the gradient it gets",
-    )
+    step = int(h.looks[int(np.argmax(np.array(ratios) < VANISHED))])
+    evidence = {
+        "ratio": ratio,
+        "layers": len(run.dense),
+        "straightness": straight,
+        "activation": activation if shares[activation] > _IS_ACTIVATION else "unknown",
+    }
+    cause = "each layer passes back a fraction of the gradient it gets"
+    layer = h.tapped[run.dense[0]].name
+    return Finding("vanishing_gradient", step, layer, "error", evidence, cause)
 
 
 def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
@@ -84,9 +83,4 @@ def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
     )
 
 
-SYMPTOM = Symptom(
-    "vanishing_gradient",
-    _remedy,
-    _detect,
-    after=("dead_relu", "saturated_activation", "poor_initialization", "exploding_gradient"),
-)
+SYMPTOM = Symptom("vanishing_gradient", _remedy, _detect, after=_EXPLAINED)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxml.monitor.activities import TIMES
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom, first_untried
 from jaxml.monitor.run import Run
 from jaxml.monitor.symptoms.vanishing_gradient import VANISHED
@@ -32,20 +31,16 @@ def _detect(run: Run, found: Found) -> Finding | None:
         gain = float(np.median(h.gain[late, i]))
         if length < _SHORTEST or gain * (length - 1) >= math.log(VANISHED):
             continue
-        fall = float(np.median(h.over_time[late, i, 0] - h.over_time[late, i, TIMES - 1]))
-        return Finding(
-            "vanishing_through_time",
-            int(h.looks[len(h.gain) // 2]),
-            name,
-            "error",
-            {
-                "factor_a_step": math.exp(gain),
-                "steps": length,
-                "first_against_last": math.exp(max(fall, -80.0)),
-                "measured_on": "∂E/∂x_t" if h.by_input else "∂E/∂h_t",
-            },
-            "the recurrence shrinks the gradient at every step back in time",
-        )
+        fall = float(np.median(h.over_time[late, i, 0] - h.over_time[late, i, -1]))
+        evidence = {
+            "factor_a_step": math.exp(gain),
+            "steps": length,
+            "first_against_last": math.exp(max(fall, -80.0)),
+            "measured_on": "∂E/∂x_t" if h.by_input else "∂E/∂h_t",
+        }
+        step = int(h.looks[len(h.gain) // 2])
+        cause = "the recurrence shrinks the gradient at every step back in time"
+        return Finding("vanishing_through_time", step, name, "error", evidence, cause)
     return None
 
 
