@@ -55,14 +55,11 @@ class BadFile(ValueError):
         column: str | None = None,
     ) -> None:
         self.path, self.row, self.column = os.fspath(path), row, column
-        place = [self.path]
+        place = "" if line is None else f"line {line}"
         if row is not None:
-            place.append(f"row {row}" + (f" (line {line})" if line is not None else ""))
-        elif line is not None:
-            place.append(f"line {line}")
-        if column is not None:
-            place.append(f"column {column!r}")
-        super().__init__(f"{', '.join(place)}: {reason}")
+            place = f"row {row} ({place})" if place else f"row {row}"
+        where = [self.path, place, "" if column is None else f"column {column!r}"]
+        super().__init__(f"{', '.join(filter(None, where))}: {reason}")
 
 
 def read_csv(
@@ -102,7 +99,6 @@ def read_csv(
             another type than its column or too large for it, bytes that are not in the encoding, a quote
             that is not closed, a last line that seems cut off.
         OSError: if the file cannot be read.
-        ModuleNotFoundError: without pyarrow.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
@@ -112,16 +108,17 @@ def read_csv(
     >>> table["city"].tolist(), table["size"].tolist()
     (['Washington, DC', 'Rome'], [7.0, nan])
     """
-    if delimiter is not None and len(delimiter) != 1:
-        raise ValueError(f"delimiter must be one character, got {delimiter!r}")
     file = _CsvFile(path, _text(path, encoding, delimiter or ","), delimiter or ",")
     header = file.header()
-    if delimiter is None and len(header) == 1:
-        other = next((each for each in ";\t|" if each in header[0]), None)
-        if other is not None:
-            reason = f"the one column is {_short(header[0])}; pass delimiter={other!r} (or ',')"
-            raise BadFile(path, reason, line=1)
-    wanted = _wanted(header, schema, types)
+    other = next((each for each in ";\t|" if each in header[0]), None)
+    if delimiter is None and len(header) == 1 and other is not None:
+        reason = f"the one column is {_short(header[0])}; pass delimiter={other!r} (or ',')"
+        raise BadFile(path, reason, line=1)
+    features = {} if schema is None else schema.features
+    wanted = {n: "BOOL" if f.is_bool else f.type for n, f in features.items()}
+    for name, type_ in (types or {}).items():
+        checks.choice("types", name, header)
+        wanted[name] = checks.choice("types", type_, ("INT", "FLOAT", "BOOL", "BYTES", "TIME"))
     gone = {missing} if isinstance(missing, str) else set(missing)
     fields = file.split(header)
     if len(fields[-1].codes) and not file.text.endswith(("\n", "\r")):
@@ -153,11 +150,12 @@ class _CsvFile:
         pyarrow, arrow_csv = _pyarrow(), importlib.import_module("pyarrow.csv")
         data = self.text.lstrip("\r\n").encode()
         names = [f"f{i}" for i in range(len(header))]
+        odd: list[Any] = []
         try:
             table = arrow_csv.read_csv(
                 pyarrow.BufferReader(data),
                 arrow_csv.ReadOptions(
-                    use_threads=False,  # With threads, errors do not name the row.
+                    use_threads=False,  # With threads, rows have no number.
                     block_size=min(len(data) + 1, 2**31 - 1),
                     autogenerate_column_names=True,
                 ),
@@ -165,26 +163,25 @@ class _CsvFile:
                     delimiter=self.delimiter,
                     newlines_in_values=True,
                     ignore_empty_lines=len(header) > 1,
+                    invalid_row_handler=lambda row: odd.append(row) or "skip",
                 ),
                 arrow_csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pyarrow.string()), strings_can_be_null=False
                 ),
             )
         except pyarrow.ArrowInvalid as error:
-            raise self._unsplit(header, str(error)) from error
-        if data.count(b'"') % 2:
+            raise BadFile(self.path, str(error)) from error
+        if odd or data.count(b'"') % 2:
             self._check_quotes()
+        if odd:
+            raise self._unsplit(header, odd[0].number - 2, odd[0].actual_columns)
         return [
-            _Field(self, name, column.slice(1).combine_chunks().dictionary_encode())
+            _Field(self, name, encoded.dictionary.to_pylist(), encoded.indices.to_numpy())
             for name, column in zip(header, table.columns, strict=True)
+            for encoded in [column.slice(1).combine_chunks().dictionary_encode()]
         ]
 
-    def _unsplit(self, header: list[str], reason: str) -> BadFile:
-        found = re.search(r"Row #(\d+): Expected \d+ columns, got (\d+)", reason)
-        if found is None:
-            return BadFile(self.path, reason)
-        row, size = int(found[1]) - 2, int(found[2])
-        self._check_quotes()
+    def _unsplit(self, header: list[str], row: int, size: int) -> BadFile:
         hint = ": is there a delimiter in a text without quotes?"
         if size < len(header):
             last = row + 2 >= sum(1 for _ in self._records())
@@ -216,17 +213,14 @@ class _CsvFile:
         return BadFile(self.path, reason, row=row, line=line, column=column)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Field:
-    """The texts of a column: its distinct texts, and which of them each row has."""
+    """The distinct texts of a column, and the place of each row's among them."""
 
-    def __init__(self, file: _CsvFile, name: str, encoded: Any) -> None:
-        self.file, self.name = file, name
-        self.distinct: list[str] = encoded.dictionary.to_pylist()
-        self.codes = encoded.indices.to_numpy(zero_copy_only=False)
-
-    def counts(self) -> dict[str, int]:
-        sizes = np.bincount(self.codes, minlength=len(self.distinct)).tolist()
-        return dict(zip(self.distinct, sizes, strict=True))
+    file: _CsvFile
+    name: str
+    distinct: list[str]
+    codes: NDArray[np.integer]
 
     def refuse(self, text: str, reason: str) -> BadFile:
         row = int(np.argmax(self.codes == self.distinct.index(text)))
@@ -249,14 +243,10 @@ def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
             raise BadFile(path, f"the compressed file is cut short or damaged ({error})") from error
-    if not data.strip():
-        raise BadFile(path, "the file is empty: not even a header")
     if encoding.lower() in ("utf-8", "utf8") and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise BadFile(path, "the file is UTF-16 by its first bytes; pass encoding='utf-16'")
     try:
         text = data.decode(encoding).removeprefix("\ufeff")
-    except LookupError as error:
-        raise ValueError(f"encoding must be one that Python knows, got {encoding!r}") from error
     except UnicodeDecodeError as error:
         start = error.start + len(data) - len(error.object)  # Some codecs drop the mark first.
         before = data[:start].decode("latin-1") + "?"
@@ -269,17 +259,6 @@ def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise BadFile(path, "there are NUL characters: not text, or another encoding", line=line)
     return text
-
-
-def _wanted(
-    header: Sequence[str], schema: Schema | None, types: Mapping[str, str] | None
-) -> dict[str, str]:
-    features = schema.features if schema is not None else {}
-    wanted = {n: "BOOL" if f.is_bool else f.type for n, f in features.items() if f.type is not None}
-    for name, type_ in (types or {}).items():
-        checks.choice("types", name, header)
-        wanted[name] = checks.choice("types", type_, ("INT", "FLOAT", "BOOL", "BYTES", "TIME"))
-    return wanted
 
 
 def _ordered(columns: dict[str, NDArray[Any]], schema: Schema | None) -> dict[str, NDArray[Any]]:
@@ -316,44 +295,50 @@ def _decimals(text: str) -> int:
 def _convert(field: _Field, gone: set[str], wanted: str | None) -> NDArray[Any]:
     """Returns the values; each distinct text is looked at once."""
     wanted = wanted or _guess(field, gone)
-    parsed = [None if text in gone else _parse(field, text, wanted) for text in field.distinct]
+    parsed = []
+    for text in field.distinct:
+        try:
+            parsed.append(None if text in gone else _parse(text, wanted))
+        except ValueError as error:
+            raise field.refuse(text, str(error)) from None
     return _array(parsed, wanted)[field.codes]
 
 
-def _parse(field: _Field, value: str, wanted: str) -> Any:
+def _parse(value: str, wanted: str) -> Any:
+    """Returns the value that a text spells, None for "nan" among integers; or raises ValueError."""
     text = value.strip()
     if wanted == "BYTES":
         return value
     if wanted == "INT":
-        if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text):
-            if text.lower() == "nan":
-                return None
-            raise field.refuse(value, "not an integer, as the column should hold")
-        return int(text)
+        if re.fullmatch(r"[+-]?[0-9]{1,4000}", text):
+            return int(text)
+        if text.lower() == "nan":
+            return None
+        raise ValueError("not an integer, as the column should hold")
     if wanted == "FLOAT":
         if not _FLOAT.fullmatch(text) and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text):
-            raise field.refuse(value, "not a number, as the column should hold")
+            raise ValueError("not a number, as the column should hold")
         if math.isinf(float(text)) and "inf" not in text.lower():
-            raise field.refuse(value, "too large for a floating-point number")
+            raise ValueError("too large for a floating-point number")
         return float(text)
     if wanted == "BOOL":
         if text not in _BOOL and text not in ("0", "1"):
-            raise field.refuse(value, "neither true nor false, as the column should hold")
+            raise ValueError("neither true nor false, as the column should hold")
         return _BOOL.get(text, text == "1")
     if wanted == "TIME":
         try:
             time = datetime.datetime.fromisoformat(text)
-            # Subtracted by NumPy: the last hours of the year 9999 in the west are the year 10000 in UTC.
-            return np.datetime64(time.replace(tzinfo=None), "us") - np.timedelta64(
-                time.utcoffset() or 0, "us"
-            )
         except ValueError:
-            raise field.refuse(value, "not a time in ISO 8601, as the column should hold") from None
-    raise field.refuse(value, f"a text, and {wanted} cannot be read from text")
+            raise ValueError("not a time in ISO 8601, as the column should hold") from None
+        # Subtracted by NumPy: the last hours of the year 9999 in the west are the year 10000 in UTC.
+        offset = time.utcoffset() or datetime.timedelta(0)
+        return np.datetime64(time.replace(tzinfo=None), "us") - np.timedelta64(offset, "us")
+    raise ValueError(f"a text, and {wanted} cannot be read from text")
 
 
 def _guess(field: _Field, gone: set[str]) -> str:
-    counts = {text: n for text, n in field.counts().items() if text not in gone}
+    sizes = np.bincount(field.codes, minlength=len(field.distinct)).tolist()
+    counts = {text: n for text, n in zip(field.distinct, sizes, strict=True) if text not in gone}
     if not counts:
         return "FLOAT" if field.distinct else "BYTES"
     if all(text in _BOOL for text in counts):
@@ -362,10 +347,8 @@ def _guess(field: _Field, gone: set[str]) -> str:
     if len(numbers) == len(counts):
         spelt = [text.strip() for text in numbers if text.strip().lower() != "nan"]
         return "INT" if spelt and all(map(_INT.fullmatch, spelt)) else "FLOAT"
-    if not numbers or any(re.fullmatch(r"0[0-9]+", text) for text in counts):
-        return "BYTES"
     share = sum(counts[text] for text in numbers), sum(counts.values())
-    if 2 * share[0] < share[1]:
+    if 2 * share[0] < share[1] or any(re.fullmatch(r"0[0-9]+", text) for text in counts):
         return "BYTES"
     reason = (
         f"not a number, and {share[0]} of the column's {share[1]} values are; pass types="
@@ -398,9 +381,6 @@ def _array(values: list[Any], type_: str | None) -> NDArray[Any]:
     return np.fromiter(values, object, len(values))
 
 
-# --------------------------------------------------------------------------------------------- Parquet
-
-
 def read_parquet(
     path: str | os.PathLike[str],
     schema: Schema | None = None,
@@ -430,44 +410,31 @@ def read_parquet(
     """
     pyarrow, parquet = _pyarrow(), importlib.import_module("pyarrow.parquet")
     data = Path(path).read_bytes()
-    if len(data) < 12 or data[:4] != b"PAR1":
-        raise BadFile(path, "not a Parquet file: it does not begin with PAR1")
-    if data[-4:] != b"PAR1":
-        raise BadFile(path, "the Parquet file is cut short: it does not end with PAR1")
     try:
         # Nanoseconds, the default for INT96, end in 2262.
         file = parquet.ParquetFile(pyarrow.BufferReader(data), coerce_int96_timestamp_unit="us")
         names = file.schema_arrow.names
         for name in columns or ():
-            if name not in names:
-                raise ValueError(f"columns must be among {names}, got {name!r}")
+            checks.choice("columns", name, names)
         for i, name in enumerate(names):
             if name in names[:i]:
                 raise BadFile(path, "the file has this column twice", column=name)
         table = file.read(columns=None if columns is None else list(columns))
     except (pyarrow.ArrowException, OSError) as error:
-        raise BadFile(path, f"the Parquet file is damaged ({error})") from error
+        raise BadFile(path, f"not a Parquet file, or a damaged one ({error})") from error
     found = {}
     for name in table.column_names:
-        column = read_column(name, table.column(name))
-        kind = table.column(name).type
+        column, kind = read_column(name, table.column(name)), str(table.column(name).type)
         if column.type == "MIXED":
             reason = f"columns must hold numbers, texts or times, got {kind}"
             raise BadFile(path, reason, row=0, column=name)
-        if (
-            column.is_text
-            and "binary" not in str(kind)
-            and (row := first_not_utf8(column.values)) is not None
-        ):
+        row = None if "binary" in kind or not column.is_text else first_not_utf8(column.values)
+        if row is not None:
             raise BadFile(path, "a text is not UTF-8", row=row, column=name)
         feature = schema.features.get(name) if schema is not None else None
-        if (
-            feature is not None
-            and feature.type
-            and column.type
-            and column.is_text != (feature.type == "BYTES")
-        ):
-            raise _other_type(path, column, feature.type, str(kind))
+        if feature and feature.type and column.type:
+            if column.is_text != (feature.type == "BYTES"):
+                raise _other_type(path, column, feature.type, kind)
         found[name] = column.values
         if column.is_text or column.type is None or (column.type == "INT" and column.missing.any()):
             pairs = zip(column.values.tolist(), column.missing.tolist(), strict=True)
