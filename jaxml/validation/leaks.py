@@ -19,29 +19,29 @@ from jaxml.validation.levels import levels
 Names = str | Sequence[str] | None
 
 
-def row_hashes(columns: Table, names: Names = None) -> NDArray[np.uint64]:
+def row_hashes(columns: Table) -> NDArray[np.uint64]:
     """Returns a 64-bit hash of each row, uint64 [N], the same in every process and on every machine.
 
     Columns are taken by name, whatever their order. Values hash as in `Column.hashes`: equal numbers alike
     whatever their dtype, missing values alike, and "1" unlike 1.
 
-    Args:
-        columns: the table.
-        names: the columns that count; None for all.
-
     >>> hashes = row_hashes({"a": [1, 1, 2], "b": ["x", "x", "x"]})
     >>> (hashes[0] == hashes[1], hashes[0] == hashes[2])
     (np.True_, np.False_)
     """
-    return _row_hashes(_chosen(read_columns(columns), names))
-
-
-def _row_hashes(read: Mapping[str, Column]) -> NDArray[np.uint64]:
+    read = read_columns(columns)
     total = np.zeros(num_rows(read), np.uint64)
     for name, column in read.items():
         # A sum over columns, each mixed with its name, does not depend on their order.
         total += hashing.mix(column.hashes() + hashing.hash_texts([name]))
     return hashing.mix(total)
+
+
+def repeated(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Returns which hashes occur before."""
+    again = np.ones(len(hashes), bool)
+    again[np.unique(hashes, return_index=True)[1]] = False
+    return again
 
 
 def _chosen(read: Mapping[str, Column], names: Names) -> dict[str, Column]:
@@ -51,11 +51,18 @@ def _chosen(read: Mapping[str, Column], names: Names) -> dict[str, Column]:
     return {name: read[name] for name in chosen}
 
 
-def _rows_of(read: Mapping[str, Column], rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-    return [
-        {name: None if c.missing[row] else c.values[row : row + 1].tolist()[0] for name, c in read.items()}
-        for row in rows.tolist()
-    ]  # fmt: skip
+def _at(
+    kind: str, column: str | None, bad: NDArray[np.bool_], message: str, examples: Sequence[Any]
+) -> list[Anomaly]:
+    rows = np.flatnonzero(bad)
+    return [Anomaly(kind, column, message, examples=examples, rows=rows, share=bad.mean())]
+
+
+def _first(read: Mapping[str, Column], bad: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Returns the first three rows, None where a value is missing."""
+    rows = np.flatnonzero(bad)[:3]
+    values = {name: np.where(c.missing[rows], None, c.values[rows]) for name, c in read.items()}
+    return [{name: each[i] for name, each in values.items()} for i in range(len(rows))]
 
 
 def duplicate_rows(columns: Table, names: Names = None) -> list[Anomaly]:
@@ -69,16 +76,12 @@ def duplicate_rows(columns: Table, names: Names = None) -> list[Anomaly]:
     [[2]]
     """
     chosen = _chosen(read_columns(columns), names)
-    hashes = _row_hashes(chosen)
-    again = np.ones(len(hashes), bool)
-    again[np.unique(hashes, return_index=True)[1]] = False
-    if not chosen or not again.any():
+    again = repeated(row_hashes(chosen))
+    if not again.any():
         return []
     of_names = "" if names is None else f" in {', '.join(chosen)}"
-    message = f"{again.sum()} of {len(hashes)} rows repeat an earlier one{of_names}"
-    rows = np.flatnonzero(again)
-    some = _rows_of(chosen, rows[:3])
-    return [Anomaly("DUPLICATE_ROWS", None, message, examples=some, rows=rows, share=again.mean())]
+    message = f"{again.sum()} of {len(again)} rows repeat an earlier one{of_names}"
+    return _at("DUPLICATE_ROWS", None, again, message, _first(chosen, again))
 
 
 def conflicting_labels(columns: Table, label: str, names: Names = None) -> list[Anomaly]:
@@ -102,11 +105,12 @@ def conflicting_labels(columns: Table, label: str, names: Names = None) -> list[
     known = np.flatnonzero(labels.present)
     if not features or not len(known):
         return []
-    _, sets = np.unique(_row_hashes(features)[known], return_inverse=True)
+    _, sets = np.unique(row_hashes(features)[known], return_inverse=True)
     codes, distinct = labels.codes()
     pairs, sizes = np.unique(sets * len(distinct) + codes[known], return_counts=True)
     of_set = pairs // len(distinct)
-    at_odds = np.bincount(of_set)[sets] > 1
+    at_odds = np.zeros(len(codes), bool)
+    at_odds[known] = np.bincount(of_set)[sets] > 1
     if not at_odds.any():
         return []
     largest = np.zeros(of_set[-1] + 1)
@@ -116,10 +120,8 @@ def conflicting_labels(columns: Table, label: str, names: Names = None) -> list[
         f"{at_odds.sum()} rows of {(np.bincount(of_set) > 1).sum()} sets with the same features have "
         f"different labels: no model errs on fewer than {lowest:.3g} of the rows"
     )
-    rows = known[at_odds]
-    some = labels.values[rows[:5]].tolist()
-    share = len(rows) / len(labels.values)
-    return [Anomaly("CONFLICTING_LABELS", label, message, examples=some, rows=rows, share=share)]
+    some = labels.values[at_odds][:5].tolist()
+    return _at("CONFLICTING_LABELS", label, at_odds, message, some)
 
 
 def shared_rows(training: Table, evaluation: Table, names: Names = None) -> list[Anomaly]:
@@ -136,12 +138,12 @@ def shared_rows(training: Table, evaluation: Table, names: Names = None) -> list
     [[1]]
     """
     known, asked = read_columns(training, "training"), read_columns(evaluation, "evaluation")
-    chosen = [name for name in known if name in asked] if names is None else names
-    if not chosen:
+    names = [name for name in known if name in asked] if names is None else names
+    if not names:
         raise ValueError("training and evaluation must have columns in common, got none")
-    hashes, counts = np.unique(_row_hashes(_chosen(known, chosen)), return_counts=True)
-    asked = _chosen(asked, chosen)
-    found = np.isin(_row_hashes(asked), hashes)
+    hashes, counts = np.unique(row_hashes(_chosen(known, names)), return_counts=True)
+    asked = _chosen(asked, names)
+    found = np.isin(row_hashes(asked), hashes)
     if not found.any():
         return []
     twins = counts[counts > 1].sum() / counts.sum()
@@ -149,9 +151,7 @@ def shared_rows(training: Table, evaluation: Table, names: Names = None) -> list
         f"{found.sum()} of {len(found)} rows are in the training table too "
         f"(of whose own rows {twins:.2g} have a twin)"
     )
-    rows = np.flatnonzero(found)
-    some = _rows_of(asked, rows[:3])
-    return [Anomaly("SHARED_ROWS", None, message, examples=some, rows=rows, share=found.mean())]
+    return _at("SHARED_ROWS", None, found, message, _first(asked, found))
 
 
 def shared_groups(training: Any, evaluation: Any, name: str = "group") -> list[Anomaly]:
@@ -165,21 +165,19 @@ def shared_groups(training: Any, evaluation: Any, name: str = "group") -> list[A
     >>> [a.examples for a in shared_groups(["ann", "bob"], ["bob", "eve"], "patient")]
     [('bob',)]
     """
-    known, asked = read_column(name, training), read_column(name, evaluation)
-    groups = set(known.codes()[1])
-    codes, distinct = asked.codes()
+    groups = set(read_column(name, training).codes()[1])
+    codes, distinct = read_column(name, evaluation).codes()
     both = [i for i, value in enumerate(distinct) if value in groups]
-    found = np.isin(codes, both)
     if not both:
         return []
+    found = np.isin(codes, both)
     message = f"{len(both)} groups are on both sides, with {found.sum()} of {len(codes)} rows"
-    rows, some = np.flatnonzero(found), [distinct[i] for i in both[:5]]
-    return [Anomaly("SHARED_GROUPS", name, message, examples=some, rows=rows, share=found.mean())]
+    return _at("SHARED_GROUPS", name, found, message, [distinct[i] for i in both[:5]])
 
 
 def _check_times(known: Column, asked: Column) -> None:
     title = {"TIME": "times", "INT": "numbers", "FLOAT": "numbers"}
-    kinds = [title.get(column.type or "", None) for column in (known, asked)]
+    kinds = [title.get(column.type or "") for column in (known, asked)]
     if known.type and asked.type and (None in kinds or kinds[0] != kinds[1]):
         names = " and ".join(dict.fromkeys([known.name, asked.name]))
         raise ValueError(
@@ -216,9 +214,8 @@ def time_overlap(
     message = f"{early.sum()} of {len(early)} rows lie before the end of training, {latest}"
     if gap is not None:
         message += f", and {gap} after it"
-    rows = np.flatnonzero(early)
-    some = [str(value) for value in asked.values[rows[:3]]]
-    return [Anomaly("TIME_OVERLAP", name, message, examples=some, rows=rows, share=early.mean())]
+    some = [str(value) for value in asked.values[early][:3]]
+    return _at("TIME_OVERLAP", name, early, message, some)
 
 
 def time_leaks(columns: Table, known_at: Mapping[str, str], predicted_at: str) -> list[Anomaly]:
@@ -249,10 +246,7 @@ def time_leaks(columns: Table, known_at: Mapping[str, str], predicted_at: str) -
             message = (
                 f"{late.sum()} values are known after the prediction ({time} > {predicted_at})"
             )
-            rows = np.flatnonzero(late)
-            some = value.values[rows[:3]].tolist()
-            share = late.mean()
-            found.append(Anomaly("TIME_LEAK", name, message, examples=some, rows=rows, share=share))
+            found += _at("TIME_LEAK", name, late, message, value.values[late][:3].tolist())
     return found
 
 
@@ -285,7 +279,6 @@ def label_leaks(
     ['y_as_text']
     """
     checks.number("threshold", threshold, at_most=1, above=0)
-    checks.integer("num_bins", num_bins, 2)
     read = read_columns(columns)
     labels = _chosen(read, label)[label]
     labelled = np.flatnonzero(labels.present)
@@ -294,20 +287,17 @@ def label_leaks(
         return []
     half = np.random.default_rng(seed).permutation(len(labelled)) % 2 == 0
     first, second = labelled[half], labelled[~half]
-    scores = {}
+    found = []
     for name, column in read.items():
         if name != label and column.num_present and column.type != "MIXED":
             codes, num_levels = levels(column, num_bins)
             joint = np.zeros((num_levels, num_classes))
             np.add.at(joint, (codes[first], classes[first]), 1)
-            scores[name] = _explained_entropy(joint, codes[second], classes[second])
-    return [
-        Anomaly(
-            "LABEL_LEAK", name, f"explains {score:.3f} of the entropy of {label!r}", share=score
-        )
-        for name, score in sorted(scores.items(), key=lambda pair: -pair[1])
-        if score >= threshold
-    ]
+            score = _explained_entropy(joint, codes[second], classes[second])
+            if score >= threshold:
+                message = f"explains {score:.3f} of the entropy of {label!r}"
+                found.append(Anomaly("LABEL_LEAK", name, message, share=score))
+    return sorted(found, key=lambda each: -each.share)
 
 
 def _explained_entropy(

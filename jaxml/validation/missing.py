@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxml import checks
+from jaxml.validation import two_samples
 from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Column, Table, num_rows, read_columns
 from jaxml.validation.levels import levels
@@ -65,9 +66,10 @@ def underrepresented_slices(
                     pairs.append((slicer, value, inside, column))
     found = []
     for slicer, value, inside, column in pairs:
-        here, elsewhere = column.missing[inside].mean(), column.missing[~inside].mean()
-        p_value = _two_proportions(here, inside.sum(), elsewhere, (~inside).sum())
-        if here - elsewhere < min_excess or p_value > significance / len(pairs):
+        gaps, others = column.missing[inside], column.missing[~inside]
+        here, elsewhere = gaps.mean(), others.mean()
+        log_p = two_samples.log_p_proportions(gaps.sum(), len(gaps), others.sum(), len(others))
+        if here - elsewhere < min_excess or log_p > math.log(significance / len(pairs)):
             continue
         message = (
             f"missing in {here:.1%} of the {inside.sum()} rows with {slicer} = {value!r}, in "
@@ -109,10 +111,3 @@ def _slices(column: Column) -> list[tuple[Any, NDArray[np.bool_]]]:
 def _mean(errors: NDArray[np.float64]) -> float:
     known = errors[~np.isnan(errors)]
     return float(known.mean()) if len(known) else math.nan
-
-
-def _two_proportions(share_a: float, num_a: int, share_b: float, num_b: int) -> float:
-    """Returns the p-value of two proportions being equal: pooled z-test, two-sided; 1 if nothing varies."""
-    pooled = (share_a * num_a + share_b * num_b) / (num_a + num_b)
-    variance = pooled * (1 - pooled) * (1 / num_a + 1 / num_b)
-    return math.erfc(abs(share_a - share_b) / math.sqrt(2 * variance)) if variance > 0 else 1.0

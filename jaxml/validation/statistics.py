@@ -31,7 +31,7 @@ from jaxml import checks, files, hashing
 from jaxml.validation import two_samples
 from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Column, Table, num_rows, read_column, read_columns
-from jaxml.validation.leaks import row_hashes
+from jaxml.validation.leaks import repeated, row_hashes
 from jaxml.validation.levels import quantile_levels
 
 __all__ = ["ColumnStatistics", "Statistics", "find_changes", "generate_statistics"]
@@ -374,21 +374,20 @@ def _same_type(column: Column, kept: ColumnStatistics) -> bool:
 def _column_changes(column: Column, statistics: Statistics, threshold: float) -> list[Anomaly]:
     kept = statistics.columns[column.name]
     rows, reference = len(column.values), statistics.num_rows
-    if _PART not in column.name:
-        gaps, before = rows - column.num_present, reference - kept.num_present
-        log_p = two_samples.log_p_proportions(gaps, rows, before, reference, kept.span_missing)
-        if log_p < threshold:
-            message = (
-                f"{gaps / rows:.2%} of the rows have no value, {before / reference:.2%} in the reference "
-                f"({_p(log_p)})"
-            )
-            more = gaps / rows - before / reference
-            where = np.flatnonzero(column.missing) if more > 0 else ()
-            return [
-                Anomaly("MISSING_RATE_CHANGED", column.name, message, rows=where, share=abs(more)),
-                *_value_changes(column, statistics, threshold),
-            ]
-    return _value_changes(column, statistics, threshold)
+    found = []
+    gaps, before = rows - column.num_present, reference - kept.num_present
+    log_p = two_samples.log_p_proportions(gaps, rows, before, reference, kept.span_missing)
+    if _PART not in column.name and log_p < threshold:
+        message = (
+            f"{gaps / rows:.2%} of the rows have no value, {before / reference:.2%} in the reference "
+            f"({_p(log_p)})"
+        )
+        more = gaps / rows - before / reference
+        where = np.flatnonzero(column.missing) if more > 0 else ()
+        found.append(
+            Anomaly("MISSING_RATE_CHANGED", column.name, message, rows=where, share=abs(more))
+        )
+    return found + _value_changes(column, statistics, threshold)
 
 
 def _value_changes(column: Column, statistics: Statistics, threshold: float) -> list[Anomaly]:
@@ -506,8 +505,7 @@ def _row_changes(
 ) -> list[Anomaly]:
     rows, reference = len(hashes), statistics.num_rows
     found = []
-    again = np.ones(rows, bool)
-    again[np.unique(hashes, return_index=True)[1]] = False
+    again = repeated(hashes)
     copies, multiplicity = statistics.copies
     # Three more pairs of equal rows than were seen may well exist.
     expected = (

@@ -84,7 +84,9 @@ def _log(probability: float) -> float:
     return math.log(max(float(probability), 1e-300))
 
 
-def log_p_proportions(hits_a: int, num_a: int, hits_b: int, num_b: int, slack: float) -> float:
+def log_p_proportions(
+    hits_a: int, num_a: int, hits_b: int, num_b: int, slack: float = 0.0
+) -> float:
     """Returns log p of two proportions being at most `slack` apart, two-sided."""
     pooled = (hits_a + hits_b) / (num_a + num_b)
     variance = pooled * (1 - pooled) * (1 / num_a + 1 / num_b)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxml.validation.missing import _two_proportions, underrepresented_slices
+from jaxml.validation.missing import underrepresented_slices
 
 
 def table(rows=2000, seed=0):
@@ -60,9 +60,3 @@ def test_bad_arguments_are_named():
         underrepresented_slices(columns, "town", error[:3])
     with pytest.raises(ValueError, match="significance"):
         underrepresented_slices(columns, "town", significance=0)
-
-
-def test_proportions_are_tested_as_usual():
-    # Two-sample z-test of 30/100 and 45/100: z = 2.1909.
-    assert _two_proportions(0.3, 100, 0.45, 100) == pytest.approx(0.02846, abs=1e-5)
-    assert _two_proportions(0, 10, 0, 10) == _two_proportions(1, 10, 1, 10) == 1

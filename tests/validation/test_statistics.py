@@ -147,6 +147,10 @@ def test_tails_are_those_of_the_textbook():
             assert two_samples.log_p_chi_square(statistic, freedom) == pytest.approx(
                 wanted, rel=0.01, abs=1e-6
             )
+    # Two-sample z-test of 30/100 and 45/100: z = 2.1909.
+    proportions = two_samples.log_p_proportions
+    assert proportions(30, 100, 45, 100) == pytest.approx(np.log(0.02846), abs=1e-3)
+    assert proportions(0, 10, 0, 10) == proportions(1, 10, 1, 10) == 0
     for number in (0, 1, 3, 20):
         wanted = stats.binom.logsf(number - 1, 20, 0.1)
         assert two_samples.log_p_binomial(number, 20, 0.1) == pytest.approx(wanted)
