@@ -75,10 +75,7 @@ def cached_array(
 ) -> NDArray[Any]:
     """Returns an array from the cache, mapped into memory and read-only, or makes and keeps it.
 
-    Args:
-        name: name of the file, without suffix; see `cached`.
-        make: makes the array.
-        cache_dir: as in `cache_directory`.
+    The arguments are those of `cached`; the name gets the suffix `.npy`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -91,4 +88,4 @@ def cached_array(
     def load(path: Path) -> NDArray[Any]:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    return cached(f"{name}.npy", make, load, lambda file, array: np.save(file, array), cache_dir)
+    return cached(f"{name}.npy", make, load, np.save, cache_dir)

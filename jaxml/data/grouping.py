@@ -3,8 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml import checks
-
 
 def grouped_epoch(
     groups: NDArray[np.integer], group_size: int, *, seed: int, epoch: int
@@ -28,10 +26,6 @@ def grouped_epoch(
     >>> sorted(examples.ravel().tolist()), sorted(team_group.tolist())
     ([-1, -1, 0, 1, 2, 3], [0, 0, 1])
     """
-    group_size = checks.integer("group_size", group_size, 1)
-    groups = np.asarray(groups)
-    if groups.ndim != 1 or not np.issubdtype(groups.dtype, np.integer) or (groups < 0).any():
-        raise ValueError(f"groups must be a vector of integers of at least 0, got {groups!r:.60}")
     # Raw 64-bit words as sort keys: NumPy guarantees them, not what `Generator` makes of them.
     source = np.random.PCG64([seed, epoch])
     shuffled = np.argsort(source.random_raw(len(groups)), kind="stable")

@@ -2,15 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Strings(Sequence[str]):
+class Strings:
     """A sequence of strings that become `str` only when they are read.
 
     Attributes:
@@ -36,13 +35,7 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
+    def __getitem__(self, index: int) -> str:
         return self.take([range(len(self))[index]])[0]
 
     def __iter__(self) -> Iterator[str]:

@@ -9,9 +9,7 @@ from jaxml.data import batches
 from jaxml.data.batches import batch_indices
 
 
-@pytest.mark.parametrize(
-    ("num_examples", "batch_size"), [(12, 4), (13, 4), (4, 13), (1, 1), (1, 5), (7, 7), (1000, 32)]
-)
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(13, 4), (4, 13), (1, 1), (1000, 32)])
 def test_every_epoch_holds_every_example_once(num_examples, batch_size):
     num_epochs = 6
     num_batches = -(-num_epochs * num_examples // batch_size)
@@ -26,9 +24,10 @@ def test_every_epoch_holds_every_example_once(num_examples, batch_size):
 def test_a_batch_depends_on_its_number_alone():
     in_order = [batch_indices(100, 16, at, seed=1).tolist() for at in range(40)]
     batches._permutation.cache_clear()
-    assert batch_indices(100, 16, 33, seed=1).tolist() == in_order[33]
     backwards = [batch_indices(100, 16, at, seed=1).tolist() for at in reversed(range(40))]
     assert backwards[::-1] == in_order
+    batch_indices(100, 16, 33, seed=1)[:] = 0  # A batch may be written to.
+    assert batch_indices(100, 16, 33, seed=1).tolist() == in_order[33]
 
 
 def test_another_size_of_batch_cuts_the_same_stream():
@@ -37,20 +36,13 @@ def test_another_size_of_batch_cuts_the_same_stream():
     np.testing.assert_array_equal(large, small)
 
 
-def test_a_batch_may_be_written_to():
-    wanted = batch_indices(10, 10, 0, seed=0).tolist()
-    batch_indices(10, 10, 0, seed=0)[:] = 0
-    assert batch_indices(10, 10, 0, seed=0).tolist() == wanted
-
-
 def test_batches_never_change():
     # Golden: recorded when the rule was fixed. Resumed runs depend on these numbers.
-    assert batch_indices(1_000_000, 4, 123_456_789, seed=7).tolist() == [
-        622788,
-        95994,
-        136047,
-        821651,
-    ]
+    wanted = [622788, 95994, 136047, 821651]
+    assert batch_indices(1_000_000, 4, 123_456_789, seed=7).tolist() == wanted
+    # A position that would overflow when it is multiplied in 32 bits.
+    far = batch_indices(10, 1_000, np.int32(2**31 - 1), np.uint32(1))
+    assert far.tolist() == batch_indices(10, 1_000, 2**31 - 1, 1).tolist()
 
 
 def test_permutations_are_uniform_over_seeds_and_epochs():
@@ -68,24 +60,8 @@ def test_permutations_are_uniform_over_seeds_and_epochs():
         assert abs(chi2 - 23) < 4 * np.sqrt(2 * 23)
 
 
-def test_numpy_integers_will_do():
-    wanted = batch_indices(10, 3, 4, 1).tolist()
-    numbers = (np.int32(10), np.int64(3), np.int32(4), np.uint32(1))
-    assert batch_indices(*numbers).tolist() == wanted
-    # A position that would overflow when it is multiplied in 32 bits.
-    far = batch_indices(10, 1_000, np.int32(2**31 - 1), 1)
-    assert far.tolist() == batch_indices(10, 1_000, 2**31 - 1, 1).tolist()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, 1, 0, 0), "num_examples must be an integer of at least 1, got 0"),
-        ((1, 0, 0, 0), "batch_size must be an integer of at least 1, got 0"),
-        ((1, 1, -1, 0), "position must be an integer of at least 0, got -1"),
-        ((1, 1, 0, -1), "seed must be an integer of at least 0, got -1"),
-    ],
-)
-def test_arguments_below_their_bound_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        batch_indices(*arguments)
+def test_arguments_below_their_bound_are_refused():
+    with pytest.raises(ValueError, match="num_examples must be an integer of at least 1, got 0"):
+        batch_indices(0, 1, 0, 0)
+    with pytest.raises(ValueError, match="position must be an integer of at least 0, got -1"):
+        batch_indices(1, 1, -1, 0)

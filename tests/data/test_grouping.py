@@ -1,7 +1,6 @@
 """Epochs of teams."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,10 +37,3 @@ def test_epochs_differ_and_repeat():
 def test_the_order_of_groups_is_shuffled():
     _, team_group = grouped_epoch(np.arange(5000) // 10, 10, seed=0, epoch=0)
     assert abs(np.corrcoef(team_group, np.arange(500))[0, 1]) < 0.2
-
-
-def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="group_size must be an integer of at least 1, got 0"):
-        grouped_epoch(np.array([0]), 0, seed=0, epoch=0)
-    with pytest.raises(ValueError, match="groups must be a vector"):
-        grouped_epoch(np.array([-1]), 1, seed=0, epoch=0)
