@@ -1,8 +1,5 @@
 """Rows and columns that make a model look better than it is."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,14 +31,10 @@ def test_rows_hash_by_value_and_column():
     assert len({int(leaks.row_hashes(table)[0]) for table in tables}) == 4
 
 
-def test_hashes_are_those_of_any_process():
-    code = (
-        "from jaxml.validation.leaks import row_hashes;"
-        "print(row_hashes({'a': ['x', None, 'é'], 'b': [1.5, 2.0, 3.0]}).tolist())"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    here = leaks.row_hashes({"a": ["x", None, "é"], "b": [1.5, 2.0, 3.0]}).tolist()
-    assert run.stdout.strip() == str(here)
+def test_hashes_never_change():
+    # Golden: statistics that were saved hold such hashes.
+    hashes = leaks.row_hashes({"a": ["x", None, "é"], "b": [1.5, 2.0, 3.0]})
+    assert hashes.tolist() == [14954676135943317909, 12597723673753312301, 9733095299207508308]
 
 
 def test_duplicates_are_all_but_the_first():

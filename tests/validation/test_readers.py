@@ -45,56 +45,84 @@ def test_types_are_those_that_the_texts_spell(write):
     assert typed["n"].dtype == float and typed["code"].tolist() == [7, 10, 100]
 
 
+READ = [
+    # content, options, column, values
+    ("a,b\n1,2\n\n\n", {}, "a", [1]),
+    ("a\n1\n\n3\n", {}, "a", [1, np.nan, 3]),  # One column: a gap.
+    ("a;b\n1;2", {"delimiter": ";"}, "b", [2]),
+    ("a;b\n1;2\n", {"delimiter": ","}, "a;b", ["1;2"]),
+    ("a\nZürich\n".encode("latin-1"), {"encoding": "latin-1"}, "a", ["Zürich"]),
+    ("a,b\nNA,NA\n1,x\n", {"missing": ("", "NA")}, "a", [np.nan, 1]),
+    ("a,b\nNA,NA\n1,x\n", {"missing": ("", "NA")}, "b", [None, "x"]),
+    ("b\nNA\nN\nA\n", {"missing": "NA"}, "b", [None, "N", "A"]),
+    (",a,b\n0,1,x\n1,2,y\n", {}, "index", [0, 1]),
+    ('"","a"\n"row 1",1\n', {}, "index", ["row 1"]),
+    (f"a,b\n{2**53 + 1},1\n,2\n", {}, "a", [2**53 + 1, None]),
+    (f"a,b\n{2**60 + 1},1\nnan,2\n", {}, "a", [2**60 + 1, None]),
+    (f"a\n{10**30}\n", {}, "a", [10**30]),
+    ("a\n1e300\n-inf\n", {}, "a", [1e300, -np.inf]),
+    ("a,b\n10,20\n3,4", {}, "b", [20, 4]),
+    (
+        "t\n2013-01-01\n2013-01-01T05:00+02:00\n",
+        {"types": {"t": "TIME"}},
+        "t",
+        [datetime.datetime(2013, 1, 1), datetime.datetime(2013, 1, 1, 3)],
+    ),
+]
+
+
+@pytest.mark.parametrize("content, options, column, wanted", READ)
+def test_values_are_what_the_file_holds(write, content, options, column, wanted):
+    np.testing.assert_equal(read_csv(write(content), **options)[column].tolist(), wanted)
+
+
 def test_quotes_line_breaks_and_marks(write):
     path = write(b'\xef\xbb\xbfa,b\r\n"x, ""y""","two\r\nlines"\r\nz,w\r\n')
     table = read_csv(path)
     assert table["a"].tolist() == ['x, "y"', "z"] and table["b"].tolist() == ["two\r\nlines", "w"]
-    assert read_csv(write("a;b\n1;2"), delimiter=";")["b"].tolist() == [2]
-    assert read_csv(write("a\n1\n\n3\n"))["a"].tolist()[::2] == [1, 3]  # One column: a gap.
-    assert read_csv(write("a,b\n1,2\n\n\n"))["a"].tolist() == [1]
     packed = write(gzip.compress(b"a\n5\n"), "table.csv.gz")
     assert read_csv(packed)["a"].tolist() == [5]
-    latin = write("a\nZürich\n".encode("latin-1"))
-    assert read_csv(latin, encoding="latin-1")["a"].tolist() == ["Zürich"]
+    when = read_csv(write("t\n9999-12-31T23:59:59-05:00\n"), types={"t": "TIME"})["t"]
+    assert str(when[0]) == "10000-01-01T04:59:59.000000"
 
 
-def test_texts_that_stand_for_missing_values(write):
-    path = write("a,b\nNA,NA\n1,x\n")
-    table = read_csv(path, missing=("", "NA"))
-    assert np.isnan(table["a"][0]) and table["b"].tolist() == [None, "x"]
-    with pytest.raises(BadFile, match="'NA' is not a number, and 1 of the column's 2"):
-        read_csv(path)
-    assert read_csv(write("b\nNA\nN\nA\n"), missing="NA")["b"].tolist() == [None, "N", "A"]
+WAIT = infer_schema({"a": np.array([3], "m8[s]")})
+REFUSED = [
+    # content, options, message, row, column
+    ("", {}, "empty", None, None),
+    ("\n\n", {}, "empty", None, None),
+    ("a,a\n1,2\n", {}, "this name twice", None, "a"),
+    ("a,,c\n1,2,3\n", {}, "column 1 of the header has no name", None, None),
+    ("a,b\n1,2\n3\n4,5\n", {}, "1 fields, should be 2 as in the header", 1, "b"),
+    ("a,b\n1,2\n3,4,5\n", {}, "3 fields.*delimiter in a text without quotes", 1, "b"),
+    ("a,b\n1,2\n3", {}, "cut short", 1, "b"),
+    ('a,b\n1,2\n3,"fo', {}, "never closed.*cut short", 1, None),
+    ("a;b\n1;2\n", {}, "pass delimiter=';'", None, None),
+    ("a\tb\n1\t2\n", {}, r"pass delimiter='\\t'", None, None),
+    ("a,b\n1,x\n2,y\n3,z\nfour,w\n", {}, "'four' is not a number", 3, "a"),
+    ("a,b\n1,2\nNA,3\n", {}, "'NA' is not a number, and 1 of the column's 2", 1, "a"),
+    (b"a,b\n1,x\n2,Z\xfcrich\n", {}, "0xfc is not utf-8", 1, "b"),
+    (b"a,b\n1,x\n\xfc,y\n", {}, "0xfc is not utf-8", 1, "a"),
+    ("a\n1\n".encode("utf-16"), {}, "UTF-16", None, None),
+    (b"a,b\n1,\x00\n", {}, "NUL", None, None),
+    (f"a\n{'9' * 5000}\n", {"types": {"a": "INT"}}, r"not an integer", 0, "a"),
+    ("a\n1.5\n1e400\n", {}, "'1e400' is too large", 1, "a"),
+    ("a\nmaybe\n", {"types": {"a": "BOOL"}}, "'maybe' is neither true nor false", 0, "a"),
+    ("a\n3\n", {"schema": WAIT}, "'3' is a text, and DURATION", 0, "a"),
+]
 
 
-@pytest.mark.parametrize(
-    "content, message, row, column",
-    [
-        ("", "empty", None, None),
-        ("\n\n", "empty", None, None),
-        ("a,a\n1,2\n", "this name twice", None, "a"),
-        ("a,,c\n1,2,3\n", "column 1 of the header has no name", None, None),
-        ("a,b\n1,2\n3\n4,5\n", "1 fields, should be 2 as in the header", 1, "b"),
-        ("a,b\n1,2\n3,4,5\n", "3 fields.*delimiter in a text without quotes", 1, "b"),
-        ("a,b\n1,2\n3", "cut short", 1, "b"),
-        ('a,b\n1,2\n3,"fo', "never closed.*cut short", 1, None),
-        ("a;b\n1;2\n", "pass delimiter=';'", None, None),
-        ("a\tb\n1\t2\n", r"pass delimiter='\\t'", None, None),
-        ("a,b\n1,x\n2,y\n3,z\nfour,w\n", "'four' is not a number", 3, "a"),
-        (b"a,b\n1,x\n2,Z\xfcrich\n", "0xfc is not utf-8", 1, "b"),
-        (b"a,b\n1,x\n\xfc,y\n", "0xfc is not utf-8", 1, "a"),
-        ("a\n1\n".encode("utf-16"), "UTF-16", None, None),
-        (b"a,b\n1,\x00\n", "NUL", None, None),
-    ],
-)
-def test_files_that_are_not_tables_are_refused_with_the_place(write, content, message, row, column):
+@pytest.mark.parametrize("content, options, message, row, column", REFUSED)
+def test_what_cannot_be_read_is_refused_with_the_place(
+    write, content, options, message, row, column
+):
     path = write(content)
     with pytest.raises(BadFile, match=message) as error:
-        read_csv(path)
-    assert str(path) in str(error.value)
+        read_csv(path, **options)
+    assert str(error.value).startswith(str(path)) and len(str(error.value)) < 400
     assert (error.value.row, error.value.column) == (row, column)
     if row is not None:
-        assert f"row {row} (line {row + 2}" in str(error.value) or "line" in str(error.value)
+        assert f"row {row} (line {row + 2})" in str(error.value)
 
 
 def test_a_file_cut_anywhere_is_refused_or_lacks_rows_alone(write):
@@ -118,12 +146,6 @@ def test_a_file_cut_anywhere_is_refused_or_lacks_rows_alone(write):
         read_csv(write(packed[: len(packed) // 2], "t.csv.gz"))
 
 
-def test_a_last_line_without_a_break_is_fine(write):
-    assert read_csv(write("a,b\n10,20\n3,4"))["b"].tolist() == [20, 4]
-    lines = "\n".join(f"{i},{i % 7}" for i in range(100))
-    assert len(read_csv(write(f"a,b\n{lines}"))["a"]) == 100
-
-
 def test_a_schema_orders_and_types(write):
     clean = {"n": np.array([1, 2]), "x": np.array([0.5, 1.0]), "ok": np.array([True, False])}
     schema = infer_schema(clean)
@@ -132,13 +154,8 @@ def test_a_schema_orders_and_types(write):
     assert list(table) == ["n", "x", "ok", "more"]
     assert table["x"].dtype == float
     assert [a.kind for a in validate(table, schema)] == ["SCHEMA_NEW_COLUMN"]
-    with pytest.raises(
-        BadFile, match=r"row 1 \(line 3\), column 'n': '1.5' is not an integer"
-    ) as error:
+    with pytest.raises(BadFile, match=r"row 1 \(line 3\), column 'n': '1.5' is not an integer"):
         read_csv(write("n,x,ok\n1,1,1\n1.5,1,0\n"), schema)
-    assert (error.value.row, error.value.column) == (1, "n")
-    with pytest.raises(BadFile, match="'maybe' is neither true nor false"):
-        read_csv(write("ok\nmaybe\n"), schema)
 
 
 def test_a_table_without_rows(write):
@@ -161,20 +178,10 @@ def test_very_many_categories_and_very_long_texts(write):
         read_csv(late)
     long = read_csv(write("a\n" + "x" * 10_000 + "\n" + "y\n" * 1000))
     assert long["a"].dtype == object  # Not ten thousand characters for every row.
-
-
-def test_integers_beyond_a_float_or_64_bits_stay_exact(write):
-    big = 2**53 + 1
-    assert read_csv(write(f"a,b\n{big},1\n,2\n"))["a"].tolist() == [big, None]
-    assert read_csv(write(f"a\n{10**30}\n"))["a"].tolist() == [10**30]
-    with pytest.raises(BadFile, match="not an integer") as error:
-        read_csv(write(f"a\n{'9' * 5000}\n"), types={"a": "INT"})
-    assert "(5002 characters)" in str(error.value) and len(str(error.value)) < 400
-    assert read_csv(write("a\n1e300\n-inf\n"))["a"].tolist() == [1e300, -np.inf]
-    with pytest.raises(BadFile, match=r"row 1 \(line 3\), column 'a': '1e400' is too large"):
-        read_csv(write("a\n1.5\n1e400\n"))
-    with pytest.raises(BadFile, match=r"column 'a': '3' is a text, and DURATION"):
-        read_csv(write("a\n3\n"), infer_schema({"a": np.array([3], "m8[s]")}))
+    longer = read_csv(write("a,b\n" + "x" * 200_000 + ',"y\nz"\nw,v\n'))
+    assert len(longer["a"][0]) == 200_000 and longer["a"][1] == "w"
+    with pytest.raises(BadFile, match=r"row 0.*column 'b': 1 fields"):
+        read_csv(write("a,b\n" + "x" * 200_000 + "\n"))
 
 
 def test_a_last_number_with_fewer_decimals_is_the_cut_of_one(write):
@@ -206,29 +213,6 @@ def test_a_last_line_without_a_break_is_a_cut_where_its_column_shows_it(write, c
         assert len(read_csv(write(text + cut + "\n"))["v"]) == len(column) + 1
         with pytest.raises(BadFile, match="no line break"):
             read_csv(write(text + cut))
-
-
-def test_the_index_that_pandas_and_r_write_gets_a_name(write):
-    assert list(read_csv(write(",a,b\n0,1,x\n1,2,y\n"))) == ["index", "a", "b"]
-    assert read_csv(write('"","a"\n"row 1",1\n'))["index"].tolist() == ["row 1"]
-
-
-def test_another_delimiter_is_taken_if_it_is_given(write):
-    path = write("a;b\n1;2\n")
-    assert list(read_csv(path, delimiter=",")) == ["a;b"]
-    assert read_csv(path, delimiter=";")["b"].tolist() == [2]
-
-
-def test_values_at_the_edge_are_read_exactly(write):
-    when = read_csv(write("t\n9999-12-31T23:59:59-05:00\n"), types={"t": "TIME"})["t"]
-    assert str(when[0]) == "10000-01-01T04:59:59.000000"
-    mixed = read_csv(write("t\n2013-01-01\n2013-01-01T05:00+02:00\n"), types={"t": "TIME"})["t"]
-    assert mixed.tolist() == [datetime.datetime(2013, 1, 1), datetime.datetime(2013, 1, 1, 3)]
-    assert read_csv(write(f"a,b\n{2**60 + 1},1\nnan,2\n"))["a"].tolist() == [2**60 + 1, None]
-    long = read_csv(write("a,b\n" + "x" * 200_000 + ',"y\nz"\nw,v\n'))
-    assert len(long["a"][0]) == 200_000 and long["a"][1] == "w"
-    with pytest.raises(BadFile, match=r"row 0.*column 'b': 1 fields"):
-        read_csv(write("a,b\n" + "x" * 200_000 + "\n"))
 
 
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
