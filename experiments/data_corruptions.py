@@ -61,8 +61,6 @@ class Config:
     """Probability of a false alarm on a table, all tests together."""
     later: bool = False
     """Check tables from the months after the reference, not from among it."""
-    corruptions: tuple[str, ...] = ()
-    """Names of those to try; all if none is given."""
     json: Path | None = None
     """File for the rows."""
 
@@ -173,6 +171,20 @@ def changed(table: Table, name: str, change: Any, rows: Any = slice(None)) -> Ta
     return {**table, name: column.astype(np.str_) if column.dtype == object else column}
 
 
+def column(name: str, change: Any, share: float | None = None) -> Damage:
+    """Returns the damage of `changed`, in a random share of the rows or in all of them."""
+
+    def damage(table: Table, rng: np.random.Generator, bed: Bed) -> Table:
+        rows = slice(None) if share is None else some(table, share, rng)
+        return changed(table, name, change, rows)
+
+    return damage
+
+
+def shuffled(name: str) -> Damage:
+    return lambda table, rng, bed: changed(table, name, rng.permutation)
+
+
 def swapped_times(table: Table, rng: np.random.Generator, bed: Bed) -> Table:
     rows = some(table, 0.2, rng)
     swapped = changed(table, "sched_dep_time", table["sched_arr_time"][rows], rows)
@@ -234,178 +246,133 @@ def cut_file(table: Table, rng: np.random.Generator, bed: Bed) -> Path:
     return path
 
 
+def lowered(texts: np.ndarray) -> list[str]:
+    return [text.lower() for text in texts]
+
+
+def spaced(texts: np.ndarray) -> list[str]:
+    return [text and f"{text} " for text in texts]
+
+
+FIVE_HOURS = np.timedelta64(5, "h")
+
 CORRUPTIONS: dict[str, tuple[str, Damage]] = {
-    "unit change": (
-        "distance in kilometres",
-        lambda t, r, bed: changed(t, "distance", lambda v: np.round(v * 1.609344)),
-    ),
-    "scale by 1000": (
-        "air_time × 1000",
-        lambda t, r, bed: changed(t, "air_time", lambda v: v * 1000),
-    ),
+    "unit change": ("distance in kilometres", column("distance", lambda v: np.round(v * 1.609344))),
+    "scale by 1000": ("air_time × 1000", column("air_time", lambda v: v * 1000)),
     "unit change in part": (
-        "air_time × 6 in 5 % of rows",
-        lambda t, r, bed: changed(t, "air_time", lambda v: v * 6, some(t, 0.05, r)),
+        "air_time × 6 in 5 % of rows", column("air_time", lambda v: v * 6, 0.05)
     ),
-    "sign flip": (
-        "dep_delay negated in 10 %",
-        lambda t, r, bed: changed(t, "dep_delay", lambda v: -v, some(t, 0.1, r)),
-    ),
+    "sign flip": ("dep_delay negated in 10 %", column("dep_delay", np.negative, 0.1)),
     "swapped columns": (
-        "origin and dest",
-        lambda t, r, bed: {**t, "origin": t["dest"], "dest": t["origin"]},
+        "origin and dest", lambda t, r, bed: {**t, "origin": t["dest"], "dest": t["origin"]}
     ),
     "swapped values": ("scheduled departure and arrival in 20 %", swapped_times),
-    "shuffled column": ("dep_delay", lambda t, r, bed: changed(t, "dep_delay", r.permutation)),
-    "shuffled identifier": ("tailnum", lambda t, r, bed: changed(t, "tailnum", r.permutation)),
-    "join off by one row": (
-        "distance",
-        lambda t, r, bed: changed(t, "distance", lambda v: np.roll(v, 1)),
-    ),
-    "NaN flood": (
-        "dep_delay in 20 %",
-        lambda t, r, bed: changed(t, "dep_delay", np.nan, some(t, 0.2, r)),
-    ),
+    "shuffled column": ("dep_delay", shuffled("dep_delay")),
+    "shuffled identifier": ("tailnum", shuffled("tailnum")),
+    "join off by one row": ("distance", column("distance", lambda v: np.roll(v, 1))),
+    "NaN flood": ("dep_delay in 20 %", column("dep_delay", np.nan, 0.2)),
     "missing in one slice": (
-        "tailnum of carrier US",
-        lambda t, r, bed: changed(t, "tailnum", "", t["carrier"] == "US"),
+        "tailnum of carrier US", lambda t, r, bed: changed(t, "tailnum", "", t["carrier"] == "US")
     ),
-    "gaps filled with 0": ("dep_delay", lambda t, r, bed: changed(t, "dep_delay", np.nan_to_num)),
-    "plausible sentinel": (
-        "air_time 99 in 2 %",
-        lambda t, r, bed: changed(t, "air_time", 99.0, some(t, 0.02, r)),
-    ),
-    "new category": (
-        "carrier ZZ in 1 %",
-        lambda t, r, bed: changed(t, "carrier", "ZZ", some(t, 0.01, r)),
-    ),
-    "lower-case categories": (
-        "dest in 2 %",
-        lambda t, r, bed: changed(
-            t, "dest", lambda v: [text.lower() for text in v], some(t, 0.02, r)
-        ),
-    ),
-    "trailing space": (
-        "tailnum in 2 %",
-        lambda t, r, bed: changed(
-            t, "tailnum", lambda v: [text and f"{text} " for text in v], some(t, 0.02, r)
-        ),
-    ),
+    "gaps filled with 0": ("dep_delay", column("dep_delay", np.nan_to_num)),
+    "plausible sentinel": ("air_time 99 in 2 %", column("air_time", 99.0, 0.02)),
+    "new category": ("carrier ZZ in 1 %", column("carrier", "ZZ", 0.01)),
+    "lower-case categories": ("dest in 2 %", column("dest", lowered, 0.02)),
+    "trailing space": ("tailnum in 2 %", column("tailnum", spaced, 0.02)),
     "duplicated rows": ("2 % twice", duplicated_rows),
     "rows of the reference": ("5 % of rows", shared_rows),
     "label leak": ("minute follows the label in 33 %", label_leak),
     "time leak": ("scheduled time overwritten by the actual in 15 %", time_leak),
-    "wrong labels": (
-        "5 % flipped",
-        lambda t, r, bed: changed(t, LABEL, lambda v: 1 - v, some(t, 0.05, r)),
-    ),
-    "constant column": ("day", lambda t, r, bed: changed(t, "day", 15)),
+    "wrong labels": ("5 % flipped", column(LABEL, lambda v: 1 - v, 0.05)),
+    "constant column": ("day", column("day", 15)),
     "type change": (
-        "flight as text",
-        lambda t, r, bed: {**t, "flight": t["flight"].astype(np.str_)},
+        "flight as text", lambda t, r, bed: {**t, "flight": t["flight"].astype(np.str_)}
     ),
     "precision lost": (
-        "dep_delay to 5 minutes",
-        lambda t, r, bed: changed(t, "dep_delay", lambda v: 5 * np.round(v / 5)),
+        "dep_delay to 5 minutes", column("dep_delay", lambda v: 5 * np.round(v / 5))
     ),
     "dropped column": (
-        "distance",
-        lambda t, r, bed: {n: v for n, v in t.items() if n != "distance"},
+        "distance", lambda t, r, bed: {n: v for n, v in t.items() if n != "distance"}
     ),
     "extra column": ("arr_delay", lambda t, r, bed: {**t, "arr_delay": t[LABEL] * 30}),
     "stale data": ("a month delivered again as the next", stale_data),
-    "time zone": (
-        "time_hour + 5 h in 20 %",
-        lambda t, r, bed: changed(
-            t, "time_hour", lambda v: v + np.timedelta64(5, "h"), some(t, 0.2, r)
-        ),
-    ),
+    "time zone": ("time_hour + 5 h in 20 %", column("time_hour", lambda v: v + FIVE_HOURS, 0.2)),
     "sampling bias": ("half of the late departures missing", sampling_bias),
     "rows cut off": (
-        "the last fifth",
-        lambda t, r, bed: take(t, np.arange(len(t["month"]) * 4 // 5)),
+        "the last fifth", lambda t, r, bed: take(t, np.arange(len(t["month"]) * 4 // 5))
     ),
     "file cut off": ("CSV ends at a random byte", cut_file),
-}
+}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------- the table
 
 
-def summary(kinds: Counter[str]) -> str:
-    """Returns the two kinds that were found most often."""
-    return ", ".join(kind for kind, _ in kinds.most_common(2))
-
-
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.data_corruptions")
-    names = config.corruptions or tuple(CORRUPTIONS)
-    unknown = [name for name in names if name not in CORRUPTIONS]
-    if unknown:
-        print(f"corruptions must be among {list(CORRUPTIONS)}, got {unknown}", file=sys.stderr)
-        return 2
     table = read_table()
-    caught: Counter[str] = Counter()
-    kinds: dict[str, Counter[str]] = {name: Counter() for name in (*names, "clean")}
-    accused, num_clean = 0, 0
+    found: dict[str, list[set[str]]] = {name: [] for name in (*CORRUPTIONS, "clean")}
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         for place, seed in enumerate(config.seeds):
             bed = make_bed(table, seed, config, Path(folder))
-            share = range(place, config.num_clean, len(config.seeds))
-            for i in share:
+            for i in range(place, config.num_clean, len(config.seeds)):
                 given = bed.draw(config.num_rows, np.random.default_rng([seed, 2, i]))
                 started = time.perf_counter()
-                found = bed.check(given)
+                found["clean"].append({each.kind for each in bed.check(given)})
                 seconds.append(time.perf_counter() - started)
-                num_clean += 1
-                accused += bool(found)
-                kinds["clean"].update({each.kind for each in found})
-            for i, name in enumerate(names):
+            for i, (name, (_, damage)) in enumerate(CORRUPTIONS.items()):
                 rng = np.random.default_rng([seed, 3, i])
-                damaged = CORRUPTIONS[name][1](bed.draw(config.num_rows, rng), rng, bed)
-                found = bed.check(damaged)
-                caught[name] += bool(found)
-                kinds[name].update({each.kind for each in found})
-    runs = len(config.seeds)
-    rows = [
+                damaged = damage(bed.draw(config.num_rows, rng), rng, bed)
+                found[name].append({each.kind for each in bed.check(damaged)})
+    counts = {name: sum(map(bool, each)) for name, each in found.items()}
+    kinds = {
+        name: dict(Counter(kind for each in runs for kind in each).most_common())
+        for name, runs in found.items()
+    }
+    runs, accused, num_clean = len(config.seeds), counts.pop("clean"), len(found["clean"])
+    caught, damaged = sum(counts.values()), runs * len(counts)
+    rows: list[dict[str, Any]] = [
         {
             "corruption": name,
             "damage": CORRUPTIONS[name][0],
-            "caught": caught[name],
+            "caught": count,
             "runs": runs,
-            "kinds": dict(kinds[name].most_common()),
+            "kinds": kinds[name],
         }
-        for name in names
+        for name, count in counts.items()
     ]
-    total = sum(caught.values())
+    reports.table(
+        f"damage to {config.num_rows:,} flights, {runs} tables each",
+        ["", "damage", "caught", "as"],
+        [
+            [
+                row["corruption"],
+                row["damage"],
+                f"{row['caught']}/{runs}",
+                ", ".join([*row["kinds"]][:2]),
+            ]
+            for row in rows
+        ],
+    )
+    print(
+        f"caught {caught} of {damaged} ({caught / damaged:.1%}); accused {accused} of {num_clean} clean "
+        f"tables ({', '.join(kinds['clean']) or 'of nothing'})"
+    )
     rows.append(
         {
             "corruption": "clean",
             "accused": accused,
             "runs": num_clean,
-            "kinds": dict(kinds["clean"].most_common()),
-            "all caught": total,
-            "all damaged": runs * len(names),
+            "kinds": kinds["clean"],
+            "all caught": caught,
+            "all damaged": damaged,
             "num_rows": config.num_rows,
             "later": config.later,
             "significance": config.significance,
             "seconds a table": float(np.median(seconds)) if seconds else None,
             "environment": reports.environment(),
         }
-    )
-    reports.table(
-        f"damage to {config.num_rows:,} flights, {runs} tables each",
-        ["", "damage", "caught", "as"],
-        [
-            [name, CORRUPTIONS[name][0], f"{caught[name]}/{runs}", summary(kinds[name])]
-            for name in names
-        ],
-    )
-    print(
-        f"caught {total} of {runs * len(names)} ({total / (runs * len(names)):.1%}); accused "
-        f"{accused} of {num_clean} clean tables"
-        + (f" ({summary(kinds['clean'])})" if accused else "")
     )
     if config.json is not None:
         bench.write_rows(config.json, rows)

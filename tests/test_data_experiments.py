@@ -51,11 +51,6 @@ def test_the_bed_runs_and_catches(flights, tmp_path, capsys):
     assert "caught" in capsys.readouterr().out
 
 
-def test_what_is_unknown_is_named(capsys):
-    assert bed.main(["--corruptions", "gremlins"]) == 2
-    assert "gremlins" in capsys.readouterr().err
-
-
 def test_each_damage_changes_the_table(flights, tmp_path):
     """Or the table of what is caught would count luck."""
     config = bed.Config(num_rows=2000)
