@@ -94,9 +94,8 @@ def table(directory: Path) -> Any:
     def loss(params: Any, model_state: Any, rows: Any, batch: Any, drawn: Any, key: Any) -> Any:
         inputs, labels = batch["x"] @ params["w"], batch["labels"]
         true_rows, sampled_rows = jax.lax.split(rows["classes"], (labels.size, drawn.ids.size))
-        each = softmax.sampled_softmax_loss_from_rows(
-            inputs, true_rows, sampled_rows, labels, drawn
-        )
+        loss = softmax.sampled_softmax_loss_from_rows
+        each = loss(inputs, true_rows, sampled_rows, labels, drawn)
         return each.mean(), (model_state, {})
 
     def observe(sampler_state: Any, batch: Any, accepted: Any) -> Any:
@@ -116,17 +115,15 @@ def table(directory: Path) -> Any:
         sampler_state=sampler.init(),
     )
 
+    def batch(position: int) -> Any:
+        random = np.random.default_rng((7, position))
+        x = random.normal(size=(256, dim)).astype(np.float32)
+        labels = np.minimum(random.zipf(1.3, 256), num_classes - 1).astype(np.int32)
+        return {"x": x, "labels": labels}
+
     def batches(position: int, count: int) -> Any:
-        drawn = [np.random.default_rng((7, at)) for at in range(position, position + count)]
-        return {
-            "x": np.stack([each.normal(size=(256, dim)).astype(np.float32) for each in drawn]),
-            "labels": np.stack(
-                [
-                    np.minimum(each.zipf(1.3, 256), num_classes - 1).astype(np.int32)
-                    for each in drawn
-                ]
-            ),
-        }
+        each = [batch(at) for at in range(position, position + count)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
 
     program = train.repeat(step)
     kept_reports: list[Any] = []
@@ -196,6 +193,7 @@ def _start(name: str, directory: Path) -> "subprocess.Popen[str]":
 
 
 def _ended(process: "subprocess.Popen[str]") -> str:
+    """Returns the digest that a process prints at its end."""
     out, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(f"a training ended with exit code {process.returncode}")
@@ -204,13 +202,8 @@ def _ended(process: "subprocess.Popen[str]") -> str:
 
 def _newest(directory: Path) -> int:
     """Returns the step of the newest checkpoint of any part of a training, 0 if there is none."""
-    places = [directory, *directory.glob("chunk_*")] if directory.exists() else []
+    places = [directory, *directory.glob("chunk_*")]
     return max((step for place in places for step in checkpoint.steps(place)), default=0)
-
-
-def _wait_for_save(process: "subprocess.Popen[str]", directory: Path, before: int) -> None:
-    while process.poll() is None and _newest(directory) <= before:
-        time.sleep(0.02)
 
 
 def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
@@ -219,25 +212,24 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         whole = _ended(_start(name, Path(folder, "whole")))
         started = time.perf_counter()
-        again = _ended(_start(name, Path(folder, "again")))
+        ends = {_ended(_start(name, Path(folder, "again")))}
         seconds = time.perf_counter() - started
-        steps: list[int] = []
-        killed, rounds, directory = 0, 0, Path(folder, "round0")
-        ends = {again}
-        while killed < kills:
+        steps: list[int] = []  # Of the newest checkpoint at each kill.
+        rounds, directory = 0, Path(folder, "round0")
+        while len(steps) < kills:
             before = _newest(directory)
             process = _start(name, directory)
             try:
                 # Every other kill falls among the saves, where little of a process's time is spent.
-                if killed % 2:
-                    _wait_for_save(process, directory, before)
+                if len(steps) % 2:
+                    while process.poll() is None and _newest(directory) <= before:
+                        time.sleep(0.02)
                     process.wait(float(random.uniform(0, 0.5)))
                 else:
                     process.wait(float(random.uniform(0.3, 1.1)) * seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
-                killed += 1
                 steps.append(_newest(directory))
                 continue
             # It has ended; another run starts from nothing.
@@ -247,7 +239,7 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
         ends.add(_ended(_start(name, directory)))
     return {
         "training": name,
-        "kills": killed,
+        "kills": len(steps),
         "runs": rounds + 1,
         "checkpoint_at_kill": steps,
         "seconds_whole": seconds,
@@ -269,9 +261,8 @@ def main(arguments: Sequence[str]) -> int:
     rows = []
     for i, name in enumerate(config.trainings):
         kills = len(range(i, config.kills, len(config.trainings)))
-        rows.append(
-            kill_and_resume(name, kills, config.seed) | {"environment": reports.environment()}
-        )
+        row = kill_and_resume(name, kills, config.seed)
+        rows.append(row | {"environment": reports.environment()})
         print(json.dumps(rows[-1]), flush=True)
         if config.json is not None:
             bench.write_rows(config.json, rows)

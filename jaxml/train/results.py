@@ -23,7 +23,7 @@ __all__ = ["Fit", "Sweep", "Trial"]
 # Findings that a repr shows.
 _SHOWN = 3
 
-METRICS = ("lowest_validation_loss", "validation_loss", "loss")
+METRICS = ("loss", "validation_loss", "lowest_validation_loss")
 """Names that `Sweep.best` knows."""
 
 
@@ -89,14 +89,12 @@ class Fit:
         checks.integer("batch_size", batch_size, at_least=1)
         number = len(jax.tree.leaves(x)[0]) if jax.tree.leaves(x) else 0
         x, _ = inputs.pair("x", (x, np.zeros(number, np.float32)))
-        size = min(batch_size, number)
         found = []
-        for at in range(0, number, size):
+        for at in range(0, number, batch_size):
             # The last batch ends with the last example, so that all have one shape.
-            first = min(at, number - size)
-            outputs = self._outputs(
-                self.params, self.model_state, trees.take(x, slice(first, first + size))
-            )
+            first = max(0, min(at, number - batch_size))
+            part = trees.take(x, slice(first, first + batch_size))
+            outputs = self._outputs(self.params, self.model_state, part)
             found.append(jax.tree.map(lambda leaf, n=at - first: np.asarray(leaf)[n:], outputs))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
@@ -123,17 +121,19 @@ class Fit:
     def to_frame(self) -> Any:
         """Returns a pandas DataFrame with a row for each step: loss, validation loss, and with a monitor
         whether the step was accepted, the norm of its gradient and the factor it was scaled by."""
-        validation = np.full(len(self.loss_curve) + 1, np.nan)
-        validation[self.validation_steps] = self.validation_curve
-        columns: dict[str, Any] = {"step": np.arange(len(validation))}
-        columns["loss"] = np.append(self.loss_curve, np.nan)
+        rows = len(self.loss_curve)
+        columns: dict[str, Any] = {"loss": self.loss_curve}
         if len(self.validation_curve):
-            columns["validation_loss"] = validation
+            # A row more, for the validation after the last step.
+            rows += 1
+            columns["loss"] = np.append(self.loss_curve, np.nan)
+            columns["validation_loss"] = np.full(rows, np.nan)
+            columns["validation_loss"][self.validation_steps] = self.validation_curve
         if self.history is not None:
             for name in ("accepted", "norm", "coefficient"):
-                columns[name] = [*getattr(self.history, name), None]
-        frame = _pandas().DataFrame(columns)
-        return frame if len(self.validation_curve) else frame.iloc[:-1]
+                recorded = getattr(self.history, name)
+                columns[name] = [*recorded, *[None] * (rows - len(recorded))]
+        return _pandas().DataFrame({"step": np.arange(rows), **columns})
 
     def __repr__(self) -> str:
         lines = [f"Fit: {self._summary()}"]
@@ -152,10 +152,9 @@ class Fit:
             parts[-1] += " (stopped early)"
         parts.append(f"loss {self.loss_curve[0]:.4g} → {self.loss:.4g}")
         if len(self.validation_curve):
-            lowest = f"lowest validation loss {self.lowest_validation_loss:.4g}"
-            parts.append(
-                lowest + ("" if self.best_step is None else f" at step {self.best_step:,}")
-            )
+            parts.append(f"lowest validation loss {self.lowest_validation_loss:.4g}")
+            if self.best_step is not None:
+                parts[-1] += f" at step {self.best_step:,}"
         return ", ".join(parts)
 
     def _repr_html_(self) -> str:
@@ -303,12 +302,9 @@ class Sweep:
         return [
             {
                 **trial.hyperparameters,
-                "batch_size": trial.batch_size,
-                "seed": trial.seed,
-                "steps": trial.steps,
-                "loss": trial.loss,
-                "validation_loss": trial.validation_loss,
-                "lowest_validation_loss": trial.lowest_validation_loss,
+                **{
+                    name: getattr(trial, name) for name in ("batch_size", "seed", "steps", *METRICS)
+                },
                 "best_step": trial.fit.best_step,
                 "rejected": math.nan
                 if trial.fit.history is None
@@ -320,21 +316,20 @@ class Sweep:
 
     def __repr__(self) -> str:
         steps = max(trial.steps for trial in self.trials)
-        lines = [f"Sweep: {len(self):,} trials of {steps:,} steps"]
         found = sum(bool(findings) for findings in self.findings)
-        if found:
-            lines[0] += f", {found:,} with findings"
+        text = f"Sweep: {len(self):,} trials of {steps:,} steps"
+        text += f", {found:,} with findings" if found else ""
         finite = np.isfinite(metric_values(self.trials, None))
-        lines.append(f"  best: {self.best()!r}" if finite.any() else "  no trial has a finite loss")
-        return "\n".join(lines)
+        best = f"best: {self.best()!r}" if finite.any() else "no trial has a finite loss"
+        return f"{text}\n  {best}"
 
     def _repr_html_(self) -> str:
-        curves = [
-            (f"trial {trial.index}", trial.fit.validation_steps, trial.fit.validation_curve)
-            if len(trial.fit.validation_curve)
-            else (f"trial {trial.index}", np.arange(trial.steps), trial.fit.loss_curve)
-            for trial in self.trials[:12]
-        ]
+        curves = []
+        for trial in self.trials[:12]:
+            steps, losses = trial.fit.validation_steps, trial.fit.validation_curve
+            if not len(losses):
+                steps, losses = np.arange(trial.steps), trial.fit.loss_curve
+            curves.append((f"trial {trial.index}", steps, losses))
         return f"<pre>{html.escape(repr(self))}</pre>{loss_curve_svg(curves)}"
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxml import softmax, tables
-from jaxml.train import Bags, Task, Whole, create_state, make_step
+from jaxml import models, monitor, softmax, tables
+from jaxml.train import Bags, Task, Whole, create_state, make_step, recorded, repeat
 
 CLASSES, DIM, BATCH, SAMPLED = 500, 8, 16, 32
 
@@ -41,6 +41,11 @@ def sampled_task(num_classes=CLASSES, num_sampled=SAMPLED):
 
 def rows_of(optimizer):
     return {"classes": lambda step: optimizer}
+
+
+def step_of(optimizer, row_optimizer, task=None, **options):
+    rows = rows_of(row_optimizer)
+    return make_step(task or sampled_task(), optimizer=optimizer, row_optimizers=rows, **options)
 
 
 def fresh_state(key, optimizer, row_optimizer, num_classes=CLASSES):
@@ -82,7 +87,7 @@ def bits(tree):
 
 def test_a_step_learns(key):
     optimizer, rows = optax.adam(1e-2), tables.rowwise_adagrad(0.1)
-    step = jax.jit(make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(rows)))
+    step = jax.jit(step_of(optimizer, rows))
     state, losses = fresh_state(key, optimizer, rows), []
     for _ in range(60):
         state, report = step(state, batch_of(key))
@@ -96,7 +101,7 @@ def test_a_step_learns(key):
 
 def test_rows_that_were_not_looked_up_keep_their_bits(key, row_optimizer):
     task = sampled_task()
-    step = jax.jit(make_step(task, optimizer=optax.sgd(0.1), row_optimizers=rows_of(row_optimizer)))
+    step = jax.jit(step_of(optax.sgd(0.1), row_optimizer, task))
     before = fresh_state(key, optax.sgd(0.1), row_optimizer)
     batch = batch_of(key)
     after, _ = step(before, batch)
@@ -108,24 +113,22 @@ def test_rows_that_were_not_looked_up_keep_their_bits(key, row_optimizer):
     np.testing.assert_array_equal(changed, touched)
 
 
-@pytest.mark.parametrize("poison", [jnp.nan, jnp.inf])
-def test_a_refused_step_leaves_everything_but_its_count(key, row_optimizer, poison):
-    """Returns a state after some steps, so that the optimizer state is not zero."""
+def test_a_rejected_step_leaves_everything_but_its_count(key, row_optimizer):
+    """After some steps, so that the optimizer state is not zero."""
     optimizer = optax.adam(1e-2)
-    step = jax.jit(
-        make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(row_optimizer))
-    )
+    step = jax.jit(step_of(optimizer, row_optimizer))
     state = fresh_state(key, optimizer, row_optimizer)
     for i in range(3):
         state, _ = step(state, batch_of(jax.random.key(i)))
-    bad = batch_of(key)
-    bad["x"] = bad["x"].at[3, 2].set(poison)
-    after, report = step(state, bad)
-    assert not bool(report.accepted)
-    assert int(after.step) == int(after.position) == 4
-    kept = dataclasses.replace(after, step=state.step, position=state.position)
-    for old, new in zip(bits(state), bits(kept), strict=True):
-        np.testing.assert_array_equal(old, new)
+    for poison in (jnp.nan, jnp.inf):
+        bad = batch_of(key)
+        bad["x"] = bad["x"].at[3, 2].set(poison)
+        after, report = step(state, bad)
+        assert not bool(report.accepted)
+        assert int(after.step) == int(after.position) == 4
+        kept = dataclasses.replace(after, step=state.step, position=state.position)
+        for old, new in zip(bits(state), bits(kept), strict=True):
+            np.testing.assert_array_equal(old, new)
 
 
 def test_bags_equal_rows_that_are_summed(key):
@@ -171,13 +174,11 @@ def test_a_whole_table_is_all_of_its_rows(key, row_optimizer):
         bad["x"] = bad["x"].at[0, 0].set(jnp.nan)
         after, report = step(before, bad)
         assert not bool(report.accepted)
-        for old, new in zip(bits(before.tables), bits(after.tables), strict=True):
-            np.testing.assert_array_equal(old, new)
-        for old, new in zip(bits(before.table_states), bits(after.table_states), strict=True):
-            np.testing.assert_array_equal(old, new)
-        results.append(after)
-    one, other = ((state.tables, state.table_states) for state in results)
-    for by_ids, whole in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        results.append((after.tables, after.table_states))
+        jax.tree.map(
+            np.testing.assert_array_equal, results[-1], (before.tables, before.table_states)
+        )
+    for by_ids, whole in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(by_ids, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -222,9 +223,7 @@ def test_the_verdict_is_the_callers(key):
         return loss < 1e-3
 
     optimizer, rows = optax.sgd(0.1), tables.sgd(0.1)
-    step = make_step(
-        sampled_task(), optimizer=optimizer, row_optimizers=rows_of(rows), accept=small_loss
-    )
+    step = step_of(optimizer, rows, accept=small_loss)
     state = fresh_state(key, optimizer, rows)
     after, report = jax.jit(step)(state, batch_of(key))
     assert not bool(report.accepted)
@@ -233,7 +232,7 @@ def test_the_verdict_is_the_callers(key):
 
 def test_compiled_equals_eager(key):
     optimizer, rows = optax.adam(1e-2), tables.adagrad(0.1)
-    step = make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(rows))
+    step = step_of(optimizer, rows)
     state = fresh_state(key, optimizer, rows)
     eager, _ = step(state, batch_of(key))
     compiled, _ = jax.jit(step)(state, batch_of(key))
@@ -243,7 +242,7 @@ def test_compiled_equals_eager(key):
 
 def test_members_under_vmap_are_judged_one_by_one(key):
     optimizer, rows = optax.sgd(0.1), tables.sgd(0.1)
-    step = make_step(sampled_task(), optimizer=optimizer, row_optimizers=rows_of(rows))
+    step = step_of(optimizer, rows)
     states = jax.vmap(lambda k: fresh_state(k, optimizer, rows))(jax.random.split(key, 3))
     batches = jax.vmap(batch_of)(jax.random.split(key, 3))
     batches["x"] = batches["x"].at[1].set(jnp.nan)
@@ -279,9 +278,7 @@ def test_one_trace_over_many_steps_and_learning_rates(key):
 def test_the_compiled_step_holds_no_second_table(key, row_optimizer):
     """At 200,000 classes a copy of the table would take far more memory than a batch."""
     num_classes = 200_000
-    step = make_step(
-        sampled_task(num_classes), optimizer=optax.sgd(0.1), row_optimizers=rows_of(row_optimizer)
-    )
+    step = step_of(optax.sgd(0.1), row_optimizer, sampled_task(num_classes))
     state = jax.eval_shape(lambda: fresh_state(key, optax.sgd(0.1), row_optimizer, num_classes))
     compiled = jax.jit(step, donate_argnums=0).lower(state, batch_of(key)).compile()
     table_bytes = num_classes * DIM * 4
@@ -297,14 +294,40 @@ def test_the_compiled_step_holds_no_second_table(key, row_optimizer):
     assert not made, made
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_the_step_lowers_for_accelerators(key, platform, row_optimizer):
-    step = make_step(
-        sampled_task(), optimizer=optax.adam(1e-3), row_optimizers=rows_of(row_optimizer)
-    )
+def test_the_step_lowers_for_accelerators(key, row_optimizer):
     state = jax.eval_shape(lambda: fresh_state(key, optax.adam(1e-3), row_optimizer))
-    exported = jax.export.export(jax.jit(step), platforms=[platform])(state, batch_of(key))
-    assert exported.platforms == (platform,)
+    step = jax.jit(step_of(optax.adam(1e-3), row_optimizer))
+    exported = jax.export.export(step, platforms=["tpu", "cuda"])(state, batch_of(key))
+    assert exported.platforms == ("tpu", "cuda")
+
+
+def test_a_recorded_step_is_compiled_once_and_lowers_for_accelerators(key):
+    traces = []
+    model = models.MLP((16, 16), 2)
+    x = jnp.zeros((10, 32, 6))
+    variables = model.init(key, x[0])
+
+    def cross_entropy(outputs, labels):
+        traces.append(1)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+    def loss(params, model_state, rows, batch, context, key):
+        each = cross_entropy(model.apply({"params": params}, batch["x"]), batch["y"])
+        return each.mean(), (model_state, {})
+
+    recorder = monitor.Recorder(model, cross_entropy, variables, x[0], every=5)
+    optimizer = monitor.guard(optax.adam(1e-3), recorder.layout)
+    program = repeat(recorded(make_step(Task(loss), optimizer=optimizer), recorder))
+    params = variables["params"]
+    state = create_state(jax.random.key(1), params=params, model_state={}, optimizer=optimizer)
+    batches = {"x": x, "y": jnp.zeros((10, 32), jnp.int32)}
+    export = jax.export.export(program, platforms=["tpu", "cuda"])
+    assert "callback" not in export(state, batches, jnp.int32(10)).mlir_module()
+    state, _ = program(state, batches, jnp.int32(10))
+    number = len(traces)
+    for count in (3, 7):
+        state, _ = program(state, batches, jnp.int32(count))
+    assert len(traces) == number > 0 and int(state.step) == 20
 
 
 def test_tables_and_their_optimizers_must_match(key):
