@@ -58,7 +58,7 @@ def sweeps(config: Config) -> dict[str, train.Sweep]:
         found["full batch" if size is None else f"batch of {size}"] = train.sweep(
             models.MLP(config.widths, 10),
             losses.softmax_cross_entropy,
-            lambda hyperparameters: optax.sgd(hyperparameters["learning_rate"]),
+            lambda h: optax.sgd(h["learning_rate"]),
             (x[fitting], y[fitting]),
             space={"learning_rate": config.learning_rates},
             num_steps=steps,

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
@@ -59,19 +58,14 @@ def sweep(config: Config) -> train.Sweep:
     order = np.random.default_rng(config.seed).permutation(len(x))
     fitting, judging = np.split(order, [config.num_train])
     x = x / np.float32(16)
-
-    def penalty(hyperparameters, params):
-        kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
-        return hyperparameters["penalty"] / 2 * sum(jnp.sum(jnp.square(w)) for w in kernels)
-
     return train.sweep(
         models.MLP(config.widths, 10),
         losses.softmax_cross_entropy,
-        lambda hyperparameters: optax.sgd(hyperparameters["learning_rate"]),
+        lambda h: optax.sgd(h["learning_rate"]),
         (x[fitting], y[fitting]),
         space={"penalty": config.penalties, "learning_rate": config.learning_rates},
         seeds=config.seeds,
-        penalty=penalty,
+        penalty=lambda h, params: losses.l2(params, h["penalty"] / 2, losses.kernels_only),
         num_steps=config.num_steps,
         batch_size=config.batch_size,
         key=jax.random.key(config.seed),
@@ -89,28 +83,29 @@ def main(arguments: Sequence[str]) -> int:
     validation = np.array([trial.validation_loss for trial in swept.trials]).reshape(shape)
     training = np.array([trial.loss for trial in swept.trials]).reshape(shape).mean(-1)
     means = validation.mean(-1)
-    names = [[f.symptom for f in findings] for findings in swept.findings]
-    notes = []
-    for i in range(shape[0]):
-        cells = []
-        for j in range(shape[1]):
-            first = (i * shape[1] + j) * config.seeds
-            counts = Counter(name for each in names[first : first + config.seeds] for name in each)
-            cells.append(", ".join(name for name, _ in counts.most_common(2)))
-        notes.append(cells)
-    best = np.unravel_index(np.nanargmin(np.where(np.isfinite(means), means, np.nan)), means.shape)
+    finite = np.where(np.isfinite(means), means, np.inf)
+    best = np.unravel_index(finite.argmin(), finite.shape)
     penalty, rate = config.penalties[best[0]], config.learning_rates[best[1]]
-    unpenalised = means[int(np.argmin(config.penalties))]
+    unpenalised = finite[int(np.argmin(config.penalties))]
+    alone = int(unpenalised.argmin())
     # The slowest rate that still comes near: which penalty does it want?
-    columns = np.where(np.isfinite(means), means, np.inf).min(0)
+    columns = finite.min(0)
     slowest = int(np.flatnonzero(columns < 2 * columns.min())[0])
-    wanted = config.penalties[int(np.nanargmin(means[:, slowest]))]
-    alone = int(np.nanargmin(np.where(np.isfinite(unpenalised), unpenalised, np.nan)))
+    wanted = config.penalties[int(finite[:, slowest].argmin())]
     sentence = (
         f"Lowest validation loss {means[best]:.3f} at learning rate {rate:g} with penalty {penalty:g}; "
         f"without one {unpenalised[alone]:.3f} at {config.learning_rates[alone]:g}. "
         f"At rate {config.learning_rates[slowest]:g} the best penalty is {wanted:g}."
     )
+    symptoms = [[finding.symptom for finding in findings] for findings in swept.findings]
+    of_cells = np.array([" ".join(names) for names in symptoms]).reshape(shape)
+    notes = [
+        [
+            ", ".join(name for name, _ in Counter(" ".join(seeds).split()).most_common(2))
+            for seeds in row
+        ]
+        for row in of_cells
+    ]
     run_dir = reports.rundir.create("learning_rate_and_regularization", config, path=config.run_dir)
     reports.plots.response_map(
         ("weight penalty", config.penalties),
@@ -121,11 +116,9 @@ def main(arguments: Sequence[str]) -> int:
         title=sentence,
         path=run_dir / "map.png",
     )
-    chosen = sorted({0, int(best[0]), shape[0] - 1})
     picked = {}
-    for i in chosen:
-        trial = swept.trials[(i * shape[1] + int(best[1])) * config.seeds]
-        fit = trial.fit
+    for i in sorted({0, int(best[0]), shape[0] - 1}):
+        fit = swept.trials[(i * shape[1] + int(best[1])) * config.seeds].fit
         picked[f"penalty {config.penalties[i]:g}"] = (
             np.arange(len(fit.loss_curve)),
             fit.loss_curve,
@@ -137,12 +130,12 @@ def main(arguments: Sequence[str]) -> int:
         title=f"Training and validation at learning rate {rate:g}",
         path=run_dir / "generalization.png",
     )
-    rows = [
+    cells = [
         {
             "penalty": config.penalties[i],
             "learning_rate": config.learning_rates[j],
-            "loss": _plain(training[i, j]),
-            "validation_loss": _plain(means[i, j]),
+            "loss": float(training[i, j]) if np.isfinite(training[i, j]) else None,
+            "validation_loss": float(means[i, j]) if np.isfinite(means[i, j]) else None,
             "findings": notes[i][j],
         }
         for i, j in np.ndindex(*means.shape)
@@ -152,16 +145,12 @@ def main(arguments: Sequence[str]) -> int:
         "environment": reports.environment(),
         "sentence": sentence,
         "seconds": swept.seconds,
-        "cells": rows,
+        "cells": cells,
     }
     files.write_json(run_dir / "results.json", results)
     reports.rundir.record(run_dir, summary={"sentence": sentence})
     print(f"{sentence}\nrun directory: {run_dir}")
     return 0
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 if __name__ == "__main__":

@@ -106,15 +106,12 @@ def main(arguments: Sequence[str]) -> int:
     fitting, judging = np.split(order[: 2 * config.num_flights], 2)
     x, y, wrong = departure[fitting], by_clock[fitting], (by_clock != truth)[fitting]
 
-    huber = functools.partial(losses.huber, delta=config.huber_delta)
-    lines = {
-        name: fit_line(x, y, loss, config)
-        for name, loss in (
-            ("squared", losses.squared),
-            ("absolute", losses.absolute),
-            ("Huber", huber),
-        )
+    each = {
+        "squared": losses.squared,
+        "absolute": losses.absolute,
+        "Huber": functools.partial(losses.huber, delta=config.huber_delta),
     }
+    lines = {name: fit_line(x, y, loss, config) for name, loss in each.items()}
     slope, intercept = np.polyfit(x, truth[fitting], 1)
     lines["squared, right delays"] = float(slope), float(intercept)
     errors = {
@@ -137,19 +134,15 @@ def main(arguments: Sequence[str]) -> int:
         "mean_absolute_error": errors,
     }
     files.write_json(run_dir / "results.json", figures)
-    (worst, best), base = ("squared", "Huber"), errors["squared, right delays"]
     conclusion = (
         f"{wrong.mean():.1%} of outliers turn the slope of the squared loss from "
-        f"{lines['squared, right delays'][0]:.2f} to {lines[worst][0]:.2f} and its error from {base:.1f} "
-        f"to {errors[worst]:.1f} minutes; Huber's loss keeps slope {lines[best][0]:.2f} and "
-        f"{errors[best]:.1f} minutes, the absolute loss {lines['absolute'][0]:.2f} and "
-        f"{errors['absolute']:.1f}."
+        f"{slope:.2f} to {lines['squared'][0]:.2f} and its error from "
+        f"{errors['squared, right delays']:.1f} to {errors['squared']:.1f} minutes; Huber's loss keeps "
+        f"slope {lines['Huber'][0]:.2f} and {errors['Huber']:.1f} minutes, the absolute loss "
+        f"{lines['absolute'][0]:.2f} and {errors['absolute']:.1f}."
     )
     reports.plots.fitted_lines(
-        {
-            "flights": (x[~wrong], y[~wrong]),
-            "wrong by a day": (x[wrong], y[wrong]),
-        },
+        {"flights": (x[~wrong], y[~wrong]), "wrong by a day": (x[wrong], y[wrong])},
         lines,
         xlabel="delay at departure (minutes)",
         ylabel="delay at arrival, by the clocks (minutes)",
