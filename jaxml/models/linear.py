@@ -3,7 +3,6 @@
 import flax.linen as nn
 
 from jaxml import checks
-from jaxml.models.initializers import InitializerSpec, initializer
 from jaxml.types import Array
 
 
@@ -13,22 +12,16 @@ class Linear(nn.Module):
     The loss makes it a model: `Linear(1, squeeze=True)` is a linear regression with a squared error and a
     logistic regression with binary cross-entropy; `Linear(K)` is a softmax classifier with softmax
     cross-entropy, and K logistic regressions with one-vs-all cross-entropy. These losses are convex, so
-    that the start does not matter. With many classes one-vs-all, `bias_init=("constant", -log(K − 1))`
-    starts at 1 / K instead of ½ and saves the first steps (Lin et al. 2017, section 4.1).
+    that the start does not matter.
 
     Attributes:
         num_outputs: at least 1.
         squeeze: return `[...]` for one output, without an axis of length one: `[N, 1]` outputs beside `[N]`
             targets would broadcast to `[N, N]`.
-        kernel_init, bias_init: as `initializer` takes them.
-        use_bias: whether there is a `b`.
     """
 
     num_outputs: int = 1
     squeeze: bool = False
-    kernel_init: InitializerSpec = "zeros"
-    bias_init: InitializerSpec = "zeros"
-    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -43,11 +36,5 @@ class Linear(nn.Module):
         num_outputs = checks.integer("num_outputs", self.num_outputs, at_least=1)
         if self.squeeze and num_outputs != 1:
             raise ValueError(f"num_outputs must be 1 with squeeze, got {num_outputs}")
-        outputs = nn.Dense(
-            num_outputs,
-            use_bias=self.use_bias,
-            kernel_init=initializer(self.kernel_init),
-            bias_init=initializer(self.bias_init),
-            name="output",
-        )(x)
+        outputs = nn.Dense(num_outputs, kernel_init=nn.initializers.zeros, name="output")(x)
         return outputs[..., 0] if self.squeeze else outputs

@@ -1,7 +1,7 @@
 """Multilayer perceptrons."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 
@@ -14,11 +14,7 @@ from jaxml.types import Array
 class MLP(nn.Module):
     """Dense layers with an activation after each but the last.
 
-        x ← dropout(activation(norm(W x + b)))                  for each hidden layer
-        x ← skip(x) + dropout(activation(norm(W x + b)))        with `residual`
-
-    A residual connection is the identity where the widths before and after the layer agree, and a
-    projection without bias, `skip_i`, where they do not (He et al. 2015, section 3.3, option B).
+        x ← dropout(activation(norm(W x + b)))        for each hidden layer
 
     SELU keeps its activations normalized only with an initializer of variance 1 / fan_in (Flax's default)
     and without dropout, which adds variance.
@@ -27,32 +23,28 @@ class MLP(nn.Module):
         widths: of the hidden layers, named `hidden_0`, `hidden_1`, …; the last layer is `output`.
         num_outputs: of the last layer.
         activation: as `activate` takes it; a Linen module is shared by all layers.
-        kernel_init: of all layers, as `initializer` takes it; None for Flax's default, LeCun normal.
+        kernel_init: of all layers, as `initializer` takes it.
         normalization: between a layer and its activation. "batch" normalizes by the statistics of the batch
             in training, over all axes but the last, and by running means in evaluation.
         dropout: share of units dropped after each activation in training, in [0, 1).
         output_activation: as `activation`.
-        residual: whether hidden layers have residual connections.
-        dtype: of the computation; None for that of inputs and parameters together. Parameters are float32.
     """
 
     widths: tuple[int, ...]
     num_outputs: int
     activation: str | Callable[[Array], Array] = "relu"
-    kernel_init: InitializerSpec | None = None
+    kernel_init: InitializerSpec = "lecun_normal"
     normalization: Literal["none", "layer", "batch"] = "none"
     dropout: float = 0.0
     output_activation: str | Callable[[Array], Array] = "none"
-    residual: bool = False
-    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, training: bool = False) -> Array:
-        """Returns `[..., num_outputs]` for `x` of `[..., D]` numbers, float32 unless `dtype` is set.
+        """Returns `[..., num_outputs]` for `x` of `[..., D]` numbers, float32.
 
         Example:
             >>> import jax, jax.numpy as jnp
-            >>> module = MLP((8, 8), 3, "gelu", "he_normal", "layer", residual=True)
+            >>> module = MLP((8, 8), 3, "gelu", "he_normal", "layer")
             >>> x = jnp.ones((5, 4))
             >>> variables = module.init(jax.random.key(0), x)
             >>> module.apply(variables, x).shape, sorted(variables["params"])[:2]
@@ -63,24 +55,15 @@ class MLP(nn.Module):
         for i, width in enumerate(self.widths):
             checks.integer(f"widths[{i}]", width, at_least=1)
         checks.integer("num_outputs", self.num_outputs, at_least=1)
-        init = initializer("lecun_normal" if self.kernel_init is None else self.kernel_init)
-        options: dict[str, Any] = {"kernel_init": init, "dtype": self.dtype}
+        init = initializer(self.kernel_init)
         for i, width in enumerate(self.widths):
-            before = x
-            if self.residual and x.shape[-1] != width:
-                # Called before the layer: the next call after a layer counts as what follows it.
-                before = nn.Dense(width, use_bias=False, name=f"skip_{i}", **options)(x)
-            x = nn.Dense(width, name=f"hidden_{i}", **options)(x)
+            x = nn.Dense(width, kernel_init=init, name=f"hidden_{i}")(x)
             if self.normalization == "layer":
-                x = nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x)
+                x = nn.LayerNorm(name=f"norm_{i}")(x)
             elif self.normalization == "batch":
-                x = nn.BatchNorm(
-                    use_running_average=not training, dtype=self.dtype, name=f"norm_{i}"
-                )(x)
+                x = nn.BatchNorm(use_running_average=not training, name=f"norm_{i}")(x)
             x = activate(x, self.activation, name=f"slope_{i}")
             if self.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not training)(x)
-            if self.residual:
-                x = before + x
-        x = nn.Dense(self.num_outputs, name="output", **options)(x)
+        x = nn.Dense(self.num_outputs, kernel_init=init, name="output")(x)
         return activate(x, self.output_activation, name="slope_output")

@@ -1,13 +1,12 @@
 """Models of tables: an embedding for each categorical column, and an MLP on all columns."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxml import checks
-from jaxml.models.initializers import InitializerSpec, initializer
 from jaxml.models.mlp import MLP
 from jaxml.types import Array, PyTree
 
@@ -27,13 +26,11 @@ class Embedding(nn.Module):
         vocabulary_size: at least 1, without the row of unknown ids.
         embedding_dim: d, at least 1.
         out_of_range: `"nan"` or `"unknown"`.
-        embedding_init: as `initializer` takes it; None for Flax's default, entries of variance 1 / d.
     """
 
     vocabulary_size: int
     embedding_dim: int
     out_of_range: OutOfRange = "nan"
-    embedding_init: InitializerSpec | None = None
 
     @nn.compact
     def __call__(self, ids: Array) -> Array:
@@ -55,12 +52,7 @@ class Embedding(nn.Module):
             ids = ids.astype(jnp.int32)
         known = (ids >= 0) & (ids < self.vocabulary_size)
         unknown = self.out_of_range == "unknown"
-        options: dict[str, Any] = {}
-        if self.embedding_init is not None:
-            options["embedding_init"] = initializer(self.embedding_init)
-        table = nn.Embed(
-            self.vocabulary_size + unknown, self.embedding_dim, name="table", **options
-        )
+        table = nn.Embed(self.vocabulary_size + unknown, self.embedding_dim, name="table")
         vectors = table(jnp.where(known, ids, self.vocabulary_size if unknown else 0))
         return vectors if unknown else jnp.where(known[..., None], vectors, jnp.nan)
 
@@ -76,9 +68,8 @@ class TabularMLP(nn.Module):
     Attributes:
         vocabulary_sizes: K sizes, one for each categorical column; ids are in `[0, size)`.
         embedding_dims: d of all columns, or of each.
-        widths, num_outputs, activation, kernel_init, normalization, dropout, output_activation, residual:
-            those of `MLP`.
-        embedding_init, out_of_range: those of `Embedding`.
+        widths, num_outputs, activation, dropout: those of `MLP`.
+        out_of_range: that of `Embedding`.
     """
 
     vocabulary_sizes: tuple[int, ...]
@@ -86,12 +77,7 @@ class TabularMLP(nn.Module):
     widths: tuple[int, ...]
     num_outputs: int
     activation: str | Callable[[Array], Array] = "relu"
-    kernel_init: InitializerSpec | None = None
-    normalization: Literal["none", "layer", "batch"] = "none"
     dropout: float = 0.0
-    output_activation: str | Callable[[Array], Array] = "none"
-    residual: bool = False
-    embedding_init: InitializerSpec | None = None
     out_of_range: OutOfRange = "nan"
 
     @nn.compact
@@ -128,52 +114,27 @@ class TabularMLP(nn.Module):
             )
         parts = [] if dense is None else [dense]
         if ids is not None:
-            parts += [
-                Embedding(size, dim, self.out_of_range, self.embedding_init, name=f"embedding_{i}")(
-                    ids[..., i]
-                )
-                for i, (size, dim) in enumerate(zip(self.vocabulary_sizes, dims, strict=True))
-            ]
+            for i, (size, dim) in enumerate(zip(self.vocabulary_sizes, dims, strict=True)):
+                rows = Embedding(size, dim, self.out_of_range, name=f"embedding_{i}")
+                parts.append(rows(ids[..., i]))
         if not parts:
             raise ValueError("x must hold dense columns or ids, got neither")
-        mlp = MLP(
-            self.widths,
-            self.num_outputs,
-            self.activation,
-            self.kernel_init,
-            self.normalization,
-            self.dropout,
-            self.output_activation,
-            self.residual,
-            name="mlp",
-        )
+        mlp = MLP(self.widths, self.num_outputs, self.activation, dropout=self.dropout, name="mlp")
         return mlp(jnp.concatenate(parts, axis=-1), training)
 
 
 def _columns(x: PyTree) -> tuple[Array | None, Array | None]:
     """The dense columns as floats, and the ids."""
-    dense: Any
-    ids: Any
-    if isinstance(x, Mapping):
-        if not x or set(x) - {"dense", "ids"}:
-            raise ValueError(f"x must have the keys dense and ids, got {sorted(x)}")
-        dense, ids = x.get("dense"), x.get("ids")
-    elif isinstance(x, tuple | list):
-        if len(x) != 2:
-            raise ValueError(f"x must be a pair (dense, ids), got {len(x)} parts")
-        dense, ids = x
-    else:
-        dense, ids = None, x
-    if ids is not None:
-        ids = jnp.asarray(ids)
-        if not jnp.issubdtype(ids.dtype, jnp.integer) or not ids.ndim:
-            raise ValueError(
-                f"ids must be an array [..., K] of integers, got {ids.dtype} {ids.shape}"
-            )
-    if dense is not None:
-        dense = jnp.asarray(dense)
-        if not dense.ndim:
-            raise ValueError("dense must be an array [..., D], got a scalar")
-        if not jnp.issubdtype(dense.dtype, jnp.floating):
-            dense = dense.astype(jnp.float32)
+    if isinstance(x, Mapping) and (not x or set(x) - {"dense", "ids"}):
+        raise ValueError(f"x must have the keys dense and ids, got {sorted(x)}")
+    if isinstance(x, tuple):
+        x = dict(zip(("dense", "ids"), x, strict=True))
+    parts = x if isinstance(x, Mapping) else {"ids": x}
+    dense, ids = (
+        None if parts.get(name) is None else jnp.asarray(parts[name]) for name in ("dense", "ids")
+    )
+    if ids is not None and (not jnp.issubdtype(ids.dtype, jnp.integer) or not ids.ndim):
+        raise ValueError(f"ids must be an array [..., K] of integers, got {ids.dtype} {ids.shape}")
+    if dense is not None and not jnp.issubdtype(dense.dtype, jnp.floating):
+        dense = dense.astype(jnp.float32)
     return dense, ids

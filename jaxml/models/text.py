@@ -23,23 +23,12 @@ def unit_norm(x: Array, *, epsilon: float = 1e-6) -> Array:
 
 
 class BagEncoder(nn.Module):
-    """The sum of a bag of embedding rows, scaled to length one.
+    """The sum of a bag of embedding rows, scaled to length one; zeros for an empty bag.
 
-    With `hidden > 0` a residual network with one hidden layer follows, `h + W₂ relu(W₁ h)`, whose `W₂`
-    starts at zero, so that training starts from the plain bag. The rows themselves are in a row-sparse
-    table outside of the module, and are summed as they are read.
-
-    Attributes:
-        hidden: width of the hidden layer; 0 for the plain bag.
+    The rows themselves are in a row-sparse table outside of the module, and are summed as they are read.
     """
-
-    hidden: int = 0
 
     @nn.compact
     def __call__(self, sums: Array) -> Array:
-        """Returns vectors `[..., D]` of length one, zeros for an empty bag, given the sums of rows."""
-        bag = unit_norm(sums)
-        if not self.hidden:
-            return bag
-        wide = nn.relu(nn.Dense(self.hidden)(bag))
-        return unit_norm(bag + nn.Dense(bag.shape[-1], kernel_init=nn.initializers.zeros)(wide))
+        """Returns vectors `[..., D]` of length one, given the sums of rows."""
+        return unit_norm(sums)

@@ -19,9 +19,6 @@ VARIANCES = {
     "orthogonal": 1 / FAN_OUT,  # FAN_IN rows of length one, FAN_OUT long.
     ("orthogonal", 2.0): 4 / FAN_OUT,
     ("variance_scaling_normal", 0.4): 0.4 / FAN_IN,
-    ("variance_scaling_uniform", 0.4): 0.4 / FAN_IN,
-    ("variance_normal", 0.3): 0.3,
-    ("variance_uniform", 0.3): 0.3,
     "normal": 1e-4,
     ("normal", 0.2): 0.04,
 }
@@ -68,9 +65,10 @@ def test_functions_and_names_reach_the_layers(key):
     [
         ("xavier", "a name among he_normal.* got 'xavier'"),
         (3, "got 3"),
+        (("normal", 1.0, 2.0), "a pair of name and number"),
         (("he_normal", 2.0), "'he_normal' must have no number, got 2.0"),
-        ("variance_normal", "'variance_normal' must have a finite number"),
-        (("variance_normal", -0.1), r"at least 0 \(variance of a weight\).*got -0.1"),
+        ("constant", "'constant' must have a finite number"),
+        (("normal", -0.1), r"a finite number of at least 0.*got \('normal', -0.1\)"),
         (("normal", float("nan")), "finite"),
     ],
 )

@@ -33,7 +33,7 @@ def test_one_part_may_be_missing(key):
     of_ids = TabularMLP((3, 7), 2, (4,), 1)
     variables = of_ids.init(key, IDS)
     outputs = of_ids.apply(variables, IDS)
-    for x in ({"ids": IDS}, (None, IDS), {"ids": IDS, "dense": None}):
+    for x in ({"ids": IDS}, {"ids": IDS, "dense": None}):
         np.testing.assert_array_equal(of_ids.apply(variables, x), outputs)
     of_dense = TabularMLP((), 2, (4,), 1)
     assert of_dense.init_with_output(key, {"dense": DENSE})[0].shape == (5, 1)
@@ -77,13 +77,6 @@ def test_ids_of_any_width(key, dtype):
     np.testing.assert_array_equal(vectors[known], table[ids[known].astype(np.int32)])
 
 
-def test_rows_start_at_length_one_unless_told(key):
-    table = Embedding(400, 64).init(key, jnp.zeros(1, jnp.int32))["params"]["table"]["embedding"]
-    assert abs(float(jnp.square(table).sum(-1).mean()) - 1) < 5 * np.sqrt(2 / 64 / 400)
-    zeros = TabularMLP((3, 7), 2, (4,), 1, embedding_init="zeros").init(key, IDS)["params"]
-    assert not zeros["embedding_0"]["table"]["embedding"].any()
-
-
 def test_a_bad_id_spoils_its_own_row_only(key):
     module = TabularMLP((3, 7), 2, (4,), 1)
     variables = module.init(key, IDS)
@@ -102,9 +95,8 @@ def test_a_bad_id_spoils_its_own_row_only(key):
         (TabularMLP((3, 7), 2, (4,), 1), DENSE, "ids must be an array .* of integers, got float32"),
         (TabularMLP((3, 7), 2, (4,), 1), {"id": IDS}, r"keys dense and ids, got \['id'\]"),
         (TabularMLP((3, 7), 2, (4,), 1), {}, "keys dense and ids, got"),
-        (TabularMLP((3, 7), 2, (4,), 1), (DENSE, IDS, IDS), r"pair \(dense, ids\), got 3 parts"),
-        (TabularMLP((3, 7), 2, (4,), 1), (DENSE[:3], IDS), "same leading axes"),
-        (TabularMLP((), 2, (4,), 1), (None, None), "got neither"),
+        (TabularMLP((3, 7), 2, (4,), 1), {"dense": DENSE[:3], "ids": IDS}, "same leading axes"),
+        (TabularMLP((), 2, (4,), 1), {"dense": None}, "got neither"),
         (TabularMLP((3, 0), 2, (4,), 1), IDS, "vocabulary_size must be .* of at least 1, got 0"),
         (TabularMLP((3, 7), 0, (4,), 1), IDS, "embedding_dim must be .* of at least 1, got 0"),
         (Embedding(3, 2), DENSE, "ids must be integers, got float32"),
