@@ -20,9 +20,9 @@ minutes on two cores.
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ import tyro
 
 from jaxml import bench, files, models, reports, softmax, tables, train
 from jaxml.bench import tfidf
-from jaxml.data import batches, cache, geonames, grouping
+from jaxml.data import cache, geonames, grouping
 from jaxml.features import hashed_ngrams
 from jaxml.train import checkpoint
 from jaxml.types import Array, PyTree
@@ -47,17 +47,6 @@ EXAMPLE_QUERIES = (
 )
 RECALL_AT = (1, 10, 100)
 
-# Samplers that follow the model need the encoded aliases, which this task draws candidates without.
-_SAMPLERS = [
-    name
-    for name, make in softmax.SAMPLERS.items()
-    if not make(np.ones(4, np.int64), 1, 1).follows_model
-]
-if TYPE_CHECKING:
-    SamplerName = str
-else:
-    SamplerName = Literal[("neighbourhoods", *_SAMPLERS)]
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -69,8 +58,6 @@ class Config:
     """Aliases in a batch."""
     num_sampled: int = 4_096
     """Candidate classes of a batch."""
-    sampler: SamplerName = "neighbourhoods"
-    """How candidates are drawn: whole blocks of similar classes, or a sampler of `softmax.SAMPLERS`."""
     block_size: int = 64
     """Most classes in a neighbourhood; a batch has num_sampled / block_size neighbourhoods."""
     dim: int = 128
@@ -93,8 +80,6 @@ class Config:
     """Validation aliases to score once an epoch."""
     baseline: bool = True
     """Compare with the TF-IDF nearest neighbour."""
-    cache_dir: Path | None = None
-    """Directory for parsed data; None for the user's cache directory."""
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -116,7 +101,7 @@ def hashed(config: Config, aliases: Sequence[str]) -> np.ndarray:
 def load_names(config: Config) -> geonames.GeoNames:
     """Returns all places, or for a quick look the first few, with a held-out share to match."""
     if config.num_places is None:
-        return geonames.load(config.cache_dir)
+        return geonames.load()
     cities = geonames.read_cities()
     few = {key: cities[key] for key in list(cities)[: config.num_places]}
     held_out = max(1, config.num_places // 12)
@@ -129,63 +114,33 @@ def load_aliases(config: Config) -> Aliases:
     if config.num_places is not None:
         return Aliases(names, hashed(config, list(names.alias)))
     name = f"geonames-ngrams-{config.max_ngrams}-{config.num_buckets}"
-    ids = cache.cached_array(name, lambda: hashed(config, list(names.alias)), config.cache_dir)
+    ids = cache.cached_array(name, lambda: hashed(config, list(names.alias)))
     return Aliases(names, ids)
 
 
 # ----------------------------------------------------------------------------------------------- model
 
 
-def num_blocks_drawn(config: Config) -> int:
-    """Returns the number of neighbourhoods in a batch; a batch has equally many examples of each."""
-    drawn = config.num_sampled // config.block_size
-    if drawn < 1 or config.batch_size % drawn:
-        raise ValueError(
-            f"num_sampled // block_size must divide batch_size {config.batch_size}, "
-            f"got {config.num_sampled} // {config.block_size} = {drawn}"
-        )
-    return drawn
-
-
-def make_setup(config: Config, names: geonames.GeoNames) -> softmax.Setup | None:
-    """Returns the sampler of the configuration; None for neighbourhoods."""
-    if config.sampler == "neighbourhoods":
-        return None
-    counts = np.bincount(names.place[names.train], minlength=names.num_places)
-    return softmax.SAMPLERS[config.sampler](counts, config.batch_size, config.num_sampled)
-
-
-def make_task(config: Config, num_places: int, setup: softmax.Setup | None) -> train.Task:
+def make_task(config: Config, num_places: int) -> train.Task:
     """Returns the rows that a batch needs, and its loss.
 
-    A batch holds `ngrams` int32 [B, L], `labels` int32 [B] (-1 where a team is not full) and, for
-    neighbourhoods, `blocks` int32 [K].
+    A batch holds `ngrams` int32 [B, L], `labels` int32 [B] (-1 where a team is not full) and `blocks`
+    int32 [K].
     """
     encoder = models.from_linen(models.BagEncoder())
 
     def lookup(batch: PyTree, sampler_state: PyTree, key: Array) -> tuple[dict[str, Any], Any]:
         labels = batch["labels"]
-        if setup is None:
-            candidates = softmax.neighbourhood_candidates(
-                sampler_state["parts"], batch["blocks"], sampler_state["share"], labels
-            )
-            candidate_ids = candidates.ids[0]
-        else:
-            candidates = setup.sampler.sample(
-                sampler_state,
-                key,
-                labels,
-                setup.num_sampled,
-                unique=setup.unique,
-                where=labels >= 0,
-            )
-            candidate_ids = candidates.ids
+        candidates = softmax.neighbourhood_candidates(
+            sampler_state["parts"], batch["blocks"], sampler_state["share"], labels
+        )
         # A new spelling shares only some n-grams with the known ones; so do training examples.
         dropped = jax.random.bernoulli(
             jax.random.fold_in(key, 1), config.ngram_dropout, batch["ngrams"].shape
         )
         bags = train.Bags(jnp.where(dropped, config.num_buckets, batch["ngrams"]))
-        return {"ngrams": bags, "places": {"true": labels, "candidates": candidate_ids}}, candidates
+        places = {"true": labels, "candidates": candidates.ids[0]}
+        return {"ngrams": bags, "places": places}, candidates
 
     def loss(params, model_state, rows, batch, candidates, key):
         labels = batch["labels"]
@@ -203,13 +158,7 @@ def make_task(config: Config, num_places: int, setup: softmax.Setup | None) -> t
         )
         return losses.sum() / jnp.maximum((labels >= 0).sum(), 1), (model_state, {})
 
-    def observe(sampler_state: PyTree, batch: PyTree, accepted: Array) -> PyTree:
-        if setup is None or not setup.follows_labels:
-            return sampler_state
-        where = (batch["labels"] >= 0) & accepted
-        return setup.sampler.update(sampler_state, batch["labels"], where=where)
-
-    return train.Task(loss=loss, lookup=lookup, observe=observe)
+    return train.Task(loss=loss, lookup=lookup)
 
 
 def make_row_optimizers(config: Config) -> dict[str, train.RowSchedule]:
@@ -252,19 +201,16 @@ def initial_state(config: Config, aliases: Aliases) -> train.State:
         run_key,
         tables={"ngrams": ngram_table, "places": models.unit_norm(places)},
         row_optimizers=make_row_optimizers(config),
-        sampler_state=blank_sampler_state(config, aliases.names),
+        sampler_state=blank_sampler_state(config, aliases.names.num_places),
     )
 
 
 # --------------------------------------------------------------------------------------------- batches
 
 
-def blank_sampler_state(config: Config, names: geonames.GeoNames) -> PyTree:
-    """Returns the sampler's state before the first epoch, with its final shapes."""
-    setup = make_setup(config, names)
-    if setup is not None:
-        return setup.sampler.init()
-    vectors = jax.ShapeDtypeStruct((names.num_places, config.dim), jnp.float32)
+def blank_sampler_state(config: Config, num_places: int) -> PyTree:
+    """Returns the neighbourhoods before the first epoch, with their final shapes."""
+    vectors = jax.ShapeDtypeStruct((num_places, config.dim), jnp.float32)
     shapes = jax.eval_shape(
         lambda v, k: softmax.neighbourhoods(v, k, block_size=config.block_size),
         vectors,
@@ -274,19 +220,9 @@ def blank_sampler_state(config: Config, names: geonames.GeoNames) -> PyTree:
     return {"parts": parts, "share": jnp.zeros(parts.members.shape[0])}
 
 
-def steps_per_epoch(config: Config, aliases: Aliases) -> int:
+def steps_per_epoch(config: Config, names: geonames.GeoNames) -> int:
     """Returns the steps between two cuts into neighbourhoods."""
-    return max(1, len(aliases.names.train) // config.batch_size)
-
-
-def begin_epoch(config: Config, state: train.State, epoch: int) -> train.State:
-    """Returns the state with the classes cut into neighbourhoods by their present vectors."""
-    if config.sampler != "neighbourhoods":
-        return state
-    parts = softmax.neighbourhoods(
-        class_vectors(state), jax.random.fold_in(state.key, epoch), block_size=config.block_size
-    )
-    return dataclasses.replace(state, sampler_state={**state.sampler_state, "parts": parts})
+    return max(1, len(names.train) // config.batch_size)
 
 
 def epoch_batches(
@@ -297,23 +233,8 @@ def epoch_batches(
     Everything follows from the seed, the epoch and the neighbourhoods in the state: a run that continues in
     the middle of an epoch sees the same batches.
     """
-    names, per_epoch = aliases.names, steps_per_epoch(config, aliases)
-
-    if config.sampler != "neighbourhoods":
-
-        def independent(position: int, count: int) -> PyTree:
-            chosen = np.stack(
-                [
-                    batches.batch_indices(len(names.train), config.batch_size, at, config.seed)
-                    for at in range(position, position + count)
-                ]
-            )
-            pairs = names.train[chosen]
-            return {"ngrams": aliases.ngrams[pairs], "labels": names.place[pairs]}
-
-        return state, independent
-
-    drawn = num_blocks_drawn(config)
+    names = aliases.names
+    per_epoch, drawn = steps_per_epoch(config, names), config.num_sampled // config.block_size
     block = np.asarray(state.sampler_state["parts"].block)
     teams, team_block = grouping.grouped_epoch(
         block[names.place[names.train]], config.batch_size // drawn, seed=config.seed, epoch=epoch
@@ -344,25 +265,18 @@ def epoch_batches(
 # ------------------------------------------------------------------------------------------ evaluation
 
 
-def rank_places(
-    state: train.State, ids: np.ndarray, *, k: int, queries_at_once: int = 512
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns cosines and ids of the k best places of each n-gram row, `[N, k]`."""
-    vectors = class_vectors(state)
-    search = jax.jit(
-        lambda queries: softmax.top_k(encode(state.tables["ngrams"], queries), vectors, k=k)
-    )
-    found = []
-    for start in range(0, len(ids), queries_at_once):
-        part = ids[start : start + queries_at_once]
-        padding = np.full(
-            (queries_at_once - len(part), ids.shape[1]), state.tables["ngrams"].shape[0]
-        )
-        found.append(
-            [np.asarray(out)[: len(part)] for out in search(np.concatenate([part, padding]))]
-        )
-    scores, places = zip(*found, strict=True)
-    return np.concatenate(scores), np.concatenate(places)
+def rank_places(state: train.State, ids: np.ndarray, *, k: int) -> np.ndarray:
+    """Returns the ids of the k best places of each n-gram row, `[N, k]`."""
+    vectors, at_once = class_vectors(state), 512
+    empty = state.tables["ngrams"].shape[0]
+    padded = np.pad(ids, ((0, -len(ids) % at_once), (0, 0)), constant_values=empty)
+
+    @jax.jit
+    def search(queries: Array) -> Array:
+        return softmax.top_k(encode(state.tables["ngrams"], queries), vectors, k=k)[1]
+
+    parts = range(0, len(padded), at_once)
+    return np.concatenate([search(padded[i : i + at_once]) for i in parts])[: len(ids)]
 
 
 def validation_losses(
@@ -382,13 +296,13 @@ def validation_losses(
 
 
 def recall(right: np.ndarray, chosen: np.ndarray | slice = slice(None)) -> dict[str, float]:
-    """P@1 and R@k of ranked answers `[N, k]`, each marked right or wrong."""
+    """Returns P@1 and R@k of ranked answers `[N, k]`, each marked right or wrong."""
     names = {k: f"{'P' if k == 1 else 'R'}@{k}" for k in RECALL_AT}
     return {name: float(right[chosen, :k].any(axis=1).mean()) for k, name in names.items()}
 
 
 def judge(names: geonames.GeoNames, ranked: np.ndarray) -> dict[str, dict[str, float]]:
-    """The figures of a ranking of the held-out aliases.
+    """Returns the figures of a ranking of the held-out aliases.
 
     `strict` wants the place that the alias was held out of; `any` is content with any place of that very
     name. `without twin` are the aliases of which training has no spelling that differs only by accents,
@@ -427,17 +341,15 @@ def train_model(
         checkpoint.CheckpointError: if one cannot be written or read.
     """
     names = aliases.names
-    per_epoch = steps_per_epoch(config, aliases)
+    per_epoch = steps_per_epoch(config, names)
     kept = train.Checkpoints(run_dir / "checkpoints", every=1, keep=1)
     target = jax.eval_shape(lambda: initial_shapes(config, names))
     found = kept.restore({}, target) if resume else None
     state = initial_state(config, aliases) if found is None else found[0]
-    program = train.repeat(
-        train.make_step(
-            make_task(config, names.num_places, make_setup(config, names)),
-            row_optimizers=make_row_optimizers(config),
-        )
+    step = train.make_step(
+        make_task(config, names.num_places), row_optimizers=make_row_optimizers(config)
     )
+    program = train.repeat(step)
     validation = aliases.names.validation.pairs[: config.validate_on]
     clock = [time.perf_counter(), int(state.step)]
 
@@ -458,8 +370,14 @@ def train_model(
     with kept:
         while int(state.step) < config.num_steps:
             epoch, within = divmod(int(state.position), per_epoch)
-            if not within:
-                state = begin_epoch(config, state, epoch)
+            if not within:  # cut the classes into neighbourhoods by their present vectors
+                parts = softmax.neighbourhoods(
+                    class_vectors(state),
+                    jax.random.fold_in(state.key, epoch),
+                    block_size=config.block_size,
+                )
+                sampler_state = {**state.sampler_state, "parts": parts}
+                state = dataclasses.replace(state, sampler_state=sampler_state)
             state, next_batches = epoch_batches(config, aliases, state, epoch)
             state = train.run(
                 program,
@@ -488,7 +406,7 @@ def initial_shapes(config: Config, names: geonames.GeoNames) -> train.State:
         jax.random.key(0),
         tables={"ngrams": ngram_table, "places": jnp.zeros((names.num_places, config.dim))},
         row_optimizers=make_row_optimizers(config),
-        sampler_state=blank_sampler_state(config, names),
+        sampler_state=blank_sampler_state(config, names.num_places),
     )
 
 
@@ -497,14 +415,16 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
     names = aliases.names
     k = min(RECALL_AT[-1], names.num_places)
     started = time.perf_counter()
-    _, ranked = rank_places(state, aliases.ngrams[names.test.pairs], k=k)
+    ranked = rank_places(state, aliases.ngrams[names.test.pairs], k=k)
     results: dict[str, Any] = {
         "jaxml": judge(names, ranked),
         "seconds": {"search": time.perf_counter() - started},
     }
     if config.baseline:
         started = time.perf_counter()
-        results["TF-IDF"] = judge(names, baseline_ranking(names, k))
+        train_names, queries = names.alias.take(names.train), names.alias.take(names.test.pairs)
+        found = tfidf.tfidf_nearest_neighbour(train_names, names.place[names.train], queries, k=k)
+        results["TF-IDF"] = judge(names, found)
         results["seconds"]["TF-IDF"] = time.perf_counter() - started
     methods = [name for name in ("jaxml", "TF-IDF") if name in results]
     for population in results["jaxml"]:
@@ -538,14 +458,6 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
     )
 
 
-def baseline_ranking(names: geonames.GeoNames, k: int) -> np.ndarray:
-    """Returns the places of the nearest training aliases by TF-IDF of character n-grams, `[N, k]`."""
-    train_names = names.alias.take(names.train)
-    return tfidf.tfidf_nearest_neighbour(
-        train_names, names.place[names.train], names.alias.take(names.test.pairs), k=k
-    )
-
-
 def check(config: Config) -> None:
     """Raises ValueError for a configuration that cannot be trained."""
     for name in ("num_steps", "batch_size", "num_sampled", "block_size", "dim", "validate_on"):
@@ -557,11 +469,11 @@ def check(config: Config) -> None:
         raise ValueError(f"ngram_dropout must be in [0, 1), got {config.ngram_dropout}")
     if not config.temperature > 0:
         raise ValueError(f"temperature must be greater than 0, got {config.temperature}")
-    if config.sampler == "neighbourhoods":
-        num_blocks_drawn(config)
-    elif config.num_places is not None and config.num_sampled > config.num_places:
+    drawn = config.num_sampled // config.block_size
+    if drawn < 1 or config.batch_size % drawn:
         raise ValueError(
-            f"num_sampled must be at most num_places {config.num_places}, got {config.num_sampled}"
+            f"num_sampled // block_size must divide batch_size {config.batch_size}, "
+            f"got {config.num_sampled} // {config.block_size} = {drawn}"
         )
 
 
@@ -598,7 +510,7 @@ def train_command(config: Config, *, run_dir: Path | None, resume: Path | None) 
             writer.close()
         print(f"trained in {time.perf_counter() - started:.0f} s")
         report_results(config, aliases, state, run_dir)
-        for line in answer(config, aliases, state, EXAMPLE_QUERIES, k=3):
+        for line in answer(config, names, state, EXAMPLE_QUERIES, k=3):
             print(line)
         print(f"pictures, record and checkpoint: {run_dir}")
 
@@ -607,7 +519,7 @@ def train_command(config: Config, *, run_dir: Path | None, resume: Path | None) 
 
 
 def read_config(run_dir: Path) -> Config:
-    """The configuration a run was started with.
+    """Returns the configuration that a run was started with.
 
     Raises:
         reports.RunDirectoryError: if it is no run of this experiment.
@@ -616,17 +528,14 @@ def read_config(run_dir: Path) -> Config:
     fields = {field.name for field in dataclasses.fields(Config)}
     if set(stored) != fields:
         raise reports.RunDirectoryError(f"{run_dir}: is no run of this experiment")
-    cache_dir = stored["cache_dir"] and Path(stored["cache_dir"])
-    return Config(**{**stored, "cache_dir": cache_dir})
+    return Config(**stored)
 
 
 def answer(
-    config: Config, aliases: Aliases, state: train.State, queries: Sequence[str], *, k: int
+    config: Config, names: geonames.GeoNames, state: train.State, queries: Iterable[str], *, k: int
 ) -> Iterator[str]:
     """Yields for each query a line with the k most probable places and their probabilities."""
-    names, vectors = aliases.names, class_vectors(state)
-    ids = hashed(config, queries)
-    k = min(k, names.num_places)
+    vectors, k = class_vectors(state), min(k, names.num_places)
 
     @jax.jit
     def probabilities(ids: Array) -> tuple[Array, Array]:
@@ -635,8 +544,8 @@ def answer(
         scores, places = jax.lax.top_k(logits, k)
         return jnp.exp(scores - jax.nn.logsumexp(logits, axis=-1, keepdims=True)), places
 
-    for query, row in zip(queries, ids, strict=True):
-        shares, places = (np.asarray(out)[0] for out in probabilities(row[None]))
+    for query in queries:
+        shares, places = (np.asarray(out)[0] for out in probabilities(hashed(config, [query])))
         found = ", ".join(
             f"{names.name[place]} ({names.country[place]}) {share:.2f}"
             for share, place in zip(shares, places.tolist(), strict=True)
@@ -652,11 +561,9 @@ def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
     names = load_names(config)
     target = jax.eval_shape(lambda: initial_shapes(config, names))
     state = checkpoint.load(run_dir / "checkpoints", target)
-    aliases = Aliases(names, np.zeros((0, config.max_ngrams), np.int32))
     lines = queries or (line.strip() for line in sys.stdin)
-    for query in lines:
-        for line in answer(config, aliases, state, [query], k=k):
-            print(line, flush=True)
+    for line in answer(config, names, state, lines, k=k):
+        print(line, flush=True)
 
 
 # -------------------------------------------------------------------------------------- command line
