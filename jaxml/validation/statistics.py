@@ -159,7 +159,7 @@ def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> St
     for column in given.values():
         if column.type == "MIXED":
             raise ValueError(column.mixture())
-    read = _with_parts(given)
+    read = _as_numbers(given)
     kept = {name: _column_statistics(column) for name, column in read.items()}
     codes = {name: _coarse_codes(column, kept[name]) for name, column in read.items()}
     pairs = {(a, b): _joint(codes[a], codes[b]) for a, b in itertools.combinations(read, 2)}
@@ -171,18 +171,24 @@ def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> St
     return Statistics(num_rows(read), kept, pairs, multiplicity, hashes[:_SKETCH], drift)
 
 
-def _with_parts(read: Mapping[str, Column]) -> dict[str, Column]:
-    """Returns the columns, and of each time its hour of the day and its weekday."""
-    found = dict(read)
-    for name, column in read.items():
+def _as_numbers(given: Mapping[str, Column]) -> dict[str, Column]:
+    """Returns the columns with anything but texts as numbers, and of each time its hour and its weekday."""
+    found, parts = {}, {}
+    for name, column in given.items():
+        found[name] = column
+        if column.type in ("BYTES", "MIXED"):
+            continue
+        # Integers stay exact if they fit into 64 bits.
+        values = column.numbers() if column.values.dtype == object else column.exact()
+        found[name] = dataclasses.replace(column, values=values)
         if column.type == "TIME":
             seconds = column.values.astype("M8[s]").astype(np.int64)
             # The first of January 1970 was a Thursday.
             weekdays = (seconds // 86400 + 3) % 7
             for part, values in (("hour of day", seconds // 3600 % 24), ("weekday", weekdays)):
                 own = f"{name}{_PART}{part}"
-                found[own] = Column(own, "INT", values, column.missing)
-    return found
+                parts[own] = Column(own, "INT", values, column.missing)
+    return found | parts
 
 
 def _title(name: str) -> str:
@@ -190,36 +196,25 @@ def _title(name: str) -> str:
     return f"{part} of {column}" if part else column
 
 
-def _numbers(column: Column) -> NDArray[Any]:
-    """Returns values that can be sorted, integers exactly if they fit into 64 bits."""
-    return column.numbers() if column.values.dtype == object else column.exact()
-
-
-def _value_codes(column: Column) -> tuple[NDArray[np.int64], list[Any], NDArray[np.int64]]:
-    """Returns the place of each row's value (−1 where missing), the distinct values, and their counts."""
-    if column.values.dtype.kind in "mMb" or (column.values.dtype == object and not column.is_text):
-        column = dataclasses.replace(column, values=_numbers(column))
-    codes, distinct = column.codes()
-    return codes, distinct, np.bincount(codes[codes >= 0], minlength=len(distinct))
-
-
 def _column_statistics(column: Column) -> ColumnStatistics:
-    _, distinct, sizes = _value_codes(column)
-    known = column.is_text or len(distinct) <= _FEW
-    counts = dict(zip(distinct, sizes.tolist(), strict=True)) if known else None
+    codes, distinct = column.codes()
+    sizes = np.bincount(codes[codes >= 0], minlength=len(distinct))
     fine = coarse = np.zeros(0)
     if not column.is_text and distinct:
-        values = np.array(distinct, _numbers(column).dtype)
-        fine, coarse = (_begins(values, sizes, most) for most in (0 if known else _FINE, _COARSE))
-    place = np.searchsorted(fine, values, "right") if counts is None else np.zeros(len(sizes), int)
-    levels = np.bincount(place, sizes, len(fine) + 1).astype(np.int64)
+        values = np.array(distinct, column.values.dtype)
+        fine, coarse = _begins(values, sizes, _FINE), _begins(values, sizes, _COARSE)
+    if column.is_text or len(distinct) <= _FEW:
+        counts: dict[Any, int] | None = dict(zip(distinct, sizes.tolist(), strict=True))
+        fine, levels = fine[:0], np.array([column.num_present])
+    else:
+        counts = None
+        place = np.searchsorted(fine, values, "right")
+        levels = np.bincount(place, sizes, len(fine) + 1).astype(np.int64)
     return ColumnStatistics(column.type, column.num_present, counts, fine, coarse, levels)
 
 
 def _begins(values: NDArray[Any], counts: NDArray[np.int64], most: int) -> NDArray[Any]:
     """Returns the values with which levels begin, of `most` levels."""
-    if not most:
-        return values[:0]
     level = quantile_levels(counts, most)
     return values[np.flatnonzero(np.append(True, level[1:] != level[:-1]))]
 
@@ -232,7 +227,7 @@ def _coarse_codes(column: Column, kept: ColumnStatistics) -> tuple[NDArray[np.in
     """
     if kept.type != "BYTES":
         size = len(kept.coarse) + 2
-        codes = np.searchsorted(kept.coarse, _numbers(column), "right") if len(kept.coarse) else 0
+        codes = np.searchsorted(kept.coarse, column.values, "right") if len(kept.coarse) else 0
         return np.where(column.missing, size - 1, codes), size
     codes, distinct = column.codes()
     if kept.counts is not None and len(kept.counts) <= _FEW:
@@ -260,9 +255,8 @@ def _between_spans(
     which, distinct = spans.codes()
     if len(distinct) < 2:
         raise ValueError(f"spans must hold at least two spans, got {len(distinct)}")
-    rank = np.argsort(
-        np.argsort(np.array(distinct))
-    )  # In order of time, whatever that of the rows.
+    # In order of time, whatever that of the rows.
+    rank = np.argsort(np.argsort(np.array(distinct)))
     which = np.where(which < 0, -1, rank[which])
 
     def by_span(cells: NDArray[np.int64], size: int) -> NDArray[np.int64]:
@@ -277,7 +271,7 @@ def _between_spans(
     drift: dict[tuple[str, ...], float] = {}
     changed = {}
     for name, column in read.items():
-        cells, values, _ = _value_codes(column)
+        cells, values = column.codes()
         drift[(name,)] = excess(by_span(*_fine_cells(column, kept[name], cells, values)))
         counts = by_span(cells, len(values))
         gaps = by_span(np.where(column.missing, 0, -1), 1)[:, 0]
@@ -302,7 +296,7 @@ def _fine_cells(
 ) -> tuple[NDArray[np.int64], int]:
     """Returns the cell of each row by itself (−1 where missing), and the number of cells."""
     if kept.counts is None:
-        cells = np.searchsorted(kept.fine, _numbers(column), "right")
+        cells = np.searchsorted(kept.fine, column.values, "right")
         return np.where(column.missing, -1, cells), len(kept.fine) + 1
     return np.append(_ranks(values, column), -1)[codes], len(values)
 
@@ -345,7 +339,7 @@ the most frequent new value, (M / (N + M))ᵏ |
     """
     checks.number("significance", significance, at_most=1, above=0)
     given = read_columns(columns)
-    read = _with_parts(given)
+    read = _as_numbers(given)
     rows = num_rows(read)
     common = [
         n for n, kept in statistics.columns.items() if n in read and _same_type(read[n], kept)
@@ -357,7 +351,7 @@ the most frequent new value, (M / (N + M))ᵏ |
     found: list[Anomaly] = []
     quiet = []
     for name in common:
-        own = _column_changes(read[name], statistics, threshold)
+        own = _column_changes(read[name], given.get(name, read[name]), statistics, threshold)
         found += own
         quiet += [] if own else [name]
     found += _pair_changes(read, statistics, quiet, threshold)
@@ -371,7 +365,9 @@ def _same_type(column: Column, kept: ColumnStatistics) -> bool:
     return column.type in (kept.type, None) or {column.type, kept.type} <= {"INT", "FLOAT"}
 
 
-def _column_changes(column: Column, statistics: Statistics, threshold: float) -> list[Anomaly]:
+def _column_changes(
+    column: Column, given: Column, statistics: Statistics, threshold: float
+) -> list[Anomaly]:
     kept = statistics.columns[column.name]
     rows, reference = len(column.values), statistics.num_rows
     found = []
@@ -387,15 +383,10 @@ def _column_changes(column: Column, statistics: Statistics, threshold: float) ->
         found.append(
             Anomaly("MISSING_RATE_CHANGED", column.name, message, rows=where, share=abs(more))
         )
-    return found + _value_changes(column, statistics, threshold)
-
-
-def _value_changes(column: Column, statistics: Statistics, threshold: float) -> list[Anomaly]:
-    kept = statistics.columns[column.name]
     if not column.num_present or not kept.num_present:
-        return []
-    codes, values, sizes = _value_codes(column)
-    found = _unseen(column, kept, threshold, codes, values, sizes)
+        return found
+    codes, values = column.codes()
+    unseen = _unseen(column, kept, threshold, codes, values)
     reference = kept.levels
     if kept.counts is not None:
         there = set(values)
@@ -406,12 +397,12 @@ def _value_changes(column: Column, statistics: Statistics, threshold: float) -> 
     table = np.bincount(cells[cells >= 0], minlength=size)
     drift = statistics.drift.get((column.name,), 0.0)
     log_p, _, parts = two_samples.chi_square(reference, table, drift)
-    if found or log_p >= threshold:
-        return found
+    if unseen or log_p >= threshold:
+        return found + unseen
     was, now = reference / kept.num_present, table / column.num_present
     worst = int(np.argmax(parts))
     apart = float(np.abs(was - now).sum() / 2)
-    examples = list(dict.fromkeys(column.values[cells == worst][:1000].tolist()))[:3]
+    examples = list(dict.fromkeys(given.values[cells == worst][:1000].tolist()))[:3]
     around = f"around {examples[0]!r} are" if examples else "of one level are"
     message = (
         f"{apart:.2%} of the {_title(column.name)} lies elsewhere than in the reference ({_p(log_p)}); "
@@ -420,9 +411,10 @@ def _value_changes(column: Column, statistics: Statistics, threshold: float) -> 
     more = np.append((now > was) & (parts > parts.sum() / len(parts)), False)
     where = np.flatnonzero(more[cells])  # Missing is −1, the last.
     own = column.name.partition(_PART)[0]
-    return [
-        Anomaly("DISTRIBUTION_CHANGED", own, message, examples=examples, rows=where, share=apart)
-    ]
+    changed = Anomaly(
+        "DISTRIBUTION_CHANGED", own, message, examples=examples, rows=where, share=apart
+    )
+    return [*found, changed]
 
 
 def _p(log_p: float) -> str:
@@ -435,12 +427,12 @@ def _unseen(
     threshold: float,
     codes: NDArray[np.int64],
     values: list[Any],
-    sizes: NDArray[np.int64],
 ) -> list[Anomaly]:
     """Values that the reference does not have, if there are more than its rare ones lead to expect."""
     if kept.counts is None or kept.type in ("TIME", "DURATION") or _PART in column.name:
         return []  # Time goes on, and numbers of many values are left to the levels.
     known = column.num_present
+    sizes = np.bincount(codes[codes >= 0], minlength=len(values))
     new = np.array([value not in kept.counts for value in values])
     if sizes[new].sum() <= kept.span_unseen * known:
         return []
@@ -471,10 +463,8 @@ def _pair_changes(
     codes = {name: _coarse_codes(read[name], statistics.columns[name]) for name in names}
     log_p: dict[tuple[str, str], float] = {}
     for pair in itertools.combinations(names, 2):
-        reference, table = (
-            statistics.pairs[pair].ravel(),
-            _joint(codes[pair[0]], codes[pair[1]]).ravel(),
-        )
+        reference = statistics.pairs[pair].ravel()
+        table = _joint(codes[pair[0]], codes[pair[1]]).ravel()
         value = two_samples.chi_square(reference, table, statistics.drift.get(pair, 0.0))[0]
         if not statistics.drift:  # New combinations come with time.
             value = min(value, two_samples.log_p_new_cells(reference, table))
