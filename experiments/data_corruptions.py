@@ -331,7 +331,7 @@ def main(arguments: Sequence[str]) -> int:
         for name, runs in found.items()
     }
     runs, accused, num_clean = len(config.seeds), counts.pop("clean"), len(found["clean"])
-    caught, damaged = sum(counts.values()), runs * len(counts)
+    caught, total = sum(counts.values()), runs * len(counts)
     rows: list[dict[str, Any]] = [
         {
             "corruption": name,
@@ -356,7 +356,7 @@ def main(arguments: Sequence[str]) -> int:
         ],
     )
     print(
-        f"caught {caught} of {damaged} ({caught / damaged:.1%}); accused {accused} of {num_clean} clean "
+        f"caught {caught} of {total} ({caught / total:.1%}); accused {accused} of {num_clean} clean "
         f"tables ({', '.join(kinds['clean']) or 'of nothing'})"
     )
     rows.append(
@@ -366,7 +366,7 @@ def main(arguments: Sequence[str]) -> int:
             "runs": num_clean,
             "kinds": kinds["clean"],
             "all caught": caught,
-            "all damaged": damaged,
+            "all damaged": total,
             "num_rows": config.num_rows,
             "later": config.later,
             "significance": config.significance,

@@ -8,7 +8,6 @@ is a value, texts such as "NA" or " " included (`readers.read_csv(missing=…)` 
 import dataclasses
 import datetime
 import decimal
-import fractions
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -268,11 +267,14 @@ def read_column(name: str, values: Any) -> Column:
     """
     if isinstance(values, Column):
         return values
-    array, hidden = _as_array(values)
+    given = _as_array(values)
+    array = np.ma.getdata(given)
+    shown = np.ones(array.shape, bool)
+    if isinstance(given, np.ma.MaskedArray):
+        shown = ~np.ma.getmaskarray(given)
     kind = array.dtype.kind
     if kind == "V" and array.dtype.names is None and array.dtype.itemsize <= 2:
         array, kind = array.astype(np.float64), "f"  # bfloat16 and float8.
-    shown = np.ones(array.shape, bool) if hidden is None else ~hidden
     if kind in "biu":
         if kind == "u" and (not array.size or array.max() < 2**63):
             kind = "i"
@@ -287,25 +289,23 @@ def read_column(name: str, values: Any) -> Column:
     return _read_objects(name, array.astype(object), shown)
 
 
-def _as_array(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Returns an array, and a mask of the values that are hidden."""
+def _as_array(values: Any) -> NDArray[Any]:
+    """Returns an array, masked where values are hidden."""
     package = type(values).__module__.partition(".")[0]
-    if isinstance(values, np.ma.MaskedArray):
-        return np.ma.getdata(values), np.ma.getmaskarray(values)
     if package == "pyarrow":
         return _from_arrow(values)
     if package == "pandas" and not isinstance(getattr(values, "dtype", np.dtype(int)), np.dtype):
-        return np.asarray(values.astype(object)), None
+        return np.asarray(values.astype(object))
     if hasattr(values, "dtype"):
-        return np.asarray(values), None
+        return np.asanyarray(values)
     # NumPy by itself makes texts of [1, "a"], floats of [1, None], and one text of ["a", "a\0"].
     try:
-        return np.array(values, object), None
+        return np.array(values, object)
     except ValueError:  # Lists of several lengths.
-        return np.fromiter(values, object, len(values)), None
+        return np.fromiter(values, object, len(values))
 
 
-def _from_arrow(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _from_arrow(values: Any) -> NDArray[Any]:
     import pyarrow
     from pyarrow import types
 
@@ -316,16 +316,16 @@ def _from_arrow(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     kind = values.type
     if types.is_integer(kind) or types.is_boolean(kind):
         filled = values.fill_null(False if types.is_boolean(kind) else 0)
-        return filled.to_numpy(zero_copy_only=False), np.asarray(values.is_null())
+        return np.ma.masked_array(filled.to_numpy(zero_copy_only=False), values.is_null())
     if types.is_floating(kind) or types.is_timestamp(kind) or types.is_duration(kind):
-        return values.to_numpy(zero_copy_only=False), None
+        return values.to_numpy(zero_copy_only=False)
     try:
         listed = values.to_pylist()
     except UnicodeDecodeError:
         listed = values.cast(pyarrow.large_binary()).to_pylist()
     if types.is_decimal(kind) and kind.scale <= 0:
         listed = [None if value is None else int(value) for value in listed]
-    return np.fromiter(listed, object, len(listed)), None
+    return np.fromiter(listed, object, len(listed))
 
 
 _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
@@ -333,7 +333,7 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
     # Before INT: np.timedelta64 inherits from np.integer.
     ("DURATION", (datetime.timedelta, np.timedelta64)),
     ("INT", (int, np.integer)),
-    ("FLOAT", (float, np.floating, decimal.Decimal, fractions.Fraction)),
+    ("FLOAT", (float, np.floating, decimal.Decimal)),
     ("BYTES", (str, bytes)),
     ("TIME", (datetime.date, np.datetime64)),
 )

@@ -188,7 +188,7 @@ def _wide(h: Histogram) -> tuple[Floats, Floats]:
     return np.append(low[wide], high[wide][-1:]), h.counts[wide]
 
 
-def _rebucketed(h: Histogram, edges: Floats) -> dict[Any, float]:
+def _rebucketed(h: Histogram, edges: Floats) -> Counter[Any]:
     """Returns counts by bucket between the edges, point mass, infinity and NaN."""
     cells: Counter[Any] = Counter({math.nan: float(h.num_nan)})
     own, counts = _wide(h)

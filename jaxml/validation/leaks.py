@@ -60,9 +60,10 @@ def _at(
 
 def _first(read: Mapping[str, Column], bad: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Returns the first three rows, None where a value is missing."""
-    rows = np.flatnonzero(bad)[:3]
-    values = {name: np.where(c.missing[rows], None, c.values[rows]) for name, c in read.items()}
-    return [{name: each[i] for name, each in values.items()} for i in range(len(rows))]
+    return [
+        {name: None if c.missing[row] else c.values[row : row + 1].tolist()[0] for name, c in read.items()}
+        for row in np.flatnonzero(bad)[:3].tolist()
+    ]  # fmt: skip
 
 
 def duplicate_rows(columns: Table, names: Names = None) -> list[Anomaly]:

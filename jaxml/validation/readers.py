@@ -150,7 +150,12 @@ class _CsvFile:
         pyarrow, arrow_csv = _pyarrow(), importlib.import_module("pyarrow.csv")
         data = self.text.lstrip("\r\n").encode()
         names = [f"f{i}" for i in range(len(header))]
-        odd: list[Any] = []
+        odd = []
+
+        def skip(row: Any) -> str:
+            odd.append(row)
+            return "skip"
+
         try:
             table = arrow_csv.read_csv(
                 pyarrow.BufferReader(data),
@@ -163,7 +168,7 @@ class _CsvFile:
                     delimiter=self.delimiter,
                     newlines_in_values=True,
                     ignore_empty_lines=len(header) > 1,
-                    invalid_row_handler=lambda row: odd.append(row) or "skip",
+                    invalid_row_handler=skip,
                 ),
                 arrow_csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pyarrow.string()), strings_can_be_null=False

@@ -369,24 +369,36 @@ def _column_changes(
     column: Column, given: Column, statistics: Statistics, threshold: float
 ) -> list[Anomaly]:
     kept = statistics.columns[column.name]
-    rows, reference = len(column.values), statistics.num_rows
-    found = []
-    gaps, before = rows - column.num_present, reference - kept.num_present
-    log_p = two_samples.log_p_proportions(gaps, rows, before, reference, kept.span_missing)
-    if _PART not in column.name and log_p < threshold:
-        message = (
-            f"{gaps / rows:.2%} of the rows have no value, {before / reference:.2%} in the reference "
-            f"({_p(log_p)})"
+    found = _gap_changes(column, kept, statistics.num_rows, threshold)
+    if column.num_present and kept.num_present:
+        drift = statistics.drift.get((column.name,), 0.0)
+        found += _unseen(column, kept, threshold) or _level_changes(
+            column, given, kept, drift, threshold
         )
-        more = gaps / rows - before / reference
-        where = np.flatnonzero(column.missing) if more > 0 else ()
-        found.append(
-            Anomaly("MISSING_RATE_CHANGED", column.name, message, rows=where, share=abs(more))
-        )
-    if not column.num_present or not kept.num_present:
-        return found
+    return found
+
+
+def _gap_changes(
+    column: Column, kept: ColumnStatistics, num_rows: int, threshold: float
+) -> list[Anomaly]:
+    size = len(column.values)
+    gaps, before = size - column.num_present, num_rows - kept.num_present
+    log_p = two_samples.log_p_proportions(gaps, size, before, num_rows, kept.span_missing)
+    if _PART in column.name or log_p >= threshold:
+        return []
+    message = (
+        f"{gaps / size:.2%} of the rows have no value, {before / num_rows:.2%} in the reference "
+        f"({_p(log_p)})"
+    )
+    more = gaps / size - before / num_rows
+    rows = np.flatnonzero(column.missing) if more > 0 else ()
+    return [Anomaly("MISSING_RATE_CHANGED", column.name, message, rows=rows, share=abs(more))]
+
+
+def _level_changes(
+    column: Column, given: Column, kept: ColumnStatistics, drift: float, threshold: float
+) -> list[Anomaly]:
     codes, values = column.codes()
-    unseen = _unseen(column, kept, threshold, codes, values)
     reference = kept.levels
     if kept.counts is not None:
         there = set(values)
@@ -395,43 +407,34 @@ def _column_changes(
         reference[_ranks(values, column)] = [kept.counts.get(value, 0) for value in values]
     cells, size = _fine_cells(column, kept, codes, values)
     table = np.bincount(cells[cells >= 0], minlength=size)
-    drift = statistics.drift.get((column.name,), 0.0)
     log_p, _, parts = two_samples.chi_square(reference, table, drift)
-    if unseen or log_p >= threshold:
-        return found + unseen
+    if log_p >= threshold:
+        return []
     was, now = reference / kept.num_present, table / column.num_present
     worst = int(np.argmax(parts))
     apart = float(np.abs(was - now).sum() / 2)
-    examples = list(dict.fromkeys(given.values[cells == worst][:1000].tolist()))[:3]
-    around = f"around {examples[0]!r} are" if examples else "of one level are"
+    some = list(dict.fromkeys(given.values[cells == worst][:1000].tolist()))[:3]
+    around = f"around {some[0]!r} are" if some else "of one level are"
     message = (
         f"{apart:.2%} of the {_title(column.name)} lies elsewhere than in the reference ({_p(log_p)}); "
         f"{around} {now[worst]:.2%} instead of {was[worst]:.2%}"
     )
     more = np.append((now > was) & (parts > parts.sum() / len(parts)), False)
-    where = np.flatnonzero(more[cells])  # Missing is −1, the last.
+    rows = np.flatnonzero(more[cells])  # Missing is −1, the last.
     own = column.name.partition(_PART)[0]
-    changed = Anomaly(
-        "DISTRIBUTION_CHANGED", own, message, examples=examples, rows=where, share=apart
-    )
-    return [*found, changed]
+    return [Anomaly("DISTRIBUTION_CHANGED", own, message, examples=some, rows=rows, share=apart)]
 
 
 def _p(log_p: float) -> str:
     return f"p = 1e{log_p / math.log(10):.0f}"
 
 
-def _unseen(
-    column: Column,
-    kept: ColumnStatistics,
-    threshold: float,
-    codes: NDArray[np.int64],
-    values: list[Any],
-) -> list[Anomaly]:
+def _unseen(column: Column, kept: ColumnStatistics, threshold: float) -> list[Anomaly]:
     """Values that the reference does not have, if there are more than its rare ones lead to expect."""
     if kept.counts is None or kept.type in ("TIME", "DURATION") or _PART in column.name:
         return []  # Time goes on, and numbers of many values are left to the levels.
     known = column.num_present
+    codes, values = column.codes()
     sizes = np.bincount(codes[codes >= 0], minlength=len(values))
     new = np.array([value not in kept.counts for value in values])
     if sizes[new].sum() <= kept.span_unseen * known:

@@ -2,7 +2,6 @@
 
 import datetime
 import decimal
-import fractions
 
 import numpy as np
 import pandas as pd
@@ -36,7 +35,6 @@ CASES = [
     ([1, 2.5], "FLOAT", [0, 0]),
     ([1.0, np.ma.masked], "FLOAT", [0, 1]),
     ([decimal.Decimal("1.5"), decimal.Decimal("nan")], "FLOAT", [0, 1]),
-    ([fractions.Fraction(1, 4)], "FLOAT", [0]),
     ([NAN, "a"], "BYTES", [1, 0]),
     ([NAN, None], "FLOAT", [1, 1]),
     ([None, None], None, [1, 1]),
