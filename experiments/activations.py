@@ -28,7 +28,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, losses, models, monitor, reports, train
+from jaxml import bench, files, losses, models, monitor, reports, train
 from jaxml.data import scikit
 from jaxml.models.initializers import InitializerSpec
 
@@ -244,9 +244,9 @@ def main(arguments: Sequence[str]) -> int:
     run_dir = reports.rundir.create("activations", config, path=config.run_dir)
     place = reports.environment()
     rows = [{**row, "environment": place} for row in study(config)]
-    bench.write_rows(run_dir / "activations.json", rows)
+    files.write_record(run_dir / "activations.json", rows)
     if config.json is not None:
-        bench.write_rows(config.json, rows)
+        files.write_record(config.json, rows)
     picture(run_dir / "activations.png", rows, config)
     reports.rundir.record(run_dir, summary={"rows": len(rows)})
     failed = [row for row in rows if row["accuracy"] < config.trains]

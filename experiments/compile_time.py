@@ -29,7 +29,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, models, monitor, reports, train
+from jaxml import bench, files, models, monitor, reports, train
 
 # JAX's events, by the phase that they end.
 _PHASES = {
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
         ],
     )  # fmt: skip
     if config.json is not None:
-        bench.write_rows(config.json, [{**row, "environment": place} for row in rows])
+        files.write_record(config.json, [{**row, "environment": place} for row in rows])
     return 0
 
 

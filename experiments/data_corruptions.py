@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from jaxml import bench, reports
+from jaxml import files, reports
 from jaxml.data import flights
 from jaxml.validation import readers, schema, statistics
 from jaxml.validation.anomalies import Anomaly
@@ -375,7 +375,7 @@ def main(arguments: Sequence[str]) -> int:
         }
     )
     if config.json is not None:
-        bench.write_rows(config.json, rows)
+        files.write_record(config.json, rows)
     return 0
 
 

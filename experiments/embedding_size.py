@@ -30,7 +30,7 @@ import optax
 import tyro
 from numpy.typing import NDArray
 
-from jaxml import bench, models, reports, train
+from jaxml import bench, files, models, reports, train
 from jaxml.data import flights
 
 
@@ -186,9 +186,9 @@ def main(arguments: Sequence[str]) -> int:
     with futures.ThreadPoolExecutor(min(len(kinds), os.cpu_count() or 1)) as pool:
         found = pool.map(lambda kind: measure(config, data, *kind), kinds)
         rows = [{**row, "rows": data.sizes[0], "environment": place} for row in found]
-    bench.write_rows(run_dir / "embedding_size.json", rows)
+    files.write_record(run_dir / "embedding_size.json", rows)
     if config.json is not None:
-        bench.write_rows(config.json, rows)
+        files.write_record(config.json, rows)
     dims = sorted(set(config.dims))
     lines = {
         label: (dims, [np.mean([row[name] for row in rows if row["dim"] == d]) for d in dims])

@@ -30,7 +30,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, losses, models, monitor, reports, softmax, tables, train
+from jaxml import bench, files, losses, models, monitor, reports, softmax, tables, train
 from jaxml.data import scikit
 from jaxml.train import checkpoint
 
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str]) -> int:
         rows.append(row | {"environment": reports.environment()})
         print(json.dumps(rows[-1]), flush=True)
         if config.json is not None:
-            bench.write_rows(config.json, rows)
+            files.write_record(config.json, rows)
     reports.table(
         "killed and resumed",
         ["training", "kills", "runs", "bits"],

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, models, monitor, reports, train
+from jaxml import files, models, monitor, reports, train
 from jaxml.types import Array, PyTree
 
 _CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str]) -> int:
         [[row["batch"], row["variant"], row["median_ms"], row["ratio"]] for row in timed],
     )
     if config.json is not None:
-        bench.write_rows(config.json, rows)
+        files.write_record(config.json, rows)
     return 0
 
 

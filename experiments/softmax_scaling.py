@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import tyro
 
-from jaxml import bench, reports
+from jaxml import bench, files, reports
 
 OptimizerName = Literal["sgd", "adagrad", "rowwise_adagrad", "adam"]
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adagrad", "rowwise_adagrad", "adam")
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str]) -> int:
             print("error: nothing to measure", file=sys.stderr)
             return 2
         place = reports.environment()
-        bench.write_rows(path, [{**row, "environment": place} for row in rows])
+        files.write_record(path, [{**row, "environment": place} for row in rows])
         show(rows)
         series: dict[str, tuple[list[int], list[list[float]]]] = {}
         for row in (row for row in rows if row["samples_ms"]):

@@ -26,7 +26,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, losses, models, reports, train
+from jaxml import files, losses, models, reports, train
 from jaxml.data import scikit
 from jaxml.train import inputs
 
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
     own = statistics.median(a / b for a, b in zip(samples["loop"], samples["scan"], strict=True))
     print(f"One trial takes {own:.2f} times as long as the scan written by hand.")
     if config.json is not None:
-        bench.write_rows(config.json, rows)
+        files.write_record(config.json, rows)
     return 0
 
 

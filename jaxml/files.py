@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +45,33 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_record(path: str | os.PathLike, record: dict[str, Any]) -> None:
-    """Replaces a file by a JSON object, as a whole; of lists in it, each element is one line.
+def write_record(path: str | os.PathLike, record: Any) -> None:
+    """Replaces a file by the JSON record of an experiment, as a whole, and makes its directory.
 
     Args:
         path: the file to create or replace.
-        record: values by name. NaN and infinity raise ValueError.
+        record: a list of rows, or values by name; each row of a list is one line. NaN and infinity raise
+            ValueError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_record(f"{folder}/rows.json", [{"median_ms": 3.1}])
+    ...     Path(folder, "rows.json").read_text()
+    '[\\n{"median_ms": 3.1}\\n]\\n'
     """
-    fields = []
-    for name, value in record.items():
+
+    def text(value: Any) -> str:
         if isinstance(value, list):
-            text = "[\n" + ",\n".join(_line(each) for each in value) + "\n]"
-        else:
-            text = _line(value, indent=1)
-        fields.append(f"{json.dumps(name)}: {text}")
-    write_text(path, "{\n" + ",\n".join(fields) + "\n}\n")
+            return "[\n" + ",\n".join(_line(each) for each in value) + "\n]"
+        return _line(value, indent=1)
+
+    if isinstance(record, Mapping):
+        fields = (f"{json.dumps(name)}: {text(value)}" for name, value in record.items())
+        content = "{\n" + ",\n".join(fields) + "\n}\n"
+    else:
+        content = text(list(record)) + "\n"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, content)
 
 
 def _line(value: Any, indent: int | None = None) -> str:

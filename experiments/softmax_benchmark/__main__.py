@@ -14,7 +14,7 @@ import jax
 import tyro
 
 from experiments.softmax_benchmark import bias, cost, layers, peers, pictures, problems, quality
-from jaxml import bench, reports, softmax
+from jaxml import files, reports, softmax
 from jaxml.data import flights, geonames
 from jaxml.softmax import planner
 
@@ -129,7 +129,7 @@ def _run(config: Config) -> int:
     parts = {"cost": _cost, "quality": _quality, "bias": _bias}
     measured = {name: run(config, run_dir) for name, run in parts.items() if name in config.parts}
     if config.json is not None:
-        bench.write_rows(
+        files.write_record(
             config.json, [{"part": part, **row} for part, rows in measured.items() for row in rows]
         )
         print(f"rows: {config.json}")
@@ -169,7 +169,7 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
                 )
                 row["predicted_bytes"], row["predicted_operations"] = predicted
             rows.append({**row, "environment": place})
-        bench.write_rows(run_dir / "cost.json", rows)
+        files.write_record(run_dir / "cost.json", rows)
         _show_cost(measured, size)
         _recommend(config, num_classes)
     pictures.cost(rows, run_dir)
@@ -327,7 +327,7 @@ def _bias(config: Config, run_dir: Path) -> list[dict[str, Any]]:
     )
     place = reports.environment()
     rows = [{**row, "trained_steps": config.num_steps, "environment": place} for row in rows]
-    bench.write_rows(run_dir / "bias.json", rows)
+    files.write_record(run_dir / "bias.json", rows)
     measures = ("gradient_bias", "gradient_variance", "loss_gap")
     reports.table(
         f"Sampled gradients of {problem.name} after {config.num_steps:,} steps, beside the exact one",

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.softmax_benchmark import layers
 from experiments.softmax_benchmark.problems import Problem
-from jaxml import bench, models, reports, tables, train
+from jaxml import files, models, reports, tables, train
 from jaxml.data import batches
 from jaxml.types import Array, PyTree
 
@@ -88,7 +88,7 @@ def measure(
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 row["failure"] = (str(error) or "out of memory").splitlines()[0]
             rows.append(row)
-            bench.write_rows(path, rows)
+            files.write_record(path, rows)
         chosen.append(row)
     return chosen
 

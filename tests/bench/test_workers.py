@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from jaxml.bench import measure_alternately, write_rows
+from jaxml.bench import measure_alternately
+from jaxml.files import write_record
 
 
 def counting(path, name):
@@ -76,9 +77,9 @@ def test_a_case_that_fails_does_so_alone(tmp_path, when, error):
 
 def test_rows_are_strict_json(tmp_path):
     path = tmp_path / "deep" / "rows.json"
-    write_rows(path, [{"a": 1}, {"b": [0.5]}])
+    write_record(path, [{"a": 1}, {"b": [0.5]}])
     assert json.loads(path.read_text()) == [{"a": 1}, {"b": [0.5]}]
     with pytest.raises(ValueError):
-        write_rows(path, [{"a": float("nan")}])
+        write_record(path, [{"a": float("nan")}])
     assert json.loads(path.read_text()) == [{"a": 1}, {"b": [0.5]}]
     assert [p.name for p in path.parent.iterdir()] == ["rows.json"]
