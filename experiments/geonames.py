@@ -434,16 +434,9 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
     results["environment"] = reports.environment()
     files.write_json(run_dir / "results.json", results)
 
-    record = reports.jsonl.read(run_dir / "metrics.jsonl")
-    curves = [
-        (
-            [row["step"] for row in record if name in row],
-            [row[name] for row in record if name in row],
-        )
-        for name in ("loss", "validation_loss")
-    ]
+    run = reports.rundir.read(run_dir)
     reports.plots.loss_curves(
-        *curves,
+        {"resolver": (run.steps, run.losses, run.validation_steps, run.validations)},
         title=f"Softmax over {names.num_places:,} places: candidates in training, all in validation",
         ylabel="cross-entropy (nats)",
         path=run_dir / "loss.png",

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
             fit.validation_steps,
             fit.validation_curve,
         )
-    reports.plots.compared_curves(
+    reports.plots.loss_curves(
         picked,
         title=f"Training and validation at learning rate {rate:g}",
         path=run_dir / "generalization.png",

@@ -29,7 +29,7 @@ def models(path: Path, clocks: Mapping[str, Any]) -> None:
     plots.dots(
         kinds,
         panels,
-        intervals=intervals,
+        intervals,
         title="More than 15 minutes late? Test months, with 95 % intervals",
         path=path,
     )

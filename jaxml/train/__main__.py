@@ -81,7 +81,7 @@ def plot(runs: Sequence[rundir.Run], path: str) -> list[rundir.Run]:
         raise ValueError("none of the runs has a finite loss to draw")
     if not Path(path).absolute().parent.is_dir():
         raise ValueError(f"--plot must be in an existing directory, got {path}")
-    reports.plots.compared_curves(
+    reports.plots.loss_curves(
         {
             label: (run.steps, run.losses, run.validation_steps, run.validations)
             for label, run in zip(labels(drawn), drawn, strict=True)

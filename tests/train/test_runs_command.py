@@ -97,13 +97,13 @@ def test_damage_is_listed_with_its_reason(runs, capsys):
 
 def test_curves_are_compared_in_one_picture(runs, tmp_path, capsys, monkeypatch):
     given = {}
-    draw = reports.plots.compared_curves
+    draw = reports.plots.loss_curves
 
     def note(curves, **options):
         given.update(curves)
         draw(curves, **options)
 
-    monkeypatch.setattr(reports.plots, "compared_curves", note)
+    monkeypatch.setattr(reports.plots, "loss_curves", note)
     assert command.main(["runs/digits", "--plot", "compare.png"]) == 0
     assert capsys.readouterr().out == "picture: compare.png\n"
     assert (tmp_path / "compare.png").read_bytes()[1:4] == b"PNG"

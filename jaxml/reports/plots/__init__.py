@@ -23,12 +23,11 @@ from jaxml.reports.plots.comparisons import (
     scaling,
 )
 from jaxml.reports.plots.maps import heatmap, response_map
-from jaxml.reports.plots.runs import compared_curves, loss_curves, training
+from jaxml.reports.plots.runs import loss_curves, training
 from jaxml.reports.plots.thresholds import trade_off
 
 __all__ = [
     "bars",
-    "compared_curves",
     "curves",
     "dots",
     "fitted_lines",

@@ -145,11 +145,6 @@ def steps(axes: Any, drawn: np.ndarray) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def short(value: float) -> str:
-    """Two decimals for shares, fewer digits for larger numbers."""
-    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
-
-
 def filled(**given: Any) -> None:
     """Raises ValueError if there is nothing to draw."""
     for name, values in given.items():

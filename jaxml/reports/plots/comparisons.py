@@ -47,7 +47,7 @@ def bars(
         )
         for x, value in zip(at, values, strict=True):
             axes.annotate(
-                "n/a" if np.isnan(value) else canvas.short(value),
+                "n/a" if np.isnan(value) else f"{value:.2f}" if value < 10 else f"{value:,.0f}",
                 (x, 0 if np.isnan(value) else value),
                 xytext=(0, 4),
                 textcoords="offset points",
@@ -67,9 +67,9 @@ def bars(
 def dots(
     rows: Sequence[str],
     panels: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[tuple[float, float]]],
     *,
     title: str,
-    intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     path: str | os.PathLike | None = None,
 ) -> Any:
     """Returns panels with a dot a method, for figures that differ by little.
@@ -94,15 +94,9 @@ def dots(
         for i, (x, y) in enumerate(zip(values, heights, strict=True)):
             if np.isnan(x):
                 continue
-            if intervals is not None:
-                axes.plot(
-                    intervals[name][i],
-                    (y, y),
-                    color=canvas.COLORS[i % len(canvas.COLORS)],
-                    linewidth=3,
-                    alpha=0.5,
-                )
-            axes.plot(x, y, "o", color=canvas.COLORS[i % len(canvas.COLORS)], markersize=11)
+            color = canvas.COLORS[i % len(canvas.COLORS)]
+            axes.plot(intervals[name][i], (y, y), color=color, linewidth=3, alpha=0.5)
+            axes.plot(x, y, "o", color=color, markersize=11)
             axes.annotate(
                 f"{x:.4f}",
                 (x, y),
@@ -112,8 +106,7 @@ def dots(
                 fontsize=12,
             )
         if not np.isnan(values).all():
-            ends = values if intervals is None else np.asarray(intervals[name], float)
-            low, high = np.nanmin(ends), np.nanmax(ends)
+            low, high = np.nanmin(intervals[name]), np.nanmax(intervals[name])
             margin = 0.25 * (high - low) or 0.05 * abs(high) or 1.0
             axes.set_xlim(low - margin, high + margin)
         axes.xaxis.set_major_locator(MaxNLocator(5))

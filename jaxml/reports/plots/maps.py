@@ -17,10 +17,9 @@ def heatmap(
     *,
     rows: Sequence[str],
     columns: Sequence[str],
-    notes: Sequence[Sequence[str]] | None = None,
-    limits: tuple[float, float] | None = None,
-    xlabel: str = "",
-    ylabel: str = "",
+    notes: Sequence[Sequence[str]],
+    limits: tuple[float, float],
+    xlabel: str,
     label: str,
     title: str,
     path: str | os.PathLike | None = None,
@@ -31,16 +30,12 @@ def heatmap(
         values: `[R, C]`; a value that is not finite is grey.
         rows: R names, from the top.
         columns: C names.
-        notes: `[R, C]` texts; None for the values themselves.
-        limits: values of the first and the last colour; None for the smallest and the largest.
+        notes: `[R, C]` texts.
+        limits: values of the first and the last colour.
         label: of the scale of colours.
     """
     table = np.asarray(values, float)
-    if notes is None:
-        notes = [["" if np.isnan(v) else canvas.short(v) for v in line] for line in table]
     _check(table, notes, len(rows), len(columns))
-    found = table[np.isfinite(table)]
-    limits = limits or ((found.min(), found.max()) if found.size else (0.0, 1.0))
     # About 880 × 620 pixels are left to the cells; a point is 1.39 pixels, a letter half as wide as high.
     tall, wide = 620 / len(rows) / 1.39, 880 / len(columns) / 1.39
     longest = max(len(text) for line in notes for text in line)
@@ -50,7 +45,6 @@ def heatmap(
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=max(5, min(12, 0.72 * tall)))
     axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
     return canvas.finish(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of training: the losses of one run and of several, and a monitored training."""
+"""Pictures of training: the losses of runs, and a monitored training."""
 
 import os
 import textwrap
@@ -9,68 +9,19 @@ import numpy as np
 
 from jaxml.reports.plots import canvas
 
-__all__ = ["compared_curves", "loss_curves", "training"]
+__all__ = ["loss_curves", "training"]
 
 _MOST_COMPARED = 20
 
 
 def loss_curves(
-    train: tuple[Any, Any],
-    validation: tuple[Any, Any] | None = None,
-    *,
-    title: str,
-    ylabel: str = "loss",
-    path: str | os.PathLike | None = None,
-) -> Any:
-    """Returns the losses of a run over its steps: training faintly, its course, and validation.
-
-    The course is a local linear fit under a Gaussian window of about one part in fifty of the values, so
-    that it neither lags nor bends at the ends. The first loss that is not finite is marked.
-
-    Args:
-        train: steps and losses of the training batches, each `[n]`.
-        validation: steps and losses on held-out data, each `[m]`.
-    """
-    steps, losses = canvas.pair("train", train)
-    held_steps, held = canvas.pair("validation", validation or ([], []))
-    finite, raw = np.isfinite(losses), canvas.finite(losses)
-    if not finite.any():
-        raise ValueError(f"train must have a finite loss, got {len(losses)} values, none finite")
-    figure, axes = canvas.figure(title)
-    smooth = _smooth(raw)
-    # The course decides, not one lucky batch; but a logarithm needs every batch to be positive.
-    course = np.concatenate([smooth[finite], held[np.isfinite(held)]])
-    if losses[finite].min() > 0 and canvas.scale(axes, course):
-        smooth = np.exp(_smooth(np.log(raw)))
-    # Not antialiased, the noise of thousands of batches makes a PNG half the size.
-    axes.plot(
-        steps, raw, color="#A6CFE8", linewidth=1, antialiased=False, label="training, each report"
-    )
-    few = "o" if len(steps) <= 20 else None  # A single report makes no line.
-    axes.plot(
-        steps, smooth, color=canvas.COLORS[0], linewidth=2.4, marker=few, label="training, smoothed"
-    )
-    if len(held):
-        style = {"color": canvas.COLORS[3], "linewidth": 1.8, "marker": "o"}
-        axes.plot(held_steps, held, label="validation", **style)
-    if not finite.all():
-        first = steps[np.argmin(finite)]
-        axes.axvline(
-            first, color=canvas.COLORS[6], linestyle=":", label=f"not finite at step {first:,.0f}"
-        )
-    axes.set_ylabel(ylabel)
-    canvas.steps(axes, np.concatenate([steps, held_steps]))
-    return canvas.finish(figure, path, legend=axes)
-
-
-def compared_curves(
     runs: Mapping[str, tuple[Any, Any, Any, Any]],
     *,
     title: str,
     ylabel: str = "loss",
     path: str | os.PathLike | None = None,
 ) -> Any:
-    """Returns the losses of several runs, a colour each: training smoothed, validation dashed.
+    """Returns the losses of runs, a colour each: training faint and smoothed, validation dashed.
 
     The lowest validation loss of a run is marked: a run whose lines part after it overfits. Where a loss is
     first not finite, a cross ends the line and the legend has the step. A run that ends above ten times its

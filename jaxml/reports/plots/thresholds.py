@@ -1,4 +1,4 @@
-"""A picture of what each threshold trades for what."""
+"""A picture of the rates at every threshold."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ def trade_off(
     recall: Sequence[float],
     false_positive_rate: Sequence[float],
     base_rate: float,
-    chosen: Mapping[str, float] | None = None,
-    reliability: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None,
+    chosen: Mapping[str, float],
+    reliability: tuple[Sequence[float], Sequence[float], Sequence[float]],
     title: str,
     path: str | os.PathLike | None = None,
 ) -> Any:
     """Returns rates against the threshold, the ROC and the precision–recall curve, and reliability.
 
-    Thresholds within [0, 1] stand on an axis of their logit, which spreads those of a rare class.
+    Thresholds stand on an axis of their logit, which spreads those of a rare class.
 
     Args:
-        thresholds: `[T]`, in either order; +inf (decide for none) may be among them.
+        thresholds: `[T]` in [0, 1], in either order; +inf (decide for none) may be among them.
         precision: `[T]` at each threshold; NaN where nothing is decided positive.
         recall: `[T]`, the true positive rate.
         false_positive_rate: `[T]`.
@@ -36,6 +36,8 @@ def trade_off(
         chosen: thresholds to mark, by what they were chosen for.
         reliability: mean prediction, share of positives and number of examples in each bin.
     """
+    from matplotlib.ticker import LogitLocator, NullLocator
+
     at = np.asarray(thresholds, float)
     rates = {
         "precision": np.asarray(precision, float),
@@ -54,17 +56,12 @@ def trade_off(
     at, (found, hits, alarms) = at[order], (values[order] for values in rates.values())
     figure, ((top, roc), (below, diagonal)) = canvas.figure(title, 2, 2)
     finite = np.isfinite(at)
-    shown = at[finite]
-    probabilities = shown.size > 0 and shown.min() >= 0 and shown.max() <= 1
-    if probabilities:
-        from matplotlib.ticker import LogitLocator, NullLocator
-
-        inner = shown[(shown > 0) & (shown < 1)]
-        low, high = (inner.min(), inner.max()) if inner.size else (0.01, 0.99)
-        top.set_xscale("logit")
-        top.xaxis.set_minor_locator(NullLocator())
-        top.xaxis.set_major_locator(LogitLocator(nbins=6))
-        shown = np.clip(shown, low, high)
+    inner = at[(at > 0) & (at < 1)]
+    low, high = (inner.min(), inner.max()) if inner.size else (0.01, 0.99)
+    top.set_xscale("logit")
+    top.xaxis.set_minor_locator(NullLocator())
+    top.xaxis.set_major_locator(LogitLocator(nbins=6))
+    shown = np.clip(at[finite], low, high)
     for i, (name, values) in enumerate(zip(rates, (found, hits, alarms), strict=True)):
         top.plot(
             shown,
@@ -85,7 +82,7 @@ def trade_off(
     below.set_xlabel("recall")
     below.set_ylabel("precision")
     below.set_ylim(-0.02, 1.02)
-    for i, (name, threshold) in enumerate((chosen or {}).items(), start=3):
+    for i, (name, threshold) in enumerate(chosen.items(), start=3):
         style = {
             "color": canvas.COLORS[i % len(canvas.COLORS)],
             "marker": canvas.MARKERS[i % len(canvas.MARKERS)],
@@ -93,28 +90,20 @@ def trade_off(
         }
         # Where it would decide: the lowest of the thresholds from it on.
         place = max(int(np.searchsorted(-at, -threshold, "right")) - 1, 0)
-        x = np.clip(threshold, low, high) if probabilities else threshold
+        x = np.clip(threshold, low, high)
         top.axvline(x, color=canvas.COLORS[i % len(canvas.COLORS)], linestyle=":", linewidth=1.5)
         top.plot([x], [hits[place]], linestyle="none", label=f"{name}: {threshold:.3g}", **style)
         roc.plot([alarms[place]], [hits[place]], linestyle="none", **style)
         below.plot([hits[place]], [found[place]], linestyle="none", **style)
     diagonal.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":")
-    if reliability is not None:
-        mean, share, count = (np.asarray(part, float) for part in reliability)
-        if not mean.shape == share.shape == count.shape or mean.ndim != 1:
-            raise ValueError(
-                f"reliability must be three lists of one length, "
-                f"got shapes {mean.shape}, {share.shape} and {count.shape}"
-            )
-        some = count > 0
-        diagonal.plot(mean[some], share[some], color=canvas.COLORS[0], linewidth=1)
-        size = 20 + 280 * count[some] / max(count.max(), 1)
-        diagonal.scatter(
-            mean[some], share[some], size, color=canvas.COLORS[0], alpha=0.6, clip_on=False
-        )
-        diagonal.set_title("larger dots: more examples", fontsize=11)
-    else:
-        diagonal.text(0.5, 0.5, "not given", ha="center", fontsize=12)
+    mean, share, count = (np.asarray(part, float) for part in reliability)
+    some = count > 0
+    diagonal.plot(mean[some], share[some], color=canvas.COLORS[0], linewidth=1)
+    size = 20 + 280 * count[some] / max(count.max(), 1)
+    diagonal.scatter(
+        mean[some], share[some], size, color=canvas.COLORS[0], alpha=0.6, clip_on=False
+    )
+    diagonal.set_title("larger dots: more examples", fontsize=11)
     diagonal.set_xlabel("mean prediction")
     diagonal.set_ylabel("share of positives")
     for axes in (top, roc, below, diagonal):
