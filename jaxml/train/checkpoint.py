@@ -96,7 +96,7 @@ class Checkpoints:
         self.keep = checks.integer("keep", keep, at_least=1)
         self.keep_best = keep_best
         # What the manifest of the next checkpoint holds besides its leaves and files.
-        self._manifest: dict[str, Any] = {"identity": {}, "best": None, "reports": {}}
+        self._manifest: dict[str, Any] = {"identity": {}, "best": None, "reports": {}, "report": {}}
         self._begun: int | None = None  # the step that was restored, 0 if there was none
         self._saved = 0
         self._reports: list[PyTree] = []
@@ -154,14 +154,11 @@ class Checkpoints:
             path = self.directory / str(step)
             try:
                 manifest = _read_manifest(path)
-                for name in sorted(manifest["identity"].keys() | ours.keys()):
-                    there, here = manifest["identity"].get(name), ours.get(name)
-                    if there != here:
-                        raise _AnotherTraining(
-                            f"{self.directory}: holds another training: its {name} is "
-                            f"{reprlib.repr(there)}, this one's is {reprlib.repr(here)}"
-                        )
+                _compare(path, manifest["identity"], ours)
                 restored = _read_state(path, manifest, target)
+                wanted = _described(dict(_named("report", reports)), 1)
+                if manifest["reports"]:
+                    _compare(path, {name: manifest["report"].get(name) for name in wanted}, wanted)
                 joined = self._read_reports(manifest["reports"], reports)
             except _AnotherTraining:
                 raise
@@ -192,12 +189,13 @@ class Checkpoints:
             metric: of exactly this state, such as its validation loss; lower is better.
         """
         self._reports.append(jax.tree.map(np.asarray, reports))
-        best = self._manifest["best"]
-        lowest = self.keep_best and metric is not None and np.isfinite(metric)
-        if lowest and (best is None or metric < best[0]):
-            self._manifest["best"] = [float(metric), step]
-            self._write(step, state)
-        elif step - self._saved >= self.every:
+        due = step - self._saved >= self.every
+        if self.keep_best and metric is not None and np.isfinite(metric):
+            best = self._manifest["best"]
+            if best is None or metric < best[0]:
+                self._manifest["best"] = [float(metric), step]
+                due = True
+        if due:
             self._write(step, state)
 
     def finish(self, step: int, state: PyTree) -> None:
@@ -214,7 +212,7 @@ class Checkpoints:
         }
         self._wait()
         manifest = self._manifest | {
-            "leaves": {name: _described(leaf) for name, leaf in leaves.items()},
+            "leaves": _described(leaves),
             "keys": {
                 name: str(jax.random.key_impl(leaf))
                 for name, leaf in leaves.items()
@@ -244,6 +242,7 @@ class Checkpoints:
                 with replacing(file) as temporary, temporary.open("wb") as content:
                     np.savez(content, **dict(_named("report", joined)))
                 manifest["reports"][name] = _crc32(file)
+                manifest["report"] |= _described(dict(_named("report", joined)), 1)
             stored = {name: array for name, array in arrays.items() if array.size} or _NO_ARRAYS
             with _orbax() as ocp:
                 if self._checkpointer is None:
@@ -290,17 +289,10 @@ class Checkpoints:
         for name in names:
             with np.load(self.directory / name, allow_pickle=False) as arrays:
                 read.append(dict(arrays))
-        leaves = []
-        for name, wanted in _named("report", target):
-            empty = np.zeros((0, *wanted.shape[1:]), wanted.dtype)
-            leaf = [arrays[name] for arrays in read if name in arrays]
-            kinds = {(each.dtype, each.shape[1:]) for each in leaf}
-            if len(leaf) < len(read) or kinds - {(empty.dtype, empty.shape[1:])}:
-                shape = ", ".join(["steps", *map(str, empty.shape[1:])])
-                raise _AnotherTraining(
-                    f"{self.directory}: its reports hold no {name} of {empty.dtype}[{shape}]"
-                )
-            leaves.append(np.concatenate(leaf or [empty]))
+        leaves = [
+            np.concatenate([np.zeros((0, *leaf.shape[1:]), leaf.dtype), *(a[name] for a in read)])
+            for name, leaf in _named("report", target)
+        ]
         return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
 
@@ -439,19 +431,24 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _described(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
+def _described(leaves: Mapping[str, Any], skip: int = 0) -> dict[str, str]:
+    """Returns dtypes and shapes, these without so many leading axes."""
+    return {name: f"{leaf.dtype}{list(leaf.shape[skip:])}" for name, leaf in leaves.items()}
+
+
+def _compare(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raises an error that names the first entry in which a checkpoint and a training differ."""
+    for name in sorted(there.keys() | here.keys()):
+        theirs, ours = (reprlib.repr(each.get(name, "missing")) for each in (there, here))
+        if there.get(name) != here.get(name):
+            raise _AnotherTraining(
+                f"{path}: holds another training: its {name} is {theirs}, this one's is {ours}"
+            )
 
 
 def _read_state(path: Path, manifest: Mapping[str, Any], target: PyTree) -> PyTree:
-    stored, wanted = manifest["leaves"], _leaves(target)
-    for name in sorted(stored.keys() | wanted.keys()):
-        if name not in stored:
-            raise _AnotherTraining(f"{path}: has no {name}, which the target wants")
-        if name not in wanted:
-            raise _AnotherTraining(f"{path}: holds {name}, which the target lacks")
-        if stored[name] != (here := _described(wanted[name])):
-            raise _AnotherTraining(f"{path}: {name} is {stored[name]}, the target wants {here}")
+    wanted = _leaves(target)
+    _compare(path, manifest["leaves"], _described(wanted))
     arrays = {}
     for name, leaf in wanted.items():
         shape = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf

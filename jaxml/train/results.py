@@ -42,7 +42,6 @@ class Fit:
         history: the record of the monitor; None without monitor.
         opt_state: of the optimizer after the last step, or of the guard around it.
         stopped_at: the number of steps after which training stopped early; None if it did not.
-        best_step: the number of steps before the lowest validation loss; None without validation data.
         seconds: wall time by `"compile"` and `"run"`.
     """
 
@@ -55,7 +54,6 @@ class Fit:
     history: monitor.History | None
     opt_state: PyTree
     stopped_at: int | None
-    best_step: int | None
     seconds: dict[str, float]
     _outputs: Callable[[PyTree, PyTree, PyTree], Any]
     _loss: Callable[[Any, Any], Any]
@@ -75,6 +73,14 @@ class Fit:
         """The lowest finite validation loss; NaN if there is none."""
         finite = self.validation_curve[np.isfinite(self.validation_curve)]
         return float(finite.min()) if len(finite) else math.nan
+
+    @property
+    def best_step(self) -> int | None:
+        """The number of steps before the lowest finite validation loss; None if there is none."""
+        curve = self.validation_curve
+        if not np.isfinite(curve).any():
+            return None
+        return int(self.validation_steps[np.argmin(np.where(np.isfinite(curve), curve, np.inf))])
 
     def predict(self, x: PyTree, *, batch_size: int = 1024) -> Any:
         """Returns the model's outputs for `x`, in evaluation mode, as NumPy arrays `[N, …]`.
@@ -218,13 +224,11 @@ class Sweep:
     Attributes:
         trials: in the order of the space, the seeds of a combination next to each other.
         seconds: wall time by `"compile"`, `"run"` and `"diagnose"`.
-        programs: the number of compiled programs, one for each batch size.
         width: the largest number of trials that were trained side by side.
     """
 
     trials: tuple[Trial, ...]
     seconds: dict[str, float]
-    programs: int
     width: int
 
     def __len__(self) -> int:

@@ -164,8 +164,7 @@ def _finished(trainer: Trainer, trained: Mapping[int, Progressed]) -> Sweep:
         fitted = trainer.diagnosed(i, trained[i], trial.fit)
         trials.append(dataclasses.replace(trial, fit=fitted))
     warn_of_findings([trial.fit.findings for trial in trials])
-    sizes = {batch_size for batch_size, _ in trainer.programs}
-    return Sweep(tuple(trials), trainer.seconds, len(sizes), trainer.width)
+    return Sweep(tuple(trials), trainer.seconds, trainer.width)
 
 
 def _trainer(

@@ -74,7 +74,6 @@ class Trainer:
 
     Attributes:
         seconds: wall time by `"compile"`, `"run"` and `"diagnose"`.
-        programs: the batch size and width of each program that was used.
         width: the largest number of trials that were trained side by side.
     """
 
@@ -136,11 +135,7 @@ class Trainer:
         # On the device; a tree of None has no leaves.
         self._training, self._validating = jax.device_put((self._data, self._validation))
         self.seconds = {"compile": 0.0, "run": 0.0, "diagnose": 0.0}
-        self.programs: set[Any] = set()
-
-    @property
-    def width(self) -> int:
-        return max((width or 1 for _, width in self.programs), default=0)
+        self.width = 0
 
     def _between(self, early_stopping: EarlyStopping | None) -> int:
         """Returns the number of steps between two validations."""
@@ -178,9 +173,8 @@ class Trainer:
         going_on = [i for i in before or range(len(self.trials)) if i not in found]
         chunks = self._chunks(going_on)
         for chunk, width in chunks:
-            kind = self.trials[chunk[0]].batch_size, width
-            self._program(*kind)
-            self.programs.add(kind)
+            self._program(self.trials[chunk[0]].batch_size, width)
+            self.width = max(self.width, width or 1)
         started, compiled = time.perf_counter(), self._compile_seconds()
 
         def train(number: int) -> dict[int, Progressed]:
@@ -395,9 +389,12 @@ class Trainer:
         state: Any = train_state.state
         if best is not None and np.isfinite(best.loss):
             state = best
-        steps, losses = self._validations(report, train_state.first_validation)
-        finite = np.isfinite(losses)
-        lowest = int(np.argmin(np.where(finite, losses, np.inf))) if finite.any() else None
+        steps, losses = np.zeros(0, np.int64), np.zeros(0)
+        if self._validation is not None:
+            taken = len(report.loss)
+            steps = np.unique(np.append(np.arange(0, taken + 1, self._validate_every), taken))
+            after = report.metrics["validation"][steps[1:] - 1]
+            losses = np.append(np.asarray(train_state.first_validation), after).astype(np.float64)
         program = self._program(self.trials[number].batch_size, None)
         return Fit(
             params=state.params,
@@ -409,22 +406,10 @@ class Trainer:
             history=None,
             opt_state=train_state.state.opt_state,
             stopped_at=None if stopped < 0 else stopped,
-            best_step=None if lowest is None else int(steps[lowest]),
             seconds=dict(self.seconds),
             _outputs=program.outputs,
             _loss=self._spec.loss,
         )
-
-    def _validations(
-        self, report: Any, first: Any
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Returns the steps and losses of the validations."""
-        if self._validation is None:
-            return np.zeros(0, np.int64), np.zeros(0)
-        taken = len(report.loss)
-        steps = np.unique(np.append(np.arange(0, taken + 1, self._validate_every), taken))
-        after = report.metrics["validation"][steps[1:] - 1]
-        return steps, np.append(np.asarray(first), after).astype(np.float64)
 
     def diagnosed(self, number: int, trained: Progressed, fitted: Fit) -> Fit:
         """Returns a trial's result with its history and findings, or without them if diagnosis fails."""
@@ -486,12 +471,11 @@ def warn_of_findings(findings: Sequence[Sequence[monitor.Finding]]) -> None:
     found = [each for each in findings if each]
     if not found:
         return
-    first = found[0][0]
-    message = str(first) if len(findings) == 1 else f"{first.symptom.replace('_', ' ')}"
+    first, *more = found[0]
+    message = f"{first} · and {len(more)} more in `findings`" if more else str(first)
     if len(findings) > 1:
-        message = f"{len(found):,} of {len(findings):,} trials have findings, such as {message}"
-    elif len(found[0]) > 1:
-        message += f" · and {len(found[0]) - 1} more in `findings`"
+        symptom = first.symptom.replace("_", " ")
+        message = f"{len(found):,} of {len(findings):,} trials have findings, such as {symptom}"
     warnings.warn(message, monitor.FindingsWarning, stacklevel=3)
 
 
@@ -500,25 +484,21 @@ def _stopped_at(train_state: TrainState) -> int:
 
 
 def _all_stopped(train_state: TrainState) -> bool:
-    return train_state.best is not None and bool(
-        (np.asarray(train_state.best.stopped_at) >= 0).all()
-    )
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    best = train_state.best
+    return best is not None and bool((np.asarray(best.stopped_at) >= 0).all())
 
 
 def _stack(states: Sequence[TrainState]) -> TrainState:
     """Returns a population of trials."""
-    stacked = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves) if _is_key(leaves[0]) else np.stack(leaves), *states
-    )
-    return with_counts(stacked, np.array(states[0].step), np.array(states[0].position))
+    first = states[0]
+    return with_counts(trees.stack(states), np.array(first.step), np.array(first.position))
 
 
 def _unstack(train_state: TrainState, number: int) -> list[TrainState]:
     """Returns the first trials of a population, in host memory."""
-    host = jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.asarray(leaf), train_state)
+    keys = jax.dtypes.prng_key
+    host = jax.tree.map(
+        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, keys) else np.asarray(leaf), train_state
+    )
     apart = with_counts(host, None, None)
     return [with_counts(trees.take(apart, i), host.step, host.position) for i in range(number)]
