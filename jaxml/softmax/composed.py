@@ -10,7 +10,13 @@ import numpy as np
 
 from jaxml import checks
 from jaxml.softmax.logits import MAX_CLASSES
-from jaxml.softmax.samplers import Request, Sampler, checked_counts, make_sampler
+from jaxml.softmax.samplers import (
+    Request,
+    Sampler,
+    checked_counts,
+    make_sampler,
+    present_ids,
+)
 from jaxml.types import Array, Key, PyTree
 
 
@@ -24,16 +30,13 @@ def in_batch(num_classes: int, *, frequencies: Sampler | None = None) -> Sampler
         expected_count(k) = N p_k                  (unique=False)
         expected_count(k) = 1 − (1 − p_k)^N        (unique=True: the probability to be there at all)
 
-    The frequencies p come from `init(weights)`: [num_classes] numbers in proportion to which the classes
-    occur, or None if all are alike. Or the sampler given as `frequencies` learns them.
+    `num_sampled` must be the number of labels, masked ones included; the key is not used.
 
     Args:
-        num_classes: int in `[1, 2³¹ − 2]`.
-        frequencies: a Sampler of the same classes that knows or learns how often they occur
-            (`learned_unigram`, `streaming_unigram`, `unigram`); its draws are not used.
-
-    Returns:
-        A Sampler. `num_sampled` must be the number of labels, masked ones included; the key is not used.
+        num_classes: bound of the ids.
+        frequencies: a Sampler of the same classes that knows or learns the p (`learned_unigram`,
+            `streaming_unigram`, `unigram`). Without it they come from `init(weights)`: [num_classes]
+            numbers in proportion to which the classes occur, or None if all are alike.
 
     Example:
         >>> sampler = in_batch(4)
@@ -59,17 +62,13 @@ def in_batch(num_classes: int, *, frequencies: Sampler | None = None) -> Sampler
             )
         return request._replace(inputs=None)
 
-    def present(request: Request) -> Array:
-        labels = request.labels
-        inside = (labels >= 0) & (labels < num_classes)
-        return inside if request.where is None else inside & request.where
-
     def draw(state: PyTree, key: Key, request: Request) -> tuple[Array, None]:
-        ids = jnp.where(present(request), request.labels, num_classes).reshape(-1)
+        ids = present_ids(request.labels, request.where, num_classes)
         return _without_repeats(ids, num_classes) if request.unique else ids, None
 
     def count(state: PyTree, ids: Array, request: Request) -> Array:
-        return _expected(known.probability(state, ids), present(request).sum(), request.unique)
+        present = present_ids(request.labels, request.where, num_classes) < num_classes
+        return _expected(known.probability(state, ids), present.sum(), request.unique)
 
     return make_sampler(
         num_classes,
@@ -103,19 +102,9 @@ def queue(num_classes: int, size: int, *, frequencies: Sampler | None = None) ->
     """Returns a sampler whose candidates are the last `size` labels, across batches.
 
     `update` writes the unmasked labels into a ring; until it is full the other slots are empty. With
-    `unique=True` an id is in one of its slots and the others are empty. With N slots filled by independent
-    labels, class k with probability p_k,
-
-        expected_count(k) = N p_k   (unique=False),      1 − (1 − p_k)^N   (unique=True).
-
-    Args:
-        num_classes: int in `[1, 2³¹ − 2]`.
-        size: int, at least 1.
-        frequencies: as in `in_batch`; without it p comes from `init(weights)`.
-
-    Returns:
-        A Sampler whose state is a `QueueState`. `num_sampled` must be `size`; the key is not used. `update`
-        writes a label once, whatever its weight, which goes to `frequencies` only.
+    `unique=True` an id is in one of its slots and the others are empty. The counts are those of `in_batch`
+    for N filled slots, and so are `num_classes` and `frequencies`. `num_sampled` must be `size`, at least
+    1; the key is not used. The state is a `QueueState`.
 
     Example:
         >>> sampler = queue(9, 4)
@@ -151,18 +140,18 @@ def queue(num_classes: int, size: int, *, frequencies: Sampler | None = None) ->
         filled = (state.ids < num_classes).sum()
         return _expected(known.probability(state.frequencies, ids), filled, request.unique)
 
-    def update(state: QueueState, labels: Array, *, where: Any, weights: Any) -> QueueState:
-        present = (labels >= 0) & (labels < num_classes)
-        present = (present if where is None else present & jnp.asarray(where, bool)).reshape(-1)
+    def update(state: QueueState, labels: Array, *, where: Any) -> QueueState:
+        ids = present_ids(labels, where, num_classes)
+        present = ids < num_classes
         number = jnp.cumsum(present, dtype=jnp.int32)
-        total = number[-1] if number.size else jnp.zeros((), jnp.int32)
+        total = present.sum(dtype=jnp.int32)
         # Of more labels than slots only the last are written: no slot twice.
         kept = present & (number > total - size)
         slot = (state.place + (number - 1) % size) % size
         return QueueState(
-            ids=state.ids.at[jnp.where(kept, slot, size)].set(labels.reshape(-1), mode="drop"),
+            ids=state.ids.at[jnp.where(kept, slot, size)].set(ids, mode="drop"),
             place=(state.place + total % size) % size,
-            frequencies=known.update(state.frequencies, labels, where=where, weights=weights),
+            frequencies=known.update(state.frequencies, labels, where=where),
         )
 
     return make_sampler(
@@ -185,16 +174,15 @@ def mixed(samplers: Sequence[Sampler], num_sampled_each: Sequence[int]) -> Sampl
     fills several slots; its count is their mean number, and may exceed 1. With these counts a sum over the
     slots estimates the sum over all classes without bias.
 
+    The state is the tuple of the parts' states; each part has its own key, and `unique` holds within a
+    part. `init(weights)` passes `weights` to all parts or, if it is a tuple with an entry for each, one to
+    each. `probability` is that of a random slot, Σ num_sampled_part p_part / Σ num_sampled_part. If a part
+    draws for each example, [*batch, S], so does the mixture. `num_sampled` must be the sum of
+    `num_sampled_each`.
+
     Args:
         samplers: at least one, all of the same classes.
         num_sampled_each: for each of them the number of slots, at least 1.
-
-    Returns:
-        A Sampler. Its state is the tuple of the parts' states, each part has its own key, and `unique`
-        holds within a part. `init(weights)` and `update(…, weights=…)` pass `weights` to all parts, or, if
-        it is a tuple with an entry for each, one to each. `probability` is that of a random slot,
-        Σ num_sampled_part p_part / Σ num_sampled_part. If a part draws for each example, [*batch, S], so
-        does the mixture. `num_sampled` must be the sum of `num_sampled_each`.
 
     Example:
         >>> from jaxml.softmax.samplers import uniform
@@ -221,18 +209,15 @@ def mixed(samplers: Sequence[Sampler], num_sampled_each: Sequence[int]) -> Sampl
     sizes = [checks.integer("num_sampled_each", n, 1, MAX_CLASSES) for n in num_sampled_each]
     total = sum(sizes)
 
-    def each(weights: Any) -> tuple:
+    def init(weights: Any) -> tuple:
         if not isinstance(weights, tuple):
-            return (weights,) * len(samplers)
+            weights = (weights,) * len(samplers)
         if len(weights) != len(samplers):
             raise ValueError(
                 f"weights must have an entry for each of {len(samplers)} samplers, "
                 f"got {len(weights)}"
             )
-        return weights
-
-    def init(weights: Any) -> tuple:
-        return tuple(s.init(w) for s, w in zip(samplers, each(weights), strict=True))
+        return tuple(s.init(w) for s, w in zip(samplers, weights, strict=True))
 
     def check(state: tuple, request: Request) -> Request:
         if request.num_sampled != total:
@@ -244,11 +229,10 @@ def mixed(samplers: Sequence[Sampler], num_sampled_each: Sequence[int]) -> Sampl
 
     def draw(state: tuple, key: Key, request: Request) -> tuple[Array, Array]:
         options = dict(unique=request.unique, where=request.where, inputs=request.inputs)
+        keys = jax.random.split(key, len(samplers))
         drawn = [
             part.sample(own, k, request.labels, size, **options)
-            for part, own, k, size in zip(
-                samplers, state, jax.random.split(key, len(samplers)), sizes, strict=True
-            )
+            for part, own, k, size in zip(samplers, state, keys, sizes, strict=True)
         ]
         # Slots that all examples share stand beside those of each example.
         batch = max((c.ids.shape[:-1] for c in drawn), key=len)
@@ -266,11 +250,9 @@ def mixed(samplers: Sequence[Sampler], num_sampled_each: Sequence[int]) -> Sampl
             found += part.expected_count(own, ids, size, **options)
         return found
 
-    def update(state: tuple, labels: Array, *, where: Any, weights: Any) -> tuple:
-        return tuple(
-            part.update(own, labels, where=where, weights=own_weights)
-            for part, own, own_weights in zip(samplers, state, each(weights), strict=True)
-        )
+    def update(state: tuple, labels: Array, *, where: Any) -> tuple:
+        parts = zip(samplers, state, strict=True)
+        return tuple(part.update(own, labels, where=where) for part, own in parts)
 
     def probability(state: tuple, ids: Array, inputs: Array | None) -> Array:
         p = jnp.zeros(ids.shape, jnp.float32)
@@ -300,15 +282,11 @@ class _Frequencies(NamedTuple):
 
 
 def _frequencies(num_classes: int, sampler: Sampler | None) -> _Frequencies:
-    if sampler is None:
-        return _given(num_classes)
-    if not isinstance(sampler, Sampler):
-        raise ValueError(f"frequencies must be a Sampler or None, got {sampler!r}")
-    return _Frequencies(sampler.init, sampler.update, sampler.probability)
-
-
-def _given(num_classes: int) -> _Frequencies:
-    """Frequencies given to `init`; the state is float32 [num_classes], or [1] if all are alike."""
+    """Those of the sampler, or those given to `init`: float32 [num_classes], or [1] if all are alike."""
+    if sampler is not None:
+        if not isinstance(sampler, Sampler):
+            raise ValueError(f"frequencies must be a Sampler or None, got {sampler!r}")
+        return _Frequencies(sampler.init, sampler.update, sampler.probability)
 
     def init(weights: Any) -> Array:
         if weights is None:
@@ -326,7 +304,7 @@ def _given(num_classes: int) -> _Frequencies:
 
     return _Frequencies(
         init=init,
-        update=lambda state, labels, *, where, weights: state,
+        update=lambda state, labels, *, where: state,
         probability=lambda state, ids: jnp.take(state, ids, mode="clip"),
     )
 

@@ -52,19 +52,17 @@ class Sampler(NamedTuple):
     Attributes:
         init: `init(weights=None) -> state`, the device arrays that the sampler needs.
         sample: `sample(state, key, labels, num_sampled, *, unique=True, where=None, inputs=None) ->
-            Candidates`. Labels are integers of any shape, usually [B] or [B, T]; `where` (bool, the same
-            shape) masks labels. Samplers that follow the model draw for each of the `inputs` [*batch, D].
-            True classes are not excluded from the draw.
-        update: `update(state, labels, *, where=None, weights=None) -> state`, after learning from a
-            batch; the same state if the sampler does not learn.
+            Candidates`, for labels of any shape. Samplers that follow the model draw for each of the
+            `inputs` [*batch, D]. True classes are not excluded from the draw.
+        update: `update(state, labels, *, where=None) -> state`, after learning from a batch; the same
+            state if the sampler does not learn.
         probability: `probability(state, ids, *, inputs=None) -> float32`, of one draw; 0 for ids out of
             range.
         expected_count: `expected_count(state, ids, num_sampled, *, unique=True, labels=None, where=None,
             inputs=None) -> float32`, the shape of `ids`: the mean number of times that each id occurs in
             the draw that `sample` makes of the same arguments.
 
-    All raise ValueError for arguments that do not fit: `num_sampled` below 1 (or, if unique, above the
-    number of classes with p > 0), labels that are not integers, and known labels out of range.
+    `num_sampled` must be at least 1 and, if unique, at most the number of classes with p > 0.
     """
 
     init: Callable[..., PyTree]
@@ -109,7 +107,7 @@ def make_sampler(
         check: `check(state, request) -> request`, with only the fields that the sampler needs; raises
             ValueError. The labels may be None.
         prepare: `prepare(state, request) -> context`, what `draw` and `count` both need.
-        update: `update(state, labels, where=, weights=) -> state`, or None: nothing is learned.
+        update: `update(state, labels, where=) -> state`, or None: nothing is learned.
         probability: `probability(state, ids, inputs)` for int32 ids in range, or None: the count in one
             independent draw.
         unique_by_default: default of `unique`.
@@ -124,7 +122,7 @@ def make_sampler(
         return jnp.where(inside, count(context, jnp.clip(ids, 0, num_classes - 1), request), 0)
 
     @compile_
-    def drawn(state, key, labels, where, inputs, *, num_sampled, unique) -> Candidates:
+    def drawn(state, key, *, num_sampled, unique, labels, where, inputs) -> Candidates:
         request = Request(num_sampled, unique, labels, where, inputs)
         context = prepare(state, request)
         ids, own = draw(context, key, request)
@@ -132,14 +130,14 @@ def make_sampler(
         return Candidates(ids, own, counts(context, labels, request))
 
     @compile_
-    def expected(state, ids, labels, where, inputs, *, num_sampled, unique) -> Array:
+    def expected(state, ids, *, num_sampled, unique, labels, where, inputs) -> Array:
         request = Request(num_sampled, unique, labels, where, inputs)
         return counts(prepare(state, request), ids, request)
 
-    def requested(state, labels, num_sampled, unique, where, inputs) -> Request:
-        num_sampled = checks.integer("num_sampled", num_sampled, fewest, MAX_CLASSES)
+    def requested(state, num_sampled, unique, labels, where, inputs) -> dict[str, Any]:
         where = None if where is None else jnp.asarray(where, bool)
-        return check(state, Request(num_sampled, bool(unique), labels, where, inputs))
+        num_sampled = checks.integer("num_sampled", num_sampled, fewest, MAX_CLASSES)
+        return check(state, Request(num_sampled, bool(unique), labels, where, inputs))._asdict()
 
     def sample(
         state: PyTree,
@@ -152,16 +150,8 @@ def make_sampler(
         inputs: Any = None,
     ) -> Candidates:
         labels = checked_labels(labels, where, num_classes)
-        request = requested(state, labels, num_sampled, unique, where, inputs)
-        return drawn(
-            state,
-            key,
-            labels,
-            request.where,
-            request.inputs,
-            num_sampled=request.num_sampled,
-            unique=request.unique,
-        )
+        request = requested(state, num_sampled, unique, labels, where, inputs)
+        return drawn(state, key, **request | {"labels": labels})
 
     def expected_count(
         state: PyTree,
@@ -176,20 +166,12 @@ def make_sampler(
         ids = as_int32("ids", ids, num_classes)
         if labels is not None:
             labels = checked_labels(labels, where, num_classes)
-        request = requested(state, labels, num_sampled, unique, where, inputs)
-        return expected(
-            state,
-            ids,
-            request.labels,
-            request.where,
-            request.inputs,
-            num_sampled=request.num_sampled,
-            unique=request.unique,
-        )
+        request = requested(state, num_sampled, unique, labels, where, inputs)
+        return expected(state, ids, **request)
 
-    def learn(state: PyTree, labels: Any, *, where: Any = None, weights: Any = None) -> PyTree:
+    def learn(state: PyTree, labels: Any, *, where: Any = None) -> PyTree:
         labels = checked_labels(labels, where, num_classes)
-        return state if update is None else update(state, labels, where=where, weights=weights)
+        return state if update is None else update(state, labels, where=where)
 
     def of_one_draw(state: PyTree, ids: Any, *, inputs: Any = None) -> Array:
         if probability is None:
@@ -216,13 +198,21 @@ def at_most(size: int) -> Callable[[PyTree, Request], Request]:
     return check
 
 
+def present_ids(labels: Array, where: Any, num_classes: int) -> Array:
+    """Returns labels of any shape as [K]; `num_classes` where they are masked or out of range."""
+    present = (labels >= 0) & (labels < num_classes)
+    if where is not None:
+        present &= jnp.asarray(where, bool)
+    return jnp.where(present, labels, num_classes).reshape(-1)
+
+
 # --- fixed distributions ------------------------------------------------------------------------
 
 
 def uniform(num_classes: int) -> Sampler:
     """Returns a sampler for which all classes are equally likely: P(k) = 1 / num_classes.
 
-    It has no state; memory and time do not depend on `num_classes`, an int in `[1, 2³¹ − 2]`.
+    It has no state; memory and time do not depend on `num_classes`.
 
     Example:
         >>> candidates = uniform(100_000_000).sample((), jax.random.key(0), np.array([7]), 5)
@@ -245,8 +235,8 @@ def log_uniform(num_classes: int) -> Sampler:
 
         P(k) = log((k + 2) / (k + 1)) / log(num_classes + 1)
 
-    It has no state; memory and time do not depend on `num_classes`, an int in `[1, 2³¹ − 2]`. Counts and
-    probabilities are the closed form. Ids from 8,191 on are drawn with probabilities that differ from it
+    It has no state; memory and time do not depend on `num_classes`. Counts and probabilities are the closed
+    form. Ids from 8,191 on are drawn with probabilities that differ from it
     by up to 0.013 %, since the logarithm is drawn as 4,096 straight lines to the octave.
 
     Example:
@@ -288,21 +278,14 @@ def unigram(counts: Any, *, distortion: float = 1.0, num_reserved: int = 0) -> S
 
         P(num_reserved + i) = counts[i] ** distortion / sum(counts ** distortion)
 
-    Reserved ids (padding, unknown) come first and are never drawn: there are
-    `num_reserved + len(counts)` classes.
+    There are `num_reserved + len(counts)` classes. The state is a `UnigramState`. Probabilities are
+    multiples of about 2⁻⁶², and at least one unit if they are positive, so the thinnest tail can be drawn.
 
     Args:
         counts: [C] finite numbers of at least 0, not all 0, in any order. A class with count 0 is never
             drawn, unless `distortion` is 0 (0 ** 0 is 1).
         distortion: finite; 1 keeps the frequencies, 0.75 (word2vec) raises the rare ones.
-        num_reserved: int, at least 0.
-
-    Returns:
-        A Sampler; `init()` makes a UnigramState. Probabilities are multiples of about 2⁻⁶², and at least
-        one unit if they are positive, so the thinnest tail can be drawn.
-
-    Raises:
-        ValueError: `counts` are not as above, or their powers are not finite.
+        num_reserved: int, at least 0. Reserved ids (padding, unknown) come first and are never drawn.
 
     Example:
         >>> sampler = unigram([5, 0, 15], num_reserved=1)
@@ -348,13 +331,8 @@ def _fixed(
 ) -> Sampler:
     """Returns the sampler of a fixed distribution.
 
-    Args:
-        num_classes: bound of the ids.
-        cdf: the classes with p > 0, by rank.
-        init: makes the state.
-        mass: `mass(state, ids) -> float32`, proportional to p.
-        mass_from: `mass_from(rank) -> float`, the mass of all ranks from that one on.
-        ids: `ids(state, ranks)`, the classes of these ranks.
+    `cdf` has the classes with p > 0, by rank; `mass(state, ids)` is proportional to p, `mass_from(rank)` is
+    the mass of all ranks from that one on, and `ids(state, ranks)` are the classes of these ranks.
     """
 
     def draw(state: PyTree, key: Key, request: Request) -> tuple[Array, None]:

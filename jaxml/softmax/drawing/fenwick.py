@@ -48,14 +48,9 @@ def empty(size: int) -> UInt64:
 
 
 def add(tree: UInt64, ids: Array, amounts: UInt64) -> UInt64:
-    """Adds to the segments; an id may occur several times, and one out of range is ignored.
+    """Adds amounts, UInt64 of [K], to the segments `ids`, int32 [K]; O(K log size).
 
-    Takes O(K log size) for K ids. An amount may be negative, modulo 2⁶⁴.
-
-    Args:
-        tree: as in `Line`.
-        ids: int32 [K].
-        amounts: UInt64 of [K].
+    An id may occur several times, and one out of range is ignored. An amount may be negative, modulo 2⁶⁴.
     """
     if not ids.size:
         return tree
@@ -133,21 +128,15 @@ def segments(line: Line, ids: Array) -> Segments:
 def longest(line: Line, count: int) -> Segments:
     """All segments that may be in every sample of `count` distinct ones, longest first.
 
-    Let w be the length at which segments must be cut off so that they make up `count` pieces of
-    that length: Σ min(length, w) = count · w. Wanted are those at least w long, and they are found
-    without knowing w, going down the tree level by level. A block that holds such a segment is at
-    least w long itself. Of blocks at least w / 2 long there are no more than 2 · count, since each
-    has at least w / 2 of Σ min(length, w). So it is enough to keep those above a power of two that
-    is low enough to leave no more than 2 · count of them, but no lower than it must be.
+    Let w be the length at which segments must be cut off so that they make up `count` pieces of that
+    length: Σ min(length, w) = count · w. Wanted are those at least w long, and they are found without
+    knowing w, going down the tree level by level. A block that holds such a segment is at least w long
+    itself. Of blocks at least w / 2 long there are no more than 2 · count, since each has at least w / 2 of
+    Σ min(length, w). So it is enough to keep those above a power of two that is low enough to leave no more
+    than 2 · count of them, but no lower than it must be.
 
-    Takes O(count · log size), and O(count · log count) once.
-
-    Args:
-        sums: the line.
-        count: in [1, size].
-
-    Returns:
-        [count] segments. Not all slots need be filled: the others have length 0 and id `size`.
+    Takes O(count · log size), and O(count · log count) once. Returns [count] segments, for a count in
+    [1, size]; slots that are not filled have length 0 and id `size`.
     """
     size = _size(line.tree)
     width = 2 * count
@@ -191,34 +180,6 @@ def longest(line: Line, count: int) -> Segments:
     # Falling lengths are rising complements.
     order = jax.lax.sort((~length.high, ~length.low, jnp.arange(width)), num_keys=2)[2][:count]
     return Segments(first[order], take(start, order), take(length, order))
-
-
-def shift_right(tree: UInt64, bits: int) -> UInt64:
-    """Halves what was added to each segment `bits` times, rounding down; O(size)."""
-    size = _size(tree)
-    levels = _levels(size)
-    # Down: the sums of all blocks of a level, from those of the level above and the left halves.
-    blocks = UInt64(tree.high[:1], tree.low[:1])
-    for level in reversed(range(levels)):
-        left = UInt64(*(word[1 << level :: 2 << level] for word in tree))
-        pairs = left.low.shape[0]
-        right = uint64.subtract(UInt64(*(word[:pairs] for word in blocks)), left)
-        # A block without a sister is its parent.
-        left = _concatenate(left, UInt64(*(word[pairs:] for word in blocks)))
-        blocks = UInt64(*(_interleave(a, b) for a, b in zip(left, right, strict=True)))
-    blocks = UInt64(blocks.high >> bits, blocks.low >> bits | blocks.high << (32 - bits))
-    # Up again: half of each level goes into the tree, between the entries of the levels above.
-    halves = []
-    for _ in range(levels):
-        left, right = (UInt64(*(word[i::2] for word in blocks)) for i in (0, 1))
-        pairs = right.low.shape[0]
-        halves.append(UInt64(*(word[:pairs] for word in left)))
-        joined = uint64.add(halves[-1], right)
-        blocks = _concatenate(joined, UInt64(*(word[pairs:] for word in left)))
-    tree = blocks
-    for half in reversed(halves):
-        tree = UInt64(*(_interleave(a, b) for a, b in zip(tree, half, strict=True)))
-    return tree
 
 
 def cumulative(a: UInt64) -> UInt64:
@@ -286,9 +247,3 @@ def _blocks(line: Line, ids: Array, level: int) -> Segments:
 
 def _concatenate(a: UInt64, b: UInt64) -> UInt64:
     return UInt64(*(jnp.concatenate(pair) for pair in zip(a, b, strict=True)))
-
-
-def _interleave(a: Array, b: Array) -> Array:
-    """a0 b0 a1 b1 …, for a `b` as long as `a` or shorter by one."""
-    both = jnp.stack([a, jnp.pad(b, (0, a.shape[0] - b.shape[0]))], axis=-1).reshape(-1)
-    return both[: a.shape[0] + b.shape[0]]

@@ -12,9 +12,7 @@ from jaxml.softmax.drawing.uint64 import UInt64
 # One segment, a power of two, and blocks of every shape.
 sizes = pytest.mark.parametrize("size", [1, 8, 100])
 add, find, segments = (jax.jit(f) for f in (fenwick.add, fenwick.find, fenwick.segments))
-longest, shift_right = (
-    jax.jit(f, static_argnums=1) for f in (fenwick.longest, fenwick.shift_right)
-)
+longest = jax.jit(fenwick.longest, static_argnums=1)
 
 
 def to_words(numbers):
@@ -81,13 +79,6 @@ def test_what_is_taken_away_again_was_never_there():
 def test_no_ids_change_nothing():
     line, _ = built(9)
     assert fenwick.add(line.tree, jnp.zeros(0, jnp.int32), to_words([])) is line.tree
-
-
-@sizes
-def test_shifting_rounds_each_segment_down(size):
-    line, lengths = built(size, each=0)
-    got = segments(Line(shift_right(line.tree, 8), line.each), jnp.arange(size))
-    np.testing.assert_array_equal(to_numbers(got.lengths), lengths >> np.uint64(8))
 
 
 @pytest.mark.parametrize("count", [1, 60])
