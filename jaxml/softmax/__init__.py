@@ -12,14 +12,24 @@ one_vs_all.py  one_vs_all_loss                           adaptive.py    clusters
 search.py      top_k                                     gap.py         sampled against exact, measured
 planner.py     recommend                                 drawing/       exact random draws from 10⁸ classes
 ```
+
+**Arguments of all losses.**
+
+- `inputs` [*batch, D] and `weights` [C, D], any float; `biases` [C] or None, −∞ removes a class.
+- `labels`: integers in [0, C): [*batch], one class each, or [*batch, T], several true classes.
+- `where`: None, or bool of the labels' shape; False masks a label, which may then hold any id, −100 say.
+- `temperature`: scalar above 0, may be traced.
+
+An example without labels has loss 0 and gradient 0, whatever its inputs hold. A label out of range raises
+ValueError if it is known, and gives NaN if it is traced. Logits, sums and losses are float32. Losses with
+their own backward pass (blockwise, one-vs-all, per-example, adaptive) have no forward-mode derivative.
+
+**Samplers** have ids in [0, num_classes), with `num_classes` an int in [1, 2³¹ − 2]. Arguments that do not
+fit raise ValueError.
 """
 
 from jaxml.softmax.adaptive import AdaptiveSoftmax, adaptive_softmax, two_level_softmax
-from jaxml.softmax.blockwise import (
-    IMPLEMENTATIONS,
-    blockwise_softmax_loss,
-    blockwise_softmax_update,
-)
+from jaxml.softmax.blockwise import blockwise_softmax_loss, blockwise_softmax_update
 from jaxml.softmax.composed import in_batch, mixed, queue
 from jaxml.softmax.exact import full_softmax_loss
 from jaxml.softmax.gap import Gap, estimate_gap
@@ -32,7 +42,6 @@ from jaxml.softmax.planner import Recommendation, recommend
 from jaxml.softmax.registry import SAMPLERS, Setup
 from jaxml.softmax.sampled import (
     nce_loss,
-    nce_loss_from_rows,
     sampled_logistic_loss,
     sampled_softmax_loss,
     sampled_softmax_loss_from_rows,
@@ -41,7 +50,6 @@ from jaxml.softmax.samplers import Candidates, Sampler, log_uniform, uniform, un
 from jaxml.softmax.search import top_k
 
 __all__ = [
-    "IMPLEMENTATIONS",
     "SAMPLERS",
     "AdaptiveSoftmax",
     "Candidates",
@@ -61,7 +69,6 @@ __all__ = [
     "log_uniform",
     "mixed",
     "nce_loss",
-    "nce_loss_from_rows",
     "neighbourhood_candidates",
     "neighbourhoods",
     "one_vs_all_loss",

@@ -34,9 +34,7 @@ class AdaptiveSoftmax(NamedTuple):
     Attributes:
         init: `init(key, dim) -> params`, nested dicts of float32 arrays, uniform in ±1/√fan_in.
         loss: `loss(params, inputs, labels, *, where=None) -> float32 [*batch]`, the mean of −log P over the
-            true classes. Inputs are [*batch, dim]; labels [*batch], or [*batch, T]; `where` masks labels.
-            An example without labels has loss 0 and gradient 0. A label out of range raises ValueError if
-            it is known, and gives NaN if it is traced.
+            true classes.
         log_prob: `log_prob(params, inputs) -> float32 [*batch, num_classes]`, of every class.
         top_k: `top_k(params, inputs, k) -> (scores, ids)`, the k most probable classes: float32 log
             probabilities and int32 ids [*batch, k], best first, of equals the lower id first.
@@ -64,13 +62,11 @@ def adaptive_softmax(
     `AdaptiveLogSoftmaxWithLoss`, whose output is −loss.
 
     **Cost.** The loss takes B · (c_1 + tails) head scores, and of each tail only the scores of the examples
-    whose label lies there. Shapes are static: the program holds each tail for B, B/4 and B/16 examples, and
-    runs the smallest that suffices, so it is exact for any labels. Scores are computed again in the
-    backward pass. With labels by Zipf's law over 10⁵ classes, dim 128, B = 512 and cutoffs [2000, 10000,
-    100000] loss and gradients took 0.25 × the time of the full softmax (two CPU cores). Memory is reserved
-    for all labels in the largest tail, B · n. Under `vmap` over labels all three sizes are computed: put
-    the batch into the inputs' leading axes instead. `log_prob` and `top_k` score all classes; `top_k` one
-    cluster at a time.
+    whose label lies there. The program holds each tail for B, B/4 and B/16 examples, and runs the smallest
+    that suffices, so it is exact for any labels. Scores are computed again in the backward pass. Labels by
+    Zipf's law over 10⁵ classes, dim 128, B = 512 and cutoffs [2000, 10000, 100000] took 0.25 × the time of
+    the full softmax (loss and gradients, two CPU cores). Under `vmap` over labels all three sizes are
+    computed: put the batch into the inputs' leading axes instead. `log_prob` and `top_k` score all classes.
 
     Args:
         cutoffs: ascending positive ints, at least one; the last is the number of classes. (PyTorch passes
@@ -78,8 +74,6 @@ def adaptive_softmax(
             of falling frequency to gain from this.
         div_value: above 0; the ratio of the vector lengths of neighbouring tails.
         head_bias: whether the head adds a bias, which starts at 0.
-
-    Forward-mode differentiation of the loss is not supported.
 
     Example:
         >>> layer = adaptive_softmax([2, 6, 20])
@@ -141,30 +135,16 @@ def adaptive_softmax(
             ).reshape(ids.shape)
         return _mean(losses, true)
 
-    def clusters(params: PyTree, inputs: Array):
-        """Log probabilities of the first classes, then of each tail's."""
+    def log_prob(params: PyTree, inputs: Any) -> Array:
+        params, inputs = _checked(params, inputs, shapes)
         head = jax.nn.log_softmax(head_logits(params, inputs))
-        yield head[..., :first]
+        parts = [head[..., :first]]
         for i in range(tails):
             scores = _tail_logits(inputs, **params[f"tail_{i}"])
-            yield jax.nn.log_softmax(scores) + head[..., first + i : first + i + 1]
+            parts.append(jax.nn.log_softmax(scores) + head[..., first + i : first + i + 1])
+        return jnp.concatenate(parts, axis=-1)
 
-    def log_prob(params: PyTree, inputs: Any) -> Array:
-        return jnp.concatenate(list(clusters(*_checked(params, inputs, shapes))), axis=-1)
-
-    def top_k(params: PyTree, inputs: Any, k: int) -> tuple[Array, Array]:
-        params, inputs = _checked(params, inputs, shapes)
-        k = checks.integer("k", k, 1, num_classes)
-        scores, ids = [], []
-        for start, log_probs in zip((0, *bounds[:-1]), clusters(params, inputs), strict=True):
-            best, positions = lax.top_k(log_probs, min(k, log_probs.shape[-1]))
-            scores.append(best)
-            ids.append(positions + start)
-        # Lower ids stand in front here too, and `top_k` keeps the first of equals.
-        best, positions = lax.top_k(jnp.concatenate(scores, axis=-1), k)
-        return best, jnp.take_along_axis(jnp.concatenate(ids, axis=-1), positions, axis=-1)
-
-    return AdaptiveSoftmax(partial(_init, shapes), loss, log_prob, top_k)
+    return _layer(shapes, loss, log_prob, num_classes)
 
 
 def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> AdaptiveSoftmax:
@@ -179,12 +159,10 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
     [num_classes, dim]}}`.
 
     **Cost.** The loss takes B · (num_clusters + T · C / num_clusters) scores, and gathers the rows of the
-    labels' clusters, [B, T, C / num_clusters, dim]. All shapes are static, under `vmap` too. The gradient
-    of the params is dense. `log_prob` and `top_k` score all classes.
+    labels' clusters, [B, T, C / num_clusters, dim]. The gradient of the params is dense. `log_prob` and
+    `top_k` score all classes.
 
-    Args:
-        num_classes: int, at least 1.
-        num_clusters: int in [1, num_classes]; None: ⌈√num_classes⌉. 1 is the full softmax.
+    `num_clusters` is an int in [1, num_classes], by default ⌈√num_classes⌉; 1 is the full softmax.
 
     Example:
         >>> layer = two_level_softmax(100)
@@ -253,10 +231,7 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
         cluster = cluster_of(jnp.arange(num_classes, dtype=jnp.int32))
         return scores + jnp.take(shift, cluster, axis=-1)
 
-    def top_k(params: PyTree, inputs: Any, k: int) -> tuple[Array, Array]:
-        return lax.top_k(log_prob(params, inputs), checks.integer("k", k, 1, num_classes))
-
-    return AdaptiveSoftmax(partial(_init, shapes), loss, log_prob, top_k)
+    return _layer(shapes, loss, log_prob, num_classes)
 
 
 # --- one tail of the adaptive softmax -----------------------------------------------------------
@@ -270,18 +245,10 @@ _SIZES = (16, 4, 1)
 def _tail_losses(
     inputs: Array, projection: Array, weights: Array, columns: Array, order: Array, count: Array
 ) -> Array:
-    """−log softmax(W P h) of the labels that lie in this tail, 0 of the others.
+    """−log softmax(W P h) of the labels that lie in this tail, 0 of the others: float32 [N · T].
 
-    Args:
-        inputs: [N, D].
-        projection: [H, D].
-        weights: [n, H].
-        columns: int32 [N · T], the label's place in the tail; T labels to an input.
-        order: int32 [N · T], the places in `columns`, first those of the labels in this tail.
-        count: int32 scalar, how many these are.
-
-    Returns:
-        float32 [N · T].
+    For T labels to an input, `columns` int32 [N · T] are the labels' places in the tail, and `order` the
+    places in `columns`, first those of the `count` labels in this tail.
     """
     return _at_size(_losses_of_some, order, count, inputs, projection, weights, columns)
 
@@ -354,11 +321,19 @@ def _mean(losses: Array, true: TrueClasses) -> Array:
     return total / jnp.maximum(true.present.sum(-1), 1)
 
 
-def _init(shapes: Callable[[int], dict], key: Key, dim: int) -> PyTree:
-    tree = shapes(checks.integer("dim", dim, 1))
-    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: isinstance(node, tuple))
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(structure, map(_initial, keys, leaves))
+def _layer(
+    shapes: Callable[[int], dict], loss: Callable, log_prob: Callable, num_classes: int
+) -> AdaptiveSoftmax:
+    def init(key: Key, dim: int) -> PyTree:
+        tree = shapes(checks.integer("dim", dim, 1))
+        leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: isinstance(node, tuple))
+        keys = jax.random.split(key, len(leaves))
+        return jax.tree.unflatten(structure, map(_initial, keys, leaves))
+
+    def top_k(params: PyTree, inputs: Any, k: int) -> tuple[Array, Array]:
+        return lax.top_k(log_prob(params, inputs), checks.integer("k", k, 1, num_classes))
+
+    return AdaptiveSoftmax(init, loss, log_prob, top_k)
 
 
 def _initial(key: Key, shape: tuple[int, ...]) -> Array:

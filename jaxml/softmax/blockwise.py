@@ -28,7 +28,6 @@ from jaxml.softmax.exact import (
     Problem,
     Reduction,
     capped,
-    full_softmax_loss,
     losses_of,
     problem_of,
 )
@@ -57,16 +56,8 @@ def blockwise_softmax_loss(
 ) -> Any:
     """Returns `full_softmax_loss` in the memory of one block of classes.
 
-    If there are more classes than `block_size`, no array of B · C elements exists in the compiled program,
-    forward or backward. A gradient takes two sweeps. Forward-mode differentiation is not supported.
-
-    Args:
-        inputs: [*batch, D]; this and all arguments but the next are described in `exact`.
-        block_size: classes at a time, at least 1. None: about 2²⁰ logits a block.
-
-    Returns:
-        float32 [*batch], or a scalar with a `reduction`; with `top_k` a pair of this and
-        `(scores, ids)`.
+    With more classes than `block_size` (by default about 2²⁰ logits a block) no array of B · C elements
+    exists in the compiled program, forward or backward. A gradient takes two sweeps.
 
     >>> inputs, labels, weights = jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3))
     >>> blockwise_softmax_loss(inputs, labels, weights, block_size=2)  # log 4
@@ -74,15 +65,7 @@ def blockwise_softmax_loss(
     """
     checks.choice("reduction", reduction, ("none", "mean", "sum"))
     problem = problem_of(
-        inputs,
-        labels,
-        weights,
-        biases,
-        temperature=temperature,
-        softcap=softcap,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        where=where,
+        inputs, labels, weights, biases, temperature, softcap, label_smoothing, z_loss, where
     )
     k = 0 if top_k is None else checks.integer("top_k", top_k, 1, problem.weights.shape[0])
     options = _Options(_block_size(problem, block_size), k)
@@ -93,13 +76,6 @@ def blockwise_softmax_loss(
     if top_k is None:
         return result
     return result, tuple(x.reshape(*problem.batch, k) for x in best)
-
-
-IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
-    "full": full_softmax_loss,
-    "blockwise": blockwise_softmax_loss,
-}
-"""The exact losses by name: equal in value and gradient, and in all arguments but `block_size`."""
 
 
 def blockwise_softmax_update(
@@ -125,14 +101,13 @@ def blockwise_softmax_update(
 
     Args:
         inputs: [*batch, D]; this and the other arguments of the loss are described in `exact`.
-        labels: integers [*batch] or [*batch, T].
+        labels: integers.
         table: [C, D], any float, or uint16: the bits of a bfloat16 table.
         state: the slots of a row optimizer, a pytree of arrays with C rows.
         rule: `rule(rows, slots, gradients) -> (rows, slots)` for float32 rows [K, D], for example
             `tables.sgd(0.1).rule`. It is called for every class: momentum moves rows without a gradient,
             as in a dense optimizer.
         biases: [C] or None, constants.
-        block_size: as in `blockwise_softmax_loss`.
 
     Returns:
         `(losses, d_inputs, table, state)`: float32 [*batch]; [*batch, D] in the inputs' dtype, the gradient
@@ -145,15 +120,7 @@ def blockwise_softmax_update(
     [1.3862944 1.3862944] [ 0.075 -0.025 -0.025 -0.025]
     """
     problem = problem_of(
-        inputs,
-        labels,
-        table,
-        biases,
-        temperature=temperature,
-        softcap=softcap,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        where=where,
+        inputs, labels, table, biases, temperature, softcap, label_smoothing, z_loss, where
     )
     x, table, biases, data = problem.inputs, problem.weights, problem.biases, problem.data
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):

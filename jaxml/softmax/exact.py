@@ -10,22 +10,16 @@ the soft cap,
 The target t shares 1 − ε evenly among the example's true classes and ε among all classes (label smoothing);
 ζ is the weight of the z-loss. A bias of −∞ removes its class, also from the smoothing.
 
-**Arguments** of all exact losses:
+**Arguments** of all exact losses are described in `jaxml.softmax`, except for
 
-- `inputs` [*batch, D] and `weights` [C, D], any float; `biases` [C] or None.
-- `labels`: integers in [0, C): [*batch], one class each, or [*batch, T], several true classes.
-- `temperature`: τ > 0. `softcap`: κ > 0 or None; 30 is usual (Gemma 2). `label_smoothing`: ε in [0, 1].
-  `z_loss`: ζ ≥ 0; 1e−4 is usual (PaLM). Scalars, may be traced.
-- `where`: None, or bool of the labels' shape. False masks a label, which may then hold any id, −100 say.
+- `softcap`: κ > 0 or None; 30 is usual (Gemma 2). `label_smoothing`: ε in [0, 1]. `z_loss`: ζ ≥ 0; 1e−4 is
+  usual (PaLM). Scalars, may be traced.
 - `reduction`: "none" for the losses [*batch]; "sum", or "mean" over the examples that have a label.
 - `top_k`: None, or k: also return the scores (logits) and ids [*batch, k] of the k best classes; of equal
   scores the lower id comes first. No gradient flows into these.
 
-An example without labels has loss 0 and gradient 0, whatever its inputs hold. A label out of range raises
-ValueError if it is known, and gives NaN if it is traced.
-
-**Numerics.** Logits, sums and losses are float32. Losses are computed from the distance to the largest
-logit, so they keep their digits for logits around ±1e6. A true class with a bias of −∞ has loss +∞.
+Losses are computed from the distance to the largest logit, so they keep their digits for logits around
+±1e6. A true class with a bias of −∞ has loss +∞.
 """
 
 import math
@@ -38,7 +32,6 @@ import numpy as np
 from jaxml import checks
 from jaxml.softmax.logits import (
     check_scalar,
-    check_temperature,
     checked_table,
     products,
     true_classes,
@@ -107,20 +100,11 @@ class Problem(NamedTuple):
 
 
 def problem_of(
-    inputs,
-    labels,
-    weights,
-    biases,
-    *,
-    temperature,
-    softcap,
-    label_smoothing,
-    z_loss,
-    where,
+    inputs, labels, weights, biases, temperature, softcap, label_smoothing, z_loss, where
 ) -> Problem:
     """Returns the arguments of an exact loss, checked and in one form."""
     inputs, weights, biases = checked_table(inputs, weights, biases)
-    check_temperature(temperature)
+    check_scalar("temperature", temperature, above=0)
     check_scalar("label_smoothing", label_smoothing, at_least=0, at_most=1)
     check_scalar("z_loss", z_loss, at_least=0)
     if softcap is not None:
@@ -172,12 +156,8 @@ def capped(logits: Array, softcap: Array | None) -> Array:
 def losses_of(data: Data, log_total: Array, peak: Array, true_logits: Array, below) -> Array:
     """Returns the losses [N].
 
-    Args:
-        data: of the problem.
-        log_total: [N], log Σ_c exp(z_c − peak).
-        peak: [N], about the largest logit.
-        true_logits: [N, T].
-        below: [N], the mean of z_c − peak over all classes that are not removed; None without smoothing.
+    `log_total` [N] is log Σ_c exp(z_c − peak), for a `peak` [N] near the largest logit; `below` [N] is the
+    mean of z_c − peak over the classes that are not removed, None without smoothing.
     """
     # Differences to the peak first: logits around ±1e6 keep the digits of their loss.
     distance = (peak[:, None] - true_logits) + log_total[:, None]
@@ -205,8 +185,7 @@ def full_softmax_loss(
     """Returns the cross-entropy of the softmax over all classes; builds all the logits.
 
     The obvious form, differentiated by JAX. Time and memory grow with the number of classes: for many of
-    them see `blockwise_softmax_loss`, or train on a sample (`sampled_softmax_loss`). The arguments are
-    described in the module's docstring.
+    them see `blockwise_softmax_loss`, or train on a sample (`sampled_softmax_loss`).
 
     Returns:
         float32 [*batch], or a scalar with a `reduction`; with `top_k` a pair of this and
@@ -217,15 +196,7 @@ def full_softmax_loss(
     """
     checks.choice("reduction", reduction, ("none", "mean", "sum"))
     problem = problem_of(
-        inputs,
-        labels,
-        weights,
-        biases,
-        temperature=temperature,
-        softcap=softcap,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        where=where,
+        inputs, labels, weights, biases, temperature, softcap, label_smoothing, z_loss, where
     )
     data = problem.data
     scores = products(problem.inputs, problem.weights)

@@ -58,17 +58,12 @@ def estimate_gap(
     (all figures are relative, so nothing else changes).
 
     Args:
-        inputs: [*batch, D], any float.
-        labels: integers in [0, C): [*batch] or [*batch, T].
-        weights: [C, D], any float.
-        biases: [C] or None; constants here.
+        inputs: [*batch, D].
         sampler: draws the candidates for labels and inputs.
         state: the sampler's, as training has it.
         key: typed key; draw i uses `fold_in(key, i)`.
         num_sampled: candidates of a draw.
         num_keys: draws, at least 2. The error of a bias of 0 is about √(gradient_variance / num_keys).
-        unique: as in `Sampler.sample`.
-        correction: as in `sampled_softmax_loss`.
         gradients: with respect to "inputs", "weights", or "both".
 
     >>> from jaxml.softmax.samplers import uniform

@@ -9,11 +9,11 @@ mass of the group, then a class by its mass in the group.
 - `inverted_multi_index`: q ∝ exp(h · ŵ), where ŵ is w rounded to one of K² points.
 
 **Use.** `state = sampler.init(weights)` builds the tree from the class table [C, D]; call it again with the
-current table now and then (each docstring gives its cost). A stale tree makes candidates less good, never
-wrong. `sample(state, key, labels, num_sampled, inputs=h)` draws ids [*batch, S], each example's own, for
-inputs [*batch, D]. `probability` and `expected_count` take ids [*batch] or [*batch, n] and need `inputs`
-too. For biases append them to the table as a column, and a 1 to the inputs. Only independent draws are
-offered: `unique=False` is the default.
+current table now and then. A stale tree makes candidates less good, never wrong. `sample(state, key,
+labels, num_sampled, inputs=h)` draws ids [*batch, S], each example's own, for inputs [*batch, D].
+`probability` and `expected_count` take ids [*batch] or [*batch, n] and need `inputs` too. For biases append
+them to the table as a column, and a 1 to the inputs. Only independent draws are offered: `unique=False` is
+the default.
 
 **Counts are exact.** Masses are rounded to integers (units of 2⁻³⁰ of the whole) before the draw, points
 are drawn among these integers, and the reported probability is read off the same integers. Every class has
@@ -39,7 +39,7 @@ from jax import lax
 from jaxml import checks
 from jaxml.softmax.drawing import uint64
 from jaxml.softmax.drawing.uint64 import UInt64
-from jaxml.softmax.logits import MAX_CLASSES, check_temperature
+from jaxml.softmax.logits import MAX_CLASSES, check_scalar
 from jaxml.softmax.samplers import Request, Sampler, make_sampler
 from jaxml.types import Array, Key, PyTree
 
@@ -56,8 +56,7 @@ class KernelState:
     """The tree of a kernel sampler; groups are blocks of consecutive ids.
 
     Attributes:
-        vectors: float32 [groups, block_size, F], of the classes; zeros where the last group is not
-            full.
+        vectors: float32 [groups, block_size, F], of the classes; zeros where the last group is not full.
         sums: float32 [groups, G], from which a group's mass is one inner product.
         basis: float32 [D, F], with which inputs are multiplied.
         peaks: float32 [F], the logarithms of the divisors of the features; random features only.
@@ -74,14 +73,8 @@ class KernelState:
 class MultiIndexState:
     """The cells of an inverted multi-index: class c is in cell (first_code[c], second_code[c]).
 
-    Attributes:
-        first: float32 [K, D // 2], codewords of the vectors' first half.
-        second: float32 [K, D − D // 2], of the second half.
-        first_code: int32 [C].
-        second_code: int32 [C].
-        sizes: int32 [K, K], how many classes are in each cell.
-        starts: int32 [K, K], where they begin in `order`.
-        order: int32 [C], the ids by cell.
+    `first` float32 [K, D // 2] and `second` [K, D − D // 2] are the codewords of the vectors' halves. Cells
+    hold `sizes` int32 [K, K] classes, from `starts` [K, K] on in `order` [C], the ids by cell.
     """
 
     first: Array
@@ -128,21 +121,15 @@ def quadratic_kernel(
 
         q(c|h) = (α (h · w_c)² + 1) / Σ_j (α (h · w_j)² + 1)
 
-    It is large for high scores, and for very negative ones as well. With P the number of dimensions and
-    m = block_size, a draw of S for one example takes P² C/m + S m P multiplications, most of the time for
-    the S m P gathered numbers; the state has C P + P² C/m numbers; a refresh takes 2 C P² multiplications,
-    and C D (D + P) more for a projection.
+    It is large for high scores, and for very negative ones as well. With P dimensions and blocks of m, a
+    draw of S for one example takes P² C/m + S m P multiplications; the state has C P + P² C/m numbers.
 
     Args:
-        num_classes: int in [1, 2³¹ − 2].
+        num_classes: C.
         alpha: finite, at least 0; 0 is the uniform distribution.
         projection_dim: None, or the number of leading principal directions of the table to keep (computed
             at each `init`). Scores are then those of the projected vectors.
-        block_size: classes in a group, at least 1. None: √(P C / 1280), about the fastest for S = 64
-            on a CPU (else about √(P C / 20 S)).
-
-    Returns:
-        A Sampler of independent draws for each example, see the module's docstring.
+        block_size: m, classes in a group. None: √(P C / 1280), about the fastest for S = 64 on a CPU.
 
     Example:
         >>> sampler = quadratic_kernel(3, alpha=1.0)
@@ -156,9 +143,8 @@ def quadratic_kernel(
     num_classes = checks.integer("num_classes", num_classes, 1, MAX_CLASSES)
     alpha = checks.number("alpha", alpha, 0)
     if projection_dim is not None:
-        projection_dim = checks.integer("projection_dim", projection_dim, 1, MAX_CLASSES)
-    if block_size is not None:
-        block_size = checks.integer("block_size", block_size, 1, MAX_CLASSES)
+        projection_dim = checks.integer("projection_dim", projection_dim, 1)
+    block_size = _checked_block_size(block_size)
 
     def init(weights: Array) -> KernelState:
         dim = weights.shape[1]
@@ -207,22 +193,15 @@ def random_fourier(
     The sines and cosines of the paper estimate the same kernel, but may be negative; these features are
     positive (the second half repeats the first with −ω, which lowers the variance). The features are drawn
     once, so q is a fixed distribution for each input. It is near the softmax if (|h|² + |w|²) / τ is a few
-    units and F some hundreds; far beyond, a few features decide.
-
-    With F = num_features and m = block_size, a draw of S for one example takes F C/m + S m F + F D
-    multiplications; the state has C F (1 + 1/m) numbers; a refresh takes C D F multiplications and C F
-    exponentials.
+    units and F some hundreds; far beyond, a few features decide. With blocks of m, a draw of S for one
+    example takes F C/m + S m F + F D multiplications; the state has C F (1 + 1/m) numbers.
 
     Args:
-        num_classes: int in [1, 2³¹ − 2].
-        num_features: int, at least 1.
+        num_classes: C.
+        num_features: F, at least 1.
         temperature: scalar τ > 0; that of the loss.
-        block_size: classes in a group, at least 1. None: √(C / 1280), about the fastest for S = 64 on
-            a CPU (else about √(C / 20 S)).
+        block_size: m, classes in a group. None: √(C / 1280), about the fastest for S = 64 on a CPU.
         seed: int; another seed gives other features.
-
-    Returns:
-        A Sampler of independent draws for each example, see the module's docstring.
 
     Example:
         >>> sampler = random_fourier(2, num_features=10_000)
@@ -238,9 +217,8 @@ def random_fourier(
     num_classes = checks.integer("num_classes", num_classes, 1, MAX_CLASSES)
     num_features = checks.integer("num_features", num_features, 1, MAX_CLASSES)
     seed = checks.integer("seed", seed, 0, 2**31 - 1)
-    check_temperature(temperature)
-    if block_size is not None:
-        block_size = checks.integer("block_size", block_size, 1, MAX_CLASSES)
+    check_scalar("temperature", temperature, above=0)
+    block_size = _checked_block_size(block_size)
 
     def init(weights: Array) -> KernelState:
         half = -(-num_features // 2)
@@ -287,16 +265,13 @@ def inverted_multi_index(
     row, then one of its classes, all equally likely ("MIDX-uni" in the paper).
 
     A draw of S for one example takes K D multiplications and K² + S K exponentials; the state has
-    3 C + 2 K² + K D numbers; a refresh takes num_iterations · C K D multiplications.
+    3 C + 2 K² + K D numbers; `init` takes num_iterations · C K D multiplications.
 
     Args:
-        num_classes: int in [1, 2³¹ − 2].
-        codebook_size: K, int in [1, num_classes] and at most 2¹⁵. None: √num_classes, at most 64.
+        num_classes: C.
+        codebook_size: K, int in [1, C] and at most 2¹⁵. None: √C, at most 64.
         num_iterations: of k-means, at least 0.
         seed: int; of the initial codewords.
-
-    Returns:
-        A Sampler of independent draws for each example, see the module's docstring.
 
     Example:
         >>> sampler = inverted_multi_index(4, codebook_size=4)  # fine enough to round nothing
@@ -532,6 +507,10 @@ def _present(num_classes: int, state: KernelState) -> Array:
     """Which slots [groups, block_size] hold a class."""
     groups, size = state.vectors.shape[:2]
     return jnp.arange(groups * size).reshape(groups, size) < num_classes
+
+
+def _checked_block_size(block_size: int | None) -> int | None:
+    return None if block_size is None else checks.integer("block_size", block_size, 1)
 
 
 def _grouped(vectors: Array, size: int) -> Array:

@@ -31,9 +31,8 @@ class TrueClasses(NamedTuple):
 def checked_labels(labels: Any, where: Any, num_classes: int | None) -> Array:
     """Returns the labels as int32.
 
-    Raises:
-        ValueError: they are not integers, `where` has another shape, or an unmasked label is out of range
-            and known (not traced).
+    Raises ValueError if they are not integers, `where` has another shape, or an unmasked label is out of
+    range and known (not traced).
     """
     if where is not None and np.shape(where) != np.shape(labels):
         raise ValueError(
@@ -55,11 +54,7 @@ def checked_labels(labels: Any, where: Any, num_classes: int | None) -> Array:
 
 
 def true_classes(labels, where, inputs: Array, num_classes: int | None) -> TrueClasses:
-    """Returns the true classes of labels [*batch] or [*batch, T], for inputs [*batch, D].
-
-    Raises:
-        ValueError: as `checked_labels`, and for a shape that does not fit the inputs.
-    """
+    """Returns the true classes of checked labels [*batch] or [*batch, T], for inputs [*batch, D]."""
     if inputs.ndim == 0:
         raise ValueError("inputs must be [*batch, D], got a scalar")
     batch, shape = inputs.shape[:-1], np.shape(labels)
@@ -78,11 +73,7 @@ def true_classes(labels, where, inputs: Array, num_classes: int | None) -> TrueC
 
 
 def checked_table(inputs, weights, biases) -> tuple[Array, Array, Array | None]:
-    """Returns inputs [*batch, D], weights [C, D] and biases [C] (or None) as JAX arrays.
-
-    Raises:
-        ValueError: the shapes do not fit, or there is no class.
-    """
+    """Returns inputs [*batch, D], weights [C, D] and biases [C] (or None) as JAX arrays that fit."""
     inputs, weights = jnp.asarray(inputs), jnp.asarray(weights)
     biases = None if biases is None else jnp.asarray(biases)
     if inputs.ndim == 0:
@@ -105,11 +96,6 @@ def check_scalar(name: str, value, *, at_least=None, at_most=None, above=None) -
         raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}")
     if not isinstance(value, jax.core.Tracer):
         checks.number(name, value, at_least, at_most, above=above)
-
-
-def check_temperature(temperature) -> None:
-    """Raises ValueError unless the temperature is a positive scalar, as far as it is known."""
-    check_scalar("temperature", temperature, above=0)
 
 
 def aligned(x: Array, ndim: int) -> Array:

@@ -26,19 +26,9 @@ def one_vs_all_loss(
     candidate, expected once, and one class is true (of T true classes each has the target 1/T there, 1
     here).
 
-    Args:
-        inputs: [*batch, D], any float.
-        labels: integers in [0, C): [*batch], one class each, or [*batch, T], several true ones, each with
-            the target 1; a label listed twice counts once.
-        weights: [C, D], any float.
-        biases: [C] or None; −inf removes a class. About −log C spares the first steps: with zero weights
-            and biases the loss starts at C log 2.
-        where: None, or bool of the labels' shape; False masks a label, which may then hold any id.
-        block_size: classes scored at once, at least 1. None: about 2²⁰ scores.
-
-    An example without labels has loss 0 and gradient 0. A label out of range raises ValueError if it is
-    known, and gives NaN if it is traced. Sums are float32, and log σ is computed without cancellation.
-    Forward-mode differentiation is not supported.
+    Each of several true classes has the target 1; a label listed twice counts once. Biases of about −log C
+    spare the first steps: with zero weights and biases the loss starts at C log 2. `block_size` classes are
+    scored at once, by default about 2²⁰ scores.
 
     >>> one_vs_all_loss(jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3)))  # 4 log 2
     Array([2.7725887, 2.7725887], dtype=float32)

@@ -44,15 +44,10 @@ def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoo
     All classes start in one node; each level cuts every node at the median of the projections on the
     leading principal direction of (a probe of) its members, until nodes hold at most `block_size`.
 
-    Args:
-        vectors: [num_classes, dim] float, the class vectors as the scores use them.
-        key: typed key. Another key cuts differently: over several partitions a class meets the neighbours
-            that one cut took from it.
-        block_size: at least 1; the most classes in one block. The number of blocks is a power of two.
-
-    Returns:
-        `Neighbourhoods`, with `ceil(num_classes / num_blocks)` slots a block. Time
-        O(num_classes · dim · log num_blocks), memory a few copies of `vectors`.
+    `vectors` [num_classes, dim] are those that the scores use. The number of blocks is a power of two, and
+    each has at most `block_size` slots. Another key cuts differently: over several partitions a class meets
+    the neighbours that one cut took from it. Time is O(num_classes · dim · log num_blocks), memory a few
+    copies of `vectors`.
 
     Example:
         >>> vectors = jnp.array([[0.0], [9.0], [1.0], [8.0]])
@@ -116,19 +111,19 @@ def neighbourhood_candidates(
 
         count(i, c) = [block(c) = block(label i)] + (K − 1) · share(block(c))
 
-    for example i. Given these counts, `correction="negatives"` estimates the partition over
-    the other classes without bias: the own neighbourhood exactly, the rest from a sample.
+    for example i. Given these counts, `correction="negatives"` estimates the partition over the other
+    classes without bias: the own neighbourhood exactly, the rest from a sample.
 
     Args:
         parts: as `neighbourhoods` returns them.
         blocks: int32 [K], the blocks of the batch; one that occurs twice gives its classes twice.
         share: float32 [num_blocks], how often each block is drawn; sums to one.
-        labels: int32 [B], one class each, of a block among `blocks`. Out of range (the label of a
-            padding example) is read as class 0 or the last: mask it in the loss.
+        labels: int32 [B], one class each, of a block among `blocks`. One out of range, of a padding
+            example, is read as class 0 or the last: mask it in the loss.
 
     Returns:
-        Candidates with ids [B, S], S = K · block_size (one row repeated: the rows of all examples are
-        the same and may be gathered once, by `parts.members[blocks]`), and expected_count [B, S].
+        Candidates with ids and expected_count [B, S], S = K · block_size. The ids of all examples are the
+        same: their rows may be gathered once, by `parts.members[blocks]`.
 
     Example:
         >>> parts = Neighbourhoods(jnp.array([[0, 1], [2, 3]]), jnp.array([0, 0, 1, 1]))

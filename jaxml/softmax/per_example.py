@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxml import checks
-from jaxml.softmax.logits import check_temperature, checked_table, true_classes
+from jaxml.softmax.logits import check_scalar, checked_table, true_classes
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss_from_rows
 from jaxml.softmax.samplers import Candidates, Sampler
-from jaxml.softmax.sweeps import sweep
+from jaxml.softmax.sweeps import sweep, write
 from jaxml.types import Array, Key, PyTree
 
 # Numbers in the gathered rows of a tile of examples, [tile, S, D].
@@ -48,13 +48,8 @@ def per_example_sampled_softmax_loss(
     Nothing of B · S elements is kept for the backward pass: a tile of examples at a time draws again from
     the same key, gathers again, and adds its gradients to that of the table.
 
-    Args:
-        inputs: [*batch, D]; arguments not listed are as in `sampled_softmax_loss`.
-        sampler: one that draws without `inputs`; called for one example at a time.
-        state: the sampler's; no gradient flows into it.
-        key: typed key.
-        num_sampled: candidates of an example.
-        unique: whether an example's candidates are distinct.
+    The arguments are those of `sampled_softmax_loss`, with a sampler that draws without `inputs`, its
+    `state` and a typed `key` in place of the candidates.
 
     >>> from jaxml.softmax.samplers import uniform
     >>> inputs, labels, weights = jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3))
@@ -63,7 +58,7 @@ def per_example_sampled_softmax_loss(
     Array([1.3862944, 1.3862944], dtype=float32)
     """
     inputs, weights, biases = checked_table(inputs, weights, biases)
-    check_temperature(temperature)
+    check_scalar("temperature", temperature, above=0)
     num_classes, dim = weights.shape
     num_sampled = checks.integer("num_sampled", num_sampled, 1)
     true = true_classes(labels, where, inputs, num_classes)
@@ -75,8 +70,7 @@ def per_example_sampled_softmax_loss(
     losses = _losses(
         options,
         inputs.reshape(size, dim),
-        weights,
-        biases,
+        {"weights": weights, "biases": biases},
         jnp.asarray(temperature, jnp.float32),
         (ids, present & (ids >= 0)),
         state,
@@ -85,8 +79,11 @@ def per_example_sampled_softmax_loss(
     return jnp.where(refused.any(-1), jnp.nan, losses).reshape(batch)
 
 
-def _tile(options: _Options, labels, state, key, start, size):
-    """Labels, their mask, and candidates of the examples from `start` on."""
+def _tile(options: _Options, tables, labels, state, key, start, size):
+    """Of the examples from `start` on: true and sampled ids [size, T + S], their rows, and the loss.
+
+    `loss(x, rows, temperature) -> [size]`.
+    """
     ids, present = (lax.dynamic_slice_in_dim(array, start, size) for array in labels)
     keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(size, dtype=jnp.int32))
 
@@ -95,41 +92,35 @@ def _tile(options: _Options, labels, state, key, start, size):
             state, key, ids, options.num_sampled, unique=options.unique, where=present
         )
 
-    return ids, present, jax.vmap(draw)(keys, ids, present)
+    drawn = jax.vmap(draw)(keys, ids, present)
+    every, num_true = jnp.concatenate([ids, drawn.ids], axis=1), ids.shape[1]
 
+    def loss(x: Array, rows: PyTree, temperature: Array) -> Array:
+        true = jax.tree.map(lambda row: row[:, :num_true], rows)
+        sampled = jax.tree.map(lambda row: row[:, num_true:], rows)
+        return sampled_softmax_loss_from_rows(
+            x,
+            true["weights"],
+            sampled["weights"],
+            ids,
+            drawn,
+            true_biases=true["biases"],
+            sampled_biases=sampled["biases"],
+            correction=options.correction,
+            temperature=temperature,
+            where=present,
+        )
 
-def _tile_losses(options: _Options, x, rows, biases, temperature, ids, present, drawn):
-    """The losses of a tile, from its inputs and its gathered rows and biases, true and sampled."""
-    true_rows, sampled_rows = rows
-    true_biases, sampled_biases = biases
-    return sampled_softmax_loss_from_rows(
-        x,
-        true_rows,
-        sampled_rows,
-        ids,
-        drawn,
-        true_biases=true_biases,
-        sampled_biases=sampled_biases,
-        correction=options.correction,
-        temperature=temperature,
-        where=present,
-    )
-
-
-def _gather(table, ids):
-    return None if table is None else jnp.take(table, ids, axis=0, mode="clip")
+    rows = jax.tree.map(lambda table: jnp.take(table, every, axis=0, mode="clip"), tables)
+    return every, rows, loss
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _losses(options: _Options, x, weights, biases, temperature, labels, state, key):
+def _losses(options: _Options, x, tables, temperature, labels, state, key):
     def add(losses, start, size):
-        ids, present, drawn = _tile(options, labels, state, key, start, size)
-        rows, offsets = (
-            (_gather(table, ids), _gather(table, drawn.ids)) for table in (weights, biases)
-        )
-        own = lax.dynamic_slice_in_dim(x, start, size)
-        part = _tile_losses(options, own, rows, offsets, temperature, ids, present, drawn)
-        return lax.dynamic_update_slice_in_dim(losses, part, start, 0)
+        _, rows, loss = _tile(options, tables, labels, state, key, start, size)
+        part = loss(lax.dynamic_slice_in_dim(x, start, size), rows, temperature)
+        return write(losses, part, start)
 
     return sweep(add, jnp.zeros(x.shape[0], jnp.float32), x.shape[0], options.tile_size)
 
@@ -139,49 +130,28 @@ def _losses_fwd(options, *arguments):
 
 
 def _losses_bwd(options: _Options, arguments, d_losses):
-    x, weights, biases, temperature, labels, state, key = arguments
-
-    def scatter(table, ids, gradients):
-        # Masked labels and empty slots have gradients of zero.
-        flat = jnp.clip(ids, 0, table.shape[0] - 1).reshape(-1)
-        return table.at[flat].add(gradients.reshape(-1, *table.shape[1:]).astype(table.dtype))
+    x, tables, temperature, labels, state, key = arguments
 
     def add(carry, start, size):
-        d_x, d_weights, d_biases, d_temperature = carry
-        ids, present, drawn = _tile(options, labels, state, key, start, size)
-        rows, offsets = (
-            (_gather(table, ids), _gather(table, drawn.ids)) for table in (weights, biases)
-        )
-        _, pull_back = jax.vjp(
-            lambda x, rows, offsets, temperature: _tile_losses(
-                options, x, rows, offsets, temperature, ids, present, drawn
-            ),
-            lax.dynamic_slice_in_dim(x, start, size),
-            rows,
-            offsets,
-            temperature,
-        )
-        of_x, of_rows, of_offsets, of_temperature = pull_back(
-            lax.dynamic_slice_in_dim(d_losses, start, size)
-        )
-        d_x = lax.dynamic_update_slice_in_dim(d_x, of_x, start, 0)
-        for each, gradients in zip((ids, drawn.ids), of_rows, strict=True):
-            d_weights = scatter(d_weights, each, gradients)
-        if biases is not None:
-            for each, gradients in zip((ids, drawn.ids), of_offsets, strict=True):
-                d_biases = scatter(d_biases, each, gradients)
-        return d_x, d_weights, d_biases, d_temperature + of_temperature
+        d_x, d_tables, d_temperature = carry
+        ids, rows, loss = _tile(options, tables, labels, state, key, start, size)
+        own, cotangent = (lax.dynamic_slice_in_dim(a, start, size) for a in (x, d_losses))
+        of_x, of_rows, of_temperature = jax.vjp(loss, own, rows, temperature)[1](cotangent)
+        # Masked labels and empty slots have gradients of zero.
+        flat = jnp.clip(ids, 0, len(tables["weights"]) - 1).reshape(-1)
 
-    carry = (
-        jnp.zeros_like(x),
-        jnp.zeros(weights.shape, jnp.float32),
-        None if biases is None else jnp.zeros(biases.shape, jnp.float32),
-        jnp.zeros((), jnp.float32),
-    )
-    d_x, d_weights, d_biases, d_temperature = sweep(add, carry, x.shape[0], options.tile_size)
-    if biases is not None:
-        d_biases = d_biases.astype(biases.dtype)
-    return d_x, d_weights.astype(weights.dtype), d_biases, d_temperature, None, None, None
+        def scatter(total: Array, gradients: Array) -> Array:
+            gradients = gradients.reshape(-1, *total.shape[1:]).astype(jnp.float32)
+            return total.at[flat].add(gradients)
+
+        d_tables = jax.tree.map(scatter, d_tables, of_rows)
+        return write(d_x, of_x, start), d_tables, d_temperature + of_temperature
+
+    zeros = jax.tree.map(lambda table: jnp.zeros(table.shape, jnp.float32), tables)
+    carry = jnp.zeros_like(x), zeros, jnp.zeros((), jnp.float32)
+    d_x, d_tables, d_temperature = sweep(add, carry, x.shape[0], options.tile_size)
+    d_tables = jax.tree.map(lambda d, table: d.astype(table.dtype), d_tables, tables)
+    return d_x, d_tables, d_temperature, None, None, None
 
 
 _losses.defvjp(_losses_fwd, _losses_bwd)

@@ -58,13 +58,8 @@ def recommend(
     - *sampled*, otherwise: 6 B S D operations, S = 2,048, for any number of classes.
     - *adaptive*, if the table [C, D] does not fit, but one with shortened vectors does.
 
-    Args:
-        num_classes: C, at least 1.
-        dim: D, at least 1.
-        batch_size: B, at least 1.
-        memory_bytes: available to the layer, table included.
-        num_steps: training steps in all; None if not known: sampling is then preferred to an exact softmax
-            of more than 8,192 classes.
+    `memory_bytes` are available to the layer, table included; `num_steps` are the training steps in all. If
+    they are not known, sampling is preferred to an exact softmax of more than 8,192 classes.
 
     Raises:
         ValueError: a number is below 1, or no layer fits in `memory_bytes`.

@@ -23,30 +23,17 @@ An accidental hit (a sampled class that is a true class of the example) and an e
   of P.
 
 With all classes as candidates, each with the expected count 1, and hits removed, all three are the full
-softmax. The corrected logQ of Khrylchenko et al. (2025, arXiv 2507.09331),
+softmax. The corrected logQ of Khrylchenko et al. (2025, arXiv 2507.09331) has the gradient of
+`"negatives"`.
 
-    L = sg(1 − p) · [ −z_i + log Σ_j exp(z_j − log Q'_j) ],
+**Arguments** of all sampled losses are described in `jaxml.softmax`, except for
 
-has the gradient of `"negatives"` with hits removed if p comes from the same N: with
-p = exp(z_i) / (exp(z_i) + N) that gradient is (1 − p) (−∇z_i + ∇log N).
-
-**Arguments** of all sampled losses:
-
-- `inputs` [*batch, D]; `weights` [C, D], any float; `biases` [C] or None (−∞ removes a class).
-- `labels`: integers in [0, C): [*batch], one class each, or [*batch, T], which share the target evenly.
 - `candidates`: ids [S], shared by the batch, or [*batch, S]. A slot is empty if its id is outside [0, C) or
   its expected count is 0. Duplicates count as often as they occur.
 - `remove_accidental_hits`: whether a hit leaves the example's loss.
-- `temperature`: scalar > 0, may be traced.
-- `where`: None, or bool of the labels' shape; False masks a label, which may then hold any id.
 
-The forms `…_from_rows` take gathered rows: their time, memory and gradients do not depend on the number of
-classes. An example without labels has loss 0 and gradient 0. A label out of range raises ValueError if it
-is known, and gives NaN if it is traced.
-
-**Numerics.** Inputs and rows may be bf16; logits, sums and losses are float32, computed from the distance
-to the largest logit. No gradient flows into expected counts. A true class's count is clamped at float32's
-smallest normal number, so an impossible label has a finite loss.
+Inputs and rows may be bf16. No gradient flows into expected counts. A true class's count is clamped at
+float32's smallest normal number, so an impossible label has a finite loss.
 """
 
 import math
@@ -58,7 +45,7 @@ import jax.numpy as jnp
 from jaxml import checks
 from jaxml.softmax.logits import (
     TrueClasses,
-    check_temperature,
+    check_scalar,
     checked_table,
     products,
     softplus,
@@ -92,10 +79,8 @@ def sampled_softmax_loss(
     `tf.nn.sampled_softmax_loss` for the same candidates and counts. The gradient of `weights` is dense,
     [C, D]: with very many classes use `sampled_softmax_loss_from_rows`.
 
-    Args:
-        inputs: [*batch, D]; this and the other arguments are described in the module's docstring.
-        num_hard: None, or in [1, S]: each example keeps only the candidates that it scores highest. The
-            loss then no longer estimates that of the full softmax.
+    With `num_hard` in [1, S] each example keeps only the candidates that it scores highest; the loss then
+    no longer estimates that of the full softmax.
 
     >>> inputs, labels, weights = jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3))
     >>> every_class = Candidates(jnp.arange(4), jnp.ones(4), jnp.ones(2))
@@ -133,10 +118,10 @@ def sampled_softmax_loss_from_rows(
 ) -> Array:
     """Returns `sampled_softmax_loss` of gathered rows, float32 [*batch].
 
-    Rows may be transformed (normalised, say) before.
+    Time, memory and gradients do not depend on the number of classes. Rows may be transformed before.
 
     Args:
-        inputs: [*batch, D]; arguments not listed are described in the module's docstring.
+        inputs: [*batch, D].
         true_rows: [*batch, D] or [*batch, T, D], the rows of the labels.
         sampled_rows: [S, D] or [*batch, S, D], the rows of `candidates.ids`. For ids [*batch, S] that are
             the same for all examples (only their counts differ) [S, D] is enough.
@@ -196,43 +181,6 @@ def nce_loss(
             **_gathered(inputs, labels, weights, biases, candidates, where),
             correction=correction,
             remove_accidental_hits=remove_accidental_hits,
-        )
-    )
-
-
-def nce_loss_from_rows(
-    inputs,
-    true_rows,
-    sampled_rows,
-    labels,
-    candidates: Candidates,
-    *,
-    true_biases=None,
-    sampled_biases=None,
-    correction: Correction = "both",
-    remove_accidental_hits: bool = False,
-    where=None,
-    num_classes: int | None = None,
-) -> Array:
-    """Returns `nce_loss` of gathered rows, float32 [*batch]; see `sampled_softmax_loss_from_rows`.
-
-    >>> one_other, row = Candidates(jnp.array([1]), jnp.ones(1), jnp.ones(1)), jnp.zeros((1, 3))
-    >>> nce_loss_from_rows(jnp.ones((1, 3)), row, row, jnp.array([0]), one_other)
-    Array([1.3862944], dtype=float32)
-    """
-    return _binary(
-        _logits(
-            inputs,
-            true_rows,
-            sampled_rows,
-            labels,
-            candidates,
-            true_biases,
-            sampled_biases,
-            correction=correction,
-            remove_accidental_hits=remove_accidental_hits,
-            where=where,
-            num_classes=num_classes,
         )
     )
 
@@ -316,7 +264,7 @@ def _logits(
     is never stored. Candidates come first to make the products with shared rows fast: `_shared_products`.
     """
     checks.choice("correction", correction, get_args(Correction))
-    check_temperature(temperature)
+    check_scalar("temperature", temperature, above=0)
     if num_classes is not None:
         num_classes = checks.integer("num_classes", num_classes, 1)
     inputs, true_rows, sampled_rows = map(jnp.asarray, (inputs, true_rows, sampled_rows))

@@ -20,19 +20,13 @@ def top_k(
 
         score_c = inputs · weights_c + biases_c
 
-    Classes are scored a block at a time, and each block is merged into the k best so far.
-
-    Args:
-        inputs: [*batch, D], any float.
-        weights: [C, D], any float.
-        biases: [C] or None. Classes with a bias of −inf come last.
-        k: how many, in [1, C].
-        block_size: classes scored at once, at least 1. None: about 2²⁵ scores (128 MiB), and never more
-            than a quarter of the classes, or k.
+    `block_size` classes are scored at once (by default about 2²⁵ scores, and never more than a quarter of
+    the classes, or k), and each block is merged into the k best so far.
 
     Returns:
         `(scores, ids)`, float32 and int32 [*batch, k], best first; of equal scores the lower id comes
-        first. A score of NaN counts as the highest, so that a broken row shows.
+        first, and classes with a bias of −inf last. A score of NaN counts as the highest, so that a broken
+        row shows.
 
     >>> scores, ids = top_k(jnp.ones((1, 1)), jnp.array([[3.0], [1.0], [4.0], [3.0]]), k=3)
     >>> print(scores, ids)
@@ -74,13 +68,9 @@ def _search(inputs: Array, weights: Array, biases: Array | None, k: int, block_s
 def with_block(
     best: tuple[Array, Array] | None, scores: Array, start, k: int
 ) -> tuple[Array, Array]:
-    """Returns the k best of `best` (scores and ids [*batch, k], or None) and of a block of scores.
+    """Returns the k best of `best` and of the scores [*batch, size] of a block of classes from `start` on.
 
-    Args:
-        best: of the classes before `start`; None for the first block, which must hold k classes.
-        scores: [*batch, size], of the classes from `start` on.
-        start: the id of the first.
-        k: how many.
+    `best` are scores and ids [*batch, k]; None for the first block, which must hold k classes.
     """
     scores, ids = _contenders(scores, k)
     ids += start

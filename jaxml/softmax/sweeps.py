@@ -17,11 +17,7 @@ from jaxml.types import Array
 def sweep(body: Callable[..., Any], carry: Any, count: int, block_size: int) -> Any:
     """Returns the last `carry = body(carry, start, size)` over [0, count); the last block may be smaller.
 
-    Args:
-        body: `start` is an int32 scalar, `size` an int, of which there are two values at most.
-        carry: any pytree.
-        count: at least 0.
-        block_size: at least 1.
+    `start` is an int32 scalar, and `size` an int, of which there are two values at most.
 
     >>> int(sweep(lambda total, start, size: total + size, jnp.int32(0), 10, 4))
     10
@@ -65,11 +61,7 @@ def over_true(
     One true class at a time, compared and not scattered: unrolled while there are few, it fuses, and
     nothing of K · N · T elements is made.
 
-    Args:
-        step: pure.
-        ids: int32 [N, T]; −1 is no class.
-        carry: [K, N].
-        start: the block's first class.
+    `carry` is [K, N], `ids` int32 [N, T], −1 for no class, and `start` the block's first class.
     """
     classes = start + lax.broadcasted_iota(jnp.int32, (carry.shape[0], 1), 0)
 

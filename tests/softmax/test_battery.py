@@ -174,7 +174,9 @@ def test_one_trace_serves_many_batches(name):
     assert not TRACES
 
 
-@pytest.mark.parametrize("name", ["blockwise", "per_example", "one_vs_all", "adaptive"])
+@pytest.mark.parametrize(
+    "name", ["blockwise", "sampled", "per_example", "one_vs_all", "adaptive", "two_level"]
+)
 def test_vmap_equals_a_leading_batch(name):
     inputs, labels, params = problem(name, batch=(2, 3))
     loss = lambda x, y: VARIANTS[name].loss(x, y, params, None)  # noqa: E731
@@ -222,12 +224,58 @@ def test_classes_have_no_order(name):
     np.testing.assert_allclose(renumbered, losses, rtol=1e-5, atol=1e-5)
 
 
+@each
+def test_a_label_of_no_class_is_refused_or_nan(name):
+    """Refused if it is known, under differentiation too; else its loss is NaN, and no other."""
+    inputs, labels, params = problem(name)
+    whole, _ = run(name, inputs, labels, params)
+    for label in (-1, CLASSES, 2**32 + 1):
+        wrong = np.asarray(labels, np.int64)
+        wrong[3] = label
+        with pytest.raises(
+            ValueError, match=rf"labels must be in \[0, 23\), got {label} at \(3,\)"
+        ):
+            jax.grad(lambda x, y=wrong: VARIANTS[name].loss(x, y, params, None).sum())(inputs)
+        if label < 2**31:
+            losses, _ = run(name, inputs, wrong.astype(np.int32), params)
+            np.testing.assert_allclose(losses, whole.at[3].set(jnp.nan), rtol=1e-5, atol=1e-6)
+
+
+@each
+def test_labels_and_masks_that_do_not_fit(name):
+    inputs, labels, params = problem(name)
+    for change, message in (
+        (dict(y=labels + 0.5), "labels must be integers, got dtype float32"),
+        (dict(y=labels[:2]), r"labels must be \(7,\) or \(7, 'T'\)"),
+        (dict(where=np.ones(3, bool)), r"where must have the labels' shape \(7,\), got \(3,\)"),
+        (dict(x=np.float32(1)), "inputs must be"),
+        (
+            dict(x=inputs[:, :3]),
+            r"(weights must be \[num_classes, 3\]|params must have the shapes)",
+        ),
+    ):
+        given = dict(x=inputs, y=labels, where=None) | change
+        with pytest.raises(ValueError, match=message):
+            VARIANTS[name].loss(given["x"], given["y"], params, given["where"])
+
+
 @with_reference
-@pytest.mark.parametrize("label", [-1, CLASSES])
-def test_a_label_of_no_class_is_refused(name, label):
-    inputs, labels, table = problem(name)
-    with pytest.raises(ValueError, match="labels"):
-        VARIANTS[name].loss(inputs, np.asarray(labels.at[3].set(label)), table, None)
+def test_an_empty_table_is_refused(name):
+    with pytest.raises(ValueError, match="weights must have at least one class"):
+        VARIANTS[name].loss(jnp.ones((1, DIM)), np.zeros(1, int), jnp.ones((0, DIM)), None)
+
+
+def test_gradients_lower_for_accelerators():
+    def total(inputs, labels, params):
+        losses = [VARIANTS[name].loss(inputs, labels, params[name], None) for name in VARIANTS]
+        return sum(loss.sum() for loss in losses)
+
+    inputs, labels, _ = problem("full")
+    params = {name: problem(name)[2] for name in VARIANTS}
+    exported = jax.export.export(jax.jit(jax.grad(total, (0, 2))), platforms=("tpu", "cuda"))(
+        inputs, labels, params
+    )
+    assert exported.platforms == ("tpu", "cuda")
 
 
 def test_a_softmax_over_one_class_is_certain():

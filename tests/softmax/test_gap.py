@@ -26,14 +26,6 @@ def gap(sampler, num_sampled, num_keys, **options):
     )(KEY)
 
 
-@pytest.mark.slow
-def test_drawing_every_class_leaves_no_gap():
-    found = gap(uniform(C), C, 3, correction="both")
-    np.testing.assert_allclose(found.gradient_bias, 0, atol=1e-3)
-    np.testing.assert_allclose(found.gradient_variance, 0, atol=1e-8)
-    np.testing.assert_allclose(found.loss_gap, 0, atol=1e-5)
-
-
 def test_is_what_the_draws_give_one_by_one():
     """Bias, variance and gap from the stacked gradients of the same draws, in float64."""
     sampler, num_keys = log_uniform(C), 7

@@ -16,11 +16,7 @@ from jaxml.types import Array, Key
 
 
 def independent(cdf: Cdf, state: Any, key: Key, count: int) -> Array:
-    """`count` ranks drawn with replacement, each as often as its segment is long.
-
-    Returns:
-        int32 [count].
-    """
+    """`count` ranks drawn with replacement, each as often as its segment is long: int32 [count]."""
     bits = jax.random.bits(key, (2, count), jnp.uint32)
     length = uint64.constant(cdf.left_edge(cdf.size))
     return cdf.find(state, uint64.fraction(length, UInt64(bits[0], bits[1])))
@@ -29,11 +25,9 @@ def independent(cdf: Cdf, state: Any, key: Key, count: int) -> Array:
 def certain(cdf: Cdf, count: int) -> int:
     """How many of the longest segments every sample of `count` distinct ones must hold.
 
-    It is the smallest h for which the others can share the rest in proportion to their lengths,
-    no inclusion probability above 1: `(count - h) · length(h) <= length of all from h on`. (Asking
-    once for `count · length > total` is not enough: the head's surplus goes to the others, and
-    lifts some of them above 1 in turn.) The left side only falls as h grows, and at
-    `h = count - 1` it has fallen.
+    It is the smallest h for which the others can share the rest in proportion to their lengths, no
+    inclusion probability above 1: `(count - h) · length(h) <= length of all from h on`. The left side
+    only falls as h grows, and at `h = count - 1` it has fallen.
 
     Raises:
         ValueError: `count` is not in `[1, cdf.size]`.
@@ -50,41 +44,38 @@ def certain(cdf: Cdf, count: int) -> int:
 
 
 def pivotal(cdf: Cdf, state: Any, key: Key, count: int) -> Array:
-    r"""`count` distinct ranks, by ordered pivotal sampling; no loop, no rejection.
+    """`count` distinct ranks, by ordered pivotal sampling; no loop, no rejection.
 
-    With h = `certain(cdf, count)` and R the length of all segments from h on, rank k is held
-    with probability exactly
+    With h = `certain(cdf, count)` and R the length of all segments from h on, rank k is held with
+    probability exactly π_k = 1 for k < h, and π_k = (count − h) · length_k / R ≤ 1 for k ≥ h.
 
-    .. math::  \pi_k = 1 \;(k < h), \qquad \pi_k = (count - h)\, length_k / R \le 1 \;(k \ge h).
+    The line from h on is closed to a ring, opened again at the left edge of a random segment (so that the
+    classes that exclude each other vary), and cut into m = count − h strata of equal length. Each stratum
+    yields one rank. A segment is no longer than a stratum, so it lies inside one or straddles a single
+    border: border i is straddled by c_i, with b_i of its length right of the border and a_i left of it. In
+    stratum i, of length w,
 
-    The line from h on is closed to a ring, opened again at the left edge of a random segment (so
-    that the classes that exclude each other vary), and cut into m = count - h
-    strata of equal length. Each stratum yields one rank. A segment is no longer than a stratum,
-    so it lies inside one or straddles a single border: border i is straddled by c_i, with b_i of
-    its length right of the border and a_i left of it. In stratum i, of length w,
+    1. a winner is drawn in proportion to length among the segments that lie inside and the survivor, which
+       the stratum before handed over and which weighs b_i here;
+    2. winner and c_{i+1} duel: c_{i+1} is chosen with probability a_{i+1} / (w − b_{i+1}), else the winner
+       is; the other one survives into stratum i + 1, with weight b_{i+1}.
 
-    1. a winner is drawn in proportion to length among the segments that lie inside and the
-       survivor, which the stratum before handed over and which weighs b_i here;
-    2. winner and c_{i+1} duel: c_{i+1} is chosen with probability a_{i+1} / (w - b_{i+1}), else
-       the winner is; the other one survives into stratum i + 1, with weight b_{i+1}.
+    The first survivor is the first segment, and at the end of the ring nothing straddles. So the sample is
+    spread along the line like a stratified one, and the estimate of any sum has at most the variance that
+    `count` independent draws give it.
 
-    The first survivor is the first segment, and at the end of the ring nothing straddles. So the
-    sample is spread along the line like a stratified one, and whatever the scores, the estimate of
-    their sum has at most the variance that `count` independent draws give it.
-
-    Strata do not wait for each other: only the survivor's name comes from the left, and it is
-    c_i or a segment inside stratum i - 1 unless the survivor of stratum i - 1 is passed on. The
-    last stratum that did not pass its survivor on is found for all by one cumulative maximum.
+    Strata do not wait for each other: only the survivor's name comes from the left, and it is c_i or a
+    segment inside stratum i − 1 unless the survivor of stratum i − 1 is passed on. The last stratum that
+    did not pass its survivor on is found for all by one cumulative maximum.
 
     Returns:
-        int32 [count]: the certain ranks, then one for each stratum. Neighbours on the line are
-        near each other, but they are not sorted.
+        int32 [count]: the certain ranks, then one for each stratum, not sorted.
 
     References:
-        Deville & Tillé 1998, "Unequal probability sampling without replacement through a
-        splitting method"; Chauvet 2012, "On a characterization of ordered pivotal sampling"
-        (the form by strata); Chauvet & Ruiz-Gazen 2017, "A comparison of pivotal sampling and
-        unequal probability sampling with replacement" (the variance).
+        Deville & Tillé 1998, "Unequal probability sampling without replacement through a splitting
+        method"; Chauvet 2012, "On a characterization of ordered pivotal sampling" (the form by strata);
+        Chauvet & Ruiz-Gazen 2017, "A comparison of pivotal sampling and unequal probability sampling with
+        replacement" (the variance).
     """
     h = certain(cdf, count)
     m = count - h
@@ -239,17 +230,10 @@ def _bits(key: Key, m: int) -> Array:
 def _one_for_each_stratum(
     ring: _Ring, bits: Array, strata: Array, each: UInt64, longer: Array | int
 ) -> Array:
-    """The steps of `pivotal`; a stratum numbered m repeats the first, once round the ring.
+    """The steps of `pivotal`: int32 [S], from `bits` uint32 [3 S]; no segment is longer than a stratum.
 
-    Args:
-        ring: the segments, none longer than a stratum.
-        bits: uint32 [3 S].
-        strata: uint32 [S], 0, 1, … m - 1 and then nothing but m.
-        each: UInt64 of [], the length of a stratum,
-        longer: or one more for the first so many.
-
-    Returns:
-        int32 [S].
+    `strata` uint32 [S] are 0, 1, … m − 1 and then nothing but m, which repeats the first, once round the
+    ring. A stratum has the length `each`, or one unit more for the first `longer`.
     """
     size = strata.shape[0]
     point_bits, duel_bits = bits[: 2 * size], bits[2 * size :]

@@ -1,9 +1,7 @@
 """64-bit integers of two words against Python's integers."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,13 +16,6 @@ pair = st.integers(0, M64) | st.sampled_from(EDGES)
 
 def number(value):
     return (int(value.high) << 32) | int(value.low)
-
-
-def grid(values):
-    """All pairs of the values, as two UInt64 and as two lists."""
-    a = [x for x in values for _ in values]
-    b = [y for _ in values for y in values]
-    return pack(a), pack(b), a, b
 
 
 def pack(values):
@@ -71,16 +62,6 @@ def test_the_product_with_a_word_wraps(a, b):
 @example(M64, M64)
 def test_a_fraction_is_the_high_half_of_the_product(a, u):
     assert number(uint64.fraction(uint64.constant(a), uint64.constant(u))) == (a * u) >> 64
-
-
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.vmap], ids=["eager", "jit", "vmap"])
-def test_corners_elementwise(wrap):
-    one, two, a, b = grid(EDGES)
-    pairs = list(zip(a, b, strict=True))
-    assert unpack(wrap(uint64.add)(one, two)) == [(x + y) & M64 for x, y in pairs]
-    assert unpack(wrap(uint64.subtract)(one, two)) == [(x - y) & M64 for x, y in pairs]
-    assert unpack(wrap(uint64.fraction)(one, two)) == [(x * y) >> 64 for x, y in pairs]
-    assert wrap(uint64.less)(one, two).tolist() == [x < y for x, y in pairs]
 
 
 def test_choose_takes_each_word_from_its_side():
