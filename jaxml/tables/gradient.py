@@ -44,19 +44,10 @@ def coalesce(gradient: RowGradient) -> RowGradient:
 
     `values'[j] = Σ_k [ids[k] = ids'[j]] · values[k]`, with `ids'` ascending and distinct.
 
-    A non-linear update needs this sum: Adagrad of two half gradients is not Adagrad of one whole gradient.
-    There are as many slots as ids, so shapes are static; slots left over have the id `EMPTY_ID` = 2³¹ − 1
-    and the value 0.
-
-    Args:
-        gradient: ids `[K]` (or `[K, L]`), values `[K, D]` or `[K]`. Values of empty entries, even NaN, are
-            not used.
-
-    Returns:
-        A gradient with int32 ids `[K]` (or `[K · L]`), float32 values `[K, D]` or `[K]`, and
-        `coalesced` set.
-
-    Sums are taken in float32, on a CPU always in the same order, on a GPU in any.
+    A non-linear update needs this sum: Adagrad of two half gradients is not Adagrad of one whole
+    gradient. There are as many slots as ids, so shapes are static: int32 ids `[K]` (or `[K · L]`). Slots
+    left over have the id `EMPTY_ID` = 2³¹ − 1 and the value 0. Values of empty entries, even NaN, are not
+    used. Sums are taken in float32, on a CPU always in the same order, on a GPU in any.
 
     Example:
         >>> coalesce(RowGradient(jnp.array([4, -1, 1, 4]), jnp.array([1.0, 2.0, 3.0, 4.0]))).ids

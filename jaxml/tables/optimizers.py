@@ -3,7 +3,8 @@
 Each is a *rule* for a few float32 rows; `update` applies it to the rows of a `RowGradient`: coalesce,
 gather, compute, scatter. If the caller of a compiled step donates table and state, nothing of the table's
 size is allocated or copied, and the time does not depend on the number of rows. Rows without a gradient,
-and their slots, keep every bit.
+and their slots, keep every bit. Slots are float32 for any dtype of the table, `[num_rows, 1, D]` or a
+number for each row. Every hyperparameter may be traced.
 """
 
 from collections.abc import Callable
@@ -34,8 +35,7 @@ class RowOptimizer(NamedTuple):
     """Three pure functions.
 
     Attributes:
-        init: `init(table) -> state`, the slots of a table `[num_rows, D]` or `[num_rows]`; float32
-            statistics for any dtype of the table.
+        init: `init(table) -> state`, the slots of a table `[num_rows, D]` or `[num_rows]`.
         update: `update(gradient, state, table, *, key=None) -> (table, state)`. With a key, a bfloat16
             table is rounded stochastically (see `to_storage`). An update whose ids are all out of range
             (`jnp.where(ok, ids, -1)`) changes no bit of table or state. `ValueError` if gradient, state
@@ -58,7 +58,7 @@ class RowOptimizer(NamedTuple):
 
 
 def sgd(learning_rate: Scalar) -> RowOptimizer:
-    """Returns stochastic gradient descent, `x ← x − lr · g`, without state; the rate may be traced.
+    """Returns stochastic gradient descent, `x ← x − lr · g`, without state.
 
     Example:
         >>> rows, _ = sgd(0.5).rule(jnp.ones((1, 2)), {}, jnp.ones((1, 2)))
@@ -84,14 +84,9 @@ def adagrad(
     `a ← a + g²`, `x ← x − lr · g / √(a + ε)`; for a gradient of every row at every step equal to
     `optax.adagrad`, defaults included.
 
-    Args:
-        learning_rate: may be traced.
-        initial_accumulator: at least 0. While g² is well below 0.1, as for a row that is one of many in a
-            mean over a batch, this is gradient descent at 3.2 lr. Lower it if rare rows learn too little.
-        eps: at least 0; above 0 if the initial accumulator is 0.
-
-    Returns:
-        The optimizer; its state is `accumulator`, float32 `[num_rows, 1, D]`, or `[num_rows, 1]`.
+    While g² is well below an initial accumulator of 0.1, as for a row that is one of many in a mean over a
+    batch, this is gradient descent at 3.2 lr: lower it if rare rows learn too little. The slot is
+    `accumulator`. `eps` must be above 0 if the initial accumulator is 0.
 
     Example:
         >>> adagrad(0.1).init(jnp.zeros((2, 1)))["accumulator"].ravel()
@@ -121,16 +116,11 @@ def rowwise_adagrad(
 
     `a ← a + mean_d(g_d²)`, `x ← x − lr · g / (√a + ε)`.
 
-    Args:
-        learning_rate: may be traced.
-        initial_accumulator: at least 0. With 0 (as in FBGEMM and TorchRec) the first step of a row moves
-            its entries by lr in the root mean square, for any scale of the loss, and no later step moves it
-            further. The mean square of a row that is one of thousands in a mean over a batch is tiny: with
-            Adagrad's usual 0.1 rare rows hardly learn.
-        eps: above 0. Gradients with a root mean square below it are not scaled up to full steps.
-
-    Returns:
-        The optimizer; its state is `accumulator`, float32 `[num_rows]`.
+    With an initial accumulator of 0 (as in FBGEMM and TorchRec) the first step of a row moves its entries
+    by lr in the root mean square, for any scale of the loss, and no later step moves it further. With
+    Adagrad's usual 0.1 rare rows hardly learn: the mean square of a row that is one of thousands in a
+    mean over a batch is tiny. Gradients with a root mean square below `eps` are not scaled up to full
+    steps. The slot is `accumulator`, `[num_rows]`.
 
     Example:
         >>> rows, slots = rowwise_adagrad(0.1).rule(
@@ -167,15 +157,7 @@ def adam(
     A bias correction by the global step would make the first step of a rare row up to
     `lr · (1 − b₁)/√(1 − b₂)` = 3.2 lr. For a gradient of every row at every step equal to `optax.adam`.
 
-    Args:
-        learning_rate: may be traced, as may the others.
-        b1: decay of the first moment, in [0, 1).
-        b2: decay of the second moment, in [0, 1).
-        eps: added to the root; above 0.
-
-    Returns:
-        The optimizer; its state is `m` and `v`, float32 `[num_rows, 1, D]`, and `count`, int32
-        `[num_rows]`.
+    The slots are `m`, `v` and `count`, int32 `[num_rows]`.
 
     Example:
         >>> optimizer, table = adam(0.1), jnp.zeros((9, 1))

@@ -29,9 +29,7 @@ _LARGE = 2**28
 def storage_dtype(dtype: DTypeLike, *, platform: str | None = None) -> jnp.dtype:
     """Returns the dtype in which a table of `dtype` is stored: uint16 for bfloat16 on a CPU.
 
-    Args:
-        dtype: float32, float16 or bfloat16; uint16 is returned as it is.
-        platform: `"cpu"`, `"gpu"`, `"tpu"`, …; None means JAX's default backend.
+    `platform` is `"cpu"`, `"gpu"`, `"tpu"`, …; None means JAX's default backend.
 
     Example:
         >>> storage_dtype("bfloat16", platform="cpu")
@@ -52,10 +50,7 @@ def to_storage(values: Array, dtype: DTypeLike, *, key: Key | None = None) -> Ar
     `x`. An update smaller than half the spacing of bfloat16 (1/256 of a weight) is then kept on average;
     rounding to nearest would lose all of them.
 
-    Args:
-        values: floats of any shape.
-        dtype: float32, float16, bfloat16, or uint16 for the bits of a bfloat16.
-        key: randomness of the rounding; not for float16, without effect for float32.
+    `dtype` is float32, float16 (without a key), bfloat16, or uint16 for the bits of a bfloat16.
 
     NaN and infinities are kept; a finite number beyond the largest of `dtype` may become infinite.
 
@@ -104,15 +99,9 @@ def from_storage(table: Array) -> Array:
 def gather_rows(table: Array, ids: Array) -> Array:
     """Returns rows of a table as float32: `rows[...] = table[ids[...]]`, zeros for ids out of range.
 
-    Args:
-        table: `[num_rows, D]` or `[num_rows]`; float32, float16, bfloat16, or uint16 bits.
-        ids: integers of any shape. An id outside `[0, num_rows)` reads zeros; −1 is the usual padding.
-
-    Returns:
-        float32 `[*ids.shape, D]`, or `ids.shape` for a table of scalars.
-
-    The gradient of the table is as large as the table: differentiate with respect to the gathered rows, and
-    make a `RowGradient` of the result.
+    `ids` are integers of any shape; −1 is the usual padding. The rows are `[*ids.shape, D]`, or
+    `ids.shape` for a table of scalars. The gradient of the table is as large as the table: differentiate
+    with respect to the gathered rows, and make a `RowGradient` of the result.
 
     Example:
         >>> gather_rows(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, -1]))
@@ -151,13 +140,8 @@ def gather_bags(table: Array, ids: Array) -> Array:
 
     On a CPU up to five times as fast as a sum over `gather_rows`.
 
-    Args:
-        table: as in `gather_rows`.
-        ids: integers `[..., L]`, the rows of each bag. An id outside `[0, num_rows)` adds nothing.
-
-    Returns:
-        float32 `[..., D]`, or `[...]` for a table of scalars. Their gradient `[K, D]` and the same ids
-        `[K, L]` make a `RowGradient`.
+    The bags are `[..., D]`, or `[...]` for a table of scalars. Their gradient `[K, D]` and the same ids
+    `[K, L]` make a `RowGradient`. An id outside `[0, num_rows)` adds nothing.
 
     Example:
         >>> gather_bags(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0, 1], [1, -1]]))
@@ -192,16 +176,13 @@ def init_table(
 
     Args:
         key: a typed key.
-        num_rows: number of rows, at least 1.
+        num_rows: at least 1.
         dim: length of a row, at least 1.
         dtype: float32, float16 or bfloat16 (stored as uint16 bits on a CPU, see `storage_dtype`); uint16
             asks for bits on every platform.
         scale: standard deviation or half width; by default 1/√dim, which gives normal rows a norm close
             to 1. May be traced.
         distribution: `"normal"`, or `"uniform"`, about twice as fast.
-
-    Returns:
-        `[num_rows, dim]` in `storage_dtype(dtype)`.
 
     Example:
         >>> init_table(jax.random.key(0), 10, 4, dtype="bfloat16").shape

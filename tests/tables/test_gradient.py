@@ -66,18 +66,11 @@ def test_a_bag_gives_its_value_to_each_of_its_rows(shape):
     assert_coalesced(result, sums_by_row(ids, spread))
 
 
-def test_what_an_empty_entry_holds_goes_nowhere():
-    ids = np.array([2, -1, EMPTY_ID, 2], np.int32)
-    values = np.array([1.0, np.nan, np.inf, 2.0], np.float32)
-    result = coalesce(RowGradient(ids, values))
-    assert result.ids.tolist() == [2, EMPTY_ID, EMPTY_ID, EMPTY_ID]
-    assert result.values.tolist() == [3.0, 0.0, 0.0, 0.0]
-
-
-def test_a_nan_stays_with_its_row():
-    values = jnp.array([[1.0], [jnp.nan], [2.0]])
-    result = coalesce(RowGradient(jnp.array([1, 0, 1]), values))
-    np.testing.assert_array_equal(result.values, [[np.nan], [3.0], [0.0]])
+def test_a_nan_stays_with_its_row_and_an_empty_entry_goes_nowhere():
+    ids = np.array([2, -1, EMPTY_ID, 2, 0], np.int32)
+    result = coalesce(RowGradient(ids, np.float32([1.0, np.nan, np.inf, 2.0, np.nan])))
+    assert result.ids.tolist() == [0, 2, EMPTY_ID, EMPTY_ID, EMPTY_ID]
+    np.testing.assert_array_equal(result.values, [np.nan, 3.0, 0.0, 0.0, 0.0])
 
 
 def test_sums_are_float32_whatever_the_values():
@@ -87,13 +80,8 @@ def test_sums_are_float32_whatever_the_values():
         assert result.values[0, 0] == 4097.0
 
 
-@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint32])
-def test_ids_of_any_integer_type(dtype):
-    ids = jnp.array([3, 1, 3], dtype)
-    assert coalesce(RowGradient(ids, jnp.ones(3))).ids.tolist() == [1, 3, EMPTY_ID]
-
-
-def test_an_id_beyond_int32_names_no_row_instead_of_wrapping():
+def test_ids_of_any_integer_type_that_never_wrap():
+    assert coalesce(RowGradient(jnp.array([3, 1, 3], jnp.int8), jnp.ones(3))).ids[1] == 3
     ids = jnp.array([2**31 + 5, 2**32 - 1, 5], jnp.uint32)
     assert coalesce(RowGradient(ids, jnp.ones(3))).ids.tolist() == [5, EMPTY_ID, EMPTY_ID]
 
@@ -117,11 +105,6 @@ def test_it_is_a_pytree_that_keeps_the_mark():
         gradient.ids = gradient.ids
 
 
-def test_refuses_bags_that_claim_to_be_coalesced():
-    with pytest.raises(ValueError, match=r"coalesced gradient must have shape \[K\], got \(3, 2\)"):
-        coalesce(RowGradient(jnp.zeros((3, 2), jnp.int32), jnp.zeros(3), coalesced=True))
-
-
 @pytest.mark.parametrize(
     ("ids", "values", "message"),
     [
@@ -137,3 +120,6 @@ def test_refuses_bags_that_claim_to_be_coalesced():
 def test_refuses(ids, values, message):
     with pytest.raises(ValueError, match=message):
         coalesce(RowGradient(ids, values))
+    bags = RowGradient(jnp.zeros((3, 2), jnp.int32), jnp.zeros(3), coalesced=True)
+    with pytest.raises(ValueError, match=r"coalesced gradient must have shape \[K\], got \(3, 2\)"):
+        coalesce(bags)

@@ -148,15 +148,14 @@ def test_untouched_rows_and_slots_keep_every_bit(name, passes_of_8):
     table = jnp.asarray(patterns.view(np.float32))
     optimizer = OPTIMIZERS[name](LEARNING_RATE)
     state = optimizer.init(table)
-    rows_of_state = {k: v for k, v in state.items() if v.ndim}
     noise = lambda leaf: jnp.asarray(rng.integers(1, 9, leaf.shape), leaf.dtype)  # noqa: E731
-    state |= jax.tree.map(noise, rows_of_state)
+    state = jax.tree.map(noise, state)
     gradient = random_gradient(rng, 40, 3, 30, -5, 20)
     touched = np.unique(gradient.ids[gradient.ids >= 0])
     untouched = np.setdiff1d(np.arange(40), touched)
     new_table, new_state = compiled_update(name)(table, state, gradient)
     assert_same_bits(new_table[untouched], table[untouched])
-    for slot in rows_of_state:
+    for slot in state:
         assert_same_bits(new_state[slot][untouched], state[slot][untouched])
     assert (np.asarray(new_table)[touched] != np.asarray(table)[touched]).any(axis=1).all()
 
@@ -196,21 +195,6 @@ def test_a_coalesced_gradient_gives_the_same(name, passes_of_8):
     assert_same_bits(partly[stay], table[stay])
     others = np.setdiff1d(np.arange(12), stay)
     assert_same_bits(partly[others], direct[0][others])
-
-
-def test_a_bag_is_its_entries_one_by_one(passes_of_8):
-    rng, name = np.random.default_rng(5), "sgd"
-    optimizer = OPTIMIZERS[name](LEARNING_RATE)
-    table = jnp.asarray(rng.normal(size=(12, 4)), jnp.float32)
-    ids = jnp.asarray(rng.integers(-4, 12, (4, 5)), jnp.int32)
-    values = jnp.asarray(rng.normal(size=(4, 4)), jnp.float32)
-    update, state = compiled_update(name), optimizer.init(table)
-    bags = update(table, state, RowGradient(ids, values))
-    spread = RowGradient(ids.reshape(-1), jnp.repeat(values, 5, axis=0))
-    for a, b in zip(
-        jax.tree.leaves(bags), jax.tree.leaves(update(table, state, spread)), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["adagrad", "rowwise_adagrad", "adam"])
@@ -279,86 +263,53 @@ def test_stochastic_rounding_keeps_small_updates_on_average():
     assert len(np.unique(moved)) > 2
 
 
-@pytest.mark.parametrize("name", ["adam"])
-def test_vmap_equals_a_loop(name, passes_of_8):
+def test_vmap_equals_a_loop(passes_of_8):
     rng = np.random.default_rng(9)
     tables = jnp.asarray(rng.normal(size=(3, 30, 4)), jnp.float32)
     ids = jnp.asarray(rng.integers(-9, 30, (3, 20)), jnp.int32)
     ids = ids.at[1].set(-1)  # a member that refuses, beside others that do not
     values = jnp.asarray(rng.normal(size=(3, 20, 4)), jnp.float32)
-    rates = jnp.array([0.1, 0.2, 0.3])
 
     def update(rate, table, state, gradient):
-        return OPTIMIZERS[name](rate).update(gradient, state, table)
+        return adam(rate).update(gradient, state, table)
 
-    states = jax.vmap(OPTIMIZERS[name](0.0).init)(tables)
-    together = jax.jit(jax.vmap(update))(rates, tables, states, RowGradient(ids, values))
-    compiled_update = jax.jit(update)
+    states = jax.vmap(adam(0.0).init)(tables)
+    members = jnp.array([0.1, 0.2, 0.3]), tables, states, RowGradient(ids, values)
+    together, compiled = jax.jit(jax.vmap(update))(*members), jax.jit(update)
     for member in range(3):
-        arguments = jax.tree.map(
-            lambda leaf, member=member: leaf[member],
-            (rates, tables, states, RowGradient(ids, values)),
+        mine, arguments = jax.tree.map(lambda leaf, i=member: leaf[i], (together, members))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+            mine,
+            compiled(*arguments),
         )
-        alone = compiled_update(*arguments)
-        mine = jax.tree.map(lambda leaf, member=member: leaf[member], together)
-        for a, b in zip(*map(jax.tree.leaves, (mine, alone)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
-    assert_same_bits(together[0][1], tables[1])
-    assert_same_bits(
-        jax.tree.map(lambda leaf: leaf[1], together[1]),
-        jax.tree.map(lambda leaf: leaf[1], states),
-    )
-
-
-def test_a_schedule_is_traced_once():
-    name, traces = "adam", []
-
-    @jax.jit
-    def step(rate, table, state, gradient):
-        traces.append(1)
-        return OPTIMIZERS[name](rate).update(gradient, state, table)
-
-    table = jnp.ones((9, 2))
-    state = OPTIMIZERS[name](0.5).init(table)
-    gradient = RowGradient(jnp.array([1, 1, 4]), jnp.ones((3, 2)))
-    steps = []
-    for rate in (0.1, 0.05, 0.0):
-        before = table
-        table, state = step(jnp.float32(rate), table, state, gradient)
-        steps.append(float(before[4, 0] - table[4, 0]))
-    assert len(traces) == 1
-    assert steps[0] > steps[1] > steps[2] == 0.0
+        if member == 1:
+            assert_same_bits(mine, arguments[1:3])
 
 
 @every_optimizer
 def test_the_rule_is_what_an_update_does_to_a_row(name, passes_of_8):
     """Applied to all rows in blocks, as an exact softmax would, it equals one update of all."""
     rng = np.random.default_rng(10)
-    table = jnp.asarray(rng.normal(size=(12, 4)), jnp.float32)
     optimizer = OPTIMIZERS[name](LEARNING_RATE)
+    table = jnp.asarray(rng.normal(size=(12, 4)), jnp.float32)
     state = optimizer.init(table)
-    blockwise, block_state = table, state
+    by_blocks = table, state
     update, rule = compiled_update(name), jax.jit(optimizer.rule)
     for _ in range(3):
         values = jnp.asarray(rng.normal(size=(20, 4)), jnp.float32)
         ids = jnp.where(jnp.arange(20) < 12, jnp.arange(20), -1)
         table, state = update(table, state, RowGradient(ids, values))
-        rows, slots = [], []
-        for block in (slice(0, 6), slice(6, 12)):
-            old = {k: v[block] if v.ndim else v for k, v in block_state.items()}
-            new_rows, new = rule(blockwise[block], old, values[block])
-            assert new.keys() == old.keys()
-            rows.append(new_rows)
-            slots.append(new)
-        blockwise = jnp.concatenate(rows)
-        block_state = {
-            k: jnp.concatenate([s[k] for s in slots]) if slots[0][k].ndim else slots[-1][k]
-            for k in block_state
-        }
-    for a, b in zip(
-        jax.tree.leaves((table, state)), jax.tree.leaves((blockwise, block_state)), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+        parts = [
+            rule(*jax.tree.map(lambda a, block=block: a[block], by_blocks), values[block])
+            for block in (slice(0, 6), slice(6, 12))
+        ]
+        by_blocks = jax.tree.map(lambda *halves: jnp.concatenate(halves), *parts)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+        (table, state),
+        by_blocks,
+    )
 
 
 NUM_ROWS, DIM = 500_021, 32  # a number that nothing else in the program has
@@ -370,7 +321,7 @@ def table_sized_operations(compiled):
     return set(re.findall(rf" = \w+\[{NUM_ROWS}[,\d]*\][^ ]* ([\w-]+)\(", text))
 
 
-def compile_update(name, dtype, size, *, donate, coalesced=False, members=None, bare=False):
+def compile_update(name, dtype, size, *, coalesced=False, members=None, bare=False):
     """A step from (table, state) to (table, state), or the bare update, which swaps them."""
     optimizer = OPTIMIZERS[name](LEARNING_RATE)
 
@@ -392,7 +343,7 @@ def compile_update(name, dtype, size, *, donate, coalesced=False, members=None, 
         arguments = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), arguments
         )
-    return jax.jit(update, donate_argnums=(0, 1) if donate else ()).lower(*arguments).compile()
+    return jax.jit(update, donate_argnums=(0, 1)).lower(*arguments).compile()
 
 
 @pytest.mark.parametrize(
@@ -403,7 +354,7 @@ def compile_update(name, dtype, size, *, donate, coalesced=False, members=None, 
     ],
 )
 def test_the_compiled_update_is_in_place(name, dtype, size, coalesced):
-    compiled = compile_update(name, dtype, size, donate=True, coalesced=coalesced)
+    compiled = compile_update(name, dtype, size, coalesced=coalesced)
     in_place = {"parameter", "scatter", "fusion", "get-tuple-element"}
     assert table_sized_operations(compiled) <= in_place
     memory = compiled.memory_analysis()
@@ -411,22 +362,15 @@ def test_the_compiled_update_is_in_place(name, dtype, size, coalesced):
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 200
 
 
-@pytest.mark.parametrize("name", ["adam"])
-def test_the_bare_update_is_in_place_too(name):
+def test_the_bare_update_is_in_place_too():
     """Though state and table change places between its arguments and its results."""
-    compiled = compile_update(name, "float32", 300, donate=True, bare=True)
+    compiled = compile_update("adam", "float32", 300, bare=True)
     assert "copy" not in table_sized_operations(compiled)
     assert compiled.memory_analysis().temp_size_in_bytes < NUM_ROWS * DIM
 
 
-def test_that_test_sees_a_copy():
-    compiled = compile_update("sgd", "float32", 300, donate=False)
-    assert "copy" in table_sized_operations(compiled)
-
-
-@pytest.mark.parametrize("name", ["adam"])
-def test_members_of_an_ensemble_are_updated_in_place(name):
-    compiled = compile_update(name, "float32", 5000, donate=True, members=3)
+def test_members_of_an_ensemble_are_updated_in_place():
+    compiled = compile_update("adam", "float32", 5000, members=3)
     text = compiled.as_text()
     sized = set(re.findall(rf" = \w+\[3,{NUM_ROWS}[,\d]*\][^ ]* ([\w-]+)\(", text))
     assert sized <= {"parameter", "scatter", "fusion", "get-tuple-element", "bitcast"}
@@ -462,7 +406,6 @@ def a_table(*shape, dtype=jnp.float32):
         (a_table(9, 2), (3,), (3, 4), r"values must have rows of shape \(2,\).*\(3, 4\).*\(9, 2\)"),
         (a_table(9, 2), (3,), (3,), r"values must have rows of shape \(2,\).*\(3,\)"),
         (a_table(9), (3,), (3, 1), r"values must have rows of shape \(\)"),
-        (a_table(9, 2), (3,), (4, 2), r"values must have shape .*K = 3.*\(4, 2\)"),
         (a_table(9, 2, 2), (3,), (3, 2), r"table must have shape .*\(9, 2, 2\)"),
         (a_table(9, 2, dtype=jnp.int32), (3,), (3, 2), "a table must be float32.*got int32"),
     ],
