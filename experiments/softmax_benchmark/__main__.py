@@ -1,6 +1,5 @@
 """The command line: `python -m experiments.softmax_benchmark --help`."""
 
-import contextlib
 import dataclasses
 import math
 import statistics
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import jax
 import tyro
 
 from experiments.softmax_benchmark import bias, cost, layers, peers, pictures, problems, quality
@@ -49,20 +47,14 @@ class Config:
     """Examples in a step."""
     num_sampled: int = 2_048
     """Candidates of the sampled layers."""
-    block_size: int | None = None
-    """Cost: classes at a time in the blockwise forms; None for the default."""
     variants: tuple[VariantName, ...] = ()
     """Layers to measure; all if none is given. Ratios are to the first."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Cost: type of inputs and table."""
-    device: str | None = None
-    """Platform to run on: cpu, gpu, tpu; None for JAX's default."""
     peers: bool = False
     """Cost: also measure other libraries, if they are installed."""
     rounds: int = 5
     """Cost: samples of each program."""
-    memory_gb: float | None = None
-    """Memory for the recommendation; None for all that is free."""
     num_steps: int = 2_000
     """Quality: steps of every layer; also used by the recommendation."""
     seconds: float = 60.0
@@ -75,8 +67,6 @@ class Config:
     """Quality and bias: use only so many places or flights, for a quick look."""
     num_keys: int = 32
     """Bias: draws of each sampler."""
-    json: Path | None = None
-    """File for all rows; None for files in the run's directory alone."""
     run_dir: Path | None = None
     """Directory of the run; None for runs/softmax_benchmark/<time>."""
     resume: Path | None = None
@@ -88,8 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.softmax_benchmark")
     try:
         _check(config)
-        with _device(config.device):
-            return _run(config)
+        return _run(config)
     except (geonames.DataMissing, flights.DataMissing, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -101,23 +90,9 @@ def _check(config: Config) -> None:
     least = dict(dim=1, batch=1, num_sampled=1, rounds=1, num_steps=1, num_keys=2)
     given = {name: getattr(config, name) for name in least}
     given["num_classes"] = min(config.num_classes)
-    if config.block_size is not None:
-        given["block_size"] = config.block_size
     for name, value in given.items():
         if value < least.get(name, 1):
             raise ValueError(f"{name} must be at least {least.get(name, 1)}, got {value}")
-
-
-def _device(platform: str | None) -> Any:
-    """Returns a context with this default device."""
-    if platform is None:
-        return contextlib.nullcontext()
-    try:
-        return jax.default_device(jax.devices(platform)[0])
-    except RuntimeError as error:
-        raise ValueError(
-            f"device must be a platform of this machine, got {platform!r}: {error}"
-        ) from error
 
 
 def _run(config: Config) -> int:
@@ -127,13 +102,8 @@ def _run(config: Config) -> int:
     else:
         run_dir = reports.rundir.create("softmax_benchmark", config, path=config.run_dir)
     parts = {"cost": _cost, "quality": _quality, "bias": _bias}
-    measured = {name: run(config, run_dir) for name, run in parts.items() if name in config.parts}
-    if config.json is not None:
-        files.write_record(
-            config.json, [{"part": part, **row} for part, rows in measured.items() for row in rows]
-        )
-        print(f"rows: {config.json}")
-    failures = sum(bool(row.get("failure")) for rows in measured.values() for row in rows)
+    measured = [run(config, run_dir) for name, run in parts.items() if name in config.parts]
+    failures = sum(bool(row.get("failure")) for rows in measured for row in rows)
     reports.rundir.record(run_dir, summary={"failures": failures})
     print(f"run directory: {run_dir}")
     return 1 if failures else 0
@@ -158,7 +128,6 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
             config.batch,
             config.num_sampled,
             config.dtype,
-            config.block_size,
         )
         with_peers = peers.NAMES if config.peers else ()
         measured = cost.measure(size, variants, rounds=config.rounds, with_peers=with_peers)
@@ -177,7 +146,7 @@ def _cost(config: Config, run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _show_cost(rows: list[dict[str, Any]], size: cost.Size) -> None:
-    lines = []
+    lines, memory = [], ("temporary_bytes", "program_bytes")
     for row in rows:
         if row["failure"]:
             print(f"{row['variant']}, {row['mode']}: {row['failure']}", file=sys.stderr)
@@ -195,8 +164,7 @@ def _show_cost(rows: list[dict[str, Any]], size: cost.Size) -> None:
                 high - low if samples else None,
                 # The median of ratios within a round: a slow round is slow for both.
                 statistics.median(mine / its for mine, its in pairs) if pairs else None,
-                _mega(row.get("temporary_bytes")),
-                _mega(row.get("program_bytes")),
+                *(row[key] / 1e6 if key in row else None for key in memory),
             ]
         )
     reports.table(
@@ -206,15 +174,8 @@ def _show_cost(rows: list[dict[str, Any]], size: cost.Size) -> None:
     )
 
 
-def _mega(number: int | None) -> float | None:
-    return None if number is None else number / 1e6
-
-
 def _recommend(config: Config, num_classes: int) -> None:
-    if config.memory_gb is not None:
-        memory = int(config.memory_gb * 1e9)
-    else:
-        memory = cost.available_bytes() or 16 * 10**9
+    memory = cost.available_bytes() or 16 * 10**9
     try:
         best = softmax.recommend(
             num_classes, config.dim, config.batch, memory_bytes=memory, num_steps=config.num_steps
@@ -231,18 +192,6 @@ def _recommend(config: Config, num_classes: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------- quality
-
-
-def _settings(config: Config, problem: problems.Problem) -> quality.Settings:
-    return quality.Settings(
-        # A class moves as far for an example of its own, however many there are in the batch.
-        class_learning_rate=problem.class_learning_rate * config.batch / 512,
-        dim=config.dim,
-        batch_size=config.batch,
-        num_sampled=config.num_sampled,
-        num_steps=config.num_steps,
-        seconds=config.seconds,
-    )
 
 
 def _quality(config: Config, run_dir: Path) -> list[dict[str, Any]]:
@@ -263,27 +212,38 @@ def _quality(config: Config, run_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _settings(config: Config, problem: problems.Problem) -> quality.Settings:
+    return quality.Settings(
+        # A class moves as far for an example of its own, however many there are in the batch.
+        class_learning_rate=problem.class_learning_rate * config.batch / 512,
+        dim=config.dim,
+        batch_size=config.batch,
+        num_sampled=config.num_sampled,
+        num_steps=config.num_steps,
+        seconds=config.seconds,
+    )
+
+
 def _show_quality(rows: list[dict[str, Any]], config: Config, problem: problems.Problem) -> None:
+    def first(row: dict[str, Any], key: str, least: float) -> dict[str, Any] | None:
+        """The first point of a curve at so many steps, or so much time."""
+        return next((point for point in row["points"] if point[key] >= least), None)
+
     referee = next((row for row in rows if row["variant"] == "exact"), None)
-    exact = _at_step(referee, config.num_steps) if referee else None
+    exact = first(referee, "step", config.num_steps) if referee else None
     by_step: list[list[Any]] = []
     by_time: list[list[Any]] = []
     for row in rows:
-        if (point := _at_step(row, config.num_steps)) is not None:
-            by_step.append(
-                [
-                    row["variant"],
-                    1e3 * point["seconds"] / point["step"],
-                    point["loss"],
-                    exact and f"{point['loss'] / exact['loss'] - 1:+.1%}",
-                    point["precision_at_1"],
-                    point["recall_at_10"],
-                ]
-            )
-        if (point := _at_time(row, config.seconds)) is not None:
-            by_time.append([row["variant"], point["step"], point["loss"], point["precision_at_1"]])
+        name = row["variant"]
+        if (point := first(row, "step", config.num_steps)) is not None:
+            milliseconds, loss = 1e3 * point["seconds"] / point["step"], point["loss"]
+            apart = exact and f"{loss / exact['loss'] - 1:+.1%}"
+            scores = point["precision_at_1"], point["recall_at_10"]
+            by_step.append([name, milliseconds, loss, apart, *scores])
+        if (point := first(row, "seconds", config.seconds)) is not None:
+            by_time.append([name, point["step"], point["loss"], point["precision_at_1"]])
         if row["failure"]:
-            print(f"{row['variant']}: {row['failure']}", file=sys.stderr)
+            print(f"{name}: {row['failure']}", file=sys.stderr)
     title = f"{problem.name}: {problem.num_classes:,} classes, after"
     reports.table(
         f"{title} {config.num_steps:,} steps",
@@ -293,15 +253,6 @@ def _show_quality(rows: list[dict[str, Any]], config: Config, problem: problems.
     reports.table(
         f"{title} {config.seconds:g} s of training", ["layer", "steps", "loss", "P@1"], by_time
     )
-
-
-def _at_step(row: dict[str, Any], step: int) -> dict[str, Any] | None:
-    return next((point for point in row["points"] if point["step"] == step), None)
-
-
-def _at_time(row: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-    """Returns the first point after so much time."""
-    return next((point for point in row["points"] if point["seconds"] >= seconds), None)
 
 
 # ---------------------------------------------------------------------------------------------- bias

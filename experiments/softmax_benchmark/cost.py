@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.softmax_benchmark import peers
+from experiments.softmax_benchmark import layers, peers
 from jaxml import softmax, tables
 from jaxml.types import Array, Key, PyTree
 
@@ -121,25 +121,13 @@ def case(variant: str, size: Size) -> Case:
     if variant == "sampled":
         return Case("stored", _sampled(size))
     if variant in ("adaptive", "two_level"):
-        layer = clustered(variant, size.num_classes)
+        layer = layers.clustered(variant, size.num_classes)
 
         def params(key: Key) -> PyTree:
             return jax.tree.map(lambda a: a.astype(size.dtype), layer.init(key, size.dim))
 
         return Case(params, _programs(lambda p, x, y, key: layer.loss(p, x, y).mean()))
     raise ValueError(f"unknown variant {variant!r}: choose among {VARIANTS}")
-
-
-def clustered(variant: str, num_classes: int) -> softmax.AdaptiveSoftmax:
-    """Returns the layer of two levels, or the adaptive softmax."""
-    if variant == "two_level":
-        return softmax.two_level_softmax(num_classes)
-    return softmax.adaptive_softmax(cutoffs(num_classes))
-
-
-def cutoffs(num_classes: int) -> list[int]:
-    """Returns cutoffs at a twentieth and a quarter of the classes."""
-    return sorted({max(1, num_classes // 20), max(1, num_classes // 4), num_classes})
 
 
 def _programs(loss: Callable[..., Array]) -> dict[str, Callable[..., tuple]]:
@@ -248,7 +236,7 @@ def _over_all(variant, table, x, labels) -> tuple[float, np.ndarray]:
 
 def _by_clusters(variant, params, x, labels) -> tuple[float, np.ndarray]:
     """Returns the same as `_over_all`, from the log-probabilities of all classes in float64."""
-    layer = clustered(variant, _SMALL)
+    layer = layers.clustered(variant, _SMALL)
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: np.float64(a.astype(jnp.float32)), params)
 
@@ -359,7 +347,7 @@ def measure(
             labels,
             num_sampled=size.num_sampled,
             learning_rate=LEARNING_RATE,
-            cutoffs=cutoffs(size.num_classes),
+            cutoffs=layers.cutoffs(size.num_classes),
             names=others,
         )
         entries += [(add_row(name, mode, None), run) for name, mode, run in timed if mode in modes]

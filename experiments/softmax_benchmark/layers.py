@@ -20,24 +20,24 @@ class Layer(NamedTuple):
     Attributes:
         init: `init(key, means) -> tables` by name, from the mean input [C, D] of each class. A table of all
             classes is called "classes".
-        sampler_state: `sampler_state(tables) -> state` of the sampler.
-        refresh: whether the sampler follows the tables: its state has to be made again now and then.
-        shared: tables whose rows many examples share, such as clusters.
         draw: `draw(sampler_state, inputs, labels, key) -> (ids, context)`, the rows of a step.
-        observe: `observe(sampler_state, labels, accepted) -> sampler_state`, after a step.
         loss: `loss(rows, inputs, labels, context) -> float32 [B]`.
         judge: `judge(tables, inputs, labels, k) -> (losses [B], ids [B, k])`, the exact loss and the best
             classes.
+        shared: tables whose rows many examples share, such as clusters.
+        sampler_state: `sampler_state(tables) -> state` of the sampler.
+        observe: `observe(sampler_state, labels, accepted) -> sampler_state`, after a step.
+        refresh: whether the sampler follows the tables: its state has to be made again now and then.
     """
 
     init: Callable[[Key, Array], dict[str, Array]]
-    sampler_state: Callable[[dict[str, Array]], PyTree]
-    refresh: bool
-    shared: tuple[str, ...]
     draw: Callable[[PyTree, Array, Array, Key], tuple[dict[str, Any], PyTree]]
-    observe: Callable[[PyTree, Array, Array], PyTree]
     loss: Callable[[dict[str, Array], Array, Array, PyTree], Array]
     judge: Callable[[dict[str, Array], Array, Array, int], tuple[Array, Array]]
+    shared: tuple[str, ...] = ()
+    sampler_state: Callable[[dict[str, Array]], PyTree] = lambda table: ()
+    observe: Callable[[PyTree, Array, Array], PyTree] = lambda state, labels, accepted: state
+    refresh: bool = False
 
 
 OWN = 64
@@ -49,6 +49,18 @@ ALL_CLASSES = ("exact", "one_vs_all", "adaptive", "two_level")
 VARIANTS = (*ALL_CLASSES, *softmax.SAMPLERS)
 
 
+def clustered(variant: str, num_classes: int) -> softmax.AdaptiveSoftmax:
+    """Returns the layer of two levels, or the adaptive softmax with the `cutoffs`."""
+    if variant == "two_level":
+        return softmax.two_level_softmax(num_classes)
+    return softmax.adaptive_softmax(cutoffs(num_classes))
+
+
+def cutoffs(num_classes: int) -> list[int]:
+    """Returns cutoffs at a twentieth and a quarter of the classes."""
+    return sorted({max(1, num_classes // 20), max(1, num_classes // 4), num_classes})
+
+
 def layer(
     variant: str,
     counts: NDArray[np.int64],
@@ -57,24 +69,15 @@ def layer(
     num_sampled: int,
     temperature: float,
 ) -> Layer:
-    """Returns an output layer by its name.
+    """Returns an output layer of `VARIANTS`, for classes that occur `counts` [C] times, falling.
 
-    Args:
-        variant: of `VARIANTS`.
-        counts: int64 [C], the occurrences of each class in training, falling.
-        batch_size: B.
-        num_sampled: candidates of a step; `OWN` if each example has its own.
-        temperature: of the softmax.
+    A step has `num_sampled` candidates, or `OWN` for each example if each has its own.
     """
     checks.choice("variant", variant, VARIANTS)
     size = len(counts)
-    if variant == "adaptive":
-        cutoffs = sorted({max(1, size // 20), max(2, size // 4), size})
-        return _clustered(
-            softmax.adaptive_softmax(cutoffs), partial(_adaptive, cutoffs), temperature
-        )
-    if variant == "two_level":
-        return _clustered(softmax.two_level_softmax(size), _two_level, temperature)
+    if variant in ("adaptive", "two_level"):
+        init = _two_level if variant == "two_level" else partial(_adaptive, cutoffs(size))
+        return _clustered(clustered(variant, size), init, temperature)
     if variant in ("exact", "one_vs_all"):
         return _over_all(variant, size, temperature)
     if num_sampled > size:
@@ -93,14 +96,6 @@ def _judge(temperature: float, table: dict[str, Array], inputs: Array, labels: A
     return losses, ids
 
 
-def _nothing(*arguments: Any) -> tuple[()]:
-    return ()
-
-
-def _unchanged(state: PyTree, labels: Array, accepted: Array) -> PyTree:
-    return state
-
-
 def _over_all(variant: str, size: int, temperature: float) -> Layer:
     # An independent sigmoid for each of C classes has the right mean at −log C.
     biases = jnp.full(size, -np.log(size)) if variant == "one_vs_all" else None
@@ -114,20 +109,16 @@ def _over_all(variant: str, size: int, temperature: float) -> Layer:
 
     return Layer(
         init=_means,
-        sampler_state=_nothing,
-        refresh=False,
-        shared=(),
         draw=lambda state, inputs, labels, key: ({"classes": train.Whole()}, ()),
-        observe=_unchanged,
         loss=loss,
         judge=partial(_judge, temperature),
     )
 
 
-def _adaptive(cutoffs: list[int], key: Key, means: Array, params: PyTree) -> PyTree:
+def _adaptive(bounds: list[int], key: Key, means: Array, params: PyTree) -> PyTree:
     """Frequent classes and clusters start at their means, rare classes at random projections of them."""
-    starts, dim = cutoffs[:-1], means.shape[1]
-    members = [means[start:end] for start, end in itertools.pairwise(cutoffs)]
+    starts, dim = bounds[:-1], means.shape[1]
+    members = [means[start:end] for start, end in itertools.pairwise(bounds)]
     tails = [jnp.mean(part, axis=0, keepdims=True) for part in members]
     filled = {"head": {"weights": jnp.concatenate([means[: starts[0]], *tails])}}
     for i, part in enumerate(members):
@@ -181,11 +172,8 @@ def _clustered(
 
     return Layer(
         init=lambda key, means: flat(init(key, means, of.init(key, means.shape[1]))),
-        sampler_state=_nothing,
-        refresh=False,
         shared=tuple(n for n in names if n.startswith(("head/", "clusters/")) or "projection" in n),
         draw=lambda state, inputs, labels, key: ({name: train.Whole() for name in names}, ()),
-        observe=_unchanged,
         loss=lambda rows, inputs, labels, context: of.loss(
             nested(rows), inputs / temperature, labels
         ),
@@ -233,7 +221,6 @@ def _sampled(setup: softmax.Setup, num_classes: int, temperature: float) -> Laye
         init=_means,
         sampler_state=lambda table: sampler_state(setup, table, temperature),
         refresh=setup.follows_model,
-        shared=(),
         draw=draw,
         observe=lambda state, labels, accepted: sampler.update(
             state, labels, where=jnp.broadcast_to(accepted, labels.shape)

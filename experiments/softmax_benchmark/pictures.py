@@ -28,12 +28,6 @@ LAYERS = {
     "sampled": "sampled, shared candidates",
 }
 
-_TITLES = {
-    "forward": "the loss",
-    "gradient": "the loss and its gradients",
-    "step": "a step of gradient descent",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -55,36 +49,33 @@ def main(config: Config) -> None:
 
 
 def cost(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
-    """Draws time against the number of classes, a picture a mode; returns the paths."""
-    paths = []
-    for mode, words in _TITLES.items():
-        timed = [row for row in rows if row["mode"] == mode and row["samples_ms"]]
-        if not timed:
-            continue
-        series: dict[str, tuple[list[int], list[list[float]]]] = {}
-        for name in dict.fromkeys([*LAYERS, *(row["variant"] for row in timed)]):
-            mine = [row for row in timed if row["variant"] == name]
-            sizes, samples = ([row[k] for row in mine] for k in ("num_classes", "samples_ms"))
-            if mine:
-                series[LAYERS.get(name, name)] = sizes, samples
-        size, place = timed[0], timed[0]["environment"]
-        paths.append(directory / f"{prefix}cost-{mode}.png")
-        plots.scaling(
-            series,
-            xlabel="classes",
-            ylabel="milliseconds",
-            title=f"Cost of {words}: batch {size['batch_size']}, dim {size['dim']}, {size['dtype']}, "
-            f"{place['cores']} cores ({place['device']})",
-            path=paths[-1],
-        )
-    return paths
+    """Draws the time of a step against the number of classes; returns the paths."""
+    timed = [row for row in rows if row["mode"] == "step" and row["samples_ms"]]
+    if not timed:
+        return []
+    series: dict[str, tuple[list[int], list[list[float]]]] = {}
+    for name in dict.fromkeys([*LAYERS, *(row["variant"] for row in timed)]):
+        mine = [row for row in timed if row["variant"] == name]
+        sizes, samples = ([row[k] for row in mine] for k in ("num_classes", "samples_ms"))
+        if mine:
+            series[LAYERS.get(name, name)] = sizes, samples
+    size, place = timed[0], timed[0]["environment"]
+    path = directory / f"{prefix}cost-step.png"
+    plots.scaling(
+        series,
+        xlabel="classes",
+        ylabel="milliseconds",
+        title=f"Cost of a step of gradient descent: batch {size['batch_size']}, dim {size['dim']}, "
+        f"{size['dtype']}, {place['cores']} cores ({place['device']})",
+        path=path,
+    )
+    return [path]
 
 
 def quality(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
     """Draws the exact loss against time, a picture a problem; returns the paths.
 
-    The left panel has the layers that do not share candidates, the right one those that do. A layer that
-    stays far above the rest is named and not drawn.
+    The left panel has the layers that do not share candidates, the right one those that do.
     """
     paths = []
     for problem in dict.fromkeys(row["problem"] for row in rows):
@@ -101,22 +92,18 @@ def quality(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
             if name in lines and not make([1, 1], 1, 1).follows_model
         ]
         others = [name for name in lines if name not in shared]
+        # A layer that stays far above the rest leaves the picture at the top.
         top = 1.3 * min(max(point["loss"] for point in points) for points in lines.values())
         panels = (("other layers", others), ("samplers with shared candidates", shared))
         for axes, (heading, names) in zip(grid, panels, strict=True):
-            above = [name for name in names if lines[name][-1]["loss"] > top]
-            drawn = [n for n in lines if n == "exact" or (n in names and n not in above)]
+            drawn = [name for name in lines if name == "exact" or name in names]
             for i, name in enumerate(drawn):
                 x, y = ([point[k] for point in lines[name]] for k in ("seconds", "loss"))
                 axes.plot(x, y, label=name, **canvas.style(i, 6, len(drawn)))
             axes.set_title(heading, fontsize=14, loc="left")
-            for name in above:
-                last = lines[name][-1]
-                text = f"{name}: {last['loss']:.3g} after {last['seconds']:.0f} s, above this axis"
-                axes.set_title(f"{heading}\n{text}", fontsize=12, loc="left")
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:,g}")
-            if above:
+            if any(lines[name][-1]["loss"] > top for name in drawn):
                 axes.set_ylim(top=top)
             axes.set_xlabel("seconds of training")
             if drawn:
@@ -129,23 +116,21 @@ def quality(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
 
 
 def bias(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
-    """Draws bias and variance of the gradient against the number of candidates; returns the paths."""
-    paths = []
-    for name, words in (("gradient_bias", "bias"), ("gradient_variance", "variance")):
-        series: dict[str, tuple[list[int], list[float]]] = {}
-        for row in rows:
-            xs, ys = series.setdefault(row["sampler"], ([], []))
-            xs.append(row["num_sampled"])
-            ys.append(row[name])
-        paths.append(directory / f"{prefix}{name.replace('_', '-')}.png")
-        plots.curves(
-            series,
-            xlabel="candidates of an example",
-            ylabel=f"{words} of the gradient, relative to the exact one",
-            title=f"{words.capitalize()} of the sampled gradient: {rows[0]['problem']}",
-            path=paths[-1],
-        )
-    return paths
+    """Draws the bias of the gradient against the number of candidates; returns the paths."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for row in rows:
+        xs, ys = series.setdefault(row["sampler"], ([], []))
+        xs.append(row["num_sampled"])
+        ys.append(row["gradient_bias"])
+    path = directory / f"{prefix}gradient-bias.png"
+    plots.curves(
+        series,
+        xlabel="candidates of an example",
+        ylabel="bias of the gradient, relative to the exact one",
+        title=f"Bias of the sampled gradient: {rows[0]['problem']}",
+        path=path,
+    )
+    return [path]
 
 
 if __name__ == "__main__":
