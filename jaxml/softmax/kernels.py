@@ -89,25 +89,35 @@ class MultiIndexState:
 class _Tree(NamedTuple):
     """The functions in which the samplers differ; N examples, G groups, L leaves in each.
 
+    The defaults are those of a `KernelState`, whose groups are blocks of consecutive ids and leaves
+    classes.
+
     Attributes:
         init: `init(weights [C, D] float32) -> state`.
-        dim: `dim(state) -> D`.
         query: `query(state, inputs [N, D] float32)`, the part of the inputs that the masses need.
         groups: `groups(state, query) -> uint32 masses [N, G]`.
         leaves: `leaves(state, query, group [N]) -> uint32 masses [N, L]` of that group's leaves.
+        dim: `dim(state) -> D`.
         place: `place(state, ids) -> (group, leaf)`.
         size: `size(state, group, leaf)`, int32, the number of classes in the leaf.
         pick: `pick(state, group, leaf, number)`, the id of one of them.
     """
 
     init: Callable[[Array], PyTree]
-    dim: Callable[[PyTree], int]
     query: Callable[[PyTree, Array], PyTree]
     groups: Callable[[PyTree, PyTree], Array]
     leaves: Callable[[PyTree, PyTree, Array], Array]
-    place: Callable[[PyTree, Array], tuple[Array, Array]]
-    size: Callable[[PyTree, Array, Array], Array]
-    pick: Callable[[PyTree, Array, Array, Array], Array]
+    dim: Callable[[PyTree], int] = lambda state: state.basis.shape[0]
+    place: Callable[[PyTree, Array], tuple[Array, Array]] = lambda state, ids: (
+        ids // state.vectors.shape[1],
+        ids % state.vectors.shape[1],
+    )
+    size: Callable[[PyTree, Array, Array], Array] = lambda state, group, leaf: jnp.ones(
+        leaf.shape, jnp.int32
+    )
+    pick: Callable[[PyTree, Array, Array, Array], Array] = lambda state, group, leaf, number: (
+        group * state.vectors.shape[1] + leaf
+    )
 
 
 def quadratic_kernel(
@@ -174,7 +184,7 @@ def quadratic_kernel(
         scores = _product("nd,nsd->ns", query, state.vectors[group])
         return _units(alpha * scores**2 + 1, _present(num_classes, state)[group])
 
-    return _sampler(num_classes, _blocks(init, query, groups, leaves))
+    return _sampler(num_classes, _Tree(init, query, groups, leaves))
 
 
 def random_fourier(
@@ -246,7 +256,7 @@ def random_fourier(
         mass = _product("nf,nsf->ns", query, state.vectors[group])
         return _units(mass, _present(num_classes, state)[group])
 
-    return _sampler(num_classes, _blocks(init, query, groups, leaves))
+    return _sampler(num_classes, _Tree(init, query, groups, leaves))
 
 
 def inverted_multi_index(
@@ -332,10 +342,10 @@ def inverted_multi_index(
         num_classes,
         _Tree(
             init=init,
-            dim=lambda state: state.first.shape[1] + state.second.shape[1],
             query=query,
             groups=groups,
             leaves=leaves,
+            dim=lambda state: state.first.shape[1] + state.second.shape[1],
             place=lambda state, ids: (state.first_code[ids], state.second_code[ids]),
             size=lambda state, group, leaf: state.sizes[group, leaf],
             pick=pick,
@@ -429,24 +439,6 @@ def _columns_of(name: str, ids: Array, inputs: Array) -> Array:
             f"{name} must be {batch} or {(*batch, 'n')} for inputs {inputs.shape}, got {ids.shape}"
         )
     return ids.reshape(math.prod(batch), 1 if ids.shape == batch else ids.shape[-1])
-
-
-def _blocks(init, query, groups, leaves) -> _Tree:
-    """The tree of a KernelState, whose groups are blocks of consecutive ids and leaves classes."""
-
-    def place(state: KernelState, ids: Array) -> tuple[Array, Array]:
-        return ids // state.vectors.shape[1], ids % state.vectors.shape[1]
-
-    return _Tree(
-        init=init,
-        dim=lambda state: state.basis.shape[0],
-        query=query,
-        groups=groups,
-        leaves=leaves,
-        place=place,
-        size=lambda state, group, leaf: jnp.ones(leaf.shape, jnp.int32),
-        pick=lambda state, group, leaf, number: group * state.vectors.shape[1] + leaf,
-    )
 
 
 def _by_columns(tree: _Tree, state: PyTree, query: PyTree, function: Callable, *arguments: Array):
