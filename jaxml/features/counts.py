@@ -48,7 +48,7 @@ class Counts(NamedTuple):
 
         Args:
             values: a `Column`, or anything that `read_column` reads.
-            weights: how often each value counts; once if None.
+            weights: how often each number counts; once if None.
             name: of the values in an error.
 
         >>> Counts().update([3.0, 1.0, None, 3.0]).values.tolist()
@@ -59,7 +59,7 @@ class Counts(NamedTuple):
         often = np.ones(present.shape, np.int64) if weights is None else np.asarray(weights)
         missing = int(often[~present].sum())
         known, often = column.exact()[present], often[present]
-        if column.is_text and weights is None:  # a dictionary is faster than sorting texts
+        if column.is_text:  # a dictionary is faster than sorting texts
             texts = collections.Counter(known.tolist())
             known, often = np.array([*texts], object), np.array([*texts.values()], np.int64)
         elif known.dtype.kind == "f":

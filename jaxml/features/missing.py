@@ -17,7 +17,7 @@ from jaxml.validation.columns import Column
 
 __all__ = ["imputation", "missing_indicator"]
 
-Strategy = Literal["mean", "median", "most_frequent", "constant"]
+Strategy = Literal["mean", "median", "constant"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -40,18 +40,19 @@ class missing_indicator(Transform):
 
 
 class Fill(NamedTuple):
-    """State of `imputation`: the value that replaces missing ones."""
+    """State of `imputation`: the number that replaces missing ones."""
 
-    value: float | str
+    value: float
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class imputation(Transform):
-    """Missing values replaced by one value for the whole column. Infinities stay.
+    """Missing numbers replaced by one number for the whole column. Infinities stay.
+
+    A text needs no imputation: `vocabulary`, `hash_buckets` and `cross` have a place for missing ones.
 
     Args:
-        strategy: "mean" or "median" of the finite numbers; "most_frequent" number or text, the least among
-            equally frequent ones; "constant".
+        strategy: "mean" or "median" of the finite numbers, or "constant".
         value: the replacement, for "constant" only.
 
     Example:
@@ -61,7 +62,7 @@ class imputation(Transform):
     """
 
     strategy: Strategy = "median"
-    value: float | str | None = None
+    value: float | None = None
 
     gives = "same"
     State = Fill
@@ -73,9 +74,7 @@ class imputation(Transform):
                 f"value must be given with strategy 'constant' and no other, got {self.value!r} with "
                 f"{self.strategy!r}"
             )
-        if isinstance(self.value, str):
-            self._set(value=str(self.value))
-        elif self.value is not None:
+        if self.value is not None:
             self._set(value=checks.number("value", self.value))
 
     @property
@@ -85,27 +84,10 @@ class imputation(Transform):
     def fitted(self, counts: Counts) -> Fill:
         if self.value is not None:
             return Fill(self.value)
-        if self.strategy == "most_frequent" and counts.is_text:
-            return Fill(counts.values[np.argmax(counts.counts)])
         values, often = counts.numbers()
-        if self.strategy == "most_frequent":
-            return Fill(float(values[np.argmax(often)]))
         if self.strategy == "mean":
             return Fill(moments(values, often)[0])
         return Fill(float(quantile(values, often, 0.5)))
 
-    def run(self, state: Fill, column: Column) -> Column:
-        texts = isinstance(state.value, str)
-        if column.num_present and texts != column.is_text:
-            raise ValueError(
-                f"values must be {'text' if texts else 'numbers'} as in fitting, "
-                f"got {column.known().tolist()[0]!r}"
-            )
-        if texts:
-            values, type_ = column.exact().astype(object), "BYTES"
-        elif column.type == "INT" and float(state.value).is_integer():  # all digits are kept
-            values, type_ = column.exact(), "INT"
-        else:
-            values, type_ = column.numbers(), "FLOAT"
-        filled = np.where(column.missing, np.array(state.value).astype(values.dtype), values)
-        return Column(column.name, type_, filled, np.zeros(filled.shape, bool))
+    def run(self, state: Fill, column: Column) -> NDArray[np.float64]:
+        return np.where(column.missing, state.value, column.numbers())

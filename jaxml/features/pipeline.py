@@ -50,7 +50,7 @@ class Step(NamedTuple):
     feature: str
     transform: Transform
     before: Any
-    after: Any
+    after: NDArray
 
 
 class _Chain(NamedTuple):
@@ -230,13 +230,14 @@ class FeaturePipeline:
             ValueError: a column is missing, of another length, or of another type than in fitting.
         """
         table = self._read(columns)
-        made = {step.feature: step.after for step in self._steps(table)}
+        made = {step.feature: step.after for step in self.steps(table)}
         features: dict[str, NDArray] = {}
         for name, chain in self._chains.items():
             try:
-                features[name] = handed_over(made.get(name, table.get(chain.column)))
+                values = made[name] if name in made else table[chain.column].numbers()
             except ValueError as error:
                 raise _located(name, chain, error) from error
+            features[name] = handed_over(values)
         return features
 
     def __call__(self, columns: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
@@ -245,10 +246,7 @@ class FeaturePipeline:
 
     def steps(self, columns: Mapping[str, ArrayLike]) -> Iterator[Step]:
         """Yields every transform of every feature with its input and output for some rows."""
-        return self._steps(self._read(columns))
-
-    def _steps(self, table: Mapping[str, Column]) -> Iterator[Step]:
-        state = self.state
+        table, state = self._read(columns), self.state
         ids: dict[str, Column] = {}
         for name in self._order:
             chain, parts = self._chains[name], self._parts[name]

@@ -70,8 +70,8 @@ class Transform:
 
     # Each transform implements `run`, and the others where the default does not fit.
 
-    def run(self, state: Any, column: Any) -> NDArray | Column:
-        """Returns float64 numbers, int32 ids or a `Column`.
+    def run(self, state: Any, column: Any) -> NDArray:
+        """Returns float64 numbers or int32 ids.
 
         Args:
             state: from `fitted`.
@@ -133,7 +133,7 @@ class Transform:
         return self.fitted(counts)
 
     def apply(self, state: Any, values: Any) -> NDArray:
-        """Returns the transformed values: float32 or int32 of the shape of the values (texts as objects).
+        """Returns the transformed values: float32 or int32, of the shape of the values.
 
         Args:
             state: from `fit`.
@@ -142,8 +142,7 @@ class Transform:
         Raises:
             ValueError: values of another type than in fitting.
         """
-        made = self.run(state, self.read(values))
-        return made.values if isinstance(made, Column) and made.is_text else handed_over(made)
+        return handed_over(self.run(state, self.read(values)))
 
     def to_json(self, state: Any) -> dict[str, Any]:
         """Returns name, options and state as JSON can hold them."""
@@ -191,9 +190,8 @@ class Transform:
         return f"{type(self).__name__}({given})"
 
 
-def handed_over(made: Any) -> NDArray:
+def handed_over(made: NDArray) -> NDArray:
     """Returns what a model takes: float32 numbers and vectors, int32 ids."""
-    made = made.numbers() if isinstance(made, Column) else np.asarray(made)
     with np.errstate(over="ignore"):
         return made if made.dtype == np.int32 else made.astype(np.float32, copy=False)
 

@@ -105,7 +105,7 @@ def test_a_hash_is_judged_by_its_own_input():
     pipeline = FeaturePipeline(
         {
             "bins": ("x", [quantile_buckets(4), hash_buckets(10_000)]),
-            "filled": ("text", [imputation("most_frequent"), hash_buckets(10_000)]),
+            "text": hash_buckets(10_000),
             "both": cross(["bins", "text"], 100_000),
         }
     ).fit({"x": x, "text": text})

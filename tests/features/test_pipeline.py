@@ -52,7 +52,6 @@ PIPELINE = FeaturePipeline(
         "ids": vocabulary(20, 2),
         "ids hashed": ("ids", [hash_buckets(30), one_hot()]),
         "carrier": [vocabulary(), one_hot()],
-        "carrier filled": ("carrier", [imputation("most_frequent"), vocabulary()]),
         "carrier is missing": ("carrier", missing_indicator()),
         "hour": bucketize([6, 12, 18]),
         "hour itself": ("hour", one_hot()),
