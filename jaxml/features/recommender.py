@@ -52,23 +52,21 @@ class Recommendation(NamedTuple):
     reason: str
     evidence: Mapping[str, float]
 
-    def panels(
-        self, name: str, values: ArrayLike, num_bins: int = 40
-    ) -> list[tuple[str, NDArray, NDArray]]:
+    def panels(self, name: str, values: ArrayLike) -> list[tuple[str, NDArray, NDArray]]:
         """Returns histograms of the column before and after, for `reports.plots.histograms`.
 
         >>> advice = recommend(np.arange(100))
         >>> [heading for heading, edges, counts in advice.panels("distance", np.arange(100))]
         ['distance: uniform', 'linear_scaling(low=0.0, high=1.0)']
         """
-        x = _finite(values)
-        before = np.histogram(x, num_bins)
-        panels = [(f"{name}: {self.kind.replace('_', ' ')}", before[1], before[0])]
+        x = _finite(read_column("values", values).numbers())
+        counts, edges = np.histogram(x, 40)
+        panels = [(f"{name}: {self.kind.replace('_', ' ')}", edges, counts)]
         if self.transforms:
             # Vectors are shown as the ids that they stand for.
             chain = self.transforms[: -1 if self.transforms[-1].gives == "vector" else None]
             y = FeaturePipeline({"x": chain}).fit({"x": x})({"x": x})["x"]
-            bins: Any = np.arange(y.max() + 2) - 0.5 if y.dtype == np.int32 else num_bins
+            bins: Any = np.arange(y.max() + 2) - 0.5 if y.dtype == np.int32 else 40
             counts, edges = np.histogram(y, bins)
             panels.append((", ".join(map(repr, self.transforms)), edges, counts))
         return panels
@@ -110,7 +108,7 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
         ('power_law', (log_scaling(), z_score()))
     """
     column = read_column("values", values).numbers().ravel()
-    x = _finite(values)
+    x = _finite(column)
     kind, evidence, reason = _shape(np.sort(x))
     if x.size < _FEW and kind != "constant":
         reason += f"; measured on {x.size} values only"
@@ -148,8 +146,7 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
     return Recommendation(kind, _CHAINS[kind], reason, evidence)
 
 
-def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    column = read_column("values", values).numbers().ravel()
+def _finite(column: NDArray[np.float64]) -> NDArray[np.float64]:
     finite = column[np.isfinite(column)]
     if not finite.size:
         raise ValueError(f"values must hold a finite number, got none in {column.size} rows")

@@ -49,7 +49,7 @@ def kinds(findings):
     return [(found.feature, found.kind) for found in findings]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_clean_table_passes(seed):
     assert check(FITTED, table(seed)) == []
 

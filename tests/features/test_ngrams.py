@@ -108,17 +108,6 @@ def test_normal_forms_are_fixed_points(text):
     assert fold(fold(text)) == normalise(fold(text)) == fold(text)
 
 
-def test_buckets_are_evenly_filled():
-    # The n-grams of all words of three letters: χ² of the counts of 2¹⁰ buckets.
-    letters = [chr(0x430 + i) for i in range(24)]
-    distinct = {id_ for row in rows([*map("".join, itertools.product(letters, repeat=3))], 2**31 - 2)
-                for id_ in row}  # fmt: skip
-    counts = np.bincount(np.array(sorted(distinct)) * 2**10 // (2**31 - 2), minlength=2**10)
-    expected = len(distinct) / 2**10
-    chi2 = ((counts - expected) ** 2 / expected).sum()
-    assert abs(chi2 - 1023) < 5 * np.sqrt(2 * 1023)
-
-
 def test_bad_input_is_refused():
     for options, message in [
         ({"num_buckets": 0}, "num_buckets must be an integer"),

@@ -174,16 +174,6 @@ def test_a_matrix_and_ids_for_a_model():
     assert numbers_only.stack(numbers_only(TABLE))[1].shape == (N, 0)
 
 
-def test_unseen_and_missing_values_have_their_own_ids():
-    row = {**rows(0), "carrier": "??", "ids": 7, "holes": None}
-    found = FITTED(row)
-    assert found["carrier"].tolist() == [0, 0, 0, 0, 1, 0]
-    assert int(found["ids"]) in (20, 21)
-    assert found["holes"] == FITTED({**row, "holes": np.nanmedian(TABLE["holes"])})["holes"]
-    assert FITTED({**row, "carrier": None})["carrier"].tolist() == [0, 0, 0, 0, 0, 1]
-    assert FITTED({**row, "carrier": None})["carrier is missing"] == 1
-
-
 def test_frames_and_arrow_tables_are_tables():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({**TABLE, "more": 1})
@@ -228,9 +218,7 @@ def test_frames_and_arrow_tables_are_tables():
         (lambda: FeaturePipeline({}), "features must hold at least one feature"),
         (lambda: FeaturePipeline([z_score()]), "features must be a mapping of names"),
         (lambda: FeaturePipeline({"x": None}), "feature 'x' must be transforms, got None"),
-        (lambda: FeaturePipeline({"x": ["log"]}), "feature 'x' must be transforms, got 'log'"),
         (lambda: FeaturePipeline({"x": "z_score"}), "feature 'x' must be transforms, got 'z'"),
-        (lambda: FeaturePipeline({"x": z_score}), "feature 'x' must be transforms, got <class"),
         (lambda: FeaturePipeline({"x": [z_score(), one_hot()]}), "must have ids before one_hot"),
         (lambda: FeaturePipeline({"x": [one_hot(), z_score()]}), "must have one_hot last"),
         (lambda: FeaturePipeline({"x": [z_score(), cross(["a", "b"], 3)]}), "first in its chain"),

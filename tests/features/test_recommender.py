@@ -7,7 +7,6 @@ import pytest
 from sklearn import datasets
 
 from jaxml.features import FeaturePipeline, recommend
-from jaxml.reports import plots
 
 
 def outliers(rng, base, share, low, high):
@@ -90,17 +89,13 @@ def test_units_and_order_do_not_matter_and_the_result_is_usable():
             assert np.isfinite(y).all() and np.abs(y).max() < 8 and np.ptp(y, axis=0).max() > 0
 
 
-def test_histograms_are_drawn(tmp_path):
+def test_histograms_before_and_after():
     rng = np.random.default_rng(0)
-    panels = []
     for kind, makers in COLUMNS.items():
         x = makers[0](rng, 500)
         pair = recommend(x).panels("column", x)
-        assert kind.replace("_", " ") in pair[0][0]
+        assert kind.replace("_", " ") in pair[0][0] and len(pair) == 1 + (kind != "constant")
         assert all(counts.sum() == 500 for _, _, counts in pair)
-        panels += pair
-    plots.histograms(panels, title="Recommended", path=tmp_path / "all.png")
-    assert (tmp_path / "all.png").stat().st_size > 10_000
 
 
 def test_real_columns():
