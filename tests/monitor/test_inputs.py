@@ -51,3 +51,11 @@ def test_repetition_and_order():
 
 def test_integers_and_a_single_row():
     assert monitor.inspect(np.zeros((1, 3), np.int32), np.zeros(1, np.int32)).distinct == 1
+
+
+def test_several_arrays_are_inspected_together():
+    ids = RNG.integers(0, 8, (300, 2))
+    scaled = monitor.inspect({"dense": X * [1, 1, 500, 1, 1], "ids": ids}, Y)
+    assert scaled.unscaled and scaled.worst_column == 2 and scaled.distinct == 1
+    tiled = {"dense": np.tile(X[:20], (15, 1)), "ids": np.tile(ids[:20], (15, 1))}
+    assert monitor.inspect(tiled, np.tile(Y[:20], 15)).period == 20

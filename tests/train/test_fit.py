@@ -1,8 +1,6 @@
 """`fit`: what it returns, what it refuses, and what changes no bit of it."""
 
-import dataclasses
 import re
-import warnings
 
 import flax.linen as nn
 import jax
@@ -162,6 +160,36 @@ def test_rows_in_their_own_order():
     np.testing.assert_allclose(fitted.loss_curve, [4.5 + 10 * (i % 10) for i in range(12)])
 
 
+class Pair(nn.Module):
+    """Numbers and ids."""
+
+    @nn.compact
+    def __call__(self, x):
+        embedded = nn.Embed(8, 4)(x["ids"]).reshape(len(x["ids"]), -1)
+        return nn.Dense(1)(nn.relu(nn.Dense(16)(jnp.concatenate([x["dense"], embedded], 1))))
+
+
+def test_inputs_of_several_arrays():
+    x = {"dense": X, "ids": RNG.integers(0, 8, (60, 2))}
+    y = ((X[:, 0] > 0) ^ (x["ids"][:, 0] > 3)).astype(np.float32)
+    recorded = train.Monitor(final_diagnostics=False)
+    fitted = fit(
+        Pair(), squared, data=(x, y), validation_data=(x, y), num_steps=100, monitor=recorded
+    )
+    assert fitted.findings == [] and fitted.history.layers[-1].startswith("Dense")
+    assert fitted.loss_curve[-10:].mean() < 0.1 < 0.2 < fitted.loss_curve[0]
+    assert fitted.evaluate(x, y)["loss"] == pytest.approx(fitted.validation_curve[-1], rel=1e-5)
+    bad = {**x, "dense": bad_rows()}
+    with pytest.raises(ValueError, match=r"x\['dense'\]\[5\], column 2"):
+        fit(Pair(), squared, data=(bad, y), monitor=train.Monitor(on_bad_data="raise"))
+    options = {"batch_size": 10, "num_steps": 8, "shuffle": False}
+    drop = train.Monitor(on_bad_data="drop", final_diagnostics=False)
+    dropped = fit(Pair(), squared, data=(bad, y), monitor=drop, **options)
+    keep = np.delete(np.arange(60), [5, 44])
+    rest = jax.tree.map(lambda leaf: leaf[keep], (x, y))
+    same_bits(dropped, fit(Pair(), squared, data=rest, monitor=recorded, **options))
+
+
 # Use of the result
 
 
@@ -270,6 +298,10 @@ def test_verify_signal():
         ({"data": X}, "data"),
         ({"data": (X, np.array(["a"] * 60))}, "data"),
         ({"data": (X[:0], Y[:0])}, "data must hold at least one row"),
+        ({"data": ({"a": X, "b": X[:-1]}, Y)}, r"equally many rows, got shapes .*\(59, 4\)"),
+        ({"data": ({}, Y)}, "equally many rows"),
+        ({"data": ({"a": X, "b": X.astype(str)}, Y)}, "must hold numbers"),
+        ({"validation_data": ({"a": X}, Y)}, "rows like those of data"),
         ({"validation_data": (X[:0], Y[:0])}, "validation_data must hold at least one row"),
         ({"validation_data": (X[:9, :3], Y[:9])}, "validation_data must have rows like"),
         ({"early_stopping": train.EarlyStopping(2)}, "validation_data"),
@@ -330,9 +362,9 @@ def test_labels_that_a_loss_masks_or_does_not_index_with():
         optax.chain(optax.sgd(0.3), optax.contrib.reduce_on_plateau()),
     ],
 )
-@pytest.mark.parametrize("watch", [True, False])
-def test_optimizers_that_wait_or_want_the_loss(optimizer, watch):
-    settings = train.Monitor(final_diagnostics=False) if watch else False
+def test_optimizers_that_wait_or_want_the_loss(optimizer):
+    """The guard hands the loss on."""
+    settings = train.Monitor(final_diagnostics=False)
     fitted = fit(CLASSIFIER, CLASSES, optimizer, (X, LABELS), monitor=settings, num_steps=60)
     assert fitted.loss_curve[-8:].mean() < 0.8 * fitted.loss_curve[:8].mean()
 
@@ -349,8 +381,3 @@ def test_progress_in_a_terminal_and_nothing_where_piped(monkeypatch, capsys):
     lines = capsys.readouterr().err.split("\r")
     assert "step 16/200" in lines[1] and "left" in lines[-1] and lines[-1].endswith("\n")
     assert "step 200/200" in lines[-1] and "validation" in lines[-1]
-
-
-def test_results_are_frozen(plain):
-    with warnings.catch_warnings(), pytest.raises(dataclasses.FrozenInstanceError):
-        plain.params = None
