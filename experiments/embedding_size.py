@@ -128,41 +128,38 @@ def measure(config: Config, data: Flights, dim: int, seed: int) -> dict[str, Any
         validation_data=(data.x[cut:], data.y[cut:]),
         monitor=False,
     )
-    best = int(np.nanargmin(fitted.validation_curve))
     return {
         "dim": dim,
         "seed": seed,
-        "best": float(fitted.validation_curve[best]),
-        "best_step": int(fitted.validation_steps[best]),
-        "last": float(fitted.validation_curve[-1]),
+        "best": fitted.lowest_validation_loss,
+        "best_step": fitted.best_step,
+        "last": fitted.validation_loss,
         "training": float(fitted.loss_curve[-max(1, config.num_steps // 20) :].mean()),
     }
 
 
+def means(rows: Sequence[dict[str, Any]], name: str) -> dict[int, float]:
+    """Returns the mean over the seeds for each size, ascending."""
+    dims = sorted({row["dim"] for row in rows})
+    return {dim: float(np.mean([row[name] for row in rows if row["dim"] == dim])) for dim in dims}
+
+
 def advice(rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
     """Returns the size with the lowest mean of `best`, and the smallest within one standard error of it."""
-    dims = sorted({row["dim"] for row in rows})
-    losses = {dim: [row["best"] for row in rows if row["dim"] == dim] for dim in dims}
-    means = {dim: float(np.mean(values)) for dim, values in losses.items()}
-    best = min(dims, key=lambda dim: means[dim])
-    number = len(losses[best])
-    error = float(np.std(losses[best], ddof=1) / np.sqrt(number)) if number > 1 else 0.0
-    return best, min(dim for dim in dims if means[dim] <= means[best] + error)
+    mean = means(rows, "best")
+    best = min(mean, key=lambda dim: mean[dim])
+    losses = [row["best"] for row in rows if row["dim"] == best]
+    error = float(np.std(losses, ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else 0.0
+    return best, min(dim for dim in mean if mean[dim] <= mean[best] + error)
 
 
 def sentence(rows: Sequence[dict[str, Any]], vocabulary_size: int) -> str:
     """Returns the result in words."""
     best, enough = advice(rows)
-    mean = {
-        name: {
-            dim: float(np.mean([row[name] for row in rows if row["dim"] == dim]))
-            for dim in (min(row["dim"] for row in rows), enough, max(row["dim"] for row in rows))
-        }
-        for name in ("best", "last")
-    }
+    lowest, last = means(rows, "best"), means(rows, "last")
     ends = "; ".join(
-        f"d = {dim}: {loss:.3f}, at the end {mean['last'][dim]:.3f}"
-        for dim, loss in mean["best"].items()
+        f"d = {dim}: {lowest[dim]:.3f}, at the end {last[dim]:.3f}"
+        for dim in dict.fromkeys((min(lowest), enough, max(lowest)))
     )
     return (
         f"For {vocabulary_size:,} tail numbers use d = {enough}, the smallest size within one standard "
@@ -189,15 +186,13 @@ def main(arguments: Sequence[str]) -> int:
     files.write_record(run_dir / "embedding_size.json", rows)
     if config.json is not None:
         files.write_record(config.json, rows)
-    dims = sorted(set(config.dims))
-    lines = {
-        label: (dims, [np.mean([row[name] for row in rows if row["dim"] == d]) for d in dims])
-        for label, name in (
-            ("validation, lowest", "best"),
-            ("validation, at the end", "last"),
-            ("training, at the end", "training"),
-        )
+    labels = {
+        "best": "validation, lowest",
+        "last": "validation, at the end",
+        "training": "training, at the end",
     }
+    mean = {name: means(rows, name) for name in (*labels, "best_step")}
+    lines = {label: (list(mean[name]), list(mean[name].values())) for name, label in labels.items()}
     reports.plots.curves(
         lines,
         xlabel="size of the embedding of a tail number",
@@ -207,25 +202,12 @@ def main(arguments: Sequence[str]) -> int:
         path=run_dir / "embedding_size.png",
     )
     reports.rundir.record(run_dir, summary={"rows": len(rows)})
+    spread = {d: np.std([row["best"] for row in rows if row["dim"] == d]) for d in mean["best"]}
+    columns = mean["best"], spread, mean["best_step"], mean["last"], mean["training"]
     reports.table(
         "mean over seeds",
         ["d", "lowest validation loss", "±", "at step", "at the end", "training"],
-        [
-            [
-                dim,
-                *(
-                    figure([row[name] for row in rows if row["dim"] == dim])
-                    for name, figure in (
-                        ("best", np.mean),
-                        ("best", np.std),
-                        ("best_step", np.mean),
-                        ("last", np.mean),
-                        ("training", np.mean),
-                    )
-                ),
-            ]
-            for dim in dims
-        ],
+        [[d, *(column[d] for column in columns)] for d in mean["best"]],
     )
     print(sentence(rows, data.sizes[0]))
     print(f"run directory: {run_dir}")

@@ -1,5 +1,6 @@
 """The one loop: call boundaries change nothing, signals end it politely."""
 
+import itertools
 import os
 import signal
 
@@ -56,30 +57,22 @@ def test_steps_are_counted_and_each_sees_its_own_batch(program, whole):
 
 def test_a_stop_anywhere_and_going_on_gives_the_same_bits(program, whole):
     for stop_after in (1, 2, 4):
-        calls = []
+        calls = itertools.count(1)
         state = run(
-            program,
-            start(),
-            batches,
-            num_steps=23,
-            steps_per_call=5,
-            on_reports=lambda state, reports, calls=calls: calls.append(1),
-            should_stop=lambda calls=calls, n=stop_after: len(calls) >= n,
-        )
+            program, start(), batches, num_steps=23, steps_per_call=5,
+            should_stop=lambda calls=calls, n=stop_after: next(calls) >= n,
+        )  # fmt: skip
         assert int(state.step) == 5 * stop_after
         same_bits(run(program, state, batches, num_steps=23, steps_per_call=5), whole)
 
 
-def test_reports_come_once_a_call_and_cover_every_step(program, whole):
+def test_reports_come_once_a_call_and_cover_every_step(program):
     seen = []
-    run(
-        program,
-        start(),
-        batches,
-        num_steps=23,
-        steps_per_call=5,
-        on_reports=lambda state, reports: seen.append((int(state.step), reports.loss)),
-    )
+
+    def on_reports(state, reports):
+        seen.append((int(state.step), reports.loss))
+
+    run(program, start(), batches, num_steps=23, steps_per_call=5, on_reports=on_reports)
     assert [step for step, _ in seen] == [5, 10, 15, 20, 23]
     assert [len(loss) for _, loss in seen] == [5, 5, 5, 5, 3]
     assert np.concatenate([loss for _, loss in seen]).all()
