@@ -346,10 +346,8 @@ def train_model(
     target = jax.eval_shape(lambda: initial_shapes(config, names))
     found = kept.restore({}, target) if resume else None
     state = initial_state(config, aliases) if found is None else found[0]
-    step = train.make_step(
-        make_task(config, names.num_places), row_optimizers=make_row_optimizers(config)
-    )
-    program = train.repeat(step)
+    task, optimizers = make_task(config, names.num_places), make_row_optimizers(config)
+    program = train.repeat(train.make_step(task, row_optimizers=optimizers))
     validation = aliases.names.validation.pairs[: config.validate_on]
     clock = [time.perf_counter(), int(state.step)]
 

@@ -124,7 +124,7 @@ def select(predicate: Array | bool, on_true: PyTree, on_false: PyTree) -> PyTree
     """
     if _shape(predicate) != ():
         raise ValueError(f"predicate must be a scalar, got shape {_shape(predicate)}")
-    structures = jax.tree.structure(on_true), jax.tree.structure(on_false)
+    structures: Any = jax.tree.structure(on_true), jax.tree.structure(on_false)
     if structures[0] != structures[1]:
         raise ValueError(f"on_false must have the structure of on_true, got {structures}")
 

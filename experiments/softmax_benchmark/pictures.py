@@ -99,7 +99,7 @@ def quality(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
             drawn = [name for name in lines if name == "exact" or name in names]
             for i, name in enumerate(drawn):
                 x, y = ([point[k] for point in lines[name]] for k in ("seconds", "loss"))
-                axes.plot(x, y, label=name, **canvas.style(i, 6, len(drawn)))
+                axes.plot(x, y, label=name, **canvas.style(i, len(drawn), 6))
             axes.set_title(heading, fontsize=14, loc="left")
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:,g}")

@@ -87,9 +87,7 @@ def create(name: str, config: Any, *, path: str | os.PathLike | None = None) -> 
         "ended": None,
         "error": None,
         **_process(),
-        "config": _plain(
-            dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
-        ),
+        "config": _plain(config),
         "environment": environment(),
         "findings": [],
         "summary": {},
@@ -297,6 +295,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
     if isinstance(value, os.PathLike):

@@ -86,15 +86,13 @@ def _png(page: Any) -> bytes:
     return content.getvalue()
 
 
-def style(index: int, markersize: float = 7, count: int = 0) -> dict[str, Any]:
-    """Colour, dash and marker of a line; no two of 28 are alike, and no two colours of `count` lines."""
-    # After seven, colours meet other dashes and markers.
-    place = index % len(COLORS) + index // len(COLORS)
+def style(index: int, count: int, markersize: float = 7) -> dict[str, Any]:
+    """Colour, dash and marker of one of `count` lines; up to 28 differ even without their colours."""
     return {
-        "color": distinct(count)[index] if index < count else COLORS[index % len(COLORS)],
-        "linestyle": DASHES[place % len(DASHES)],
+        "color": distinct(count)[index],
+        "linestyle": DASHES[index % len(DASHES)],
         "linewidth": 2,
-        "marker": MARKERS[place % len(MARKERS)],
+        "marker": MARKERS[index % len(MARKERS)],
         "markersize": markersize,
     }
 

@@ -38,24 +38,11 @@ def bars(
     centers = np.arange(len(groups))
     for i, (name, values) in enumerate(heights.items()):
         at = centers + (i - (len(series) - 1) / 2) * width
-        axes.bar(
-            at,
-            np.nan_to_num(values),
-            width * 0.94,
-            color=canvas.COLORS[i % len(canvas.COLORS)],
-            label=name,
-        )
-        for x, value in zip(at, values, strict=True):
-            axes.annotate(
-                "n/a" if np.isnan(value) else f"{value:.2f}" if value < 10 else f"{value:,.0f}",
-                (x, 0 if np.isnan(value) else value),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=11,
-                rotation=90 if narrow else 0,
-            )
+        color = canvas.COLORS[i % len(canvas.COLORS)]
+        drawn = axes.bar(at, np.nan_to_num(values), width * 0.94, color=color, label=name)
+        texts = [f"{value:.2f}" if value < 10 else f"{value:,.0f}" for value in values]
+        texts = ["n/a" if np.isnan(v) else text for v, text in zip(values, texts, strict=True)]
+        axes.bar_label(drawn, texts, padding=4, fontsize=11, rotation=90 if narrow else 0)
     highest = np.nan_to_num(np.stack([*heights.values()])).max()
     axes.set_ylim(0, (highest or 1) * (1.15 if narrow else 1.08))
     axes.set_xticks(centers, [textwrap.fill(group, max(8, 96 // len(groups))) for group in groups])
@@ -135,7 +122,7 @@ def scaling(
     quartiles = {name: _quartiles(name, *given) for name, given in series.items()}
     figure, axes = canvas.figure(title)
     for i, (name, (sizes, low, middle, high)) in enumerate(quartiles.items()):
-        style = canvas.style(i, count=len(quartiles))
+        style = canvas.style(i, len(quartiles))
         axes.fill_between(sizes, low, high, color=style["color"], alpha=0.2, linewidth=0)
         axes.plot(sizes, middle, label=name, **style)
     canvas.log_sizes(axes, [sizes for sizes, *_ in quartiles.values()])
@@ -194,7 +181,7 @@ def curves(
         if not x.size or not np.isfinite(x).all() or (log_x and x.min() <= 0):
             raise ValueError(f"series[{name!r}] must have x that fit their axis, got {x}")
         drawn.append(y[np.isfinite(y)])
-        axes.plot(x, canvas.finite(y), label=name, **canvas.style(i, 6, len(series)))
+        axes.plot(x, canvas.finite(y), label=name, **canvas.style(i, len(series), 6))
     if log_x:
         canvas.log_sizes(axes, [np.asarray(x, float) for x, _ in series.values()])
     canvas.scale(axes, np.concatenate(drawn))
@@ -234,7 +221,7 @@ def fitted_lines(
     if np.ptp(ends) == 0:
         ends += np.array([-0.5, 0.5])
     for i, (name, (slope, intercept)) in enumerate(lines.items()):
-        style = canvas.style(i) | {"marker": None, "linewidth": 3}
+        style = canvas.style(i, len(lines)) | {"marker": None, "linewidth": 3}
         axes.plot(ends, slope * ends + intercept, label=name, **style)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)

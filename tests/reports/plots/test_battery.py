@@ -213,10 +213,10 @@ def test_a_notebook_shows_a_picture_that_is_not_written():
 
 
 def test_no_two_of_28_lines_look_alike():
-    styles = [canvas.style(i) for i in range(28)]
-    looks = {(s["color"], s["linestyle"], s["marker"]) for s in styles}
-    assert len(looks) == 28
-    assert len({s["color"] for s in styles[:7]}) == len({s["marker"] for s in styles[:7]}) == 7
+    styles = [canvas.style(i, 28) for i in range(28)]
+    assert len({tuple(s["color"]) for s in styles}) == 28
+    assert len({(s["linestyle"], s["marker"]) for s in styles}) == 28
+    assert len({s["marker"] for s in styles[:7]}) == 7
 
 
 def test_the_scale_follows_the_values():
