@@ -8,6 +8,7 @@
 - `leaks`: duplicates, conflicting labels, rows and groups in both splits, columns that give away the label.
 - `missing`: missing values by slice, beside the model's error there.
 
-A table is a mapping of names to columns, a pandas DataFrame or a pyarrow Table. Whatever is found is an
-`anomalies.Anomaly` with kind, column, rows, examples and advice. Nothing here imports JAX.
+A table (`columns` in the arguments) is a mapping of names to columns, a pandas DataFrame or a pyarrow
+Table; columns that do not make a table raise ValueError. Whatever is found is an `anomalies.Anomaly` with
+kind, column, rows, examples and advice. Nothing here imports JAX.
 """

@@ -89,15 +89,10 @@ def jensen_shannon(a: Distribution, b: Distribution) -> float:
     No square root is taken: SciPy's `jensenshannon(p, q, base=2)` is the root of this. Histograms are
     brought to the union of their edges, uniform within a bucket; point masses meet only at the same point.
 
-    Args:
-        a: as in `l_infinity`.
-        b: as in `l_infinity`.
+    The arguments and errors are those of `l_infinity`.
 
     Returns:
         In [0, 1]; 1 where nothing is shared.
-
-    Raises:
-        ValueError: as in `l_infinity`.
 
     >>> jensen_shannon({"x": 1}, {"y": 1})
     1.0
@@ -229,7 +224,6 @@ def compare(columns: Table, control: Table, comparators: Mapping[str, Comparator
     Numbers are compared in ten buckets of equal width, texts, booleans and times by value.
 
     Args:
-        columns: the table in question.
         control: the previous table (drift), or the serving data (skew).
         comparators: thresholds by column.
 

@@ -1,7 +1,7 @@
 """Rows and columns that make a model look better than it is: duplicates, shared rows, leaks.
 
-Tables are mappings of names to columns, DataFrames or pyarrow Tables. A name that is not a column raises
-ValueError.
+Each function returns anomalies with the rows at fault, or nothing. `names` are the columns that must agree,
+None for all; a name that is not a column raises ValueError. `name` is that of a column in the report.
 """
 
 import math
@@ -22,8 +22,7 @@ Names = str | Sequence[str] | None
 def row_hashes(columns: Table) -> NDArray[np.uint64]:
     """Returns a 64-bit hash of each row, uint64 [N], the same in every process and on every machine.
 
-    Columns are taken by name, whatever their order. Values hash as in `Column.hashes`: equal numbers alike
-    whatever their dtype, missing values alike, and "1" unlike 1.
+    Columns are taken by name, whatever their order, and values hash as in `Column.hashes`.
 
     >>> hashes = row_hashes({"a": [1, 1, 2], "b": ["x", "x", "x"]})
     >>> (hashes[0] == hashes[1], hashes[0] == hashes[2])
@@ -67,11 +66,7 @@ def _first(read: Mapping[str, Column], bad: NDArray[np.bool_]) -> list[dict[str,
 
 
 def duplicate_rows(columns: Table, names: Names = None) -> list[Anomaly]:
-    """Returns one DUPLICATE_ROWS with all rows that repeat an earlier one, or nothing.
-
-    Args:
-        columns: the table.
-        names: the columns that must agree, such as those of a key; None for all.
+    """Returns one DUPLICATE_ROWS with all rows that repeat an earlier one.
 
     >>> [a.rows.tolist() for a in duplicate_rows({"id": [7, 8, 7], "x": [1, 1, 1]})]
     [[2]]
@@ -89,12 +84,7 @@ def conflicting_labels(columns: Table, label: str, names: Names = None) -> list[
     """Returns one CONFLICTING_LABELS with all rows that have equal features and different labels.
 
     Its description gives the error that no model can go below on this table: the share of the rows
-    outside of the majority of their set.
-
-    Args:
-        columns: the table.
-        label: the column to predict; rows where it is missing are left out.
-        names: the features that must agree; None for all other columns.
+    outside of the majority of their set. Rows without a label are left out.
 
     >>> table = {"x": [1, 1, 2], "y": ["a", "b", "a"]}
     >>> [a.rows.tolist() for a in conflicting_labels(table, "y")]
@@ -129,11 +119,7 @@ def shared_rows(training: Table, evaluation: Table, names: Names = None) -> list
     """Returns one SHARED_ROWS with the rows of the evaluation table that are in the training table too.
 
     Its description gives the share of training rows that have a twin there: as many are to be expected.
-
-    Args:
-        training: the table that is trained on.
-        evaluation: the table that is evaluated on.
-        names: the columns that must agree; None for all that both have.
+    Without `names` the columns that both tables have must agree.
 
     >>> [a.rows.tolist() for a in shared_rows({"x": [1, 2]}, {"x": [3, 2]})]
     [[1]]
@@ -156,12 +142,11 @@ def shared_rows(training: Table, evaluation: Table, names: Names = None) -> list
 
 
 def shared_groups(training: Any, evaluation: Any, name: str = "group") -> list[Anomaly]:
-    """Returns one SHARED_GROUPS with the evaluation rows whose group is in training too, or nothing.
+    """Returns one SHARED_GROUPS with the evaluation rows whose group is in training too.
 
     Args:
         training: [N] the group (patient, user, aircraft) of each training row. Missing is no group.
         evaluation: [M] the group of each evaluation row.
-        name: name of the column, for the report.
 
     >>> [a.examples for a in shared_groups(["ann", "bob"], ["bob", "eve"], "patient")]
     [('bob',)]
@@ -194,7 +179,6 @@ def time_overlap(
     Args:
         training: [N] times or numbers of the training rows.
         evaluation: [M] times of the evaluation rows.
-        name: name of the column, for the report.
         gap: how much later they must be, as the difference of two times; None for any.
 
     Raises:
@@ -223,7 +207,6 @@ def time_leaks(columns: Table, known_at: Mapping[str, str], predicted_at: str) -
     """Returns a TIME_LEAK for each feature with values that are known only after the prediction.
 
     Args:
-        columns: the table.
         known_at: by feature, the column with the time at which its value is known.
         predicted_at: the column with the time of the prediction. A missing time or value is no leak.
 
@@ -264,7 +247,6 @@ def label_leaks(
     Chance gives 0 or less, whatever the number of levels.
 
     Args:
-        columns: the table.
         label: the column to predict; a number of more than ten values is cut into ten quantiles.
         threshold: a score of at least this is a leak, in (0, 1].
         num_bins: number of levels of a column, at least 2.

@@ -30,7 +30,6 @@ def underrepresented_slices(
     that is trained on the rest errs there.
 
     Args:
-        columns: the table.
         slice_by: one or several columns, taken one after the other. Texts are sliced by value (the
             rarest together beyond 100), numbers of more than ten values by quantiles.
         errors: [N] error of the model on each row (loss, absolute error, 0 or 1); NaN is left out.

@@ -8,14 +8,12 @@ import contextlib
 import csv
 import dataclasses
 import datetime
-import gzip
 import importlib
 import io
 import itertools
 import math
 import os
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +78,7 @@ def read_csv(
     does not, the schema's `min_examples_count` helps.
 
     Args:
-        path: path of the file; one that ends in `.gz` is decompressed.
+        path: path of the file; one that ends in `.gz`, `.bz2` or `.zst` is decompressed.
         schema: types of the columns, and their order; columns that it does not know come last.
         types: `"INT"`, `"FLOAT"`, `"BOOL"`, `"BYTES"` or `"TIME"` by column; they precede the schema's.
         missing: text or texts that stand for no value, such as `("", "NA")`.
@@ -242,12 +240,13 @@ def _pyarrow() -> Any:
 
 
 def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
-    data = Path(path).read_bytes()
-    if os.fspath(path).endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise BadFile(path, f"the compressed file is cut short or damaged ({error})") from error
+    try:
+        with _pyarrow().input_stream(os.fspath(path), compression="detect") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadFile(path, f"the compressed file is cut short or damaged ({error})") from error
     if encoding.lower() in ("utf-8", "utf8") and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise BadFile(path, "the file is UTF-16 by its first bytes; pass encoding='utf-16'")
     try:

@@ -139,7 +139,6 @@ def infer_schema(
       where frequent integers end (1 … 31); none moves across zero.
 
     Args:
-        columns: the table: a mapping of names to columns, a DataFrame or a pyarrow Table.
         max_string_domain_size: most distinct texts of a domain.
         min_domain_mass: `min_domain_mass` of each domain and range. At 1 a single outlier is an anomaly,
             as in TensorFlow Data Validation; of as many rows again, one lies outside of the observed
@@ -173,8 +172,6 @@ def validate(
     """Returns the anomalies of a table against its schema.
 
     Args:
-        columns: the table; the order of its columns does not matter.
-        schema: what it should hold.
         environment: where the table is used. Columns that the schema has `without` this environment may be
             absent, or have missing values.
         previous: the previous table, for the features' `drift` thresholds.

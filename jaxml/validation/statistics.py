@@ -136,8 +136,7 @@ def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> St
     """Returns counts of a reference table: of each column in some 32 levels, of each pair in 12 × 12 or so.
 
     Args:
-        columns: the table: a mapping of names to columns, a DataFrame or a pyarrow Table; believed to be
-            good.
+        columns: the table, believed to be good.
         spans: [N] span of time (month, week) of each row. A table may then differ by twice as much as the
             spans do from each other, and have twice as many new values as a later span has.
 

@@ -407,10 +407,10 @@ FAULTS_OF_A_COLUMN = {
 }
 
 
-def test_random_tables_match_their_own_schema_and_no_fault_passes(num_tables=1000, least=4):
+def test_random_tables_match_their_own_schema_and_no_fault_passes():
     r = random.Random(0)
     injected = Counter()
-    for i in range(num_tables):
+    for i in range(1000):
         columns, rows = generated(r)
         schema = infer_schema(columns)
         assert validate(columns, schema) == [], (i, columns)
@@ -439,12 +439,7 @@ def test_random_tables_match_their_own_schema_and_no_fault_passes(num_tables=100
         if fault in FAULTS_OF_A_VALUE:
             assert any(row in a.rows for a in found), (i, fault, found)
     assert set(injected) == {*FAULTS_OF_A_VALUE, *FAULTS_OF_A_COLUMN}
-    assert min(injected.values()) >= least, injected
-
-
-@pytest.mark.slow
-def test_ten_thousand_tables_do_too():
-    test_random_tables_match_their_own_schema_and_no_fault_passes(10_000, 40)
+    assert min(injected.values()) >= 4, injected
 
 
 JUNK = [
