@@ -234,13 +234,11 @@ def time_leaks(columns: Table, known_at: Mapping[str, str], predicted_at: str) -
     return found
 
 
-def label_leaks(
-    columns: Table, label: str, *, threshold: float = 0.9, num_bins: int = 64, seed: int = 0
-) -> list[Anomaly]:
+def label_leaks(columns: Table, label: str, *, threshold: float = 0.9) -> list[Anomaly]:
     """Returns a LABEL_LEAK for each column that by itself predicts the label, the strongest first.
 
-    Each column is cut into levels (see `levels.levels`). The label's distribution in each level is taken
-    from one half of the rows and predicts the other half:
+    Each column is cut into at most 64 levels (see `levels.levels`). The label's distribution in each level
+    is taken from one half of the rows and predicts the other half:
 
         score = 1 − H(label | level) / H(label)
 
@@ -249,8 +247,6 @@ def label_leaks(
     Args:
         label: the column to predict; a number of more than ten values is cut into ten quantiles.
         threshold: a score of at least this is a leak, in (0, 1].
-        num_bins: number of levels of a column, at least 2.
-        seed: seed of the two halves.
 
     Returns:
         Anomalies with the score as `share`. Empty with fewer than 40 labelled rows.
@@ -268,12 +264,12 @@ def label_leaks(
     classes, num_classes = levels(labels, 10)
     if len(labelled) < 40 or len(np.unique(classes[labelled])) < 2:
         return []
-    half = np.random.default_rng(seed).permutation(len(labelled)) % 2 == 0
+    half = np.random.default_rng(0).permutation(len(labelled)) % 2 == 0
     first, second = labelled[half], labelled[~half]
     found = []
     for name, column in read.items():
         if name != label and column.num_present and column.type != "MIXED":
-            codes, num_levels = levels(column, num_bins)
+            codes, num_levels = levels(column, 64)
             joint = np.zeros((num_levels, num_classes))
             np.add.at(joint, (codes[first], classes[first]), 1)
             score = _explained_entropy(joint, codes[second], classes[second])

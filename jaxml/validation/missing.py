@@ -13,18 +13,16 @@ from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Column, Table, num_rows, read_columns
 from jaxml.validation.levels import levels
 
+_SIGNIFICANCE, _EXCESS = 0.01, 0.05
 _NUM_BINS = 10  # Slices of a number; texts have up to ten times as many.
 
 
 def underrepresented_slices(
-    columns: Table,
-    slice_by: str | Sequence[str],
-    errors: ArrayLike | None = None,
-    *,
-    significance: float = 0.01,
-    min_excess: float = 0.05,
+    columns: Table, slice_by: str | Sequence[str], errors: ArrayLike | None = None
 ) -> list[Anomaly]:
     """Returns an UNDERREPRESENTED_SLICE for each slice where a column is missing more often than elsewhere.
+
+    That is by at least 0.05, with a significance of 0.01 over all comparisons (Bonferroni).
 
     Values are seldom missing at random: where a group is hard to reach, little is known of it, and a model
     that is trained on the rest errs there.
@@ -33,8 +31,6 @@ def underrepresented_slices(
         slice_by: one or several columns, taken one after the other. Texts are sliced by value (the
             rarest together beyond 100), numbers of more than ten values by quantiles.
         errors: [N] error of the model on each row (loss, absolute error, 0 or 1); NaN is left out.
-        significance: of all comparisons together, in (0, 1]; each has its share of it (Bonferroni).
-        min_excess: least difference of the two missing rates.
 
     Returns:
         Anomalies of the columns with gaps, the largest excess first. `examples` holds the value of the
@@ -50,7 +46,6 @@ def underrepresented_slices(
     >>> [(a.column, a.examples) for a in underrepresented_slices(table, "town")]
     [('income', ('b',))]
     """
-    checks.number("significance", significance, at_most=1, above=0)
     read = read_columns(columns)
     rows = num_rows(read)
     error = np.full(rows, np.nan) if errors is None else np.asarray(errors, np.float64)
@@ -68,7 +63,7 @@ def underrepresented_slices(
         gaps, others = column.missing[inside], column.missing[~inside]
         here, elsewhere = gaps.mean(), others.mean()
         log_p = two_samples.log_p_proportions(gaps.sum(), len(gaps), others.sum(), len(others))
-        if here - elsewhere < min_excess or log_p > math.log(significance / len(pairs)):
+        if here - elsewhere < _EXCESS or log_p > math.log(_SIGNIFICANCE / len(pairs)):
             continue
         message = (
             f"missing in {here:.1%} of the {inside.sum()} rows with {slicer} = {value!r}, in "

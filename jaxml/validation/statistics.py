@@ -16,18 +16,15 @@ References:
 
 import dataclasses
 import itertools
-import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxml import checks, files, hashing
+from jaxml import checks, hashing
 from jaxml.validation import two_samples
 from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Column, Table, num_rows, read_column, read_columns
@@ -70,7 +67,7 @@ class ColumnStatistics:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistics:
-    """Statistics of a reference table.
+    """Statistics of a reference table; `pickle` keeps them.
 
     Attributes:
         num_rows: number of its rows.
@@ -88,48 +85,6 @@ class Statistics:
     copies: NDArray[np.int64]
     sketch: NDArray[np.uint64]
     drift: dict[tuple[str, ...], float]
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the statistics as JSON, to lie beside the schema's file; its directory is made."""
-        content = {
-            **vars(self),
-            "columns": {
-                name: {
-                    **vars(kept),
-                    "counts": None if kept.counts is None else list(kept.counts.items()),
-                    "dtype": kept.fine.dtype.name,
-                }
-                for name, kept in self.columns.items()
-            },
-            "pairs": [[*pair, counts] for pair, counts in self.pairs.items()],
-            "drift": list(self.drift.items()),
-        }
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, json.dumps(content, default=np.ndarray.tolist))
-
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> "Statistics":
-        """Returns what `save` wrote. Raises ValueError naming the file if it holds something else."""
-        try:
-            content = json.loads(Path(path).read_text("utf-8"))
-            columns = {}
-            for name, kept in content["columns"].items():
-                dtype = kept.pop("dtype")
-                for field in ("fine", "coarse"):
-                    kept[field] = np.array(kept[field], dtype)
-                kept["levels"] = np.array(kept["levels"], np.int64)
-                counts = kept.pop("counts")
-                columns[name] = ColumnStatistics(
-                    counts=None if counts is None else dict(counts), **kept
-                )
-            content["columns"] = columns
-            content["pairs"] = {(a, b): np.array(c, np.int64) for a, b, c in content["pairs"]}
-            content["copies"] = np.array(content["copies"], np.int64).reshape(2, -1)
-            content["sketch"] = np.array(content["sketch"], np.uint64)
-            content["drift"] = {tuple(names): excess for names, excess in content["drift"]}
-            return Statistics(**content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{os.fspath(path)} holds no statistics: {error!r}") from error
 
 
 def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> Statistics:

@@ -58,5 +58,3 @@ def test_bad_arguments_are_named():
         underrepresented_slices(columns, "city")
     with pytest.raises(ValueError, match=r"errors must have shape \(2000,\), got \(3,\)"):
         underrepresented_slices(columns, "town", error[:3])
-    with pytest.raises(ValueError, match="significance"):
-        underrepresented_slices(columns, "town", significance=0)

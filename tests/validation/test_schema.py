@@ -475,4 +475,4 @@ def test_tables_of_any_kind_go_through_everything_else():
         assert len(leaks.shared_rows(clean, clean)[0].rows) == rows
         leaks.conflicting_labels(clean, names[0])
         leaks.label_leaks(clean, names[0])
-        missing.underrepresented_slices(clean, names, np.arange(rows), significance=1)
+        missing.underrepresented_slices(clean, names, np.arange(rows))

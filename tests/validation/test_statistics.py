@@ -1,11 +1,13 @@
 """Whether a table is drawn from where the reference was."""
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy import special, stats
 
 from jaxml.validation import two_samples
-from jaxml.validation.statistics import Statistics, find_changes, generate_statistics
+from jaxml.validation.statistics import find_changes, generate_statistics
 
 
 def population(rows, seed):
@@ -114,28 +116,13 @@ def test_differences_between_spans_are_tolerated():
         generate_statistics(known, spans=[1, 2, 3])
 
 
-def test_saved_statistics_find_the_same(reference, tmp_path):
-    path = tmp_path / "folder" / "reference.json"
-    reference.save(path)
-    loaded = Statistics.load(path)
-    for seed in (3, 4):
-        table = population(2000, seed)
-        table["x"] = table["x"] + 0.2 * seed
-        table["y"] = np.random.default_rng(seed).permutation(table["y"])
-        found = [[str(a) for a in find_changes(table, each)] for each in (reference, loaded)]
-        assert found[0] == found[1] and found[0]
-    odd = {"é\ud800": np.array(["\ud800", "b", None], object), "n": np.array([2**63 + 5] * 3)}
-    spans = generate_statistics(odd, spans=[1, 1, 2])
-    spans.save(path)
-    again = Statistics.load(path)
-    assert again.drift == spans.drift and again.pairs.keys() == spans.pairs.keys()
-    assert again.columns["n"].fine.dtype == np.uint64
-    generate_statistics({k: v[:0] for k, v in odd.items()}).save(path)
-    assert Statistics.load(path).num_rows == 0
-    for text in ("{", "[]", '{"num_rows": 3}', "3"):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=r"reference\.json holds no statistics"):
-            Statistics.load(path)
+def test_kept_statistics_find_the_same(reference):
+    loaded = pickle.loads(pickle.dumps(reference))
+    table = population(2000, 3)
+    table["x"] = table["x"] + 0.6
+    table["y"] = np.random.default_rng(3).permutation(table["y"])
+    found = [[str(a) for a in find_changes(table, each)] for each in (reference, loaded)]
+    assert found[0] == found[1] and found[0]
 
 
 def test_tails_are_those_of_the_textbook():
