@@ -22,7 +22,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,22 +34,24 @@ from jaxml import bench, files, losses, models, monitor, reports, softmax, table
 from jaxml.data import scikit
 from jaxml.train import checkpoint
 
+Training = Literal["dense", "table", "sweep"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Kills trainings at random moments and compares bits."""
 
-    trainings: tuple[str, ...] = ("dense", "table", "sweep")
-    """Trainings to kill: dense, table, sweep."""
+    trainings: tuple[Training, ...] = ("dense", "table", "sweep")
+    """Trainings to kill."""
     kills: int = 50
     """The number of kills, shared among the trainings."""
     seed: int = 0
     """Seed of the moments."""
     json: Path | None = None
     """File for the record."""
-    run: str | None = None
-    """Run this training in `directory` and print the digest of its end, as the killed processes do."""
-    directory: Path | None = None
+    run: Training | None = None
+    """Run this training and print the digest of its end, as the killed processes do."""
+    directory: Path = Path("runs/kill_and_resume")
     """Directory of the checkpoints of `run`."""
 
 
@@ -249,11 +251,7 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     config = tyro.cli(Config, args=arguments, prog="python -m experiments.kill_and_resume")
-    unknown = [name for name in (*config.trainings, config.run) if name and name not in TRAININGS]
-    if unknown or not config.trainings or (config.run and config.directory is None):
-        print(f"error: choose among {', '.join(TRAININGS)}, and a directory", file=sys.stderr)
-        return 2
-    if config.run and config.directory is not None:
+    if config.run:
         bench.compilation_cache()
         warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
         print(digest(TRAININGS[config.run](config.directory)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -184,8 +185,8 @@ class Trainer:
             found |= train(0)
         else:
             # On a CPU the small operations of a chunk keep one core busy: each core takes a chunk.
-            workers = inputs.cores() if jax.default_backend() == "cpu" else 1
-            with ThreadPoolExecutor(max(1, min(workers, len(chunks)))) as pool:
+            workers = os.cpu_count() if jax.default_backend() == "cpu" else 1
+            with ThreadPoolExecutor(workers) as pool:
                 for each in pool.map(train, range(len(chunks))):
                     found |= each
         compiled = self._compile_seconds() - compiled
