@@ -70,43 +70,34 @@ class Variant(NamedTuple):
         return softmax.nce_loss(*arguments, **options)
 
     def expected(self, case):
-        """The published formulas, one example and one class at a time, in float64."""
-        wide = {name: np.float64(getattr(case, name)) for name in ("inputs", "weights", "biases")}
-        case, losses = case._replace(**wide), []
-        where = np.ones(case.labels.shape, bool) if case.where is None else case.where
-        for at, x in enumerate(case.inputs):
-            present = np.atleast_1d(where[at])
-            labels = np.atleast_1d(case.labels[at])[present]
-            true_counts = np.atleast_1d(case.candidates.true_expected_count[at])[present]
-            ids, counts = case.candidates.ids, case.candidates.expected_count
-            if ids.ndim == 2:
-                ids, counts = ids[at], counts[at]
-            if not len(labels):
-                losses.append(0.0)
-                continue
-
-            def logit(c, count, x=x, corrected=True):
-                score = (x @ case.weights[c] + case.biases[c]) / case.temperature
-                return score - np.log(np.float64(count)) if corrected else score
-
-            both = self.correction == "both"
-            pairs = zip(labels, true_counts, strict=True)
-            true = np.array([logit(c, n, corrected=both) for c, n in pairs])
-            sampled = np.array(
-                [
-                    logit(c, n, corrected=self.correction != "none")
-                    for c, n in zip(ids, counts, strict=True)
-                    if 0 <= c < CLASSES and not (self.remove and c in labels)
-                ]
-            )
-            if self.kind == "softmax":
-                every = np.concatenate([true, sampled])
-                top = every.max()
-                losses.append(np.log(np.exp(every - top).sum()) + (top - true).mean())
-            else:
-                terms = np.logaddexp(0, true) - true / len(true)
-                losses.append(terms.sum() + np.logaddexp(0, sampled).sum())
-        return np.array(losses)
+        """The published formulas in float64, from the scores of all classes."""
+        x, weights, biases = map(np.float64, (case.inputs, case.weights, case.biases))
+        scores = (x @ weights.T + biases) / case.temperature
+        labels = case.labels.reshape(3, -1)
+        present = np.ones(labels.shape, bool) if case.where is None else case.where
+        true = np.take_along_axis(scores, labels.clip(0, CLASSES - 1), axis=1)
+        true_counts = np.float64(case.candidates.true_expected_count).reshape(labels.shape)
+        if self.correction == "both":
+            true = true - np.log(np.where(present, true_counts, 1))
+        ids = np.broadcast_to(case.candidates.ids, (3, case.candidates.ids.shape[-1]))
+        sampled = np.take_along_axis(scores, ids.clip(0, CLASSES - 1), axis=1)
+        there = (ids >= 0) & (ids < CLASSES)
+        if self.correction != "none":
+            counts = np.broadcast_to(case.candidates.expected_count, ids.shape)
+            sampled = sampled - np.log(np.where(there, np.float64(counts), 1))
+        if self.remove:
+            there &= ~((ids[:, :, None] == labels[:, None]) & present[:, None]).any(2)
+        sampled, number = np.where(there, sampled, -np.inf), np.maximum(present.sum(1), 1)
+        if self.kind == "softmax":
+            kept = present | ~present.any(1, keepdims=True)  # something, for the maximum
+            every = np.concatenate([np.where(kept, true, -np.inf), sampled], axis=1)
+            top = every.max(1, keepdims=True)
+            below = np.where(present, top - true, 0).sum(1) / number
+            losses = np.log(np.exp(every - top).sum(1)) + below
+        else:
+            terms = np.logaddexp(0, true) - true / number[:, None]
+            losses = np.where(present, terms, 0).sum(1) + np.logaddexp(0, sampled).sum(1)
+        return np.where(present.any(1), losses, 0)
 
 
 VARIANTS = [
