@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.softmax_benchmark import layers, peers
 from jaxml import softmax, tables
@@ -80,54 +79,37 @@ class Case(NamedTuple):
 def case(variant: str, size: Size) -> Case:
     """Returns the programs of one of `VARIANTS` or of `peers.JAX`."""
     blocks: Any = {} if size.block_size is None else {"block_size": size.block_size}
-    few = max(1, min(size.num_sampled // 32, size.num_classes))
-
-    def full(table, x, y, key):
-        return softmax.full_softmax_loss(x, y, table, reduction="mean")
-
-    def optax_full(table, x, y, key):
-        logits = (x @ table.T).astype(jnp.float32)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-    def tokamax_fused(table, x, y, key):
-        import tokamax
-
-        return tokamax.linear_softmax_cross_entropy_loss(x, y, table.T, reduction="mean")
-
-    def blockwise(table, x, y, key):
-        return softmax.blockwise_softmax_loss(x, y, table, reduction="mean", **blocks)
-
-    def one_vs_all(table, x, y, key):
-        return softmax.one_vs_all_loss(x, y, table, **blocks).mean()
 
     def per_example(table, x, y, key):
         sampler = softmax.log_uniform(size.num_classes)
+        few = max(1, min(size.num_sampled // 32, size.num_classes))
         return softmax.per_example_sampled_softmax_loss(
             x, y, table, None, sampler, (), key, few
         ).mean()
 
-    losses = dict(
-        full=full,
-        optax=optax_full,
-        tokamax=tokamax_fused,
-        blockwise=blockwise,
-        one_vs_all=one_vs_all,
-        per_example=per_example,
-    )
+    losses: dict[str, Callable[..., Array]] = {
+        "full": lambda table, x, y, key: softmax.full_softmax_loss(x, y, table).mean(),
+        "blockwise": lambda table, x, y, key: softmax.blockwise_softmax_loss(
+            x, y, table, reduction="mean", **blocks
+        ),
+        "one_vs_all": lambda table, x, y, key: softmax.one_vs_all_loss(
+            x, y, table, **blocks
+        ).mean(),
+        "per_example": per_example,
+        **peers.JAX,
+    }
     if variant in losses:
         return Case("dense", _programs(losses[variant]))
     if variant == "update":
         return Case("stored", {"step": _update(blocks)})
     if variant == "sampled":
         return Case("stored", _sampled(size))
-    if variant in ("adaptive", "two_level"):
-        layer = layers.clustered(variant, size.num_classes)
+    layer = layers.clustered(variant, size.num_classes)
 
-        def params(key: Key) -> PyTree:
-            return jax.tree.map(lambda a: a.astype(size.dtype), layer.init(key, size.dim))
+    def params(key: Key) -> PyTree:
+        return jax.tree.map(lambda a: a.astype(size.dtype), layer.init(key, size.dim))
 
-        return Case(params, _programs(lambda p, x, y, key: layer.loss(p, x, y).mean()))
-    raise ValueError(f"unknown variant {variant!r}: choose among {VARIANTS}")
+    return Case(params, _programs(lambda p, x, y, key: layer.loss(p, x, y).mean()))
 
 
 def _programs(loss: Callable[..., Array]) -> dict[str, Callable[..., tuple]]:
@@ -341,16 +323,12 @@ def measure(
     if others and size.dtype != "float32":
         say(f"{', '.join(others)}: compared in float32 only; skipped")
     elif others:
-        timed = peers.cases(
-            table,
-            inputs,
-            labels,
-            num_sampled=size.num_sampled,
-            learning_rate=LEARNING_RATE,
-            cutoffs=layers.cutoffs(size.num_classes),
-            names=others,
-        )
-        entries += [(add_row(name, mode, None), run) for name, mode, run in timed if mode in modes]
+        cutoffs = layers.cutoffs(size.num_classes)
+        for name in others:
+            timed = peers.OTHERS[name](
+                table, inputs, labels, size.num_sampled, LEARNING_RATE, cutoffs
+            )
+            entries += [(add_row(name, mode, None), run) for mode, run in timed if mode in modes]
     del table
     # The first round touches the memory and is discarded.
     for number in range(rounds + 1):

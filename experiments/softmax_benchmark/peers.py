@@ -1,54 +1,37 @@
-"""The same problem in other libraries. Those that are JAX programs are cases of `cost`."""
+"""The same problem in other libraries."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 
-JAX = ("optax", "tokamax")
-"""Peers that are JAX programs: a product and `optax`'s loss; tokamax's fused loss."""
-
-OTHERS = ("tensorflow_sampled", "torch_linear", "torch_adaptive")
-"""`tf.nn.sampled_softmax_loss`, PyTorch's `linear_cross_entropy` and `AdaptiveLogSoftmaxWithLoss`."""
-
-NAMES = (*JAX, *OTHERS)
-
-# A mode, and a function of the round's key that computes and returns the loss.
-Timed = tuple[str, str, Callable[[Any], float]]
+Timed = tuple[str, Callable[[Any], float]]
 
 
 def missing(name: str) -> str | None:
     """Returns the package that a peer needs, if it is not installed."""
-    package = {"tokamax": "tokamax", "optax": "optax"}.get(name, name.split("_")[0])
+    package = name if name in JAX else name.split("_")[0]
     return None if importlib.util.find_spec(package) else package
 
 
-def cases(
-    table: np.ndarray,
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    *,
-    num_sampled: int,
-    learning_rate: float,
-    cutoffs: list[int],
-    names: tuple[str, ...] = OTHERS,
-) -> Iterator[Timed]:
-    """Yields `(name, mode, run)` for the programs of `OTHERS`, in float32; the modes are those of `cost`.
-
-    `cutoffs` are those of the adaptive softmax, and end with the number of classes.
-    """
-    if "tensorflow_sampled" in names:
-        yield from _tensorflow(table, inputs, labels, min(num_sampled, len(table)), learning_rate)
-    if "torch_linear" in names:
-        yield from _torch_linear(table, inputs, labels, learning_rate)
-    if "torch_adaptive" in names:
-        yield from _torch_adaptive(inputs, labels, learning_rate, cutoffs)
+def _optax(table, x, y, key):
+    logits = (x @ table.T).astype(jnp.float32)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
-def _tensorflow(table, inputs, labels, num_sampled, learning_rate) -> Iterator[Timed]:
+def _tokamax(table, x, y, key):
+    import tokamax
+
+    return tokamax.linear_softmax_cross_entropy_loss(x, y, table.T, reduction="mean")
+
+
+def _tensorflow(table, inputs, labels, num_sampled, learning_rate, cutoffs) -> Iterator[Timed]:
     import tensorflow as tf
 
+    num_sampled = min(num_sampled, len(table))
     weights, biases = tf.Variable(table), tf.zeros([len(table)])
     x, y = tf.constant(inputs), tf.constant(labels[:, None].astype(np.int64))
 
@@ -71,13 +54,12 @@ def _tensorflow(table, inputs, labels, num_sampled, learning_rate) -> Iterator[T
         return value, d_x
 
     forward, gradient = tf.function(loss), tf.function(gradients)
-    name = "tensorflow_sampled"
-    yield name, "forward", lambda key: float(forward())
-    yield name, "gradient", lambda key: float(gradient()[0])
-    yield name, "step", lambda key: float(step()[0])
+    yield "forward", lambda key: float(forward())
+    yield "gradient", lambda key: float(gradient()[0])
+    yield "step", lambda key: float(step()[0])
 
 
-def _torch_linear(table, inputs, labels, learning_rate) -> Iterator[Timed]:
+def _torch_linear(table, inputs, labels, num_sampled, learning_rate, cutoffs) -> Iterator[Timed]:
     import torch
 
     function = getattr(torch.nn.functional, "linear_cross_entropy", None)
@@ -93,22 +75,20 @@ def _torch_linear(table, inputs, labels, learning_rate) -> Iterator[Timed]:
     weights = torch.tensor(table, requires_grad=True)
     x = torch.tensor(inputs, requires_grad=True)
     y = torch.tensor(labels.astype(np.int64))
-    yield from _torch(
-        "torch_linear", lambda: function(x, weights, y, **chunked), [weights], x, learning_rate
-    )
+    yield from _torch(lambda: function(x, weights, y, **chunked), [weights], x, learning_rate)
 
 
-def _torch_adaptive(inputs, labels, learning_rate, cutoffs) -> Iterator[Timed]:
+def _torch_adaptive(table, inputs, labels, num_sampled, learning_rate, cutoffs) -> Iterator[Timed]:
     import torch
 
     layer = torch.nn.AdaptiveLogSoftmaxWithLoss(inputs.shape[1], cutoffs[-1], cutoffs[:-1])
     x = torch.tensor(inputs, requires_grad=True)
     y = torch.tensor(labels.astype(np.int64))
     parameters = list(layer.parameters())
-    yield from _torch("torch_adaptive", lambda: layer(x, y).loss, parameters, x, learning_rate)
+    yield from _torch(lambda: layer(x, y).loss, parameters, x, learning_rate)
 
 
-def _torch(name, loss, parameters, x, learning_rate) -> Iterator[Timed]:
+def _torch(loss, parameters, x, learning_rate) -> Iterator[Timed]:
     import torch
 
     def forward(key: Any) -> float:
@@ -129,6 +109,23 @@ def _torch(name, loss, parameters, x, learning_rate) -> Iterator[Timed]:
                 array.sub_(array.grad, alpha=learning_rate)
         return value
 
-    yield name, "forward", forward
-    yield name, "gradient", gradient
-    yield name, "step", step
+    yield "forward", forward
+    yield "gradient", gradient
+    yield "step", step
+
+
+JAX: dict[str, Callable[..., Any]] = {"optax": _optax, "tokamax": _tokamax}
+"""`loss(table, inputs, labels, key)` of JAX programs: a product and optax's loss; tokamax's fused loss."""
+
+OTHERS: dict[str, Callable[..., Iterator[Timed]]] = {
+    "tensorflow_sampled": _tensorflow,
+    "torch_linear": _torch_linear,
+    "torch_adaptive": _torch_adaptive,
+}
+"""`tf.nn.sampled_softmax_loss`, PyTorch's `linear_cross_entropy` and `AdaptiveLogSoftmaxWithLoss`, as
+`peer(table, inputs, labels, num_sampled, learning_rate, cutoffs)` in float32. They yield a mode of `cost`
+and a function of the round's key that computes and returns the loss. The last cutoff is the number of
+classes.
+"""
+
+NAMES = (*JAX, *OTHERS)
