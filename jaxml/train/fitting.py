@@ -134,12 +134,9 @@ def verify_signal(
     )
     x, y = trees.take(pair, rest)
     outputs = jax.tree.map(jnp.asarray, fitted.predict(x))
-    shifts = np.unique(np.linspace(1, len(y) - 1, _SHIFTS).round().astype(np.int32))
-
-    @jax.jit
-    def shifted(outputs: Any, y: Array, shifts: Array) -> Array:
-        return jax.lax.map(lambda n: jnp.mean(loss(outputs, jnp.roll(y, n, axis=0))), shifts)
-
-    losses = np.asarray(shifted(outputs, y, np.append(np.int32(0), shifts)), np.float64)
-    spread = losses[1:].std()
-    return float((losses[1:].mean() - losses[0]) / spread) if spread > 0 else 0.0
+    shifts = np.unique(np.linspace(1, len(y) - 1, _SHIFTS).round().astype(int))
+    own, *shifted = (
+        float(jnp.mean(loss(outputs, jnp.asarray(np.roll(y, n, axis=0))))) for n in (0, *shifts)
+    )
+    spread = np.std(shifted)
+    return float((np.mean(shifted) - own) / spread) if spread > 0 else 0.0

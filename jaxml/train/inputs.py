@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -21,27 +21,38 @@ Arrays = tuple[PyTree, NDArray[Any]]
 _RESIDENT = 0.8
 
 
-def pair(name: str, data: tuple[Any, Any], like: Arrays | None = None) -> Arrays:
-    """Returns inputs and labels as NumPy arrays of the types that JAX has.
+def arrays(name: str, tree: PyTree) -> Any:
+    """Returns a tree of NumPy arrays of the types that JAX has; lists become arrays.
 
     Raises:
-        ValueError: if they are not a pair of equally many rows of numbers, there are no rows, they do not
-            fit on the device, or rows have another shape than those of `like`.
+        ValueError: if they are not arrays of numbers with equally many rows, or there are no rows.
+    """
+    tree = jax.tree.map(
+        lambda leaf: _canonical(name, np.asarray(leaf)),
+        tree,
+        is_leaf=lambda node: isinstance(node, list),
+    )
+    leaves = jax.tree.leaves(tree)
+    shapes = " and ".join(str(leaf.shape) for leaf in leaves)
+    if not leaves or not all(leaf.ndim and len(leaf) == len(leaves[0]) for leaf in leaves):
+        raise ValueError(f"{name} must be arrays of equally many rows, got shapes {shapes}")
+    if not len(leaves[0]):
+        raise ValueError(f"{name} must hold at least one row, got shapes {shapes}")
+    return tree
+
+
+def pair(name: str, data: tuple[Any, Any], like: Arrays | None = None) -> Arrays:
+    """Returns inputs and labels, as `arrays` does.
+
+    Raises:
+        ValueError: as `arrays` does, if they are no pair, do not fit on the device, or have rows of
+            another shape than `like`.
     """
     try:
         x, y = data
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a pair (x, y), got {type(data).__name__}") from None
-    x = jax.tree.map(
-        lambda leaf: _canonical(name, np.asarray(leaf)), x, is_leaf=lambda node: not _is_tree(node)
-    )
-    y = _canonical(name, np.asarray(y))
-    leaves = jax.tree.leaves(x)
-    shapes = " and ".join(str(each.shape) for each in (*leaves, y))
-    if not leaves or not all(each.ndim and len(each) == len(leaves[0]) for each in (*leaves, y)):
-        raise ValueError(f"{name} must be arrays of equally many rows, got shapes {shapes}")
-    if not len(y):
-        raise ValueError(f"{name} must hold at least one row, got shapes {shapes}")
+    x, y = arrays(name, (arrays(name, x), np.asarray(y)))
     size, memory = trees.num_bytes((x, y)), device_memory()
     if size > _RESIDENT * memory:
         raise ValueError(
@@ -55,15 +66,6 @@ def pair(name: str, data: tuple[Any, Any], like: Arrays | None = None) -> Arrays
             f"{name} must have rows like those of data: of shapes {wanted}, got {rows}"
         )
     return x, y
-
-
-def _is_tree(node: Any) -> bool:
-    """Whether a node holds arrays, rather than the rows of one array."""
-    if isinstance(node, list) or hasattr(node, "ndim"):
-        return False
-    if isinstance(node, tuple):
-        return any(hasattr(part, "ndim") or isinstance(part, Mapping) for part in node)
-    return not jax.tree_util.all_leaves([node])
 
 
 def _canonical(name: str, values: NDArray[Any]) -> NDArray[Any]:

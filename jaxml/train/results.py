@@ -93,8 +93,8 @@ class Fit:
             ValueError: if `x` has no rows or `batch_size` is below 1.
         """
         checks.integer("batch_size", batch_size, at_least=1)
-        number = len(jax.tree.leaves(x)[0]) if jax.tree.leaves(x) else 0
-        x, _ = inputs.pair("x", (x, np.zeros(number, np.float32)))
+        x = inputs.arrays("x", x)
+        number = len(jax.tree.leaves(x)[0])
         found = []
         for at in range(0, number, batch_size):
             # The last batch ends with the last example, so that all have one shape.

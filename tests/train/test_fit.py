@@ -204,8 +204,11 @@ def test_predict_evaluate_save(plain, tmp_path):
     plain.save(tmp_path / "model")
     loaded = train.checkpoint.load(tmp_path / "model", variables)
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    np.testing.assert_allclose(plain.predict(X[:2].tolist()), outputs[:2], rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="batch_size"):
         plain.predict(X, batch_size=0)
+    with pytest.raises(ValueError, match="x must hold at least one row"):
+        plain.predict(X[:0])
 
 
 def test_a_short_repr_and_a_picture(plain, watched):
