@@ -120,25 +120,32 @@ def _shares(a: Distribution, b: Distribution) -> tuple[Floats, Floats, list[Any]
             raise ValueError(
                 f"a and b must be vectors of counts of one length, got shapes {shapes[0]} and {shapes[1]}"
             )
-        sides = [dict(enumerate(side)) for side in sides]
-    elif forms == {"Histogram"}:
-        edges = np.unique(np.concatenate([_wide(side)[0] for side in sides]))
-        sides = [_rebucketed(side, edges) for side in sides]
-    # What is not finite matches nothing: it has a cell of its own on each side.
-    sides = [
-        {(key, None if _is_finite(key) else i): count for key, count in side.items()}
-        for i, side in enumerate(sides)
-    ]
-    cells = list(dict.fromkeys([*sides[0], *sides[1]]))
-    shares = []
-    for name, side in zip("ab", sides, strict=True):
-        counts = np.array([side.get(cell, 0) for cell in cells], np.float64)
-        if not np.isfinite(counts).all() or (counts < 0).any():
-            raise ValueError(f"{name} must hold finite counts of at least 0, got {counts}")
-        if not counts.sum() > 0:
-            raise ValueError(f"{name} must not be empty, its counts sum to {counts.sum()}")
-        shares.append(counts / counts.sum())
-    return shares[0], shares[1], [key for key, _ in cells]
+        counts, cells = sides, list(range(len(sides[0])))
+    else:
+        if forms == {"Histogram"}:
+            edges = np.unique(np.concatenate([_wide(side)[0] for side in sides]))
+            sides = [_rebucketed(side, edges) for side in sides]
+        counts, cells = _aligned(*sides)
+    for name, each in zip("ab", counts, strict=True):
+        if not np.isfinite(each).all() or (each < 0).any():
+            raise ValueError(f"{name} must hold finite counts of at least 0, got {each}")
+        if not each.sum() > 0:
+            raise ValueError(f"{name} must not be empty, its counts sum to {each.sum()}")
+    return counts[0] / counts[0].sum(), counts[1] / counts[1].sum(), cells
+
+
+def _aligned(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> tuple[list[Floats], list[Any]]:
+    """Returns the counts of both sides in the same cells, and the cells.
+
+    What is not finite matches nothing: it has a cell of its own on each side.
+    """
+    both = [key for key in dict.fromkeys([*a, *b]) if _is_finite(key)]
+    alone = [[key for key in side if not _is_finite(key)] for side in (a, b)]
+    counts = []
+    for i, side in enumerate((a, b)):
+        own = [[side[key] if i == j else 0 for key in alone[j]] for j in (0, 1)]
+        counts.append(np.array([side.get(key, 0) for key in both] + own[0] + own[1], np.float64))
+    return counts, both + alone[0] + alone[1]
 
 
 def _is_finite(key: Any) -> bool:
