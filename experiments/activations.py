@@ -223,7 +223,7 @@ def picture(path: Path, rows: Sequence[dict[str, Any]], config: Config) -> None:
         limits=(0.1, 1.0),
         xlabel="hidden layers",
         label="held-out accuracy",
-        title=f"Accuracy after {config.num_steps} steps, what was found first ⇒ after the remedy",
+        title=f"Accuracy after {config.num_steps} steps, first finding ⇒ accuracy after the remedy",
         path=path,
     )
 

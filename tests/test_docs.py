@@ -16,7 +16,9 @@ PAGES = sorted(
     if "templates" not in path.parts
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# A block of code, and the block of its output if one follows.
+PYTHON = re.compile(r"^```python\n(.*?)^```(?:\n\n^```\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-\d+)?")
 
 
 def name(path):
@@ -63,9 +65,14 @@ def test_names_exist(path):
 
 
 @pytest.mark.parametrize("path", [p for p in PAGES if PYTHON.search(p.read_text())], ids=name)
-def test_code_blocks_run(path, tmp_path, monkeypatch):
-    """The blocks of a page run one after the other, as a reader types them."""
+def test_code_blocks_run(path, tmp_path, monkeypatch, capsys):
+    """The blocks of a page run one after the other, as a reader types them, and print what is shown."""
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "page"}
-    for block in PYTHON.findall(path.read_text()):
+    for block, shown in PYTHON.findall(path.read_text()):
         exec(compile(block, name(path), "exec"), namespace)
+        printed = " ".join(capsys.readouterr().out.split())
+        if shown:
+            assert NUMBER.sub("#", printed) == NUMBER.sub("#", " ".join(shown.split()))
+            values = [[float(each) for each in NUMBER.findall(text)] for text in (printed, shown)]
+            assert values[0] == pytest.approx(values[1], rel=0.05), printed

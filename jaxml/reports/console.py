@@ -15,7 +15,7 @@ _INTERVAL = 10.0  # seconds between lines where there is no terminal
 class ConsoleWriter:
     """Shows steps, loss, examples a second and time left.
 
-    On a terminal they stand in one line that is replaced at each report. A file or a pipe gets a line every
+    On a terminal this is one line that is replaced at each report. A file or a pipe gets a line every
     ten seconds, without control characters.
 
     Args:
@@ -109,7 +109,7 @@ def table(
         title: the line above it.
         columns: one heading a column.
         rows: one cell a column. Floats have three decimals, integers commas between thousands, None is a
-            dash; numbers stand on the right.
+            dash; numbers are aligned on the right.
         stream: where to write; None for standard output.
 
     Raises:

@@ -3,7 +3,7 @@
     run.json       name, configuration, environment, status, times, process, findings, final figures
     metrics.jsonl  losses by step, written by `JsonlWriter` or by `record`
 
-Pictures, checkpoints and results of the experiment stand beside them. `run.json` is replaced as a whole at
+Pictures, checkpoints and results of the experiment are beside them. `run.json` is replaced as a whole at
 every change, and no run is written into a directory that holds something.
 """
 

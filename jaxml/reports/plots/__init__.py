@@ -6,7 +6,7 @@ differ or if a value does not fit its axis, and OSError if the file cannot be wr
 then. A vertical axis is logarithmic if its values are positive and span more than a factor of 20.
 
 Matplotlib is imported when a picture is drawn, without `pyplot`: no window and no global state. Colours are
-Okabe and Ito's, which can be told apart with any colour vision; markers and dashes repeat what they say.
+Okabe and Ito's, which differ for every kind of colour vision; markers and dashes differ too.
 
 Example:
     >>> figure = bars(["P@1"], {"jaxml": [0.4], "TF-IDF": [0.2]}, ylabel="share", title="Test")

@@ -54,7 +54,7 @@ def figure(title: str, rows: int = 1, columns: int = 1, **options: Any) -> tuple
 
 
 def panels(title: str, count: int, **options: Any) -> tuple[Any, Any]:
-    """An empty page with so many axes, two to a row; one stands alone."""
+    """An empty page with `count` axes, two to a row."""
     columns = min(2, count)
     page, grid = figure(title, -(-count // columns), columns, **options)
     grid = np.atleast_1d(grid).ravel()
@@ -109,7 +109,7 @@ def log_sizes(axes: Any, values: Any) -> None:
 
 
 def distinct(count: int) -> list[Any]:
-    """So many colours, all different."""
+    """`count` different colours."""
     if count <= len(COLORS):
         return list(COLORS[:count])
     from matplotlib import colormaps

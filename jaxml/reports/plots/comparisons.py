@@ -112,7 +112,7 @@ def scaling(
 ) -> Any:
     """Returns repeated measurements over a size: the median as a line, the middle half as a band.
 
-    Sizes stand on a logarithmic axis. The axis of the measurements starts at 0 unless it is logarithmic.
+    The axis of sizes is logarithmic. The axis of the measurements starts at 0 unless it is logarithmic.
 
     Args:
         series: for each name the sizes `[n]`, positive, and for each size its samples, at least one,
@@ -171,7 +171,7 @@ def curves(
 
     Args:
         series: for each name its x and y `[n]`, n ≥ 1; a y that is not finite leaves a gap.
-        log_x: whether x stands on a logarithmic axis; it must be positive then.
+        log_x: whether the axis of x is logarithmic; x must be positive then.
     """
     canvas.filled(series=series)
     figure, axes = canvas.figure(title)
@@ -234,7 +234,7 @@ def histograms(
     title: str,
     path: str | os.PathLike | None = None,
 ) -> Any:
-    """Returns histograms two to a row: columns of numbers before and after they were scaled, say.
+    """Returns histograms, two to a row: a column of numbers before and after scaling, for example.
 
     Args:
         panels: for each its heading, edges `[n + 1]`, rising and finite, and counts `[n]`, at least 0.

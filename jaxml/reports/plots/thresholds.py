@@ -25,7 +25,7 @@ def trade_off(
 ) -> Any:
     """Returns rates against the threshold, the ROC and the precision–recall curve, and reliability.
 
-    Thresholds stand on an axis of their logit, which spreads those of a rare class.
+    The axis of thresholds is their logit, which spreads those of a rare class.
 
     Args:
         thresholds: `[T]` in [0, 1], in either order; +inf (decide for none) may be among them.
