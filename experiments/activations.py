@@ -15,6 +15,7 @@ It writes `activations.png`, a map of held-out accuracy with the first finding a
 remedy, and the rows of `experiments/results/activations.json`.
 """
 
+import collections
 import dataclasses
 import sys
 import warnings
@@ -99,16 +100,13 @@ class Recipe:
         return dataclasses.replace(self, **change)
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """Accuracy on held-out digits, and the findings of the training."""
+def _trained(
+    config: Config, recipe: Recipe, data: tuple[Any, ...]
+) -> tuple[float, list[monitor.Finding]]:
+    """Returns the accuracy on held-out digits after a training, and the findings.
 
-    accuracy: float
-    findings: list[monitor.Finding]
-
-
-def _trained(config: Config, recipe: Recipe, data: tuple[Any, ...]) -> Outcome:
-    """Trains a network; rates and clips are hyperparameters, so that others compile nothing."""
+    Rates and clips are hyperparameters, so that others compile nothing.
+    """
     x, y, x_test, y_test = data
     model = models.MLP(
         (config.width,) * recipe.depth,
@@ -130,7 +128,7 @@ def _trained(config: Config, recipe: Recipe, data: tuple[Any, ...]) -> Outcome:
     )
     fitted = swept.trials[0].fit
     accuracy = np.mean(fitted.predict(x_test).argmax(-1) == y_test)
-    return Outcome(float(accuracy), fitted.findings)
+    return float(accuracy), fitted.findings
 
 
 def _optimizer(hyperparameters: Any) -> optax.GradientTransformation:
@@ -160,25 +158,25 @@ def study(config: Config) -> list[dict[str, Any]]:
 def _row(config: Config, kind: tuple[int, str, str], data: tuple[Any, ...]) -> dict[str, Any]:
     depth, activation, initializer = kind
     recipe = Recipe(depth, activation, _INITIALIZERS[initializer], config.learning_rate)
-    before = after = _trained(config, recipe, data)
+    accuracy, found = before = _trained(config, recipe, data)
     tried: list[monitor.Remedy] = []
-    while after.accuracy < config.trains and after.findings and len(tried) < config.rounds:
-        remedy = monitor.remedy(after.findings, tried=tried)
+    while accuracy < config.trains and found and len(tried) < config.rounds:
+        remedy = monitor.remedy(found, tried=tried)
         changed = recipe.after(remedy)
         if changed == recipe:
             break
-        recipe, after = changed, _trained(config, changed, data)
+        recipe, (accuracy, found) = changed, _trained(config, changed, data)
         tried.append(remedy)
     return {
         "depth": depth,
         "activation": activation,
         "initializer": initializer,
-        "accuracy": before.accuracy,
-        "findings": [finding.symptom for finding in before.findings],
-        "first": str(before.findings[0]) if before.findings else None,
+        "accuracy": before[0],
+        "findings": [finding.symptom for finding in before[1]],
+        "first": str(before[1][0]) if before[1] else None,
         "remedies": [remedy.changes() for remedy in tried],
-        "accuracy_after": after.accuracy if tried else None,
-        "findings_after": [finding.symptom for finding in after.findings] if tried else None,
+        "accuracy_after": accuracy if tried else None,
+        "findings_after": [finding.symptom for finding in found] if tried else None,
     }
 
 
@@ -187,13 +185,8 @@ def sentence(rows: Sequence[dict[str, Any]], trains: float) -> str:
     failed = [row for row in rows if row["accuracy"] < trains]
     found = [row for row in failed if row["findings"]]
     revived = [row for row in found if (row["accuracy_after"] or 0) >= trains]
-    symptoms: dict[str, int] = {}
-    for row in found:
-        symptoms[row["findings"][0]] = symptoms.get(row["findings"][0], 0) + 1
-    counted = ", ".join(
-        f"{name.replace('_', ' ')} {number}"
-        for name, number in sorted(symptoms.items(), key=lambda item: -item[1])
-    )
+    symptoms = collections.Counter(row["findings"][0].replace("_", " ") for row in found)
+    counted = ", ".join(f"{name} {number}" for name, number in symptoms.most_common())
     return (
         f"{len(rows) - len(failed)} of {len(rows)} networks train; of the {len(failed)} that do not, "
         f"something is found in {len(found)}" + (f" ({counted})" if counted else "") + ", and what "
@@ -256,11 +249,8 @@ def main(arguments: Sequence[str]) -> int:
          "after"],
         [
             [
-                row["depth"],
-                row["activation"],
-                row["initializer"],
-                row["accuracy"],
-                row["findings"][0] if row["findings"] else "nothing",
+                row["depth"], row["activation"], row["initializer"], row["accuracy"],
+                next(iter(row["findings"]), "nothing"),
                 "; ".join(
                     ", ".join(f"{name} {value}" for name, value in changes.items())
                     for changes in row["remedies"]

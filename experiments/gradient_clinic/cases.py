@@ -54,7 +54,7 @@ class Recipe:
     batch_size: int = 64
     num_steps: int = 500
     scale_inputs: bool = False
-    drop_bad: bool = False
+    drop_non_finite: bool = False
     drop_outliers: bool = False
     trusted_only: bool = False
     shuffle: bool = True
@@ -173,18 +173,16 @@ def _labelled(
     x: Any
     if recipe.data == "circles":
         x, y = scikit.circles(700, 0.1, 1)
-        return x, y, (x, y), None
-    if recipe.data == "wine":
+    elif recipe.data == "wine":
         x, y = scikit.wine()
-        return x, y, (x, y), None
-    if recipe.data == "first_of_40":
+    elif recipe.data == "first_of_40":
         x = noise.normal(size=(1000, 40, 4)).astype(np.float32)
         y = (x[:, 0, 0] > 0).astype(np.int32)
-        return x, y, (x, y), None
-    x, y = scikit.digits()
-    x = x / 16
+    else:
+        x, y = scikit.digits()
+        x = x / 16
     clean = x, y
-    if recipe.data == "digits":
+    if recipe.data in ("circles", "wine", "first_of_40", "digits"):
         return x, y, clean, None
     if recipe.data == "digits_sorted":
         order = np.argsort(y, kind="stable")
@@ -274,7 +272,7 @@ def fit(recipe: Recipe, seed: int) -> tuple[train.Fit, float]:
         validation_data=given.validation,
         shuffle=recipe.shuffle,
         monitor=train.Monitor(
-            on_bad_data="drop" if recipe.drop_bad else "report", preserve=recipe.preserve
+            on_bad_data="drop" if recipe.drop_non_finite else "report", preserve=recipe.preserve
         ),
     )
     x, y = given.clean
@@ -291,14 +289,14 @@ def fit(recipe: Recipe, seed: int) -> tuple[train.Fit, float]:
 
 def apply_remedy(remedy: monitor.Remedy, recipe: Recipe) -> Recipe:
     """Returns the recipe with the changes of a remedy, except `check_labels`, which `trust` makes."""
-    same_name = {
+    same_name = (
         "initializer",
         "activation",
         "normalization",
         "output_activation",
         "clip",
         "preserve",
-    }
+    )
     change = {name: value for name, value in remedy.changes().items() if name in same_name}
     # A rate that was measured is one of a schedule's many; a factor holds for all of them.
     if remedy.learning_rate is not None and recipe.jump == 1:
@@ -314,13 +312,8 @@ def apply_remedy(remedy: monitor.Remedy, recipe: Recipe) -> Recipe:
         change["scale_inputs"] = True
     if remedy.regularization == "increase":
         change["weight_decay"] = max(10 * recipe.weight_decay, 1.0)
-    switches = {
-        "drop_non_finite": "drop_bad",
-        "drop_outliers": "drop_outliers",
-        "shuffle": "shuffle",
-    }
-    if remedy.data in switches:
-        change[switches[remedy.data]] = True
+    if remedy.data in ("drop_non_finite", "drop_outliers", "shuffle"):
+        change[remedy.data] = True
     return dataclasses.replace(recipe, **change)
 
 

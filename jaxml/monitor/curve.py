@@ -80,11 +80,6 @@ class Curve:
         number = max(3, round(share * len(self.raw)))
         return float(np.median(self.raw[:number])), float(np.median(self.raw[-number:]))
 
-    def scale(self) -> float:
-        """Returns how far the loss has come, or a tenth of its level if it went nowhere."""
-        fallen = float(np.max(self.smooth) - np.min(self.smooth))
-        return max(fallen, 0.1 * float(np.median(np.abs(self.raw))), 1e-300)
-
     def settled(self) -> int:
         """Returns the index of the point where three quarters of the first fall are over."""
         start, end = self.ends()

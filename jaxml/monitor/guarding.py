@@ -134,21 +134,17 @@ def guard(
         return [1] * len(leaves) if layout is None else [len(rows) for rows in layout.rows]
 
     def init(params: PyTree) -> GuardState:
-        number = sum(sizes(jax.tree.leaves(params)))
-
+        number, float32 = sum(sizes(jax.tree.leaves(params))), jnp.float32
         # Each leaf is a buffer of its own, so that all can be donated.
-        def full(value: Any, *shape: int, dtype: Any = jnp.float32) -> Array:
-            return jnp.full(shape, value, dtype)
-
         return GuardState(
             inner=optimizer.init(params),
-            levels=full(0, 6, number + 2),
+            levels=jnp.zeros((6, number + 2), float32),
             verdict=Verdict(
-                accepted=full(True, dtype=bool),
-                coefficients=full(1, number),
-                log_norms=full(-jnp.inf, number + 2),
-                log_bounds=full(jnp.inf, number + 2),
-                update_norms=full(0, number),
+                accepted=jnp.ones((), bool),
+                coefficients=jnp.ones(number, float32),
+                log_norms=jnp.full(number + 2, -jnp.inf, float32),
+                log_bounds=jnp.full(number + 2, jnp.inf, float32),
+                update_norms=jnp.zeros(number, float32),
             ),
         )
 
@@ -207,17 +203,13 @@ def guard(
         for new, old in zip(others, _by_parameter(state.inner, gradients)[1], strict=True):
             accepted &= jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
 
-        def choose(new: Array, old: Array) -> Array:
-            return jnp.where(accepted, new, old)
-
-        return (
-            jax.tree.map(lambda u: choose(u, -jnp.zeros_like(u)), updates),
-            GuardState(
-                inner=jax.tree.map(choose, inner, state.inner),
-                levels=levels,
-                verdict=Verdict(accepted, coefficients, log_norms, levels[5], jnp.sqrt(moved)),
-            ),
+        updates, inner = jax.tree.map(
+            lambda new, old: jnp.where(accepted, new, old),
+            (updates, inner),
+            (jax.tree.map(lambda u: -jnp.zeros_like(u), updates), state.inner),
         )
+        found = Verdict(accepted, coefficients, log_norms, levels[5], jnp.sqrt(moved))
+        return updates, GuardState(inner, levels, found)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

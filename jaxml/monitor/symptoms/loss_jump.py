@@ -40,6 +40,8 @@ def _jumps(curve: Curve) -> Iterator[tuple[int, float, int, bool]]:
     window = max(5, min(curve.width, 25))
     away = np.abs(np.diff(raw, prepend=raw[0]))
     residual = raw - curve.smooth
+    # How far the loss has come, or a tenth of its level if it went nowhere.
+    scale = max(float(np.ptp(curve.smooth)), 0.1 * float(np.median(np.abs(raw))), 1e-300)
     step = window
     while step < number - 1:
         past = raw[max(0, step - window) : step]
@@ -50,9 +52,7 @@ def _jumps(curve: Curve) -> Iterator[tuple[int, float, int, bool]]:
         rise = raw[step] - level
         before = float(np.max(residual[max(0, step - 4 * window) : step], initial=0.0))
         fallen = float(np.max(curve.smooth[:step])) - level
-        enough = min(
-            _LEVEL * max(abs(level), 0.1 * curve.scale()), max(1.2 * fallen, 0.8 * abs(level))
-        )
+        enough = min(_LEVEL * max(abs(level), 0.1 * scale), max(1.2 * fallen, 0.8 * abs(level)))
         if not (rise > _NOISE * noise and rise > enough and rise > _BEFORE * before):
             step += 1
             continue
