@@ -40,7 +40,7 @@ class Progress:
         """Counts steps that a checkpoint holds, and shows how many."""
         with self._lock:
             self._step += steps
-            if self._write is not None:
+            if steps and self._write is not None:
                 there = f"{self._step:,} of {self._num_steps:,} steps are there already"
                 self._write(there, end=True)
 

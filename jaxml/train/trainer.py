@@ -247,20 +247,7 @@ class Trainer:
         trials = [self.trials[i] for i in filled]
         batch_size = trials[0].batch_size
         program = self._program(batch_size, width)
-        hyperparameters: Any = {
-            name: np.array([trial.hyperparameters[name] for trial in trials], np.float32)
-            for name in self._spec.names
-        }
-        if width is None:
-            hyperparameters = {name: values[0] for name, values in hyperparameters.items()}
-        data = Data(
-            hyperparameters,
-            self._training,
-            self._validating,
-            np.int32(until),
-            np.int32(self._validate_every),
-            np.int32(self._patience),
-        )
+        data = self._program_data(trials, width, until)
         if chunk[0] in before:
             past = [before[i] for i in filled]
             states = [each.train_state for each in past]
@@ -280,17 +267,8 @@ class Trainer:
             if len(self.trials) > 1:
                 kept = kept.part(f"chunk_{number:03d}")
             arguments = train_state, next_batches(0, length), np.int32(1), data
-            shapes, text = program.run.describe(*arguments)
-            found = kept.restore(self._identity(trials, text), train_state, shapes[1])
-            if found is not None:
-                train_state, reports = found[0], [found[1]]
-                there = int(train_state.step)
-                if there > until:
-                    raise ValueError(
-                        f"num_steps must be at least the {there} steps that are in "
-                        f"{kept.directory}, got {until}"
-                    )
-                progress.resume(len(chunk) * there)
+            train_state, reports = self._restored(kept, program, trials, arguments)
+            progress.resume(len(chunk) * int(train_state.step))
             ends.append(kept.every)
             if kept.keep_best and self._validation is not None:
                 ends.append(self._validate_every)
@@ -332,6 +310,17 @@ class Trainer:
             trained[i] = Progressed(states[k], own, firsts[k], orders[k])
         return trained
 
+    def _program_data(self, trials: Sequence[Settings], width: int | None, until: int) -> Data:
+        """Returns the arguments of the program that do not change during the training."""
+        hyperparameters: Any = {
+            name: np.array([trial.hyperparameters[name] for trial in trials], np.float32)
+            for name in self._spec.names
+        }
+        if width is None:
+            hyperparameters = {name: values[0] for name, values in hyperparameters.items()}
+        numbers = map(np.int32, (until, self._validate_every, self._patience))
+        return Data(hyperparameters, self._training, self._validating, *numbers)
+
     def _start(
         self, program: Program, trials: Sequence[Settings], hyperparameters: PyTree
     ) -> tuple[TrainState, list[Any], list[int]]:
@@ -347,6 +336,22 @@ class Trainer:
             first = jax.tree.map(np.array, (state.params, state.model_state))
             firsts = [first if width is None else trees.take(first, i) for i in range(len(trials))]
         return train_state, firsts, [int(seed) for seed in np.ravel(orders)]
+
+    def _restored(
+        self, kept: Checkpoints, program: Program, trials: Sequence[Settings], arguments: Any
+    ) -> tuple[TrainState, list[Any]]:
+        """Returns the state and reports of the newest checkpoint; the given state if there is none."""
+        train_state, *_, data = arguments
+        shapes, text = program.run.describe(*arguments)
+        found = kept.restore(self._identity(trials, text), train_state, shapes[1])
+        if found is None:
+            return train_state, []
+        if int(found[0].step) > data.num_steps:
+            raise ValueError(
+                f"num_steps must be at least the {int(found[0].step)} steps that are in "
+                f"{kept.directory}, got {data.num_steps}"
+            )
+        return found[0], [found[1]]
 
     def _batches(self, orders: list[int], batch_size: int | None, width: int | None) -> Any:
         """Returns `batches(position, count)`, which draws the indices of the batches for the program."""

@@ -476,7 +476,7 @@ def adam(hyperparameters):
     return optax.adam(hyperparameters["learning_rate"])
 
 
-def dense(directory, every=20, keep_best=False, **options):
+def dense(directory, every=20, keep_best=False, num_steps=200):
     with train.Checkpoints(
         directory, every=every, keep=1 + (not keep_best), keep_best=keep_best
     ) as kept:
@@ -485,16 +485,15 @@ def dense(directory, every=20, keep_best=False, **options):
             CROSS_ENTROPY,
             ADAM,
             (X, Y),
-            num_steps=200,
+            num_steps=num_steps,
             batch_size=16,
             key=jax.random.key(3),
             validation_data=(X[:50], Y[:50]),
             checkpoints=kept,
-            **options,
         )
 
 
-def swept(directory, **options):
+def swept(directory):
     with train.Checkpoints(directory, every=20) as kept:
         return train.sweep(
             models.MLP((8,), 2),
@@ -507,7 +506,6 @@ def swept(directory, **options):
             batch_size=16,
             key=jax.random.key(3),
             checkpoints=kept,
-            **options,
         )
 
 
@@ -563,6 +561,8 @@ def test_fit_keeps_the_best_validation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     same(dense(tmp_path, every=150, keep_best=True).params, fitted.params)
     assert "200 of 200 steps are there already" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="num_steps must be at least the 200 steps that are in"):
+        dense(tmp_path, every=150, keep_best=True, num_steps=100)
 
 
 @pytest.mark.slow
