@@ -1,4 +1,4 @@
-"""Losses of numbers: minimisers, corners, precision near 0."""
+"""Losses of numbers: infinite errors, and hyperparameters."""
 
 import jax
 import jax.numpy as jnp
@@ -6,25 +6,6 @@ import numpy as np
 import pytest
 
 from jaxml import losses
-
-NUMBERS = np.array([1.0, 2.0, 3.0, 4.0, 1000.0])
-
-
-@pytest.mark.parametrize(
-    ("loss", "location"),
-    [
-        (losses.squared, NUMBERS.mean()),
-        (losses.absolute, 3.0),
-        (lambda o, t: losses.quantile(o, t, 0.3), 2.0),
-        (lambda o, t: losses.huber(o, t, 1e-3), 3.0),
-        (lambda o, t: losses.huber(o, t, 2.0), 3.0),
-    ],
-)
-def test_the_best_constant_is_the_known_one(loss, location):
-    grid = np.arange(0, 1001, 0.25)
-    cost = jax.vmap(lambda c: loss(jnp.full(5, c), NUMBERS).sum())(grid)
-    best = grid[int(jnp.argmin(cost))]
-    assert abs(best - location) <= 0.25
 
 
 @pytest.mark.parametrize(

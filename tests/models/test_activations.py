@@ -9,13 +9,6 @@ import pytest
 from jaxml import models
 
 
-@pytest.mark.parametrize("name", [name for name in models.ACTIVATIONS if name != "exponential"])
-def test_extreme_values_and_slopes_are_finite(name):
-    far = jnp.array([-1e4, -1.0, 0.0, 1.0, 1e4])
-    outputs, pull = jax.vjp(lambda x: models.activate(x, name), far)
-    assert np.isfinite(outputs).all() and np.isfinite(pull(jnp.ones(5))[0]).all()
-
-
 def test_the_slope_of_prelu_is_learned(key):
     module = models.MLP((1,), 1, "prelu", ("constant", 1.0))
     x = jnp.array([[-2.0], [3.0]])

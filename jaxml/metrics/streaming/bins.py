@@ -13,8 +13,6 @@ bins. Folded counts add up like all others, so that states merge by a sum, in an
 """
 
 import functools
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,44 +145,33 @@ def part_ends(at: Array, part: Array, from_logits: bool) -> Array:
     return jnp.where(at < _LOW, low, high)
 
 
-class Cut(NamedTuple):
-    """For each remainder r after division by FOLD, one bin, [FOLD].
-
-    Attributes:
-        bins: int32, the bin.
-        alone: whether no other bin of that remainder holds a score, so that the folded counts are its own.
-    """
-
-    bins: Array
-    alone: Array
-
-
-class Unfolded(NamedTuple):
-    """Counts [2, T], of labels 0 and 1, and lower ends [T] of all bins, 256 of them cut into parts."""
-
-    ends: Array
-    counts: Sums
-
-
 def folded(at: Array, part: Array) -> Array:
     """Returns the counter of a part of a bin, int32 in [0, FOLD · PARTS)."""
     return (at % FOLD) * PARTS + part
 
 
-def cut(whole: Sums) -> Cut:
-    """Returns the bins that can be cut, given the counts [2, B] of all."""
+def cut(whole: Sums) -> tuple[Array, Array]:
+    """Returns which bins can be cut, given the counts [2, B] of all.
+
+    Returns:
+        For each remainder after division by FOLD, [FOLD], the bin (int32), and whether no other bin of that
+        remainder holds a score, so that the folded counts are its own.
+    """
     occupied = ((whole.high != 0) | (whole.low != 0)).any(0)
     turns = jnp.pad(occupied, (0, -occupied.size % FOLD)).reshape(-1, FOLD)
     first = turns.argmax(0).astype(jnp.int32)
-    return Cut(first * FOLD + jnp.arange(FOLD), turns.sum(0) <= 1)
+    return first * FOLD + jnp.arange(FOLD), turns.sum(0) <= 1
 
 
-def unfolded(whole: Sums, fine: Sums, from_logits: bool) -> Unfolded:
+def unfolded(whole: Sums, fine: Sums, from_logits: bool) -> tuple[Array, Sums]:
     """Returns all bins in their order, with the parts of each bin that can be cut in its place.
 
     Args:
         whole: [2, B], counts of bins by label.
         fine: [2, FOLD · PARTS], counts of folded parts.
+
+    Returns:
+        Lower ends [T], and counts [2, T] of labels 0 and 1.
     """
     size = whole.high.shape[-1]
     wide, alone = cut(whole)
@@ -207,4 +194,4 @@ def unfolded(whole: Sums, fine: Sums, from_logits: bool) -> Unfolded:
         )
     )
     ends = jnp.asarray(lower_ends(from_logits))[at]
-    return Unfolded(jnp.where(known, part_ends(at, part, from_logits), ends), counts)
+    return jnp.where(known, part_ends(at, part, from_logits), ends), counts
