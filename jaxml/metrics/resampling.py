@@ -111,10 +111,10 @@ def _program(metric: Metric) -> Callable[[Data, ArrayLike], Array]:
     @jax.jit
     def values(rows: Data, copies: Array) -> Array:
         def one(copies: Array) -> Array:
+            assert rows.weights is not None  # by _padded
             w = copies * rows.weights
-            return _number(
-                metric.compute(metric.update(metric.empty(), rows.labels, rows.scores, w))
-            )
+            state = metric.update(metric.empty(), rows.labels, rows.scores, w)
+            return _number(metric.compute(state))
 
         return jax.vmap(one)(copies)
 
