@@ -13,6 +13,7 @@ bins. Folded counts add up like all others, so that states merge by a sum, in an
 """
 
 import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
