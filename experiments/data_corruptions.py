@@ -357,7 +357,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     print(
         f"caught {caught} of {total} ({caught / total:.1%}); accused {accused} of {num_clean} clean "
-        f"tables ({', '.join(kinds['clean']) or 'of nothing'})"
+        f"tables {', '.join(kinds['clean'])}"
     )
     rows.append(
         {
