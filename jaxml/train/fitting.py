@@ -15,7 +15,7 @@ from jaxml.train.options import EarlyStopping, Monitor
 from jaxml.train.program import Constant
 from jaxml.train.progress import Progress
 from jaxml.train.results import Fit
-from jaxml.train.trainer import Settings, Trainer, warn_of_findings
+from jaxml.train.trainer import Settings, Trainer
 from jaxml.types import Array, Key
 
 # Examples and shifts of their labels that `verify_signal` compares.
@@ -88,10 +88,8 @@ def fit(
         checkpoints=checkpoints,
     )
     with Progress(trainer.num_steps) as progress:
-        trained = trainer.train(trainer.num_steps, progress)[0]
-    fitted = trainer.diagnosed(0, trained, trainer.result(0, trained))
-    warn_of_findings([fitted.findings])
-    return fitted
+        trained = trainer.train(trainer.num_steps, progress)
+    return trainer.finished(trained)[0]
 
 
 def verify_signal(

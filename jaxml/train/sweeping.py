@@ -1,6 +1,5 @@
 """`sweep`: one training for each combination of hyperparameters and seed, many in one program."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
@@ -12,9 +11,9 @@ import optax
 from jaxml import checks
 from jaxml.train.options import TrainingOptions
 from jaxml.train.progress import Progress
-from jaxml.train.results import Sweep, Trial, metric_values
+from jaxml.train.results import Fit, Sweep, Trial, metric_values
 from jaxml.train.spaces import grid
-from jaxml.train.trainer import Progressed, Settings, Trainer, warn_of_findings
+from jaxml.train.trainer import Progressed, Settings, Trainer
 from jaxml.types import Array, Key, PyTree
 
 # Steps of the first rung, at least, where the number of rungs is not given.
@@ -143,7 +142,7 @@ def successive_halving(
         for until in stages:
             numbers = [together * c + s for c in alive for s in range(together)]
             trained |= trainer.train(until, progress, {i: trained[i] for i in numbers if trained})
-            ranked = [_trial(trainer, i, trained[i]) for i in numbers]
+            ranked = [_trial(trainer, i, trainer.result(i, trained[i])) for i in numbers]
             scores = metric_values(ranked, metric).reshape(len(alive), together).mean(1)
             scores = np.where(np.isfinite(scores), scores, np.inf)
             keep = max(1, len(alive) // factor)
@@ -151,20 +150,15 @@ def successive_halving(
     return _finished(trainer, trained)
 
 
-def _trial(trainer: Trainer, i: int, trained: Progressed) -> Trial:
+def _trial(trainer: Trainer, i: int, fitted: Fit) -> Trial:
     each = trainer.trials[i]
-    fitted = trainer.result(i, trained)
     return Trial(i, each.hyperparameters, each.seed, each.batch_size, each.key, fitted)
 
 
 def _finished(trainer: Trainer, trained: Mapping[int, Progressed]) -> Sweep:
-    trials = []
-    for i in range(len(trainer.trials)):
-        trial = _trial(trainer, i, trained[i])
-        fitted = trainer.diagnosed(i, trained[i], trial.fit)
-        trials.append(dataclasses.replace(trial, fit=fitted))
-    warn_of_findings([trial.fit.findings for trial in trials])
-    return Sweep(tuple(trials), trainer.seconds, trainer.width)
+    fits = trainer.finished(trained)
+    trials = tuple(_trial(trainer, i, fitted) for i, fitted in enumerate(fits))
+    return Sweep(trials, trainer.seconds, trainer.width)
 
 
 def _trainer(

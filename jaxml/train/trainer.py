@@ -417,16 +417,29 @@ class Trainer:
             _loss=self._spec.loss,
         )
 
-    def diagnosed(self, number: int, trained: Progressed, fitted: Fit) -> Fit:
+    def finished(self, trained: Mapping[int, Progressed]) -> list[Fit]:
+        """Returns the results of all trials, and gives one short warning of their findings."""
+        fits = [self._diagnosed(i, trained[i]) for i in range(len(self.trials))]
+        found = [each.findings for each in fits if each.findings]
+        if found:
+            first, *more = found[0]
+            message = f"{first} · and {len(more)} more in `findings`" if more else str(first)
+            if len(fits) > 1:
+                symptom = first.symptom.replace("_", " ")
+                message = f"{len(found):,} of {len(fits):,} trials have findings, such as {symptom}"
+            warnings.warn(message, monitor.FindingsWarning, stacklevel=3)
+        return fits
+
+    def _diagnosed(self, number: int, trained: Progressed) -> Fit:
         """Returns a trial's result with its history and findings, or without them if diagnosis fails."""
+        fitted = self.result(number, trained)
         if self._monitor is None:
             return fitted
         started = time.perf_counter()
         try:
             history = self._history(number, trained, fitted)
-            fitted = dataclasses.replace(
-                fitted, history=history, findings=monitor.diagnose(history)
-            )
+            findings = monitor.diagnose(history)
+            fitted = dataclasses.replace(fitted, history=history, findings=findings)
         except Exception as error:
             warnings.warn(
                 f"training has ended, but its diagnosis failed: {type(error).__name__}: {error}",
@@ -470,19 +483,6 @@ class Trainer:
                 after = dataclasses.replace(after, held_out=held_out)
                 history = dataclasses.replace(history, after=after)
         return history
-
-
-def warn_of_findings(findings: Sequence[Sequence[monitor.Finding]]) -> None:
-    """Gives one short warning of the findings of all trials."""
-    found = [each for each in findings if each]
-    if not found:
-        return
-    first, *more = found[0]
-    message = f"{first} · and {len(more)} more in `findings`" if more else str(first)
-    if len(findings) > 1:
-        symptom = first.symptom.replace("_", " ")
-        message = f"{len(found):,} of {len(findings):,} trials have findings, such as {symptom}"
-    warnings.warn(message, monitor.FindingsWarning, stacklevel=3)
 
 
 def _stopped_at(train_state: TrainState) -> int:
