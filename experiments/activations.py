@@ -62,7 +62,7 @@ class Config:
     batch_size: int = 64
     """Examples in a step."""
     rounds: int = 2
-    """Remedies applied to a network, at most."""
+    """Largest number of remedies for a network."""
     trains: float = 0.9
     """Held-out accuracy from which on a network counts as trained."""
     seed: int = 0

@@ -59,7 +59,7 @@ class Config:
     num_sampled: int = 4_096
     """Candidate classes of a batch."""
     block_size: int = 64
-    """Most classes in a neighbourhood; a batch has num_sampled / block_size neighbourhoods."""
+    """Largest number of classes in a neighbourhood; a batch has num_sampled / block_size neighbourhoods."""
     dim: int = 128
     """Length of the vectors."""
     temperature: float = 0.05
@@ -71,7 +71,7 @@ class Config:
     num_buckets: int = 2**18
     """Rows of the n-gram table."""
     max_ngrams: int = 48
-    """Most n-grams of an alias."""
+    """Largest number of n-grams of an alias."""
     seed: int = 0
     """Seed of initialisation, order and candidates; the split is fixed."""
     num_places: int | None = None

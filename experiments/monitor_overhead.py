@@ -42,7 +42,7 @@ class Config:
     widths: tuple[int, ...] = (800, 400)
     """Units of the hidden layers of the network whose steps are timed."""
     num_features: int = 784
-    """Its inputs."""
+    """Number of its inputs."""
     batches: tuple[int, ...] = (512, 2048)
     """Examples in a step."""
     steps: int = 20

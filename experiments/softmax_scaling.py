@@ -55,9 +55,9 @@ class Config:
     peers: bool = False
     """Compare with TensorFlow's sampled softmax, if it is installed."""
     json: Path | None = None
-    """Where to write the rows; None for runs/softmax_scaling/<optimizers>.json."""
+    """File for the rows; None for runs/softmax_scaling/<optimizers>.json."""
     plot: Path | None = None
-    """Where to plot them; None for a PNG beside the rows."""
+    """File for the picture; None for a PNG beside the rows."""
 
 
 def state_bytes(optimizer: str, num_classes: int, dim: int, dtype: str) -> int:

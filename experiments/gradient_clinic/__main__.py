@@ -26,7 +26,7 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     """Seeds of each case."""
     rounds: int = 3
-    """Remedies at most."""
+    """Largest number of remedies for a case."""
     run_dir: Path | None = None
     """Directory of the run; None for runs/gradient_clinic/<time>."""
     json: Path | None = None
