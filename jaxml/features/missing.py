@@ -89,5 +89,8 @@ class imputation(Transform):
             return Fill(moments(values, often)[0])
         return Fill(float(quantile(values, often, 0.5)))
 
-    def run(self, state: Fill, column: Column) -> NDArray[np.float64]:
-        return np.where(column.missing, state.value, column.numbers())
+    def run(self, state: Fill, column: Column) -> NDArray:
+        # Ids keep all digits, for a vocabulary that follows.
+        whole = column.type == "INT" and float(state.value).is_integer()
+        values = column.exact() if whole else column.numbers()
+        return np.where(column.missing, values.dtype.type(state.value), values)

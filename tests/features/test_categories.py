@@ -58,6 +58,8 @@ def test_ids_beyond_float64_are_distinct():
     pandas = pytest.importorskip("pandas")
     gaps = pandas.Series([2**60 + 1, 2**60 + 2, None], dtype="Int64")
     assert transform.apply(transform.fit(gaps), gaps).tolist() == [0, 1, 3]
+    filled = features.FeaturePipeline({"id": [features.imputation("constant", 7), transform]})
+    assert filled.fit({"id": gaps})({"id": gaps})["id"].tolist() == [1, 2, 0]
 
 
 def test_text_and_numbers_are_not_confused():
