@@ -3,12 +3,13 @@
 No feature depends on events after its clock: later events are rewritten and features compared."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from experiments.flights import __main__ as experiment
-from experiments.flights import clocks, judging, models, report, table
+from experiments.flights import clocks, judging, models, table
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +80,19 @@ def test_differences_have_the_width_of_whole_days():
     assert wide["AUC"]["value"] > 0 > wide["log loss"]["value"]
 
 
-def test_pictures_are_drawn(tmp_path):
-    rng = np.random.default_rng(0)
-    labels = (rng.random(500) < 0.3).astype(float)
-    logits = 2 * labels - 2 + rng.normal(size=500)
-    own, _ = judging.intervals(labels, {"a": logits, "b": -logits}, np.arange(500) // 9, 5)
-    figures = judging.classification(labels, logits)
-    figures |= {f"{name} interval": ends for name, ends in own["a"].items()}
-    classification = {"network": figures, "logistic": figures}
-    report.models(tmp_path / "models.png", {"early": {"classification": classification}})
-    parts = table.Split(*[np.arange(500)] * 3)
-    chosen = judging.thresholds(labels, judging.probability(logits), parts)
-    report.thresholds(tmp_path / "early.png", "early", chosen, labels, logits)
-    assert all(path.read_bytes()[1:4] == b"PNG" for path in tmp_path.iterdir())
-    assert len(list(tmp_path.iterdir())) == 2
+@pytest.mark.slow
+def test_a_run_from_tables_to_pictures(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "read", lambda: few)
+    assert experiment.main(["--smoke", "--run-dir", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["anomalies"]["weather"] and results["rows"]["test"] > 1000
+    for clock, result in results["clocks"].items():
+        assert len(result["classification"]) == len(result["regression"]) == 4
+        for each in result["classification"].values():
+            assert each["AUC interval"][0] <= each["AUC"] <= each["AUC interval"][1]
+        assert (tmp_path / f"{clock}-thresholds.png").read_bytes()[1:4] == b"PNG"
+    assert results["clocks"]["early"]["random split"].keys() >= {"split by time"}
+    assert (tmp_path / "models.png").read_bytes()[1:4] == b"PNG"
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +186,7 @@ MOMENTS = [(31 + 28 + day) * 1440 + hour * 60 + minute for day, hour, minute in
            ((4, 12, 7), (7, 22, 30), (11, 17, 0), (15, 23, 59))]  # fmt: skip
 
 
-@pytest.mark.parametrize("lead", [30, 0, 120])
-@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize(("lead", "seed"), [(30, None), (30, 1), (0, 1), (120, None)])
 def test_no_later_event_changes_a_feature_of_the_late_clock(known, lead, seed):
     flights, weather = known
     before = clocks.late(flights, weather, lead=lead)

@@ -99,7 +99,7 @@ def thresholds(labels: NDArray, scores: NDArray, parts: table.Split) -> dict[str
     for name, choice in choices.items():
         predicted = scores[parts.test] >= choice.threshold
         cost = (predicted & (truth == 0)).mean() + 3 * (~predicted & (truth == 1)).mean()
-        found[name] = {
+        figures = {
             "threshold": choice.threshold,
             "reached in validation": choice.reached,
             "precision in validation": choice.precision,
@@ -108,4 +108,6 @@ def thresholds(labels: NDArray, scores: NDArray, parts: table.Split) -> dict[str
             "recall in test": metrics.recall(truth, predicted.astype(float), threshold=0.5),
             "cost in test": float(cost),
         }
+        # Of few flights none may be predicted late: an infinite threshold, and no precision.
+        found[name] = {k: v if np.isfinite(v) else None for k, v in figures.items()}
     return found

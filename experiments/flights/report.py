@@ -53,7 +53,11 @@ def thresholds(
         recall=tp / labels.sum(),
         false_positive_rate=fp / (1 - labels).sum(),
         base_rate=float(labels.mean()),
-        chosen={name: each["threshold"] for name, each in chosen.items()},
+        chosen={
+            name: each["threshold"]
+            for name, each in chosen.items()
+            if each["threshold"] is not None
+        },
         reliability=tuple(each[filled] for each in reliability),
         title=f"{TITLES[clock]}: thresholds in November and December",
         path=path,
