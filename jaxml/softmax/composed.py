@@ -103,7 +103,7 @@ def queue(num_classes: int, size: int, *, frequencies: Sampler | None = None) ->
 
     `update` writes the unmasked labels into a ring; until it is full the other slots are empty. With
     `unique=True` an id is in one of its slots and the others are empty. The counts are those of `in_batch`
-    for N filled slots, and so are `num_classes` and `frequencies`. `num_sampled` must be `size`, at least
+    for N filled slots; `num_classes` and `frequencies` are as there. `num_sampled` must be `size`, at least
     1; the key is not used. The state is a `QueueState`.
 
     Example:

@@ -96,8 +96,8 @@ def streaming_unigram(num_classes: int, *, rate: float = 0.01) -> Sampler:
         P(k) ∝ p̂_k + 1 / t,   that is about (t p̂_k + 1) / (t + C).
 
     The state is a `StreamingState`. An update of K labels takes O(K log num_classes), a draw as long as
-    that of `learned_unigram`. It can be the `frequencies` of an `in_batch` or a `queue`. Positions are
-    64-bit integers, gaps float32; the frequencies of 10⁷ classes are rounded to 2⁻³⁸.
+    that of `learned_unigram`. Both samplers can be the `frequencies` of an `in_batch` or a `queue`.
+    Positions are 64-bit integers, gaps float32; the frequencies of 10⁷ classes are rounded to 2⁻³⁸.
 
     Args:
         num_classes: C.

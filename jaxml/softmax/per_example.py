@@ -49,7 +49,8 @@ def per_example_sampled_softmax_loss(
     the same key, gathers again, and adds its gradients to that of the table.
 
     The arguments are those of `sampled_softmax_loss`, with a sampler that draws without `inputs`, its
-    `state` and a typed `key` in place of the candidates.
+    `state` and a typed `key` in place of the candidates: `num_sampled` of each example, distinct if
+    `unique`.
 
     >>> from jaxml.softmax.samplers import uniform
     >>> inputs, labels, weights = jnp.ones((2, 3)), jnp.array([0, 3]), jnp.zeros((4, 3))

@@ -18,24 +18,16 @@ class Setup(NamedTuple):
         num_sampled: how many candidates to ask for.
         unique: whether they are distinct.
         follows_model: whether the sampler draws for each input, and `init` takes the class table.
-        follows_labels: whether `update` has to see the labels of each batch.
     """
 
     sampler: Sampler
     num_sampled: int
     unique: bool = True
     follows_model: bool = False
-    follows_labels: bool = False
 
 
-def _fixed(make: Callable[[NDArray], Sampler], unique: bool = True) -> Callable[..., Setup]:
+def _shared(make: Callable[[NDArray], Sampler], unique: bool = True) -> Callable[..., Setup]:
     return lambda counts, batch_size, num_sampled: Setup(make(counts), num_sampled, unique)
-
-
-def _learner(make: Callable[[int], Sampler]) -> Callable[..., Setup]:
-    return lambda counts, batch_size, num_sampled: Setup(
-        make(len(counts)), num_sampled, follows_labels=True
-    )
 
 
 def _follower(make: Callable[[int], Sampler]) -> Callable[..., Setup]:
@@ -54,7 +46,7 @@ def _in_batch(counts: NDArray, batch_size: int, num_sampled: int) -> Setup:
 
 def _queue(counts: NDArray, batch_size: int, num_sampled: int) -> Setup:
     sampler = composed.queue(len(counts), num_sampled, frequencies=_unigram(counts))
-    return Setup(sampler, num_sampled, follows_labels=True)
+    return Setup(sampler, num_sampled)
 
 
 def _mixed(counts: NDArray, batch_size: int, num_sampled: int) -> Setup:
@@ -65,15 +57,15 @@ def _mixed(counts: NDArray, batch_size: int, num_sampled: int) -> Setup:
 
 
 SAMPLERS: dict[str, Callable[..., Setup]] = {
-    "uniform": _fixed(lambda counts: samplers.uniform(len(counts))),
-    "uniform_independent": _fixed(lambda counts: samplers.uniform(len(counts)), unique=False),
-    "log_uniform": _fixed(lambda counts: samplers.log_uniform(len(counts))),
-    "log_uniform_independent": _fixed(
+    "uniform": _shared(lambda counts: samplers.uniform(len(counts))),
+    "uniform_independent": _shared(lambda counts: samplers.uniform(len(counts)), unique=False),
+    "log_uniform": _shared(lambda counts: samplers.log_uniform(len(counts))),
+    "log_uniform_independent": _shared(
         lambda counts: samplers.log_uniform(len(counts)), unique=False
     ),
-    "unigram": _fixed(_unigram),
-    "learned_unigram": _learner(learned.learned_unigram),
-    "streaming_unigram": _learner(learned.streaming_unigram),
+    "unigram": _shared(_unigram),
+    "learned_unigram": _shared(lambda counts: learned.learned_unigram(len(counts))),
+    "streaming_unigram": _shared(lambda counts: learned.streaming_unigram(len(counts))),
     "in_batch": _in_batch,
     "queue": _queue,
     "mixed": _mixed,
