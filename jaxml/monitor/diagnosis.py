@@ -112,15 +112,14 @@ def is_suspicious(history: History) -> bool:
     losses = history.losses
     if np.isnan(Run(history, {}).learning_rate):
         return False
-    if not (np.isfinite(losses).all() and history.accepted.all()):
-        return True
-    if (history.coefficient < 1).any():
-        return True
     tenth = max(1, len(losses) // 10)
-    if np.median(losses[-tenth:]) > 0.7 * np.median(losses[:tenth]):
-        return True
     unstable = {"loss_divergence", "loss_jump", "loss_oscillation"}
-    return any(finding.symptom in unstable for finding in diagnose_loss_curve(losses))
+    return bool(
+        not (np.isfinite(losses).all() and history.accepted.all())
+        or (history.coefficient < 1).any()
+        or np.median(losses[-tenth:]) > 0.7 * np.median(losses[:tenth])
+        or any(finding.symptom in unstable for finding in diagnose_loss_curve(losses))
+    )
 
 
 def remedy(finding: Finding | Sequence[Finding], *, tried: Sequence[Remedy] = ()) -> Remedy:

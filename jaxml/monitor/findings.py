@@ -33,21 +33,14 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         evidence = ", ".join(
-            f"{name.replace('_', ' ')} {_text(value)}" for name, value in self.evidence.items()
+            f"{name.replace('_', ' ')} {f'{value:.3g}' if isinstance(value, float) else value}"
+            for name, value in self.evidence.items()
         )
         where = "" if self.where in ("loss", "all layers") else f" in `{self.where}`"
         return (
             f"step {self.step:,} · {self.symptom.replace('_', ' ')}{where}"
             f"{f' ({evidence})' if evidence else ''} · cause: {self.cause} · remedy: {self.remedy}"
         )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(each) for each in value)
-    return str(value)
 
 
 class Remedy(NamedTuple):
