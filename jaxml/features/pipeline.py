@@ -244,7 +244,7 @@ class FeaturePipeline:
         """Returns `encode(columns)`."""
         return self.encode(columns)
 
-    def steps(self, columns: Mapping[str, ArrayLike]) -> Iterator[Step]:
+    def steps(self, columns: Mapping[str, Any]) -> Iterator[Step]:
         """Yields every transform of every feature with its input and output for some rows."""
         table, state = self._read(columns), self.state
         ids: dict[str, Column] = {}
@@ -380,7 +380,7 @@ class FeaturePipeline:
         """Returns the pipeline that `save` wrote."""
         return cls.from_dict(json.loads(Path(path).read_text()))
 
-    def _read(self, columns: Mapping[str, ArrayLike]) -> dict[str, Column]:
+    def _read(self, columns: Mapping[str, Any]) -> dict[str, Column]:
         """Returns the columns that are needed."""
         present = table_columns(columns)
         for name in self._columns:
