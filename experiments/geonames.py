@@ -127,7 +127,6 @@ def make_task(config: Config, num_places: int) -> train.Task:
     A batch holds `ngrams` int32 [B, L], `labels` int32 [B] (-1 where a team is not full) and `blocks`
     int32 [K].
     """
-    encoder = models.from_linen(models.BagEncoder())
 
     def lookup(batch: PyTree, sampler_state: PyTree, key: Array) -> tuple[dict[str, Any], Any]:
         labels = batch["labels"]
@@ -144,9 +143,8 @@ def make_task(config: Config, num_places: int) -> train.Task:
 
     def loss(params, model_state, rows, batch, candidates, key):
         labels = batch["labels"]
-        inputs, _ = encoder.apply({}, rows["ngrams"], training=True)
         losses = softmax.sampled_softmax_loss_from_rows(
-            inputs,
+            models.unit_norm(rows["ngrams"]),
             models.unit_norm(rows["places"]["true"]),
             models.unit_norm(rows["places"]["candidates"]),
             labels,
@@ -173,8 +171,7 @@ def make_row_optimizers(config: Config) -> dict[str, train.RowSchedule]:
 @jax.jit
 def encode(ngram_table: Array, ids: Array) -> Array:
     """Returns the unit vectors `[N, dim]` of n-gram ids `[N, L]`."""
-    sums = tables.gather_bags(ngram_table, ids)
-    return models.from_linen(models.BagEncoder()).apply({}, sums)[0]
+    return models.unit_norm(tables.gather_bags(ngram_table, ids))
 
 
 @jax.jit

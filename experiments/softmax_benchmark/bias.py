@@ -35,7 +35,7 @@ def measure(
     examples = problem.train[chosen]
     labels = jnp.asarray(problem.labels[examples])
     sums = tables.gather_bags(held["features"], jnp.asarray(problem.bags[examples]))
-    inputs = models.from_linen(models.BagEncoder()).apply({}, sums)[0]
+    inputs = models.unit_norm(sums)
     rows = []
     for name in samplers:
         for number in num_sampled:

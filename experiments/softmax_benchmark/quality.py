@@ -205,20 +205,15 @@ def _stops(num_steps: int) -> Iterator[int]:
 
 
 def _task(layer: layers.Layer) -> train.Task:
-    encoder = models.from_linen(models.BagEncoder())
-
-    def encode(sums: Array) -> Array:
-        return encoder.apply({}, sums)[0]
-
     def lookup(batch: PyTree, sampler_state: PyTree, key: Array):
         return {"features": train.Bags(batch["bags"])}, ()
 
     def draw(params, model_state, rows, batch, context, sampler_state, key):
-        return layer.draw(sampler_state, encode(rows["features"]), batch["labels"], key)
+        return layer.draw(sampler_state, models.unit_norm(rows["features"]), batch["labels"], key)
 
     def loss(params, model_state, rows, batch, context, key):
         rows = dict(rows)
-        inputs = encode(rows.pop("features"))
+        inputs = models.unit_norm(rows.pop("features"))
         losses = layer.loss(rows, inputs, batch["labels"], context)
         return losses.mean(), (model_state, {})
 
@@ -233,10 +228,8 @@ def _means(problem: Problem, features: Array) -> Array:
 
     @jax.jit
     def add(sums: Array, bags: Array, labels: Array) -> Array:
-        inputs = models.from_linen(models.BagEncoder()).apply(
-            {}, tables.gather_bags(features, bags)
-        )
-        return sums.at[labels].add(inputs[0])
+        inputs = models.unit_norm(tables.gather_bags(features, bags))
+        return sums.at[labels].add(inputs)
 
     sums = jnp.zeros((problem.num_classes, features.shape[1]))
     for chunk in np.array_split(problem.train, max(1, -(-len(problem.train) // 8192))):
@@ -252,8 +245,7 @@ def _judge(
     @jax.jit
     def of_some(held: dict[str, Array], bags: Array, labels: Array):
         held = dict(held)
-        sums = tables.gather_bags(held.pop("features"), bags)
-        inputs = models.from_linen(models.BagEncoder()).apply({}, sums)[0]
+        inputs = models.unit_norm(tables.gather_bags(held.pop("features"), bags))
         losses, ids = layer.judge(held, inputs, labels, k)
         right = ids == labels[:, None]
         return losses, right[:, 0], right.any(1)

@@ -7,13 +7,12 @@ from jaxml.models.linear import Linear
 from jaxml.models.mlp import MLP
 from jaxml.models.tabular import Embedding, TabularMLP
 from jaxml.models.taps import Layer, Listener, Seen, listen
-from jaxml.models.text import BagEncoder, unit_norm
+from jaxml.models.vectors import unit_norm
 
 __all__ = [
     "ACTIVATIONS",
     "INITIALIZERS",
     "MLP",
-    "BagEncoder",
     "Embedding",
     "Layer",
     "Linear",
