@@ -55,7 +55,6 @@ def measure_alternately(
     cases: Mapping[str, Case],
     *,
     rounds: int,
-    on_round: Callable[[int], None] = lambda number: None,
 ) -> dict[str, Measurement]:
     """Returns a `Measurement` for each case, after setting all up and taking one sample of each a round.
 
@@ -65,7 +64,6 @@ def measure_alternately(
         cases: by name; `(make, arguments)` with a module-level `make(**arguments) -> sample` and
             `sample() -> seconds`. `make` warms up: what it compiles is not timed.
         rounds: samples of each case.
-        on_round: called with the number of rounds done.
     """
     context = multiprocessing.get_context("spawn")
     results = {name: Measurement() for name in cases}
@@ -81,14 +79,13 @@ def measure_alternately(
             workers[name] = (process, ours)
             # One after the other: two that are set up at once would share cores and peak memory.
             _receive(results[name], process, ours)
-        for number in range(rounds):
+        for _ in range(rounds):
             for name, (process, ours) in workers.items():
                 if results[name].error is None:
                     ours.send("sample")
                     seconds = _receive(results[name], process, ours)
                     if seconds is not None:
                         results[name].samples.append(seconds)
-            on_round(number + 1)
         return results
     finally:
         for process, ours in workers.values():

@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from typing import NamedTuple
@@ -113,7 +112,7 @@ def test_every_kind_of_leaf(tmp_path):
 
 
 @pytest.mark.parametrize("state", [{}, {"a": jnp.zeros((0,))}, jnp.arange(3.0)], ids=str)
-def test_small_trees(tmp_path, state):
+def test_trees_without_arrays_and_an_array_alone(tmp_path, state):
     checkpoint.save(tmp_path, state)
     assert_same(checkpoint.load(tmp_path, state), state)
 
@@ -154,12 +153,7 @@ def test_states_that_cannot_be_saved(tmp_path):
     ("target", "message"),
     [
         ({"a": jnp.zeros(3), "b": jnp.zeros(2)}, r"state\['a'\] is 'float32\[4\]'.*float32\[3\]"),
-        (
-            {"a": jnp.zeros(4, "int32"), "b": jnp.zeros(2)},
-            r"float32\[4\].*this one's is 'int32\[4\]'",
-        ),
         ({"a": jnp.zeros(4)}, r"state\['b'\] is .*this one's is 'missing'"),
-        ({"a": jnp.zeros(4), "b": jnp.zeros(2), "c": jnp.zeros(1)}, r"state\['c'\] is 'missing'"),
         ({"a": jax.random.key(0), "b": jnp.zeros(2)}, r"this one's is 'key<fry>\[\]'"),
     ],
 )
@@ -337,21 +331,11 @@ def test_a_state_may_be_donated_after_the_call(tmp_path):
     assert found["w"].is_deleted()
 
 
-@pytest.mark.parametrize(
-    "harm", ["array cut", "array flipped", "reports flipped", "manifest changed"]
-)
-def test_a_damaged_newest_is_passed_over_with_a_warning(tmp_path, harm):
+@pytest.mark.parametrize("harmed", ["30/**/d/*", "reports/000000020-000000030.npz"])
+def test_a_damaged_newest_is_passed_over_with_a_warning(tmp_path, harmed):
     fill(tmp_path, 30)
-    if harm == "manifest changed":
-        (tmp_path / "30" / "manifest.json").write_text("{}")
-    else:
-        files = [file for file in (tmp_path / "30").rglob("*") if file.is_file()]
-        file = max(files, key=lambda file: file.stat().st_size)
-        if harm == "reports flipped":
-            file = tmp_path / "reports" / "000000020-000000030.npz"
-        flip(file, file.stat().st_size // 2)
-        if harm == "array cut":
-            os.truncate(file, file.stat().st_size // 2)
+    file = max(tmp_path.glob(harmed), key=lambda file: file.stat().st_size)
+    flip(file, file.stat().st_size // 2)
     with pytest.warns(UserWarning, match="30.*the checkpoint before it is restored"):
         found, reports = restored(tmp_path)
     assert_same(found, state(20))
@@ -363,15 +347,17 @@ def test_a_damaged_newest_is_passed_over_with_a_warning(tmp_path, harm):
     assert len(restored(tmp_path)[1]["loss"]) == 25
 
 
-def test_a_checkpoint_without_manifest_was_not_finished(tmp_path):
-    fill(tmp_path, 30)
-    (tmp_path / "30" / "manifest.json").unlink()
-    assert checkpoint.steps(tmp_path) == [20]
-    with train.Checkpoints(tmp_path, every=10) as kept:
-        assert_same(kept.restore({}, LIKE, REPORT)[0], state(20))
-        kept.save(30, state(30), report(20, 30))
-    assert checkpoint.steps(tmp_path) == [20, 30]
-    assert_same(restored(tmp_path)[0], state(30))
+def test_a_process_killed_during_a_save_leaves_the_last_checkpoint(tmp_path):
+    """Where the arrays are written, before the manifest, and before the oldest is removed."""
+    fill(tmp_path, 50, keep=3)
+    (tmp_path / "50" / "manifest.json").unlink()
+    shutil.copytree(tmp_path / "40", tmp_path / "60.orbax-checkpoint-tmp")
+    assert checkpoint.steps(tmp_path) == [30, 40]
+    with train.Checkpoints(tmp_path, every=10, keep=1) as kept:
+        assert_same(kept.restore({}, LIKE, REPORT)[0], state(40))
+        kept.save(50, state(50), report(40, 50))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["50", "reports"]
+    assert_same(restored(tmp_path)[0], state(50))
 
 
 def test_none_that_is_sound_is_an_error(tmp_path):
@@ -415,53 +401,6 @@ def test_inside_a_running_event_loop_as_in_a_notebook(tmp_path):
         return restored(tmp_path)
 
     assert_same(asyncio.run(cell())[0], state(20))
-
-
-# Processes that are killed
-
-VICTIM = """
-import os, signal, sys, threading, time
-from pathlib import Path
-import numpy as np
-from jaxml.train import checkpoint
-
-directory, moment = Path(sys.argv[1]), sys.argv[2]
-
-def die(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def die_while_arrays_are_written():
-    while not any(file.stat().st_size > 1e6 for file in directory.glob("3.*/**/d/*")):
-        time.sleep(0.0005)
-    die()
-
-with checkpoint.Checkpoints(directory, every=1, keep=1) as kept:
-    for step in (1, 2):
-        kept.save(step, {"x": np.full(10_000_000, step, "f")}, {"loss": np.ones(1)})
-    kept._wait()
-    if moment == "arrays":
-        threading.Thread(target=die_while_arrays_are_written, daemon=True).start()
-    elif moment == "manifest":
-        checkpoint._write_manifest = die
-    elif moment == "prune":
-        type(kept._checkpointer).delete = die
-    kept.save(3, {"x": np.full(10_000_000, 3, "f")}, {"loss": np.ones(1)})
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("moment", "newest"), [("arrays", 2), ("manifest", 2), ("prune", 3)])
-def test_a_process_killed_during_a_save_leaves_the_last_checkpoint(tmp_path, moment, newest):
-    victim = [sys.executable, "-c", VICTIM, str(tmp_path), moment]
-    assert subprocess.run(victim, timeout=120).returncode == -signal.SIGKILL
-    assert len([p for p in tmp_path.iterdir() if p.name != "reports"]) == 2
-    assert checkpoint.steps(tmp_path)[-1] == newest
-    target = {"x": np.zeros(10_000_000, "f")}
-    with train.Checkpoints(tmp_path, every=1, keep=1) as kept:
-        found, reports = kept.restore({}, target, {"loss": np.ones(1)})
-        assert (found["x"] == newest).all() and reports["loss"].shape == (newest,)
-        kept.save(4, found, {"loss": np.ones(4 - newest)})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "reports"]
 
 
 # Trainings that are killed
@@ -567,5 +506,5 @@ def test_fit_keeps_the_best_validation(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_killed_at_any_moment():
-    """SIGKILL at random moments, then to the end: the same bits."""
-    assert kill_and_resume.main(["--kills", "2", "--trainings", "table"]) == 0
+    """SIGKILL at a random moment, then to the end: the same bits."""
+    assert kill_and_resume.main(["--kills", "1", "--trainings", "table"]) == 0
