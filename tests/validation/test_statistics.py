@@ -120,9 +120,8 @@ def test_kept_statistics_find_the_same(reference):
     loaded = pickle.loads(pickle.dumps(reference))
     table = population(2000, 3)
     table["x"] = table["x"] + 0.6
-    table["y"] = np.random.default_rng(3).permutation(table["y"])
     found = [[str(a) for a in find_changes(table, each)] for each in (reference, loaded)]
-    assert found[0] == found[1] and found[0]
+    assert found[0] == found[1] != []
 
 
 def test_tails_are_those_of_the_textbook():
@@ -138,12 +137,10 @@ def test_tails_are_those_of_the_textbook():
     proportions = two_samples.log_p_proportions
     assert proportions(30, 100, 45, 100) == pytest.approx(np.log(0.02846), abs=1e-3)
     assert proportions(0, 10, 0, 10) == proportions(1, 10, 1, 10) == 0
-    for number in (0, 1, 3, 20):
-        wanted = stats.binom.logsf(number - 1, 20, 0.1)
-        assert two_samples.log_p_binomial(number, 20, 0.1) == pytest.approx(wanted)
-        assert two_samples.log_p_poisson(number, 2.5) == pytest.approx(
-            stats.poisson.logsf(number - 1, 2.5)
-        )
+    binomial, poisson = stats.binom.logsf(2, 20, 0.1), stats.poisson.logsf(2, 2.5)
+    assert two_samples.log_p_binomial(3, 20, 0.1) == pytest.approx(binomial)
+    assert two_samples.log_p_poisson(3, 2.5) == pytest.approx(poisson)
+    assert two_samples.log_p_binomial(0, 20, 0.1) == two_samples.log_p_poisson(0, 2.5) == 0
 
 
 def test_texts_of_many_equally_frequent_values_raise_no_alarm():
