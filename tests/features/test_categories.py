@@ -32,9 +32,7 @@ def test_unseen_values_share_the_out_of_vocabulary_ids():
     assert transform.apply(state, [None]).tolist() == [5]
 
 
-@pytest.mark.parametrize(
-    "dtype", [np.int8, np.int64, np.uint16, np.float32, np.float64, object, bool]
-)
+@pytest.mark.parametrize("dtype", [np.int8, np.float32, object, bool])
 def test_numbers_are_looked_up_by_value(dtype):
     transform = features.vocabulary()
     state = transform.fit(np.array([1, 1, 0], dtype))

@@ -49,9 +49,9 @@ def kinds(findings):
     return [(found.feature, found.kind) for found in findings]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_clean_table_passes(seed):
-    assert check(FITTED, table(seed)) == []
+def test_a_clean_table_passes():
+    for seed in range(3):
+        assert check(FITTED, table(seed)) == []
 
 
 @pytest.mark.parametrize(

@@ -122,46 +122,38 @@ def test_counts_of_chunks_fit_the_same_state(name):
 
 
 def test_options_from_numpy_are_those_from_python():
+    quantiles = features.clipping(quantiles=np.array([0.1, 0.9]))
     for from_numpy, plain in [
         (features.clipping(np.float32(0), np.inf), features.clipping(0)),
-        (
-            features.clipping(quantiles=np.array([0.1, 0.9])),
-            features.clipping(quantiles=(0.1, 0.9)),
-        ),
+        (quantiles, features.clipping(quantiles=(0.1, 0.9))),
         (features.uniform_buckets(np.float64(3)), features.uniform_buckets(3)),
         (features.bucketize(np.arange(1, 3)), features.bucketize([1, 2])),
         (features.cross(np.array(["id", "x"]), 9), features.cross(("id", "x"), 9)),
     ]:
         assert repr(from_numpy) == repr(plain) and from_numpy == plain
-    assert repr(features.clipping(quantiles=(0.1, 0.9))) == "clipping(quantiles=(0.1, 0.9))"
+    assert repr(quantiles) == "clipping(quantiles=(0.1, 0.9))"
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: features.linear_scaling(1, 1), "high must be a finite number above 1.0, got 1"),
-        (lambda: features.linear_scaling(0, np.inf), "high must be a finite number"),
         (lambda: features.log_scaling(-1), "shift must be a finite number of at least 0, got -1"),
         (lambda: features.clipping(), "low, high or quantiles must be given"),
         (lambda: features.clipping(2, 1), "low must be at most high, got 2.0 and 1.0"),
         (lambda: features.clipping(2, quantiles=(0, 1)), "quantiles must be given without low"),
         (lambda: features.clipping(quantiles=(0.5, 1.5)), "quantiles must be two numbers"),
-        (lambda: features.clipping(quantiles=0.1), "quantiles must be two numbers"),
         (lambda: features.interpolated_buckets(0), "num_buckets must be an integer of at least 1"),
         (lambda: features.uniform_buckets(np.inf), "num_buckets must be an integer"),
         (lambda: features.bucketize([]), "boundaries must be one or more finite numbers"),
         (lambda: features.bucketize([1, 1]), "boundaries must be"),
-        (lambda: features.bucketize([[1]]), "boundaries must be"),
-        (lambda: features.bucketize("ab"), "boundaries must be"),
         (lambda: features.imputation("mode"), "strategy must be one of 'mean'"),
         (lambda: features.imputation("constant"), "value must be given with strategy 'constant'"),
-        (lambda: features.imputation("mean", 3), "value must be given with strategy 'constant'"),
         (lambda: features.vocabulary(0), "max_size must be an integer of at least 1, got 0"),
         (lambda: features.vocabulary(3, 0), "num_oov must be an integer"),
         (lambda: features.vocabulary(min_count=0), "min_count must be an integer"),
         (lambda: features.hash_buckets(0), "num_buckets must be an integer in"),
         (lambda: features.hash_buckets(5, seed=-1), "seed must be an integer"),
-        (lambda: features.cross(["a"], 5), "columns must be two names or more"),
         (lambda: features.cross("ab", 5), "columns must be two names or more, got 'ab'"),
         (lambda: features.cross(["a", "b"], 0), "num_buckets must be an integer"),
         (lambda: features.one_hot(0), "depth must be an integer of at least 1, got 0"),

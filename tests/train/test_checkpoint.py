@@ -505,6 +505,6 @@ def test_fit_keeps_the_best_validation(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment():
-    """SIGKILL at a random moment, then to the end: the same bits."""
+def test_killed_and_resumed():
+    """SIGKILL soon after a save, then to the end: the same bits."""
     assert kill_and_resume.main(["--kills", "1", "--trainings", "table"]) == 0

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxml import monitor, train
-from jaxml.train import inputs, trainer
+from jaxml.train import trainer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4)).astype(np.float32)
@@ -144,8 +144,6 @@ def test_all_examples_and_one_example_in_each_step():
     shuffled = fit(nn.Dense(1), optimizer=optax.sgd(0.1), batch_size=48)
     np.testing.assert_allclose(whole.loss_curve, shuffled.loss_curve, rtol=1e-4)
     assert (np.diff(whole.loss_curve) < 0).all()
-    order = inputs.examples(48, 1, True, 0, 0, 48)[:, 0]
-    assert sorted(order) == list(range(48))
     assert fit(nn.Dense(1), optimizer=optax.sgd(0.1), batch_size=1).loss_curve.shape == (30,)
 
 
@@ -293,19 +291,13 @@ def test_verify_signal():
     ("changes", "message"),
     [
         ({"num_steps": 0}, "num_steps"),
-        ({"batch_size": 0}, "batch_size"),
         ({"batch_size": 49}, "batch_size must be .* 48, got 49"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"monitor": 3}, "monitor"),
-        ({"data": (X, Y[:3])}, "data"),
         ({"data": X}, "data"),
-        ({"data": (X, np.array(["a"] * 60))}, "data"),
         ({"data": (X[:0], Y[:0])}, "data must hold at least one row"),
         ({"data": ({"a": X, "b": X[:-1]}, Y)}, r"equally many rows, got shapes .*\(59, 4\)"),
-        ({"data": ({}, Y)}, "equally many rows"),
         ({"data": ({"a": X, "b": X.astype(str)}, Y)}, "must hold numbers"),
-        ({"validation_data": ({"a": X}, Y)}, "rows like those of data"),
-        ({"validation_data": (X[:0], Y[:0])}, "validation_data must hold at least one row"),
         ({"validation_data": (X[:9, :3], Y[:9])}, "validation_data must have rows like"),
         ({"early_stopping": train.EarlyStopping(2)}, "validation_data"),
         ({"optimizer": lambda h: ADAM}, "optimizer"),
@@ -334,8 +326,7 @@ def test_bad_options(options, message):
         options()
 
 
-@pytest.mark.parametrize("label", [2, 3, -1, 255])
-@pytest.mark.parametrize("dtype", [np.int32, np.int16])
+@pytest.mark.parametrize(("label", "dtype"), [(2, np.int32), (-1, np.int16)])
 def test_labels_outside_the_outputs(label, dtype):
     labels = LABELS.astype(dtype)
     labels[17] = label

