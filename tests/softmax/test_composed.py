@@ -12,7 +12,6 @@ from jaxml.softmax import (
     quadratic_kernel,
     queue,
     uniform,
-    unigram,
 )
 
 NUM_CLASSES = 20
@@ -82,20 +81,6 @@ def test_a_queue_keeps_the_last_labels_of_many_batches():
     unique = sampler.sample(state, KEY, np.array([1]), 5)
     kept = [i for i in unique.ids.tolist() if i < NUM_CLASSES]
     assert sorted(kept) == sorted(set(seen[-5:]))
-
-
-def test_a_mixture_adds_the_counts_of_its_parts():
-    parts = [unigram(np.arange(1, 9)), in_batch(8), uniform(8)]
-    sampler, labels = mixed(parts, [4, 2, 2]), np.array([0, 6])
-    state = sampler.init((None, np.arange(1, 9), None))
-    got = sampler.sample(state, KEY, labels, 8, unique=False)
-    p = [part.probability(own, np.arange(8)) for part, own in zip(parts, state, strict=True)]
-    total = np.append(np.array([4, 2, 2]) @ np.asarray(p), 0)
-    assert got.ids.tolist()[4:6] == [0, 6]
-    np.testing.assert_allclose(got.expected_count, total[got.ids], rtol=1e-6)
-    np.testing.assert_allclose(got.true_expected_count, total[labels], rtol=1e-6)
-    wanted = np.array([4, 2, 2]) / 8 @ np.asarray(p)
-    np.testing.assert_allclose(sampler.probability(state, np.arange(8)), wanted, rtol=1e-6)
 
 
 def test_a_part_that_draws_for_each_example_makes_all_do():

@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from jax import export
 
-from jaxml.softmax import SAMPLERS, Candidates, Sampler, log_uniform, uniform, unigram
+from jaxml.softmax import (
+    SAMPLERS,
+    Candidates,
+    Sampler,
+    learned_unigram,
+    log_uniform,
+    uniform,
+    unigram,
+)
 
 CLASSES, DIM, BATCH, NUM_SAMPLED, DRAWS = 50, 4, 6, 12, 3000
 IDS = np.arange(CLASSES)
@@ -268,7 +276,9 @@ def test_labels_and_ids_of_any_shape_and_dtype():
     np.testing.assert_array_equal(sampler.probability((), IDS.astype(np.uint8)), p)
 
 
-@pytest.mark.parametrize("make", [uniform, log_uniform, lambda n: unigram([1] * n)])
+@pytest.mark.parametrize(
+    "make", [uniform, log_uniform, lambda n: unigram([1] * n), learned_unigram]
+)
 def test_every_class_can_be_asked_for(make):
     sampler = make(5)
     got = jax.jit(lambda key: sampler.sample(sampler.init(), key, np.arange(5), 5))(KEYS[0])
@@ -307,6 +317,26 @@ def test_a_hundred_million_classes_take_no_more_memory_than_the_sample(make, uni
     sizes = [int(np.prod([int(d) for d in shape.split(",") if d])) for shape in shapes]
     assert count <= max(sizes) <= 4 * count
     assert compiled.memory_analysis().temp_size_in_bytes < 100 * count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unique", [True, False], ids=["unique", "independent"])
+@pytest.mark.parametrize("make", [uniform, log_uniform])
+def test_every_id_up_to_the_last_is_drawn_at_its_rate(make, unique):
+    size, count = 10**8, 2048
+    sample = jax.vmap(lambda key: make(size).sample((), key, np.array([0]), count, unique=unique))
+    ids = np.ravel(jax.jit(sample)(KEYS[:512]).ids)
+    # Above 2²⁴ float32 knows only every second to eighth id; the last tenth is as even as any.
+    last = ids[ids >= size - size // 10]
+    for hits in (
+        np.bincount(last % 16, minlength=16),
+        np.bincount((last - size + size // 10) // (size // 100), minlength=10),
+    ):
+        wanted = len(last) / len(hits)
+        assert np.all(np.abs(hits - wanted) <= 4.5 * np.sqrt(wanted) + 0.01 * wanted)
+    # Ids that cannot be told apart would meet two to eight times as often.
+    pairs, repeats = len(last) ** 2 / 2 / (size // 10), len(last) - len(np.unique(last))
+    assert abs(repeats - pairs) <= 5 * np.sqrt(pairs) + 2
 
 
 @pytest.mark.parametrize("size", [1, 10, 50_000, 10**8, 2**31 - 2])

@@ -76,7 +76,6 @@ def logarithmic_lengths(size):
 STEEP = [400, 90, 40, 20, 9, 5, 2, 1]
 STEPS = [6, 6, 6, 2, 2, 1, 1]
 LINES = {
-    "even": (cdfs.even(8), (), [1] * 8),
     "logarithmic": (cdfs.logarithmic(8), (), logarithmic_lengths(8)),
     "steep": (*table(STEEP), STEEP),
     "steps": (*table(STEPS), STEPS),
@@ -88,12 +87,8 @@ LINES = {
     ("line", "count"),
     [
         ("steep", 5),
-        *(
-            pytest.param(line, count, marks=pytest.mark.slow)
-            for line in LINES
-            for count in (2, 5)
-            if (line, count) != ("steep", 5)
-        ),
+        pytest.param("logarithmic", 2, marks=pytest.mark.slow),
+        pytest.param("steps", 5, marks=pytest.mark.slow),
     ],
 )
 def test_inclusion_and_joint_inclusion_are_those_of_the_process(line, count):
@@ -111,13 +106,6 @@ def test_inclusion_and_joint_inclusion_are_those_of_the_process(line, count):
     error = np.sqrt(expected * (1 - expected) / draws)
     assert np.all(np.abs(observed - expected) <= 4.5 * error + 1e-9)
     np.testing.assert_allclose(member.sum(1), count)
-
-
-def test_the_law_itself_has_the_stated_inclusion():
-    law = law_of(STEEP, 3)
-    inclusion = [float(sum(p for ranks, p in law.items() if k in ranks)) for k in range(8)]
-    rest = sum(STEEP[2:])
-    np.testing.assert_allclose(inclusion, [1, 1] + [length / rest for length in STEEP[2:]])
 
 
 def test_certain_is_the_smallest_head_that_leaves_no_chance_above_one():
