@@ -5,10 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sklearn.linear_model import Lasso
 
 from jaxml import losses
-from jaxml.data import scikit
 
 PARAMS = {
     "hidden": {"kernel": np.array([[3.0, -4.0], [0.0, 0.0], [1.0, 0.0]]), "bias": np.ones(2)},
@@ -85,49 +83,6 @@ def test_proximal_steps_are_thresholds():
     wanted = np.sign(x) * np.maximum(np.abs(x) - 1, 0)
     np.testing.assert_array_equal(shrunk(losses.proximal_l1(0.5, 2.0), x), wanted)
     assert np.isnan(shrunk(losses.proximal_l1(0.5, 2.0), [np.nan]))
-
-
-X = scikit.scaled(scikit.diabetes()[0])
-Y = scikit.diabetes()[1] - scikit.diabetes()[1].mean()
-
-
-def descend(optimizer, num_steps=800):
-    """Full-batch proximal gradient descent on the mean of the squared loss."""
-    params = {"kernel": jnp.zeros((10, 1)), "bias": jnp.zeros(1)}
-
-    def step(carry, _):
-        params, state = carry
-
-        def loss(params):
-            outputs = jnp.matmul(X, params["kernel"], precision="highest")
-            return losses.squared((outputs + params["bias"].reshape(1, 1))[:, 0], Y).mean()
-
-        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        return (optax.apply_updates(params, updates), state), ()
-
-    return jax.lax.scan(step, (params, optimizer.init(params)), length=num_steps)[0][0]
-
-
-def test_the_lasso_is_scikit_learns():
-    alphas = np.array([2.0, 10.0, 30.0])
-
-    @jax.jit
-    @jax.vmap
-    def solve(strength):
-        rate = 0.1
-        shrink = losses.proximal_l1(rate, strength, losses.kernels_only)
-        return descend(optax.chain(optax.sgd(rate), shrink))["kernel"][:, 0]
-
-    ours = np.asarray(solve(2 * alphas))
-    for alpha, found in zip(alphas, ours, strict=True):
-        wanted = (
-            Lasso(alpha=alpha, tol=1e-10, max_iter=100_000)
-            .fit(X.astype(float), Y.astype(float))
-            .coef_
-        )
-        np.testing.assert_array_equal(found == 0, wanted == 0)
-        assert 0 < (found == 0).sum() < 10
-        np.testing.assert_allclose(found, wanted, atol=1e-2)
 
 
 def test_schedules_and_exact_zeros_in_half_precision():

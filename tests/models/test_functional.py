@@ -80,13 +80,6 @@ def test_a_module_without_a_mode_is_called_with_its_input_alone(key):
     assert outputs.shape == (2, 3) and state == {}
 
 
-def test_init_works_on_shapes_alone(key):
-    model = from_linen(Normalised())
-    x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, key, x)
-    assert shapes["params"]["Dense_0"]["kernel"].shape == (3, 4)
-
-
 def test_other_modules_are_refused():
     with pytest.raises(ValueError, match=r"module must be a flax\.linen\.Module, got int"):
         from_linen(3)

@@ -77,15 +77,6 @@ def test_ids_of_any_width(key, dtype):
     np.testing.assert_array_equal(vectors[known], table[ids[known].astype(np.int32)])
 
 
-def test_a_bad_id_spoils_its_own_row_only(key):
-    module = TabularMLP((3, 7), 2, (4,), 1)
-    variables = module.init(key, IDS)
-    wrong = IDS.copy()
-    wrong[1, 1] = 7
-    outputs = module.apply(variables, wrong)
-    assert np.isnan(outputs[:, 0]).tolist() == [False, True, False, False, False]
-
-
 @pytest.mark.parametrize(
     ("module", "x", "message"),
     [
