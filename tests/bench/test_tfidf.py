@@ -97,16 +97,11 @@ def test_equal_scores_go_to_the_lower_label_even_beyond_the_candidates():
 
 def test_more_queries_than_fit_a_block():
     strings = names(80, 2)
-    labels = np.arange(80)
-    together = tfidf_nearest_neighbour(strings, labels, strings, k=1, max_df=1.0)
-    distinct = [strings.index(name) for name in strings]
-    assert together[:, 0].tolist() == distinct
+    together = tfidf_nearest_neighbour(strings, np.arange(80), strings, k=1, max_df=1.0)
+    assert together[:, 0].tolist() == [strings.index(name) for name in strings]
 
 
-def test_no_queries():
+def test_no_queries_and_no_label():
     assert tfidf_nearest_neighbour(["a"], [0], [], k=3).shape == (0, 3)
-
-
-def test_a_label_for_each_string():
     with pytest.raises(ValueError, match=r"labels must have shape \[1\], got \(2,\)"):
         tfidf_nearest_neighbour(["a"], [0, 1], ["a"])

@@ -174,17 +174,12 @@ def test_a_matrix_and_ids_for_a_model():
     assert numbers_only.stack(numbers_only(TABLE))[1].shape == (N, 0)
 
 
-def test_frames_and_arrow_tables_are_tables():
+def test_frames_are_tables():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({**TABLE, "more": 1})
     frame["carrier"] = frame["carrier"].replace("", None)
     same_state(PIPELINE.fit(frame), FITTED)
     equal(FITTED(frame), MADE)
-    pyarrow = pytest.importorskip("pyarrow")
-    small = FeaturePipeline({"x": z_score(), "carrier": vocabulary()})
-    arrow = pyarrow.table({"x": TABLE["x"], "carrier": TABLE["carrier"].tolist()})
-    same_state(small.fit(arrow), small.fit(TABLE))
-    equal(small.fit(TABLE)(arrow), small.fit(TABLE)(TABLE))
 
 
 @pytest.mark.parametrize(

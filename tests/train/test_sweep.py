@@ -146,6 +146,8 @@ def test_stopped_trials_stay_as_they_are():
     assert slow.steps == 60 and slow.fit.stopped_at is None
     assert np.isnan(swept.loss_curves[0, wild.steps :]).all()
     assert wild.fit.best_step == wild.fit.stopped_at - 4
+    assert len(wild.fit.loss_curve) == wild.steps == wild.fit.validation_steps[-1]
+    assert wild.lowest_validation_loss == wild.fit.validation_curve.min()
     # A stopped trial is the same beside one that continues as beside one that stops.
     alone = sweep(rates(0.9, 0.9), **settings)
     same_bits(swept.trials[0], alone.trials[0])
