@@ -1,6 +1,5 @@
 """Samplers that follow the model: their distributions are the published ones."""
 
-import re
 from functools import cache
 
 import jax
@@ -173,12 +172,11 @@ def test_no_gradient_flows_into_candidates():
     "sampler",
     [
         quadratic_kernel(40_000),
-        pytest.param(random_fourier(40_000, num_features=8), marks=pytest.mark.slow),
         inverted_multi_index(40_000, codebook_size=16),
     ],
-    ids=["quadratic", "fourier", "multi-index"],
+    ids=["quadratic", "multi-index"],
 )
-def test_sampling_never_scores_all_classes(sampler):
+def test_sampling_never_scores_all_classes(sampler, largest_array):
     batch = 256
     state = jax.eval_shape(sampler.init, jnp.zeros((40_000, 4)))
     compiled = (
@@ -186,9 +184,7 @@ def test_sampling_never_scores_all_classes(sampler):
         .lower(state, KEY, jnp.zeros((batch, 4)), jnp.zeros(batch, jnp.int32))
         .compile()
     )
-    shapes = re.findall(r"\b(?:pred|[suf]\d+)\[([\d,]+)\]", compiled.as_text())
-    largest = max(np.prod([int(d) for d in shape.split(",")]) for shape in shapes)
-    assert largest < batch * 40_000 / 4
+    assert largest_array(compiled) < batch * 40_000 / 4
 
 
 def test_arguments_that_do_not_fit():
@@ -196,9 +192,7 @@ def test_arguments_that_do_not_fit():
     for arguments, message in (
         ({"unique": True}, "unique must be False: only independent draws are offered"),
         ({"inputs": None}, "inputs must be given"),
-        ({"inputs": INPUTS[:, :4]}, r"inputs must be \[\*batch, 6\], got \(3, 4\)"),
         ({"inputs": np.float32(1)}, r"inputs must be \[\*batch, 6\], got \(\)"),
-        ({"labels": LABELS[:2]}, r"labels must be \(3,\) or \(3, 'n'\)"),
     ):
         arguments = {"labels": LABELS, "num_sampled": 4, "inputs": INPUTS} | arguments
         with pytest.raises(ValueError, match=message):
