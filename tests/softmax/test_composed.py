@@ -127,15 +127,11 @@ def test_mixtures_of_mixtures_with_empty_slots():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: in_batch(0), "num_classes must be .*, got 0"),
         (lambda: in_batch(5, frequencies=3), "frequencies must be a Sampler or None, got 3"),
-        (lambda: queue(5, 0), "size must be .*, got 0"),
         (lambda: mixed(uniform(3), [1]), "samplers must be a list of at least one Sampler"),
         (lambda: mixed([uniform(3), 7], [1, 1]), r"samplers\[1\] must be a Sampler, got 7"),
         (lambda: mixed([uniform(3)], [1, 2]), "an entry for each of 1 samplers, got"),
-        (lambda: mixed([uniform(3)], [0]), "num_sampled_each must be .*, got 0"),
         (lambda: in_batch(3).init([1, 2]), r"weights must be .*, \[3\], got shape \[2\]"),
-        (lambda: queue(3, 2).init([0, 0, 0]), "weights must have a positive entry"),
         (
             lambda: mixed([uniform(3)], [1]).init((None, None)),
             "weights must have an entry for each of 1 samplers, got 2",

@@ -1,7 +1,5 @@
 """What `coalesce` promises, by law and by example."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,19 +99,14 @@ def test_it_is_a_pytree_that_keeps_the_mark():
     gradient = coalesce(RowGradient(jnp.array([1, 1]), jnp.ones(2)))
     assert gradient.coalesced and len(jax.tree.leaves(gradient)) == 2
     assert jax.tree.map(lambda x: x, gradient).coalesced
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        gradient.ids = gradient.ids
 
 
 @pytest.mark.parametrize(
     ("ids", "values", "message"),
     [
         (jnp.zeros(3, jnp.int32), jnp.zeros((4, 2)), r"values must have shape .*K = 3.*\(4, 2\)"),
-        (jnp.zeros(3, jnp.int32), jnp.zeros((3, 2, 2)), r"values must have shape .*\(3, 2, 2\)"),
         (jnp.zeros((3, 2, 2), jnp.int32), jnp.zeros((3, 2)), r"ids must have shape .*\(3, 2, 2\)"),
-        (jnp.zeros((), jnp.int32), jnp.zeros(()), r"ids must have shape .*\(\)"),
         (jnp.zeros(3), jnp.zeros((3, 2)), "ids must be integers, got dtype float32"),
-        (jnp.zeros(3, bool), jnp.zeros((3, 2)), "ids must be integers, got dtype bool"),
         (jnp.zeros(3, jnp.int32), jnp.zeros((3, 2), jnp.int32), "values must be floating point"),
     ],
 )

@@ -267,26 +267,22 @@ def test_vmap_equals_a_loop(passes_of_8):
 
 @every_optimizer
 def test_the_rule_is_what_an_update_does_to_a_row(name, passes_of_8):
-    """Applied to all rows in blocks, as an exact softmax would, it equals one update of all."""
+    """Applied to the table, as an exact softmax does, it equals one update of all rows."""
     rng = np.random.default_rng(10)
     optimizer = OPTIMIZERS[name](LEARNING_RATE)
     table = jnp.asarray(rng.normal(size=(12, 4)), jnp.float32)
     state = optimizer.init(table)
-    by_blocks = table, state
+    by_rule = table, state
     update, rule = compiled_update(name), jax.jit(optimizer.rule)
     for _ in range(3):
         values = jnp.asarray(rng.normal(size=(20, 4)), jnp.float32)
         ids = jnp.where(jnp.arange(20) < 12, jnp.arange(20), -1)
         table, state = update(table, state, RowGradient(ids, values))
-        parts = [
-            rule(*jax.tree.map(lambda a, block=block: a[block], by_blocks), values[block])
-            for block in (slice(0, 6), slice(6, 12))
-        ]
-        by_blocks = jax.tree.map(lambda *halves: jnp.concatenate(halves), *parts)
+        by_rule = rule(*by_rule, values[:12])
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
         (table, state),
-        by_blocks,
+        by_rule,
     )
 
 
@@ -382,7 +378,6 @@ def a_table(*shape, dtype=jnp.float32):
     ("table", "ids", "values", "message"),
     [
         (a_table(9, 2), (3,), (3, 4), r"values must have rows of shape \(2,\).*\(3, 4\).*\(9, 2\)"),
-        (a_table(9, 2), (3,), (3,), r"values must have rows of shape \(2,\).*\(3,\)"),
         (a_table(9), (3,), (3, 1), r"values must have rows of shape \(\)"),
         (a_table(9, 2, 2), (3,), (3, 2), r"table must have shape .*\(9, 2, 2\)"),
         (a_table(9, 2, dtype=jnp.int32), (3,), (3, 2), "a table must be float32.*got int32"),
