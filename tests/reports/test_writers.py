@@ -182,25 +182,16 @@ def events(directory):
 
 
 def test_tensorboard_events(tmp_path, caplog):
-    writer = TensorBoardWriter(tmp_path)
-    writer.scalars(7, {"loss": jnp.float32(0.5), "train/accuracy": np.nan})
-    writer.close()
-    values = {
-        value.tag: (event.step, value.simple_value)
-        for event in events(tmp_path)
-        for value in event.summary.value
-    }
-    assert values["loss"] == (7, 0.5)
-    assert math.isnan(values["train/accuracy"][1])
-    assert not caplog.records
-
-
-def test_a_resumed_run_tells_tensorboard_to_forget(tmp_path):
+    """A resumed run makes TensorBoard forget the steps after that from which it resumes."""
     writer = TensorBoardWriter(tmp_path, resume_from_step=np.int32(9))
-    writer.scalars(10, {"loss": 1.0})
+    writer.scalars(10, {"loss": jnp.float32(0.5), "train/accuracy": np.nan})
     writer.close()
-    starts = [event.step for event in events(tmp_path) if event.session_log.status == 1]
-    assert starts == [10]
+    found = events(tmp_path)
+    assert [event.step for event in found if event.session_log.status == 1] == [10]
+    loss, accuracy = (value for event in found for value in event.summary.value)
+    assert (loss.tag, loss.simple_value, found[-1].step) == ("loss", 0.5, 10)
+    assert accuracy.tag == "train/accuracy" and math.isnan(accuracy.simple_value)
+    assert not caplog.records
 
 
 # Console
