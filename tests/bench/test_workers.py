@@ -40,12 +40,21 @@ def failing(when):
     return sample
 
 
-def test_cases_take_turns(tmp_path):
+def test_cases_take_turns_and_one_that_fails_does_so_alone(tmp_path):
     log = tmp_path / "order"
     cases = {name: (counting, {"path": str(log), "name": name}) for name in "ab"}
-    results = measure_alternately(cases, rounds=3)
+    errors = {
+        "setup": "RuntimeError: no room",
+        "sample": "ValueError: bad sample",
+        "dies": "its process ended with code 3",
+    }
+    bad = {when: (failing, {"when": when}) for when in errors}
+    results = measure_alternately(bad | cases, rounds=3)
     assert log.read_text() == "ababab"
-    assert results["a"].samples == results["b"].samples == [0.0, 1.0, 2.0]
+    for name in cases:
+        assert (results[name].samples, results[name].error) == ([0.0, 1.0, 2.0], None)
+    for when, error in errors.items():
+        assert (results[when].samples, results[when].error) == ([], error)
 
 
 def test_peak_memory_is_each_cases_own():
@@ -56,21 +65,6 @@ def test_peak_memory_is_each_cases_own():
     difference = results["large"].peak_bytes - results["small"].peak_bytes
     assert 180 * 2**20 < difference < 220 * 2**20
     assert ballast[0] == 1.0
-
-
-@pytest.mark.parametrize(
-    "when, error",
-    [
-        ("setup", "RuntimeError: no room"),
-        ("sample", "ValueError: bad sample"),
-        ("dies", "its process ended with code 3"),
-    ],
-)
-def test_a_case_that_fails_does_so_alone(tmp_path, when, error):
-    good = (counting, {"path": str(tmp_path / "log"), "name": "g"})
-    results = measure_alternately({"bad": (failing, {"when": when}), "good": good}, rounds=2)
-    assert results["bad"].error == error and results["bad"].samples == []
-    assert results["good"].error is None and len(results["good"].samples) == 2
 
 
 def test_rows_are_strict_json(tmp_path):
