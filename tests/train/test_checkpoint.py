@@ -342,12 +342,16 @@ def test_a_damaged_newest_is_passed_over_with_a_warning(tmp_path, harmed):
     assert len(restored(tmp_path)[1]["loss"]) == 25
 
 
-def test_a_process_killed_during_a_save_leaves_the_last_checkpoint(tmp_path):
-    """Where the arrays are written, before the manifest, and before the oldest is removed."""
-    fill(tmp_path, 50, keep=3)
-    (tmp_path / "50" / "manifest.json").unlink()
+def test_a_process_killed_during_a_save_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    """Before the oldest is removed, before the manifest, and while the arrays are written."""
+    fill(tmp_path, 40, keep=2)
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError):
+        patch.setattr(checkpoint, "_write_manifest", None)
+        with train.Checkpoints(tmp_path, every=10, keep=1) as kept:
+            kept.restore({}, LIKE, REPORT)
+            kept.save(50, state(50), report(40, 50))
     shutil.copytree(tmp_path / "40", tmp_path / "60.orbax-checkpoint-tmp")
-    assert checkpoint.steps(tmp_path) == [30, 40]
+    assert (tmp_path / "50").exists() and checkpoint.steps(tmp_path) == [30, 40]
     with train.Checkpoints(tmp_path, every=10, keep=1) as kept:
         assert_same(kept.restore({}, LIKE, REPORT)[0], state(40))
         kept.save(50, state(50), report(40, 50))
