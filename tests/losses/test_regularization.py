@@ -62,9 +62,10 @@ def test_invalid_arguments_are_refused(call, message):
 
 
 def shrunk(transformation, x):
-    params = {"w": jnp.asarray(x)}
+    """What parameters become that another update brings to x."""
+    params = {"w": jnp.asarray(x) - 1}
     state = transformation.init(params)
-    updates, _ = transformation.update({"w": jnp.zeros_like(params["w"])}, state, params)
+    updates, _ = transformation.update({"w": jnp.ones_like(params["w"])}, state, params)
     return np.asarray(optax.apply_updates(params, updates)["w"])
 
 

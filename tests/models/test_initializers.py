@@ -49,6 +49,7 @@ def test_functions_and_names_reach_the_layers(key):
         (("normal", 1.0, 2.0), "a pair of name and number"),
         (("he_normal", 2.0), "'he_normal' must have no number, got 2.0"),
         ("constant", "'constant' must have a finite number"),
+        (("normal", float("nan")), "finite"),
         (("normal", -0.1), r"a finite number of at least 0.*got \('normal', -0.1\)"),
     ],
 )

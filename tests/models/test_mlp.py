@@ -42,6 +42,7 @@ def test_normalised_between_layer_and_activation(key, normalization):
     ("module", "message"),
     [
         (models.MLP((4,), 1, normalization="group"), "normalization must be one of .* got 'group'"),
+        (models.MLP((4,), 1, dropout=-0.1), r"dropout must be .* of at least 0, got -0.1"),
         (models.MLP((4,), 1, dropout=1.0), r"dropout must be .* below 1 of at least 0, got 1.0"),
         (models.MLP((4, 0), 1), r"widths\[1\] must be an integer of at least 1, got 0"),
     ],

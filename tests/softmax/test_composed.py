@@ -101,11 +101,11 @@ def test_a_part_that_draws_for_each_example_makes_all_do():
 
 
 def test_every_part_learns():
-    sampler = mixed([learned_unigram(5), queue(5, 3), uniform(5)], [2, 3, 1])
+    sampler = mixed([learned_unigram(5), queue(5, 3), uniform(5)], [1, 3, 2])
     state = sampler.update(sampler.init(), np.array([4, 4]))
     p = sampler.probability(state, np.arange(5))
     learned = np.array([1, 1, 1, 1, 3]) / 7
-    np.testing.assert_allclose(p, (2 * learned + 3 * 0.2 + 0.2) / 6, rtol=1e-6)
+    np.testing.assert_allclose(p, (learned + 3 * 0.2 + 2 * 0.2) / 6, rtol=1e-6)
     assert state[1].ids.tolist() == [4, 4, 5]
 
 
@@ -131,6 +131,7 @@ def test_mixtures_of_mixtures_with_empty_slots():
         (lambda: mixed(uniform(3), [1]), "samplers must be a list of at least one Sampler"),
         (lambda: mixed([uniform(3), 7], [1, 1]), r"samplers\[1\] must be a Sampler, got 7"),
         (lambda: mixed([uniform(3)], [1, 2]), "an entry for each of 1 samplers, got"),
+        (lambda: queue(3, 2).init([0, 0, 0]), "weights must have a positive entry"),
         (lambda: in_batch(3).init([1, 2]), r"weights must be .*, \[3\], got shape \[2\]"),
         (
             lambda: mixed([uniform(3)], [1]).init((None, None)),

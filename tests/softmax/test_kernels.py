@@ -192,6 +192,7 @@ def test_arguments_that_do_not_fit():
     for arguments, message in (
         ({"unique": True}, "unique must be False: only independent draws are offered"),
         ({"inputs": None}, "inputs must be given"),
+        ({"labels": LABELS[:2]}, r"labels must be \(3,\) or \(3, 'n'\)"),
         ({"inputs": np.float32(1)}, r"inputs must be \[\*batch, 6\], got \(\)"),
     ):
         arguments = {"labels": LABELS, "num_sampled": 4, "inputs": INPUTS} | arguments

@@ -120,6 +120,7 @@ def test_the_compiled_program_holds_no_scores_of_all_classes(largest_array):
 @pytest.mark.parametrize(
     "arguments, options, match",
     [
+        (((2, 3), (5, 3)), dict(k=0), r"k must be .* \[1, 5\], got 0"),
         (((2, 3), (5, 3)), dict(k=6), r"k must be .* \[1, 5\], got 6"),
         (((2, 3), (5, 3)), dict(k=1, block_size=0), "block_size must be .* at least 1, got 0"),
         (((2, 3), (5, 4)), dict(k=1), r"weights must be \[num_classes, 3\]"),

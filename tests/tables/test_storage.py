@@ -176,6 +176,7 @@ def test_init_table_holds_the_table_and_a_block():
         (lambda: to_storage(jnp.ones(2), "int8"), "a table must be .*got int8"),
         (lambda: to_storage(jnp.ones(2), "float16", key=jax.random.key(0)), "key must be None"),
         (lambda: gather_rows(jnp.ones((2, 2)), jnp.ones(2)), "ids must be integers.*float32"),
+        (lambda: gather_rows(jnp.ones((2, 2), int), jnp.ones(2, int)), "a table must be"),
         (lambda: gather_rows(jnp.ones((2, 2, 2)), jnp.ones(2, int)), r"table must have shape"),
         (lambda: gather_bags(jnp.ones((2, 2)), jnp.int32(1)), "ids must have shape"),
         (lambda: init_table(jax.random.key(0), 0, 2), r"num_rows must be .*, got 0"),
