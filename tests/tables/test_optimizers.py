@@ -119,6 +119,19 @@ def test_sparse_steps_with_duplicates_and_empty_entries(name, dim, block, monkey
 
 
 @every_optimizer
+def test_the_first_step_of_a_small_gradient(name, passes_of_8):
+    """There eps counts."""
+    table = jnp.zeros((12, 4))
+    optimizer, reference = OPTIMIZERS[name](LEARNING_RATE), Reference(name, table)
+    gradient = random_gradient(np.random.default_rng(6), 12, 4, 20)
+    ids = jnp.where(jnp.arange(20) < 12, jnp.arange(20), -1)
+    gradient = RowGradient(ids, 1e-5 * gradient.values)
+    table, _ = compiled_update(name)(table, optimizer.init(table), gradient)
+    reference.update(gradient)
+    np.testing.assert_allclose(table, reference.table, rtol=2e-5)
+
+
+@every_optimizer
 def test_untouched_rows_and_slots_keep_every_bit(name, passes_of_8):
     rng = np.random.default_rng(2)
     patterns = rng.integers(0, 2**32, (40, 3), dtype=np.uint32)  # NaN and subnormals among them
