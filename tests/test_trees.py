@@ -73,7 +73,9 @@ def test_norm_of_any_dtype_is_a_float32_sum(dtype):
     np.testing.assert_allclose(trees.global_norm(jnp.complex64(3 + 4j)), 5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("tree", [{}, jnp.zeros((0, 3)), jax.random.key], ids=str)
+@pytest.mark.parametrize(
+    "tree", [{}, jnp.zeros((0, 3)), jax.random.key], ids=["dict", "rows", "key"]
+)
 def test_norm_of_nothing_is_zero(tree):
     norm = trees.global_norm(jax.random.key(0) if callable(tree) else tree)
     assert norm == 0
