@@ -60,7 +60,9 @@ class ConsoleWriter:
         now = self._clock()
         if not self._recent or step > self._recent[-1][1]:
             self._recent.append((now, step))
-        if self._on_terminal or self._printed is None or now - self._printed[0] >= _INTERVAL:
+        if self._on_terminal or self._printed is None:
+            self._print(now)
+        elif step > self._printed[1] and now - self._printed[0] >= _INTERVAL:
             self._print(now)
 
     def close(self) -> None:

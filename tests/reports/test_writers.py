@@ -218,6 +218,8 @@ def test_without_a_terminal_there_is_a_plain_line_now_and_then(monkeypatch):
     for step in range(0, 1001, 10):
         writer.scalars(step, {"loss": 2.0 - step / 1000, "hidden": 5})
         clock.now += 1
+    clock.now += 60  # A validation of the last step took a minute: the step has its line already.
+    writer.scalars(1000, {"validation_loss": 1.5})
     writer.close()
     writer.close()
     lines = stream.getvalue().splitlines()
