@@ -216,6 +216,7 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         ends = {_ended(_start(name, Path(folder, "again")))}
         seconds = time.perf_counter() - started
+        patience = seconds
         steps: list[int] = []  # Of the newest checkpoint at each kill.
         rounds, directory = 0, Path(folder, "round0")
         while len(steps) < kills:
@@ -228,15 +229,15 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
                         time.sleep(0.02)
                     process.wait(float(random.uniform(0, 0.5)))
                 else:
-                    process.wait(float(random.uniform(0.3, 1.1)) * seconds)
+                    process.wait(float(random.uniform(0.3, 1.1)) * patience)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 steps.append(_newest(directory))
                 continue
-            # It has ended; another run starts from nothing.
+            # It has ended; another run starts from nothing, and is killed sooner.
             ends.add(_ended(process))
-            rounds += 1
+            rounds, patience = rounds + 1, 0.8 * patience
             directory = Path(folder, f"round{rounds}")
         ends.add(_ended(_start(name, directory)))
     return {
