@@ -171,6 +171,7 @@ def test_impossible_options_are_named_and_leave_no_run(tmp_path, capsys, options
     assert not run.exists()
 
 
+@pytest.mark.slow
 def test_scaling_writes_its_rows(tmp_path):
     path = tmp_path / "rows.json"
     code = softmax_scaling.main(
@@ -195,6 +196,7 @@ COST = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_cost_of_every_layer(tmp_path, capsys):
     """Held against float64, timed in each mode, with what the planner had predicted beside it."""
     run = tmp_path / "run"
@@ -310,6 +312,7 @@ def test_every_layer_learns(variant):
     assert points[-1]["precision_at_1"] > 3 / problem.num_classes
 
 
+@pytest.mark.slow
 def test_quality_and_bias_on_a_small_problem(tmp_path, capsys):
     """Their tables and pictures; and a run that is resumed measures only what is missing."""
     run = tmp_path / "run"

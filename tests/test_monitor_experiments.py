@@ -94,6 +94,7 @@ def test_trusted_examples_decide_whether_the_data_are_at_fault():
     assert not cases.trust(hopeless, 0).trusted_only
 
 
+@pytest.mark.slow
 def test_the_overhead_is_measured(tmp_path, capsys):
     path = tmp_path / "rows.json"
     small = ["--widths", "16", "--num-features", "8", "--batches", "16", "--steps", "2"]

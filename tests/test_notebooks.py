@@ -13,6 +13,7 @@ def code_cells(path):
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_top_to_bottom(path, monkeypatch):
     """In a smoke size, without a kernel: the code of each cell in one fresh namespace."""
@@ -28,6 +29,7 @@ def test_it_runs_top_to_bottom(path, monkeypatch):
     pyplot.close("all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_its_outputs_are_those_of_one_run_in_order(path):
     counts = [cell["execution_count"] for cell in code_cells(path)]
