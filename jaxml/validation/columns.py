@@ -142,7 +142,7 @@ class Column:
             whole = np.where(
                 self.missing, values.dtype.type(0, "s"), values.astype(f"{values.dtype.kind}8[s]")
             )
-            rest = np.where(self.missing, np.timedelta64(0), values - whole).astype("m8[ns]")
+            rest = np.where(self.missing, np.timedelta64(0, "ns"), values - whole).astype("m8[ns]")
             found = hashing.hash_numbers(whole.astype(np.int64))
             found = np.where(
                 rest.astype(np.int64) == 0, found, hashing.mix(found + rest.view(np.uint64))
