@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments,notebooks,docs,dev]'
 	@touch $@
 
-run: env  ## train the place-name resolver (about five minutes of training on two cores)
+run: env  ## train the place-name resolver (five to ten minutes of training on two cores)
 	$(BIN)/python -m experiments.geonames train
 
 # Nearly all of its time is XLA compiling on one core; a file's fixtures stay in one process.

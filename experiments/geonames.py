@@ -13,8 +13,8 @@ epoch. A batch has a few examples of each block, so that candidates are hard neg
 sample of all classes for the others.
 
 Expect a strict P@1 of 0.61 on all held-out aliases, and of 0.58 on those without a twin in training (an
-alias of the same place that differs only by accents, case, hyphens or spaces). Training takes about five
-minutes on two cores.
+alias of the same place that differs only by accents, case, hyphens or spaces). Training takes five to
+ten minutes on two cores.
 """
 
 import dataclasses

@@ -77,7 +77,7 @@ class Transform:
             state: from `fitted`.
             column: a `Column` of any shape; a tuple of them for a transform with `sources`.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # Abstract: there is no transform without it.
 
     def read(self, values: Any) -> Any:
         """Returns the values as a `Column`, or as one for each of the `sources`."""
