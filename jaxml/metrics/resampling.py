@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from jaxml import checks
+from jaxml.keys import as_key
 from jaxml.metrics.metric import Metric
 from jaxml.metrics.rows import booleans
 from jaxml.types import Array, Key
@@ -243,7 +244,7 @@ def interval(
         return Interval(evaluate(metric, rows), nan, nan, nan, np.full(num_samples, nan))
     draw, values = _draws(rows.labels), _values(metric, rows)
     # Whole batches of keys, so that neither the last batch nor the value needs a program of its own.
-    keys = jax.random.split(key, -(-num_samples // _AT_ONCE) * _AT_ONCE)
+    keys = jax.random.split(as_key(key), -(-num_samples // _AT_ONCE) * _AT_ONCE)
     value = float(values(np.ones((1, n), np.float32))[0])
     batches = [values(draw(keys[i : i + _AT_ONCE])) for i in range(0, len(keys), _AT_ONCE)]
     samples = np.concatenate(batches)[:num_samples]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxml import checks
+from jaxml.keys import as_key
 from jaxml.metrics.metric import Metric
 from jaxml.metrics.resampling import Interval, evaluate, interval, read
 from jaxml.types import Key
@@ -88,7 +89,7 @@ def by_slice(
                 drawn, figure = None, evaluate(metric, part)
             else:
                 name = zlib.crc32(f"{column}\0{value!r}".encode()) & 0x7FFFFFFF
-                own_key = jax.random.fold_in(key, name)
+                own_key = jax.random.fold_in(as_key(key), name)
                 drawn = interval(metric, part, own_key, num_samples)
                 figure = drawn.value
             slice_name: Hashable = (column, value) if isinstance(slices, Mapping) else value

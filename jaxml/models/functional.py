@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from jaxml.keys import as_key
 from jaxml.types import Array, Key, PyTree
 
 # Names of a module's mode argument, and whether True means evaluation.
@@ -87,6 +88,7 @@ def from_linen(module: nn.Module) -> Model:
     mode = mode_arguments(module)
 
     def init(key: Key, x: PyTree) -> PyTree:
+        key = as_key(key)
         variables = module.init({"params": key, "dropout": key}, x, **mode(False))
         return {name: value for name, value in variables.items() if name not in _TRANSIENT}
 

@@ -24,6 +24,7 @@ import numpy as np
 from jax import lax
 
 from jaxml import checks
+from jaxml.keys import as_key
 from jaxml.softmax.logits import TrueClasses, at_most_float32, products, true_classes
 from jaxml.types import Array, Key, PyTree
 
@@ -327,7 +328,7 @@ def _layer(
     def init(key: Key, dim: int) -> PyTree:
         tree = shapes(checks.integer("dim", dim, 1))
         leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: isinstance(node, tuple))
-        keys = jax.random.split(key, len(leaves))
+        keys = jax.random.split(as_key(key), len(leaves))
         return jax.tree.unflatten(structure, map(_initial, keys, leaves))
 
     def top_k(params: PyTree, inputs: Any, k: int) -> tuple[Array, Array]:

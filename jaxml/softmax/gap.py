@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxml import checks
+from jaxml.keys import as_key
 from jaxml.softmax.blockwise import blockwise_softmax_loss
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss
 from jaxml.softmax.samplers import Sampler
@@ -61,7 +62,7 @@ def estimate_gap(
         inputs: [*batch, D].
         sampler: draws the candidates for labels and inputs.
         state: the sampler's, as training has it.
-        key: typed key; draw i uses `fold_in(key, i)`.
+        key: a key, or an integer as seed; draw i uses `fold_in(key, i)`.
         num_sampled: candidates of a draw.
         num_keys: draws, at least 2. The error of a bias of 0 is about √(gradient_variance / num_keys).
         gradients: with respect to "inputs", "weights", or "both".
@@ -74,6 +75,7 @@ def estimate_gap(
     True
     """
     num_keys = checks.integer("num_keys", num_keys, 2)
+    key = as_key(key)
     checks.choice("gradients", gradients, get_args(Gradients))
     inputs, weights = jnp.asarray(inputs), jnp.asarray(weights)
     exact = partial(blockwise_softmax_loss, labels=labels, biases=biases, reduction="mean")

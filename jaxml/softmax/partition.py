@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxml import checks
+from jaxml.keys import as_key
 from jaxml.softmax.samplers import Candidates
 from jaxml.types import Array, Key
 
@@ -64,7 +65,7 @@ def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoo
     slots = -(-num_classes // num_blocks) * num_blocks
 
     # An empty slot copies the vector of a random class, so that empty slots spread evenly over blocks.
-    order_key, decoy_key, key = jax.random.split(key, 3)
+    order_key, decoy_key, key = jax.random.split(as_key(key), 3)
     stands_for = jnp.concatenate(
         [
             jax.random.permutation(order_key, num_classes),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxml import checks
+from jaxml.keys import as_key
 from jaxml.softmax.logits import check_scalar, checked_table, true_classes
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss_from_rows
 from jaxml.softmax.samplers import Candidates, Sampler
@@ -49,7 +50,7 @@ def per_example_sampled_softmax_loss(
     the same key, gathers again, and adds its gradients to that of the table.
 
     The arguments are those of `sampled_softmax_loss`, with a sampler that draws without `inputs`, its
-    `state` and a typed `key` in place of the candidates: `num_sampled` of each example, distinct if
+    `state` and a `key` in place of the candidates: `num_sampled` of each example, distinct if
     `unique`.
 
     >>> from jaxml.softmax.samplers import uniform
@@ -75,7 +76,7 @@ def per_example_sampled_softmax_loss(
         jnp.asarray(temperature, jnp.float32),
         (ids, present & (ids >= 0)),
         state,
-        key,
+        as_key(key),
     )
     return jnp.where(refused.any(-1), jnp.nan, losses).reshape(batch)
 

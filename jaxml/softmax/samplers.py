@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxml import checks
 from jaxml.ids import as_int32
+from jaxml.keys import as_key
 from jaxml.softmax.drawing import cdfs
 from jaxml.softmax.drawing.cdfs import Cdf
 from jaxml.softmax.drawing.pivotal import certain, independent, pivotal
@@ -151,7 +152,7 @@ def make_sampler(
     ) -> Candidates:
         labels = checked_labels(labels, where, num_classes)
         request = requested(state, num_sampled, unique, labels, where, inputs)
-        return drawn(state, key, **request | {"labels": labels})
+        return drawn(state, as_key(key), **request | {"labels": labels})
 
     def expected_count(
         state: PyTree,

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 
 from jaxml import bfloat16, checks
 from jaxml.ids import as_int32
+from jaxml.keys import as_key
 from jaxml.tables.gradient import EMPTY_ID
 from jaxml.types import Array, Key
 
@@ -175,7 +176,7 @@ def init_table(
     larger table begins with the rows of the smaller one.
 
     Args:
-        key: a typed key.
+        key: a key, or an integer as seed.
         num_rows: at least 1.
         dim: length of a row, at least 1.
         dtype: float32, float16 or bfloat16 (stored as uint16 bits on a CPU, see `storage_dtype`); uint16
@@ -192,7 +193,7 @@ def init_table(
     dim = checks.integer("dim", dim, 1)
     checks.choice("distribution", distribution, ("normal", "uniform"))
     scale = dim**-0.5 if scale is None else scale
-    return _fill(key, scale, num_rows, dim, storage_dtype(dtype), distribution)
+    return _fill(as_key(key), scale, num_rows, dim, storage_dtype(dtype), distribution)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))

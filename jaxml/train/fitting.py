@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxml import checks, trees
+from jaxml.keys import as_key
 from jaxml.train import inputs
 from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.options import EarlyStopping, Monitor
@@ -51,7 +52,7 @@ def fit(
         data: `(x, y)`, arrays `[N, …]`; x may be a pytree of arrays, as the model takes it.
         num_steps: steps to take.
         batch_size: examples in a step, 1 … N; None for all, in their own order.
-        key: typed key for initialisation, dropout and order.
+        key: key for initialisation, dropout and order, or an integer as seed.
         shuffle: whether every epoch has its own random order.
         validation_data: `(x, y)` on which the loss is measured at the start, in between, and at the end.
         early_stopping: needs `validation_data`; `params` are then those of the lowest validation loss.
@@ -79,7 +80,7 @@ def fit(
         loss,
         Constant(optimizer),
         data,
-        [Settings({}, 0, batch_size, key)],
+        [Settings({}, 0, batch_size, as_key(key))],
         num_steps=num_steps,
         shuffle=shuffle,
         validation_data=validation_data,
@@ -116,6 +117,7 @@ def verify_signal(
     """
     pair = inputs.pair("data", data)
     number = checks.integer("the number of examples", len(pair[1]), at_least=4)
+    key = as_key(key)
     words = [int(word) for word in np.ravel(jax.random.key_data(key))]
     order = np.random.default_rng(words).permutation(number)
     half, rest = order[: number // 2], order[number // 2 :][:_EXAMPLES]

@@ -128,14 +128,22 @@ def check_loss(
         ValueError: if a check fails.
     """
     x, y = shapes(data, 2)
-    made = jax.eval_shape(outputs, x)
+    try:
+        made = jax.eval_shape(outputs, x)
+    except Exception as error:
+        each = jax.tree.map(lambda leaf: leaf.shape[1:], x)
+        raise ValueError(
+            f"model must take batches of x, whose examples have the shape {each} "
+            f"(a single feature is a column, x[:, None]): {str(error).splitlines()[0]}"
+        ) from error
     found = jax.eval_shape(loss, made, y)
     shape = getattr(found, "shape", None)
     if not shape or shape != y.shape[: len(shape)]:
+        wanted = " or ".join(dict.fromkeys((str(y.shape), str(y.shape[:1]))))
         raise ValueError(
             "loss must return a number for each label: for two examples, labels of shape "
             f"{y.shape} and outputs of shape {jax.tree.map(lambda leaf: leaf.shape, made)}, "
-            f"it must be of shape {y.shape} or {y.shape[:1]}, got {shape}"
+            f"it must be of shape {wanted}, got {shape}"
         )
     labels = data[1]
     if (

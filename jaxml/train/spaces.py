@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxml import checks
+from jaxml.keys import as_key
 from jaxml.types import Key
 
 
@@ -84,7 +85,7 @@ def random_space(key: Key, num: int, space: Mapping[str, Any]) -> list[dict[str,
     Random search tries many more values of each than a grid of the same size.
 
     Args:
-        key: typed key.
+        key: a key, or an integer as seed.
         num: combinations, at least 1.
         space: name → `log_uniform`, `uniform`, `choice`, or a number that is the same in all.
 
@@ -100,7 +101,9 @@ def random_space(key: Key, num: int, space: Mapping[str, Any]) -> list[dict[str,
         [-4, -3, -2, -1]
     """
     num = checks.integer("num", num, at_least=1)
-    generator = np.random.default_rng([int(word) for word in np.ravel(jax.random.key_data(key))])
+    generator = np.random.default_rng(
+        [int(word) for word in np.ravel(jax.random.key_data(as_key(key)))]
+    )
     columns = {}
     for name, given in space.items():
         shares = (generator.permutation(num) + generator.random(num)) / num

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxml.keys import as_key
 from jaxml.types import Array, Key, PyTree
 
 
@@ -113,7 +114,7 @@ def create_state(
     """Returns the state before the first step.
 
     Args:
-        key: typed key of the run.
+        key: key of the run, or an integer as seed.
         params: dense parameters; may be empty.
         model_state: the model's other collections.
         optimizer: an `optax.GradientTransformation` for `params`; None where there are none.
@@ -145,5 +146,5 @@ def create_state(
         # Two buffers, because a step donates both.
         step=jnp.zeros((), jnp.int32),
         position=jnp.zeros((), jnp.int32),
-        key=key,
+        key=as_key(key),
     )

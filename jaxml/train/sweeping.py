@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jaxml import checks
+from jaxml.keys import as_key
 from jaxml.train.options import TrainingOptions
 from jaxml.train.progress import Progress
 from jaxml.train.results import Fit, Sweep, Trial, metric_values
@@ -178,6 +180,15 @@ def _trainer(
         )
     options: dict[str, Any] = dict(training)
     trials = _trials(space, options.pop("batch_size"), seeds, options.pop("key"))
+    try:
+        made = optimizer({name: jnp.float32(v) for name, v in trials[0].hyperparameters.items()})
+    except KeyError as error:
+        raise ValueError(
+            f"optimizer asks for the hyperparameter {error}, space names "
+            f"{sorted(trials[0].hyperparameters)}"
+        ) from error
+    if not hasattr(made, "update"):
+        raise ValueError(f"optimizer must return an optax transformation, got {made!r}")
     return Trainer(model, loss, optimizer, data, trials, penalty=penalty, **options)
 
 
@@ -196,7 +207,7 @@ def _trials(space: Any, batch_size: Any, seeds: int | Sequence[int], key: Key) -
     numbers = range(int(seeds)) if isinstance(seeds, int | np.integer) else [*map(int, seeds)]
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise ValueError(f"seeds must be at least 1, or different numbers from 0 on, got {seeds}")
-    keys = {seed: jax.random.fold_in(key, seed) for seed in numbers}
+    keys = {seed: jax.random.fold_in(as_key(key), seed) for seed in numbers}
     found = []
     for each in combinations:
         values = {name: _finite(name, each[name]) for name in names if name != "batch_size"}

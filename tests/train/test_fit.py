@@ -84,6 +84,11 @@ def test_validations_come_first_last_and_between(plain):
 
 
 @pytest.mark.optimized
+def test_an_integer_is_a_seed():
+    same_bits(fit(key=KEY), fit(key=1))
+
+
+@pytest.mark.optimized
 def test_what_changes_no_bit():
     """The same key; validation; other ends of calls; a sweep of one trial."""
     once = fit()
@@ -281,6 +286,9 @@ def test_verify_signal():
         ({"validation_data": (X[:9, :3], Y[:9])}, "validation_data must have rows like"),
         ({"early_stopping": train.EarlyStopping(2)}, "validation_data"),
         ({"optimizer": lambda h: ADAM}, "optimizer"),
+        ({"optimizer": optax.adam}, "optimizer"),
+        ({"key": 0.5}, "key must be a jax.random.key or an integer, got 0.5"),
+        ({"data": (X[:48, 0], Y[:48])}, r"model must take .* shape \(\) .*x\[:, None\]"),
         ({"loss": "squared"}, "loss"),
         ({"loss": lambda o, y: jnp.mean(jnp.square(o[:, 0] - y))}, r"loss must .*got \(\)"),
         ({"loss": lambda o, y: jnp.square(o - y[None])}, r"\(2,\).*\(2, 1\).*got \(2, 2\)"),

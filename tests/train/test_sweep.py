@@ -216,6 +216,8 @@ def test_halving_goes_on_from_where_trials_are():
         (rates(0.1), {"batch_size": []}, "batch_size"),
         (rates(0.1), {"seeds": [1, 1]}, "seeds"),
         (rates(0.1), {"optimizer": optax.sgd(0.1)}, "optimizer"),
+        ({"momentum": [0.1]}, {}, r"optimizer asks for .*'learning_rate'.*\['momentum'\]"),
+        (rates(0.1), {"optimizer": lambda h: optax.sgd}, "optimizer must return"),
         (rates(0.1), {"run": train.successive_halving, "factor": 1}, "factor"),
         (rates(0.1), {"run": train.successive_halving, "rungs": 9}, "rungs"),
     ],
