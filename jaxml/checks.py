@@ -5,6 +5,7 @@ that was wanted and the value it got.
 """
 
 import math
+import numbers
 import operator
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 def integer(name: str, value: Any, at_least: int | None = None, at_most: int | None = None) -> int:
-    """Returns the value as an int. Floats that are whole numbers (`1e4`) and NumPy scalars are accepted.
+    """Returns the value as an int. Floats that are whole numbers (`1e4`) and NumPy's are accepted.
 
     >>> integer("num_steps", 1e2, at_least=1)
     100
@@ -24,7 +25,7 @@ def integer(name: str, value: Any, at_least: int | None = None, at_most: int | N
     try:
         whole = (
             int(value)
-            if isinstance(value, float) and value == int(value)
+            if isinstance(value, numbers.Real) and value == int(value)
             else operator.index(value)
         )
     except (TypeError, ValueError, OverflowError):

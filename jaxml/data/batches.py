@@ -44,7 +44,7 @@ def many_batch_indices(
     batch_size = checks.integer("batch_size", batch_size, 1)
     start = checks.integer("position", position, 0) * batch_size
     end = start + checks.integer("count", count, 1) * batch_size
-    checks.integer("seed", seed, 0)
+    seed = checks.integer("seed", seed, 0)
     pieces = []
     while start < end:
         epoch, first = divmod(start, num_examples)

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import datasets
 
+from jaxml import checks
+
 __all__ = ["blobs", "breast_cancer", "circles", "diabetes", "digits", "scaled", "wine"]
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int32]]
@@ -36,12 +38,14 @@ def diabetes() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def circles(num: int, noise: float, seed: int) -> Arrays:
     """Returns two concentric circles in the plane: ([num, 2], [num] in {0, 1})."""
+    num = checks.integer("num", num, 1)
     return _pair(*datasets.make_circles(num, noise=noise, random_state=seed))
 
 
 def blobs(num: int, num_classes: int, seed: int) -> Arrays:
     """Returns normal clouds in the plane: ([num, 2], [num] classes)."""
-    return _pair(*datasets.make_blobs(num, centers=num_classes, cluster_std=2.0, random_state=seed))
+    num, centers = checks.integer("num", num, 1), checks.integer("num_classes", num_classes, 1)
+    return _pair(*datasets.make_blobs(num, centers=centers, cluster_std=2.0, random_state=seed))
 
 
 def scaled(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -82,8 +82,8 @@ def hashed_ngrams(
                [ 691,  246,  564,  299],
                [1000, 1000, 1000, 1000]], dtype=int32)
     """
-    checks.integer("num_buckets", num_buckets, 1, 2**31 - 2)
-    checks.integer("max_ngrams", max_ngrams, 1)
+    num_buckets = checks.integer("num_buckets", num_buckets, 1, 2**31 - 2)
+    max_ngrams = checks.integer("max_ngrams", max_ngrams, 1)
     if isinstance(strings, str):
         raise ValueError(f"strings must be a sequence of strings, got {strings!r}")
     for row, string in enumerate(strings):

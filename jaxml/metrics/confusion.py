@@ -106,6 +106,8 @@ def _top_k(rows: Rows, k: int) -> float:
 def _predicted(rows: Rows, num_classes: int | None) -> tuple[Rows, int]:
     """Rows of class ids, and the number of classes."""
     scores = rows.scores
+    if num_classes is not None:
+        num_classes = checks.integer("num_classes", num_classes, at_least=0)
     if scores.ndim == 2:
         if num_classes not in (None, scores.shape[1]):
             raise ValueError(

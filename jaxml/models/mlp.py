@@ -52,11 +52,10 @@ class MLP(nn.Module):
         """
         checks.choice("normalization", self.normalization, ("none", "layer", "batch"))
         checks.number("dropout", self.dropout, at_least=0, below=1)
-        for i, width in enumerate(self.widths):
-            checks.integer(f"widths[{i}]", width, at_least=1)
-        checks.integer("num_outputs", self.num_outputs, at_least=1)
+        widths = [checks.integer(f"widths[{i}]", w, at_least=1) for i, w in enumerate(self.widths)]
+        num_outputs = checks.integer("num_outputs", self.num_outputs, at_least=1)
         init = initializer(self.kernel_init)
-        for i, width in enumerate(self.widths):
+        for i, width in enumerate(widths):
             x = nn.Dense(width, kernel_init=init, name=f"hidden_{i}")(x)
             if self.normalization == "layer":
                 x = nn.LayerNorm(name=f"norm_{i}")(x)
@@ -65,5 +64,5 @@ class MLP(nn.Module):
             x = activate(x, self.activation, name=f"slope_{i}")
             if self.dropout:
                 x = nn.Dropout(self.dropout, deterministic=not training)(x)
-        x = nn.Dense(self.num_outputs, kernel_init=init, name="output")(x)
+        x = nn.Dense(num_outputs, kernel_init=init, name="output")(x)
         return activate(x, self.output_activation, name="slope_output")

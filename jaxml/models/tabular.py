@@ -1,6 +1,6 @@
 """Models of tables: an embedding for each categorical column, and an MLP on all columns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -42,18 +42,18 @@ class Embedding(nn.Module):
             >>> vectors.shape, jnp.isnan(vectors).any(-1).tolist()
             ((4, 2), [False, False, True, True])
         """
-        checks.integer("vocabulary_size", self.vocabulary_size, at_least=1)
-        checks.integer("embedding_dim", self.embedding_dim, at_least=1)
+        size = checks.integer("vocabulary_size", self.vocabulary_size, at_least=1)
+        dim = checks.integer("embedding_dim", self.embedding_dim, at_least=1)
         checks.choice("out_of_range", self.out_of_range, ("nan", "unknown"))
         ids = jnp.asarray(ids)
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise ValueError(f"ids must be integers, got {ids.dtype}")
         if ids.dtype.itemsize < 4:  # 8 bits may not hold the vocabulary's size
             ids = ids.astype(jnp.int32)
-        known = (ids >= 0) & (ids < self.vocabulary_size)
+        known = (ids >= 0) & (ids < size)
         unknown = self.out_of_range == "unknown"
-        table = nn.Embed(self.vocabulary_size + unknown, self.embedding_dim, name="table")
-        vectors = table(jnp.where(known, ids, self.vocabulary_size if unknown else 0))
+        table = nn.Embed(size + unknown, dim, name="table")
+        vectors = table(jnp.where(known, ids, size if unknown else 0))
         return vectors if unknown else jnp.where(known[..., None], vectors, jnp.nan)
 
 
@@ -100,7 +100,7 @@ class TabularMLP(nn.Module):
         dense, ids = _columns(x)
         number = len(self.vocabulary_sizes)
         dims = self.embedding_dims
-        dims = (dims,) * number if isinstance(dims, int) else tuple(dims)
+        dims = tuple(dims) if isinstance(dims, Sequence) else (dims,) * number
         if len(dims) != number:
             raise ValueError(
                 f"embedding_dims must be one or {number}, as vocabulary_sizes, got {dims!r}"

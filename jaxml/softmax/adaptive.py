@@ -13,7 +13,6 @@ hard to find.
 
 import itertools
 import math
-import operator
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
@@ -359,8 +358,8 @@ def _checked(params: PyTree, inputs: Any, shapes: Callable[[int], dict]) -> tupl
 
 def _cutoffs(cutoffs: Iterable[int]) -> list[int]:
     try:
-        bounds = [operator.index(cutoff) for cutoff in cutoffs]
-    except TypeError as error:
+        bounds = [checks.integer("cutoffs", cutoff) for cutoff in cutoffs]
+    except (TypeError, ValueError) as error:
         raise ValueError(f"cutoffs must be a list of ints, got {cutoffs!r}") from error
     if not bounds or bounds[0] < 1 or any(a >= b for a, b in itertools.pairwise(bounds)):
         raise ValueError(

@@ -206,7 +206,7 @@ def mixed(samplers: Sequence[Sampler], num_sampled_each: Sequence[int]) -> Sampl
             f"num_sampled_each must have an entry for each of {len(samplers)} samplers, "
             f"got {num_sampled_each!r}"
         )
-    sizes = [checks.integer("num_sampled_each", n, 1, MAX_CLASSES) for n in num_sampled_each]
+    sizes = [checks.integer("num_sampled_each", n, 0, MAX_CLASSES) for n in num_sampled_each]
     total = sum(sizes)
 
     def init(weights: Any) -> tuple:

@@ -81,12 +81,11 @@ def distinct_rows(gradient: RowGradient, *, num_rows: int, num_slots: int) -> tu
     sums = jnp.zeros((num_slots, *values.shape[1:]), jnp.float32)
     if slots.ndim == 1:
         return distinct, sums.at[slots].add(values, mode="drop")
-    columns = slots.T
 
-    def add_column(i: Array, sums: Array) -> Array:
-        return sums.at[columns[i]].add(values, mode="drop")
+    def add_column(sums: Array, column: Array) -> tuple[Array, None]:
+        return sums.at[column].add(values, mode="drop"), None
 
-    return distinct, jax.lax.fori_loop(0, len(columns), add_column, sums)
+    return distinct, jax.lax.scan(add_column, sums, slots.T)[0]
 
 
 def check_gradient(gradient: RowGradient) -> None:

@@ -22,9 +22,13 @@ class EarlyStopping:
     validate_every: int | None = None
 
     def __post_init__(self) -> None:
-        checks.integer("patience", self.patience, at_least=1)
+        _whole(self, "patience")
         if self.validate_every is not None:
-            checks.integer("validate_every", self.validate_every, at_least=1)
+            _whole(self, "validate_every")
+
+
+def _whole(options: Any, name: str) -> None:
+    object.__setattr__(options, name, checks.integer(name, getattr(options, name), at_least=1))
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Monitor:
     preserve: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.integer("every", self.every, at_least=1)
+        _whole(self, "every")
         checks.choice("on_bad_data", self.on_bad_data, ("report", "drop", "raise"))
         checks.number("preserve", self.preserve, at_least=0)
 

@@ -92,7 +92,7 @@ class Fit:
         Raises:
             ValueError: if `x` has no rows or `batch_size` is below 1.
         """
-        checks.integer("batch_size", batch_size, at_least=1)
+        batch_size = checks.integer("batch_size", batch_size, at_least=1)
         x = inputs.arrays("x", x)
         number = len(jax.tree.leaves(x)[0])
         found = []

@@ -52,6 +52,11 @@ def test_extremes_of_frequency_and_of_number(unique):
     np.testing.assert_allclose(got.expected_count, [1e-8], rtol=1e-6)
     empty = sampler.sample(state, KEY, np.zeros((0, 2), int), 0, unique=unique)
     assert empty.ids.shape == (0,) and empty.true_expected_count.shape == (0, 2)
+    with_others = mixed([sampler, uniform(3)], [0, 2])
+    got = with_others.sample(
+        with_others.init(([0, 1, 0], None)), KEY, np.zeros(0, int), 2, unique=unique
+    )
+    assert got.ids.shape == got.expected_count.shape == (2,)
 
 
 def test_frequencies_may_be_learned():

@@ -62,6 +62,10 @@ def test_a_bag_gives_its_value_to_each_of_its_rows(shape):
     result = coalesce_jit(RowGradient(ids, values))
     assert result.ids.shape == (40,) and result.values.shape == (40, *shape)
     assert_coalesced(result, sums_by_row(ids, spread))
+    for bags in ((8, 0), (0, 5), (0, 0)):
+        empty = RowGradient(np.zeros(bags, np.int32), values[: bags[0]])
+        for result in (coalesce(empty), coalesce_jit(empty)):
+            assert result.ids.shape == (0,) and result.values.shape == (0, *shape)
 
 
 def test_a_nan_stays_with_its_row_and_an_empty_entry_goes_nowhere():
