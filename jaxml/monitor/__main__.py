@@ -1,14 +1,15 @@
 """Diagnoses the loss curves in a file: `python -m jaxml.monitor losses.csv`.
 
-The file is a table, with or without a header, whose columns are separated by commas, semicolons or tabs, or
-lines of JSON objects, such as a run's `metrics.jsonl`. The training loss is the column named loss,
-train_loss or training_loss, or else the last column of numbers; the validation loss, if there is one, is
-the column named val_loss, validation_loss, test_loss or eval_loss. An empty training loss counts as NaN,
-which pandas writes so, unless the row holds a validation loss. The exit code is 0 if nothing is found, 1
-if something is, and 2 if the file cannot be read.
+The file is a table, with or without a header, whose columns are separated by commas, semicolons, tabs or
+spaces; or lines of JSON objects, such as a run's `metrics.jsonl`; or a JSON list of objects or object of
+lists. The training loss is the column named loss, train_loss or training_loss, or else the last column of
+numbers; the validation loss, if there is one, is the column named val_loss, validation_loss, test_loss or
+eval_loss. An empty training loss counts as NaN, which pandas writes so, unless the row holds a validation
+loss. The exit code is 0 if nothing is found, 1 if something is, and 2 if the file cannot be read.
 """
 
 import csv
+import itertools
 import json
 import math
 import sys
@@ -31,8 +32,11 @@ def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         ValueError: if there is no column of numbers.
         OSError: if the file cannot be read.
     """
-    text = path.read_text(encoding="utf-8-sig").strip()
-    rows = _objects(text) if text.startswith("{") else _table(text)
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip("\r\n")
+        rows = _objects(text) if text.lstrip().startswith(("{", "[")) else _table(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a table, nor JSON, in UTF-8: {error}") from error
     names = list(dict.fromkeys(name for row in rows for name in row))
     numeric = [n for n in names if any(math.isfinite(_number(row.get(n, ""))) for row in rows)]
     validation = next((name for name in _VALIDATION if name in numeric), None)
@@ -42,25 +46,37 @@ def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         if not others:
             raise ValueError(f"{path} must have a column of numbers, got {names}")
         training = others[-1]
-    held_out = [row.get(validation or "", "") for row in rows]
-    losses = [
-        _number(row.get(training, ""))
-        for row, other in zip(rows, held_out, strict=True)
-        if row.get(training) or (training in row and not other)
-    ]
-    validations = np.array([_number(field) for field in held_out if field])
-    return np.array(losses), validations if len(validations) else None
+    losses, validations = [], []
+    for row in rows:
+        own, held_out = row.get(training), row.get(validation) if validation else None
+        if own or (own == "" and not held_out):
+            losses.append(_number(own))
+        if held_out:
+            validations.append(_number(held_out))
+    return np.array(losses), np.array(validations) if validations else None
 
 
 def _objects(text: str) -> list[dict[str, str]]:
-    lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-    return [{n.lower(): "" if v is None else str(v) for n, v in line.items()} for line in lines]
+    """Rows of JSON: an object a line, a list of objects, or an object of lists."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(content, dict) and all(isinstance(each, list) for each in content.values()):
+        columns = itertools.zip_longest(*content.values(), fillvalue="")
+        content = [dict(zip(content, row, strict=True)) for row in columns]
+    rows = content if isinstance(content, list) else [content]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a list must hold objects")
+    return [{n.lower(): "" if v is None else str(v) for n, v in row.items()} for row in rows]
 
 
 def _table(text: str) -> list[dict[str, str]]:
     first = text.split("\n", 1)[0]
-    separator = max("\t;,", key=first.count)
+    separator = next((each for each in "\t;, " if each in first), ",")
     rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if row]
+    if separator == " ":
+        rows = [line.split() for line in text.splitlines() if line.strip()]
     if separator == ";":
         # Where semicolons separate, a comma is the decimal point.
         rows = [[field.replace(",", ".") for field in row] for row in rows]

@@ -42,6 +42,11 @@ class Finding(NamedTuple):
             f"{f' ({evidence})' if evidence else ''} · cause: {self.cause} · remedy: {self.remedy}"
         )
 
+    def __repr__(self) -> str:
+        where = "" if self.where in ("loss", "all layers") else f" in {self.where}"
+        symptom = self.symptom.replace("_", " ")
+        return f"Finding(step {self.step:,}: {symptom}{where}, {self.severity})"
+
 
 class Remedy(NamedTuple):
     """What to change, as data; `str(remedy)` puts it in words. A field that is None stays as it is.

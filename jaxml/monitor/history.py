@@ -49,7 +49,7 @@ class After:
     held_out: float = math.nan
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class History:
     """A recorded training of S steps, with P observations of the layers.
 
@@ -98,6 +98,13 @@ class History:
     steps_per_epoch: float
     shuffled: bool
     by_input: bool
+
+    def __repr__(self) -> str:
+        rejected = int((~self.accepted).sum())
+        return (
+            f"History of {len(self.losses):,} steps, {rejected:,} of them rejected: "
+            f"{', '.join(field.name for field in dataclasses.fields(self))}"
+        )
 
     def statistic(self, name: str) -> NDArray[Any]:
         """Returns [S, layers], one of `STATISTICS`."""

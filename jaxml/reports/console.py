@@ -1,12 +1,14 @@
 """Progress and results on a console."""
 
 import os
+import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
+from jaxml import text
 from jaxml.reports.writer import numbers, step_number
 
 _INTERVAL = 10.0  # seconds between lines where there is no terminal
@@ -105,13 +107,12 @@ def table(
     *,
     stream: TextIO | None = None,
 ) -> None:
-    """Prints a table. On a terminal texts are wrapped to its width, numbers never.
+    """Prints a title and a table, as `jaxml.text.table` makes it, on a terminal of the terminal's width.
 
     Args:
         title: the line above it.
         columns: one heading a column.
-        rows: one cell a column. Floats have three decimals, integers commas between thousands, None is a
-            dash; numbers are aligned on the right.
+        rows: one cell a column.
         stream: where to write; None for standard output.
 
     Raises:
@@ -120,67 +121,18 @@ def table(
     >>> table("Held out", ["method", "P@1"], [["TF-IDF", 0.23], ["jaxml", 0.4251]])
     Held out
     <BLANKLINE>
-      method     P@1
-     ────────────────
-      TF-IDF   0.230
-      jaxml    0.425
+    method     P@1
+    TF-IDF    0.23
+    jaxml   0.4251
     <BLANKLINE>
     """
-    from rich import box
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-
     stream = sys.stdout if stream is None else stream
-    for row in rows:
-        if len(row) != len(columns):
-            raise ValueError(f"rows must have {len(columns)} cells, got {list(row)}")
-    # Printed by itself: a title longer than the rows would be wrapped to their width.
-    grid = Table(box=box.SIMPLE_HEAD)
-    for i, column in enumerate(columns):
-        cells = [row[i] for row in rows if row[i] is not None]
-        is_numeric = bool(cells) and all(_is_number(cell) for cell in cells)
-        grid.add_column(
-            column,
-            justify="right" if is_numeric else "left",
-            overflow="fold",
-            min_width=max(len(_cell(cell)) for cell in cells) if is_numeric else None,
-        )
-    for row in rows:
-        grid.add_row(*[_cell(cell) for cell in row])
-    terminal = _is_terminal(stream)
-    console = Console(
-        file=stream,
-        color_system=None,
-        width=None if terminal else 1000,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
-    wide = console.options.update(max_width=1000)
-    needed = Measurement.get(console, wide, grid).minimum + 2  # It leaves out the edges.
-    console.width = max(console.width, needed)
-    with console.capture() as capture:
-        console.print(grid)
-    lines = [line.rstrip() for line in capture.get().splitlines()]
-    print(title, *lines, sep="\n", file=stream, flush=True)
+    width = shutil.get_terminal_size().columns if _is_terminal(stream) else None
+    print(f"{title}\n\n{text.table(columns, rows, width)}\n", file=stream, flush=True)
 
 
 def _is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _is_number(cell: Any) -> bool:
-    return hasattr(cell, "__float__") and not isinstance(cell, str | bool)
-
-
-def _cell(cell: Any) -> str:
-    if cell is None:
-        return "–"
-    if not _is_number(cell):
-        return str(cell)
-    number = numbers({"cell": cell})["cell"]
-    return f"{number:,}" if isinstance(number, int) else f"{number:,.3f}"
 
 
 def _duration(seconds: float) -> str:

@@ -89,7 +89,7 @@ def create(name: str, config: Any, *, path: str | os.PathLike | None = None) -> 
         **_process(),
         "config": _plain(config),
         "environment": environment(),
-        "findings": [],
+        "findings": None,
         "summary": {},
     }
     if path is None:
@@ -121,7 +121,7 @@ def record(
     loss_curve: Any = (),
     validation_steps: Any = (),
     validation_curve: Any = (),
-    findings: Sequence[Any] = (),
+    findings: Sequence[Any] | None = None,
     summary: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the outcome of a training and sets the status "finished".
@@ -132,7 +132,7 @@ def record(
             `metrics.jsonl` itself, that stays.
         validation_steps: `[V]`, integers of at least 0: the steps taken before each validation.
         validation_curve: `[V]`, the losses on held-out data; of two at one step the later is kept.
-        findings: named tuples or mappings, such as the monitor's.
+        findings: named tuples or mappings, such as the monitor's; None if nothing was looked for.
         summary: final figures by name; `num_steps` is added where there is a curve.
 
     Raises:
@@ -149,9 +149,9 @@ def record(
     _change(
         run,
         status="finished",
-        findings=_plain(
-            [each._asdict() if hasattr(each, "_asdict") else each for each in findings]
-        ),
+        findings=None
+        if findings is None
+        else [_plain(each._asdict() if hasattr(each, "_asdict") else each) for each in findings],
         summary=_plain(counted | dict(summary or {})),
     )
     if lines and not (run / METRICS).exists():
@@ -165,7 +165,7 @@ class Run:
     The status is "running", "finished" or "failed"; "interrupted" if its process was killed (on another
     machine that cannot be seen, and it stays "running"); "damaged" if a file cannot be read. `problems` has
     a line for each of those. `started` is local time. Losses are those of metrics.jsonl, NaN and infinities
-    included; `num_steps` is None if unknown.
+    included; `num_steps` is None if unknown, and so are `findings` if nothing was looked for.
     """
 
     path: Path
@@ -175,7 +175,7 @@ class Run:
     config: dict[str, Any]
     environment: dict[str, Any]
     summary: dict[str, Any]
-    findings: tuple[dict[str, Any], ...]
+    findings: tuple[dict[str, Any], ...] | None
     error: str | None
     steps: NDArray[np.int64]
     losses: NDArray[np.float64]
@@ -227,7 +227,7 @@ def read(run: str | os.PathLike) -> Run:
         config=_unplain(content.get("config", {})),
         environment=content.get("environment", {}),
         summary=summary,
-        findings=tuple(_unplain(content.get("findings", []))),
+        findings=None if (found := content.get("findings")) is None else tuple(_unplain(found)),
         error=content.get("error"),
         steps=curves[0],
         losses=curves[1],

@@ -22,8 +22,7 @@ import numpy as np
 from jaxml import monitor, reports
 from jaxml.reports import rundir
 
-COLUMNS = ("run", "started", "status", "steps", "last loss", "best validation", "first finding",
-           "commit", "device")  # fmt: skip
+COLUMNS = ("run", "started", "status", "steps", "last loss", "best validation", "first finding")
 _MOST_NAMED = 4  # If runs differ in more settings than this, labels do not name them.
 
 
@@ -44,18 +43,17 @@ def row(run: rundir.Run) -> list[Any]:
     if np.isfinite(run.validations).any():
         at = int(np.argmin(np.where(np.isfinite(run.validations), run.validations, np.inf)))
         best = f"{run.validations[at]:.4g} at step {run.validation_steps[at]:,}"
-    first = run.findings[0] if run.findings else None
-    commit = run.environment.get("commit")
+    first = None if run.findings is None else "none"
+    if run.findings:
+        first = f"{run.findings[0]['symptom'].replace('_', ' ')}, step {run.findings[0]['step']:,}"
     return [
         _relative(run.path),
         f"{run.started:%Y-%m-%d %H:%M}",
         run.status,
         run.num_steps,
-        f"{run.losses[-1]:.4g}" if run.losses.size else None,
+        run.losses[-1] if run.losses.size else None,
         best,
-        f"{first['symptom'].replace('_', ' ')}, step {first['step']:,}" if first else None,
-        commit and commit[:8] + "+" * commit.endswith("+"),  # "+": files differed from the commit
-        run.environment.get("device"),
+        first,
     ]
 
 
@@ -94,8 +92,9 @@ def plot(runs: Sequence[rundir.Run], path: str) -> list[rundir.Run]:
 
 def findings(run: rundir.Run) -> str:
     """Returns the findings of a run, a line each, and the first changes to make."""
-    found = [monitor.Finding(**fields) for fields in run.findings]
-    lines = [f"{_relative(run.path)} ({run.status}):" + " no findings" * (not found)]
+    found = [monitor.Finding(**fields) for fields in run.findings or ()]
+    nothing = " nothing was looked for" if run.findings is None else " no findings"
+    lines = [f"{_relative(run.path)} ({run.status}):{nothing if not found else ''}"]
     lines += [f"  {finding}" for finding in found]
     if found and found[0].symptom in monitor.SYMPTOMS:  # Another version may have other symptoms.
         changes = monitor.remedy(found).changes()

@@ -1,4 +1,4 @@
-"""Text tables and inline pictures of results, without a plotting library."""
+"""Inline pictures of results, without a plotting library."""
 
 import html
 import math
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT, _MARGIN = 480, 200, 40
 _COLORS = ("#3366aa", "#dd7722", "#338855", "#aa3355", "#7755aa", "#777777")
-_COLUMNS = 80
 
 
 def loss_curve_svg(curves: Sequence[tuple[str, NDArray[Any], NDArray[Any]]]) -> str:
@@ -66,36 +65,3 @@ def _thinned(steps: NDArray[Any], values: NDArray[Any], most: int = 400) -> tupl
     cuts = np.arange(0, len(values), each)
     counts = np.diff(np.append(cuts, len(values)))
     return np.add.reduceat(steps, cuts) / counts, np.add.reduceat(values, cuts) / counts
-
-
-def text_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Returns a text table of at most 80 columns: long text is cut, numbers are not.
-
-    >>> print(text_table(["rate", "loss"], [[0.1, 0.25], [1.0, float("nan")]]))
-    rate  loss
-     0.1  0.25
-       1   nan
-    """
-    cells = [[_cell(value) for value in row] for row in rows]
-    headers = [name.replace("lowest_validation_loss", "validation loss") for name in names]
-    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    numeric = [not any(isinstance(row[i], str) for row in rows) for i in range(len(names))]
-    texts = [i for i in range(len(names)) if not numeric[i]]
-    excess = sum(widths) + 2 * (len(widths) - 1) - _COLUMNS
-    if excess > 0 and texts:
-        widths[texts[-1]] = max(8, widths[texts[-1]] - excess)
-
-    def line(row: Sequence[str]) -> str:
-        parts = []
-        for text, width, right in zip(row, widths, numeric, strict=True):
-            text = text if len(text) <= width else text[: width - 1] + "…"
-            parts.append(text.rjust(width) if right else text.ljust(width))
-        return "  ".join(parts).rstrip()
-
-    return "\n".join(map(line, [headers, *cells]))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "all"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -192,7 +192,14 @@ class Program:
         return self.spec.loss(outputs, y).astype(jnp.float32), outputs, state
 
     def _optimizer(self, hyperparameters: Hyperparameters) -> Any:
-        optimizer = self.spec.optimizer(hyperparameters)
+        try:
+            optimizer = self.spec.optimizer(hyperparameters)
+        except KeyError as error:
+            raise ValueError(
+                f"optimizer asks for the hyperparameter {error}, space names {list(hyperparameters)}"
+            ) from error
+        if not hasattr(optimizer, "update"):
+            raise ValueError(f"optimizer must return an optax transformation, got {optimizer!r}")
         if self.recorder is None:
             return optimizer
         return monitor.guard(optimizer, self.recorder.layout)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxml import checks, monitor, trees
+from jaxml import checks, monitor, text, trees
 from jaxml.train import checkpoint, inputs
-from jaxml.train.display import loss_curve_svg, text_table
+from jaxml.train.display import loss_curve_svg
 from jaxml.types import Key, PyTree
 
 __all__ = ["Fit", "Sweep", "Trial"]
@@ -144,7 +144,7 @@ class Fit:
     def __repr__(self) -> str:
         lines = [f"Fit: {self._summary()}"]
         for finding in self.findings[:_SHOWN]:
-            lines.append("  " + _short(finding))
+            lines.append(f"  {finding!r}")
         if len(self.findings) > _SHOWN:
             lines.append(f"  … and {len(self.findings) - _SHOWN} more in `findings`")
         if self.history is not None and not self.findings:
@@ -291,7 +291,11 @@ class Sweep:
             for name in rows[0]
             if len(rows) == 1 or any(repr(row[name]) != repr(rows[0][name]) for row in rows)
         ]
-        return text_table(names, [[row[name] for name in names] for row in rows])
+        headings = [name.replace("lowest_validation_loss", "validation loss") for name in names]
+        for row in rows:
+            row["batch_size"] = row["batch_size"] or "all"
+            row["findings"] = row["findings"].replace("_", " ")
+        return text.table(headings, [[row[name] for name in names] for row in rows])
 
     def to_frame(self) -> Any:
         """Returns a pandas DataFrame, a row for each trial.
@@ -321,11 +325,11 @@ class Sweep:
     def __repr__(self) -> str:
         steps = max(trial.steps for trial in self.trials)
         found = sum(bool(findings) for findings in self.findings)
-        text = f"Sweep: {len(self):,} trials of {steps:,} steps"
-        text += f", {found:,} with findings" if found else ""
+        summary = f"Sweep: {len(self):,} trials of {steps:,} steps"
+        summary += f", {found:,} with findings" if found else ""
         finite = np.isfinite(metric_values(self.trials, None))
         best = f"best: {self.best()!r}" if finite.any() else "no trial has a finite loss"
-        return f"{text}\n  {best}"
+        return f"{summary}\n  {best}"
 
     def _repr_html_(self) -> str:
         curves = []
@@ -351,11 +355,6 @@ def metric_values(
         return np.array([float(metric(trial)) for trial in trials])
     name = checks.choice("metric", metric, METRICS)
     return np.array([getattr(trial, name) for trial in trials])
-
-
-def _short(finding: monitor.Finding) -> str:
-    where = "" if finding.where in ("loss", "all layers") else f" in {finding.where}"
-    return f"step {finding.step:,}: {finding.symptom.replace('_', ' ')}{where} ({finding.severity})"
 
 
 def _padded(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

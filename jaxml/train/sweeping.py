@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -180,15 +179,6 @@ def _trainer(
         )
     options: dict[str, Any] = dict(training)
     trials = _trials(space, options.pop("batch_size"), seeds, options.pop("key"))
-    try:
-        made = optimizer({name: jnp.float32(v) for name, v in trials[0].hyperparameters.items()})
-    except KeyError as error:
-        raise ValueError(
-            f"optimizer asks for the hyperparameter {error}, space names "
-            f"{sorted(trials[0].hyperparameters)}"
-        ) from error
-    if not hasattr(made, "update"):
-        raise ValueError(f"optimizer must return an optax transformation, got {made!r}")
     return Trainer(model, loss, optimizer, data, trials, penalty=penalty, **options)
 
 

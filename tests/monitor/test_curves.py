@@ -1,5 +1,6 @@
 """Findings in loss curves: beside the random families of `experiments.monitor_bed`, and the command."""
 
+import json
 import subprocess
 import sys
 
@@ -87,7 +88,14 @@ FILES = {
     "commas": table(","),
     "semicolons": table(";"),
     "tabs": table("\t"),
+    "spaces": table("   "),
     "no header": table(",", header=False),
+    "an index without a name": "\n".join([",loss", *(f"{i},{0.1 * 1.05**i}" for i in range(300))]),
+    "an index without a name, tabs": "\n".join(
+        ["\tloss\tlr", *(f"{i}\t{0.1 * 1.05**i}\t0.1" for i in range(300))]
+    ),
+    "an object of lists": json.dumps({"loss": [0.1 * 1.05**i for i in range(300)], "lr": [0.1]}),
+    "a list of objects": json.dumps([{"loss": 0.1 * 1.05**i} for i in range(300)]),
     "objects": "\n".join(f'{{"step": {i}, "loss": {0.1 * 1.05**i}}}' for i in range(300)),
 }
 
@@ -123,6 +131,7 @@ def test_the_command_without_findings_and_without_numbers(tmp_path):
     path.write_text("loss\n" + "\n".join(map(str, decay(np.random.default_rng(0), 300))))
     done = run()
     assert (done.returncode, done.stdout.strip()) == (0, "nothing found")
-    path.write_text("word\nno number")
-    done = run()
-    assert done.returncode == 2 and done.stderr.startswith("error:")
+    for content in (b"word\nno number", b"\xff\xfel\0o\0", b"[1, 2]"):
+        path.write_bytes(content)
+        done = run()
+        assert done.returncode == 2 and done.stderr.startswith(f"error: {path}")

@@ -43,7 +43,8 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
     low, end = float(smooth[best]), float(np.median(values[-max(2, len(values) // 10) :]))
     step = round(float(known[best] * (len(losses) - 1) / max(len(validation) - 1, 1)))
     around = max(2, len(finite) // 20)
-    there = float(np.nanmedian(losses[max(0, step - around) : step + around + 1]))
+    near = losses[max(0, step - around) : step + around + 1]
+    there = float(np.median(near[np.isfinite(near)])) if np.isfinite(near).any() else -np.inf
     trained = float(np.median(finite[-around:]))
     range_ = max(float(values[0]) - low, abs(low), 1e-300)
     rises = end - low > max(_OF_RANGE * range_, _NOISE * noise_of(values), _OF_LOWEST * abs(low))
