@@ -58,7 +58,7 @@ def hash_texts(texts: Sequence[str]) -> NDArray[np.uint64]:
 
 @np.errstate(over="ignore")
 def hash_numbers(values: NDArray) -> NDArray[np.uint64]:
-    """Returns the hash of each number of an int64, uint64 or float64 array without NaN.
+    """Returns the hash of each number of an array of integers, booleans or float64.
 
     >>> (hash_numbers(np.array([5, 7])) == hash_numbers(np.array([5.0, 7.5]))).tolist()
     [True, False]
@@ -93,13 +93,15 @@ def hash_rows(*arrays: NDArray) -> NDArray[np.uint64]:
     >>> hashes = hash_rows(np.array([[1, 2], [2, 1], [1, 2]]), np.array([0.0, 0.0, -0.0]))
     >>> (hashes == hashes[0]).tolist()
     [True, False, True]
+    >>> len(set(hash_rows(np.array([2**60, 2**60 + 1])).tolist()))
+    2
     """
     total = np.zeros(len(arrays[0]), np.uint64)
     for values in arrays:
-        flat = np.asarray(values, np.float64) + 0.0  # -0.0 is 0.0
-        flat = flat.reshape(len(flat), math.prod(flat.shape[1:]))
+        flat = values.reshape(len(values), math.prod(values.shape[1:]))
+        each = hash_numbers(flat if flat.dtype.kind in "biu" else flat.astype(np.float64))
         place = np.arange(1, flat.shape[1] + 1, dtype=np.uint64) * MULTIPLIER
-        total = mix(total * MULTIPLIER + mix(flat.view(np.uint64) + place).sum(1, dtype=np.uint64))
+        total = mix(total * MULTIPLIER + mix(each + place).sum(1, dtype=np.uint64))
     return total
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from jaxml import checks, hashing
 from jaxml.features.counts import Counts
 from jaxml.features.transform import Output, Transform
-from jaxml.validation.columns import Column, read_column
+from jaxml.validation.columns import Column, is_table, read_column, table_columns
 
 __all__ = ["cross", "hash_buckets", "one_hot", "vocabulary"]
 
@@ -181,7 +181,8 @@ class cross(_Hashed):
         num_buckets: n in [1, 2³¹ − 1).
         seed: of the hash, in [0, 2⁶⁴).
 
-    Its `fit` and `apply` take a mapping of names to columns, or the columns in order.
+    Its `fit` and `apply` take a table with these columns (a mapping, a data frame, a pyarrow Table), or the
+    columns in order.
 
     Example:
         >>> transform = cross(["carrier", "hour"], 1000)
@@ -217,13 +218,14 @@ class cross(_Hashed):
         return Output(self.num_buckets)
 
     def read(self, values: Any) -> tuple[Column, ...]:
-        if isinstance(values, Mapping):
+        if is_table(values):
+            present = table_columns(values)
             for name in self.columns:
-                if name not in values:
+                if name not in present:
                     raise ValueError(
                         f"values must have the columns {list(self.columns)}, got no {name!r}"
                     )
-            values = [values[name] for name in self.columns]
+            values = [present[name] for name in self.columns]
         if len(values) != len(self.columns):
             raise ValueError(f"values must be {len(self.columns)} columns, got {len(values)}")
         named = zip(self.columns, values, strict=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxml.validation.columns import Column, read_column
+from jaxml.validation.columns import Column, integers, read_column
 
 __all__ = ["Counts"]
 
@@ -23,6 +23,7 @@ class Counts(NamedTuple):
 
     Attributes:
         values: [D] distinct values, ascending: int64, uint64 or float64 numbers, or texts as objects.
+            Integers that need 64 bits and a sign are objects, too.
         counts: [D] int64.
         missing: number of missing values.
     """
@@ -39,7 +40,7 @@ class Counts(NamedTuple):
     @property
     def is_text(self) -> bool:
         """Whether texts are counted."""
-        return bool(len(self.values)) and self.values.dtype == object
+        return bool(len(self.values)) and isinstance(self.values[0], str)
 
     def update(
         self, values: Any, weights: ArrayLike | None = None, name: str = "values"
@@ -69,6 +70,8 @@ class Counts(NamedTuple):
     def merge(self, other: "Counts", name: str = "values") -> "Counts":
         """Returns the counts of both; merging is commutative and associative to the bit.
 
+        Integers stay exact beside floats that are whole, too; beside others they become floats.
+
         Raises:
             ValueError: one counts numbers and the other text.
         """
@@ -81,12 +84,7 @@ class Counts(NamedTuple):
                 f"{name} must hold all numbers or all text, got {text.values[0]!r} in one chunk and "
                 f"{number.values[0]} in another"
             )
-        parts = self.values, other.values
-        dtype = np.result_type(*parts)
-        if dtype == np.float64 and all(part.dtype.kind in "iu" for part in parts):
-            # int64 and uint64: float64 would lose digits of ids.
-            dtype = np.dtype(np.uint64 if min(part[0] for part in parts) >= 0 else np.float64)
-        values = np.concatenate([part.astype(dtype) for part in parts])
+        values = _joined(self.values, other.values)
         return Counts(*_summed(values, np.concatenate([self.counts, other.counts])), missing)
 
     def numbers(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -107,10 +105,24 @@ class Counts(NamedTuple):
     def as_column(self) -> tuple[Column, NDArray[np.int64]]:
         """Returns each distinct value once, then a missing one, and how often each occurs."""
         dtype = self.values.dtype
-        kind, nothing = {"O": ("BYTES", ""), "f": ("FLOAT", np.nan)}.get(dtype.kind, ("INT", 0))
+        kind, nothing = ("FLOAT", np.nan) if dtype.kind == "f" else ("INT", 0)
+        kind, nothing = ("BYTES", "") if self.is_text else (kind, nothing)
         values = np.append(self.values, np.array([nothing], dtype))
         missing = np.arange(len(values)) == len(self.values)
         return Column("values", kind, values, missing), np.append(self.counts, self.missing)
+
+
+def _joined(first: NDArray, second: NDArray) -> NDArray:
+    """Returns both arrays as one that holds the integers exactly, unless there are fractions."""
+    if first.dtype == second.dtype:
+        return np.concatenate([first, second])
+    floats = [part for part in (first, second) if part.dtype.kind == "f"]
+    whole = [part for part in (first, second) if part.dtype.kind != "f"]
+    wide = any(max(-int(part[0]), int(part[-1])) > 2**53 for part in whole)
+    ids = all(((np.abs(part) < 2.0**63) & (np.floor(part) == part)).all() for part in floats)
+    if floats and not (wide and ids):
+        return np.concatenate([first.astype(np.float64), second.astype(np.float64)])
+    return integers([int(value) for part in (first, second) for value in part.tolist()])
 
 
 def _summed(values: NDArray, counts: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64]]:

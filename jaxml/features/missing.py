@@ -13,7 +13,7 @@ from jaxml import checks
 from jaxml.features.counts import Counts
 from jaxml.features.scaling import moments, quantile
 from jaxml.features.transform import Output, Transform
-from jaxml.validation.columns import Column
+from jaxml.validation.columns import Column, integers
 
 __all__ = ["imputation", "missing_indicator"]
 
@@ -91,6 +91,10 @@ class imputation(Transform):
 
     def run(self, state: Fill, column: Column) -> NDArray:
         # Ids keep all digits, for a vocabulary that follows.
-        whole = column.type == "INT" and float(state.value).is_integer()
-        values = column.exact() if whole else column.numbers()
-        return np.where(column.missing, values.dtype.type(state.value), values)
+        if column.type != "INT" or not float(state.value).is_integer():
+            return np.where(column.missing, state.value, column.numbers())
+        fill = integers([int(state.value)])
+        values = column.exact()
+        if values.dtype != fill.dtype:
+            values, fill = values.astype(object), fill.astype(object)
+        return np.where(column.missing, fill[0], values)

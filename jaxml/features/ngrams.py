@@ -23,6 +23,7 @@ References:
 import functools
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +60,11 @@ def fold(text: str) -> str:
     return normalise(decomposed.translate(marks))  # composes Hangul syllables again
 
 
-def hashed_ngrams(
-    strings: Sequence[str], *, num_buckets: int, max_ngrams: int
-) -> NDArray[np.int32]:
+def hashed_ngrams(strings: Any, *, num_buckets: int, max_ngrams: int) -> NDArray[np.int32]:
     """Returns the ids of the words and n-grams of each string, once each, cut or padded to one width.
 
     Args:
-        strings: N strings of any length.
+        strings: N strings of any length: a list, an array, a series.
         num_buckets: ids are in [0, num_buckets); num_buckets is an empty slot. In [1, 2³¹ − 1).
         max_ngrams: width of the result, ≥ 1. A string with more ids keeps the first: words come before
             n-grams, these by where they start, short before long; the folded form comes last.
@@ -86,6 +85,8 @@ def hashed_ngrams(
     max_ngrams = checks.integer("max_ngrams", max_ngrams, 1)
     if isinstance(strings, str):
         raise ValueError(f"strings must be a sequence of strings, got {strings!r}")
+    # Arrow's arrays hold its own scalars.
+    strings = strings.to_pylist() if hasattr(strings, "to_pylist") else list(strings)
     for row, string in enumerate(strings):
         if not isinstance(string, str):
             raise ValueError(f"strings[{row}] must be a string, got {string!r}")

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxml import files
 from jaxml.features.counts import Counts
 from jaxml.features.transform import Output, State, Transform, handed_over
-from jaxml.validation.columns import Column, read_column, table_columns
+from jaxml.validation.columns import Column, is_table, read_column, table_columns
 
 __all__ = ["FeaturePipeline", "Gathered", "Spec", "Step"]
 
@@ -161,8 +161,7 @@ class FeaturePipeline:
                 cannot be fitted on it; the message names the feature and the column.
         """
         gathered = self.empty()
-        is_table = isinstance(data, Mapping) or hasattr(data, "columns")
-        for columns in [data] if is_table else data:
+        for columns in [data] if is_table(data) else data:
             gathered = self.update(gathered, columns)
         return self.finish(gathered)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jaxml import hashing
 
 Table = Any
-"""A mapping of names to columns, a pandas DataFrame or a pyarrow Table."""
+"""A mapping of names to columns, a data frame of pandas or polars, or a pyarrow Table or RecordBatch."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,7 +103,8 @@ class Column:
     def exact(self) -> NDArray[Any]:
         """Returns the values as int64, uint64, float64 or texts, without rounding any integer.
 
-        Booleans are 0 and 1, times and durations are seconds in float64.
+        Booleans are 0 and 1, times and durations are seconds in float64. Integers that need 64 bits and a
+        sign are objects.
 
         Raises:
             ValueError: naming the row, for mixed values, an integer beyond 64 bits, or bytes that are not
@@ -122,11 +123,12 @@ class Column:
                     f"row {row}"
                 )
         elif self.values.dtype == object:
-            row = next(i for i, v in enumerate(self.values.flat) if not -(2**63) <= v < 2**64)
-            raise ValueError(
-                f"column {self.name!r} must hold integers of at most 64 bits, got "
-                f"{self.values.flat[row]} in row {row}"
-            )
+            wide = np.flatnonzero((self.values < -(2**63)) | (self.values >= 2**64))
+            if wide.size:
+                raise ValueError(
+                    f"column {self.name!r} must hold integers of at most 64 bits, got "
+                    f"{self.values.flat[wide[0]]} in row {wide[0]}"
+                )
         elif self.values.dtype.kind in "mM":
             return _seconds(self.values)
         return self.values.astype(np.int64) if self.is_bool else self.values
@@ -149,8 +151,9 @@ class Column:
             )
         elif values.dtype == object:
             codes, distinct = self.codes()
-            texts = [value if isinstance(value, str) else f"int {value}" for value in distinct]
-            found = hashing.hash_texts([*texts, ""])[codes].reshape(values.shape)
+            whole = self.type == "INT"
+            each = _hash_integers(distinct) if whole else hashing.hash_texts(distinct)
+            found = np.append(each, np.uint64(0))[codes].reshape(values.shape)
         else:
             found = hashing.hash_numbers(np.where(self.missing, 0, self.exact()))
         return hashing.with_missing(found, self.missing)
@@ -175,6 +178,18 @@ class Column:
         # `tolist` makes bare integers of times in nanoseconds.
         return codes, list(distinct) if distinct.dtype.kind in "mM" else distinct.tolist()
 
+    def examples(self, rows: Any, most: int | None = None) -> list[Any]:
+        """Returns the values of some rows (a mask or numbers) as plain Python objects, None if missing.
+
+        Times that `datetime` cannot hold (a nanosecond, the year 10000) are NumPy's.
+
+        >>> read_column("day", np.array(["2013-01-01", "NaT"], "M8[ns]")).examples([0, 1])
+        [datetime.datetime(2013, 1, 1, 0, 0), None]
+        """
+        values, missing = self.values[rows][:most], self.missing[rows][:most]
+        pairs = zip(plain(values), missing.tolist(), strict=True)
+        return [None if gone else value for value, gone in pairs]
+
     def kinds(self) -> list[str | None]:
         """Returns the type of each value of a mixed column, None where missing."""
         pairs = zip(self.values.flat, self.missing.flat, strict=True)
@@ -193,21 +208,30 @@ class Column:
         return f"column {self.name!r} must hold all numbers, all texts or all times, got {found}"
 
 
+def is_table(values: Any) -> bool:
+    """Returns whether these are columns by name, see `Table`."""
+    return isinstance(values, Mapping) or _names(values) is not None
+
+
+def _names(table: Any) -> list[Any] | None:
+    names = getattr(table, "column_names", getattr(table, "columns", None))  # Arrow's; pandas'.
+    return None if names is None or isinstance(table, np.ndarray) else list(names)
+
+
 def table_columns(table: Table, name: str = "columns") -> dict[str, Any]:
-    """Returns the columns of a mapping, a DataFrame or a pyarrow Table, by name, not yet read.
+    """Returns the columns of a table by name, not yet read.
 
     Raises:
-        ValueError: if it is none of these, or two columns have one name.
+        ValueError: if it is no `Table`, or two columns have one name.
     """
     if isinstance(table, Mapping):
         return dict(table)
-    names = getattr(table, "column_names", getattr(table, "columns", None))  # Arrow's, pandas'.
-    if names is None or isinstance(table, np.ndarray):
+    names = _names(table)
+    if names is None:
         raise ValueError(
             f"{name} must be a mapping of names to columns, a DataFrame or a pyarrow Table, got "
             f"{type(table).__name__}"
         )
-    names = list(names)
     if len(set(names)) < len(names):
         twice = next(each for i, each in enumerate(names) if each in names[:i])
         raise ValueError(f"{name} must have different names, got {twice!r} twice")
@@ -218,7 +242,7 @@ def read_columns(table: Table, name: str = "columns") -> dict[str, Column]:
     """Returns the columns of a table.
 
     Args:
-        table: one-dimensional columns of one length: a mapping, a DataFrame or a pyarrow Table.
+        table: one-dimensional columns of one length, see `Table`.
         name: what an error calls the table.
 
     Raises:
@@ -258,7 +282,8 @@ def read_column(name: str, values: Any) -> Column:
     Args:
         name: name of the column.
         values: NumPy or JAX array, masked array, list (nested lists too), scalar, pandas Series, Index or
-            extension array, or pyarrow Array or ChunkedArray. Integers stay exact, with gaps too.
+            extension array, pyarrow Array, ChunkedArray or Scalar, or a column of polars or of any other
+            library that speaks Arrow. Integers stay exact, with gaps too.
 
     >>> read_column("carrier", ["UA", None, ""]).missing.tolist()
     [False, True, True]
@@ -293,10 +318,12 @@ def read_column(name: str, values: Any) -> Column:
 def _as_array(values: Any) -> NDArray[Any]:
     """Returns an array, masked where values are hidden."""
     package = type(values).__module__.partition(".")[0]
-    if package == "pyarrow":
-        return _from_arrow(values)
     if package == "pandas" and not isinstance(getattr(values, "dtype", np.dtype(int)), np.dtype):
-        return np.asarray(values.astype(object))
+        if not hasattr(values.dtype, "pyarrow_dtype"):
+            return np.asarray(values.astype(object))
+        return _from_arrow(getattr(values, "array", values).__arrow_array__())
+    if package == "pyarrow" or (package != "pandas" and hasattr(values, "__arrow_c_stream__")):
+        return _from_arrow(values)
     if hasattr(values, "dtype"):
         return np.asanyarray(values)
     # NumPy by itself makes texts of [1, "a"], floats of [1, None], and one text of ["a", "a\0"].
@@ -310,10 +337,18 @@ def _from_arrow(values: Any) -> NDArray[Any]:
     import pyarrow
     from pyarrow import types
 
+    if isinstance(values, pyarrow.Scalar):
+        return _as_array(values.as_py())
+    if not isinstance(values, pyarrow.Array | pyarrow.ChunkedArray):
+        values = pyarrow.chunked_array(values)
     if isinstance(values, pyarrow.ChunkedArray):
         values = values.combine_chunks()
     if types.is_dictionary(values.type):
-        values = values.dictionary_decode()
+        distinct = _from_arrow(values.dictionary)
+        if not len(distinct):
+            return np.full(len(values), None)
+        places = values.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        return np.ma.masked_array(distinct[places], values.is_null())
     kind = values.type
     if types.is_integer(kind) or types.is_boolean(kind):
         filled = values.fill_null(False if types.is_boolean(kind) else 0)
@@ -399,22 +434,46 @@ def _convert(known: list[Any], kinds: set[str]) -> tuple[str | None, NDArray[Any
     if kinds == {"BOOL"}:
         return "INT", np.array(known, np.bool_), False
     if kinds <= {"BOOL", "INT"}:
-        whole = list(map(int, known))
-        return "INT", np.array(whole, _integer_dtype(whole)), 0
+        return "INT", integers(list(map(int, known))), 0
     if kinds <= {"BOOL", "INT", "FLOAT"}:
-        return "FLOAT", np.array(list(map(float, known)), np.float64), np.nan
+        floats = list(map(float, known))
+        # Python compares integers and decimals with floats exactly.
+        if floats != known and all(map(_is_whole, known)):
+            return "INT", integers(list(map(int, known))), 0
+        return "FLOAT", np.array(floats, np.float64), np.nan
     if kinds == {"TIME"}:
-        return "TIME", np.array(_times(known), "M8"), "NaT"
+        return "TIME", _in_one_unit(_times(known), "M8"), "NaT"
     if kinds == {"DURATION"}:
-        return "DURATION", np.array(_to_numpy(known), "m8"), "NaT"
+        return "DURATION", _in_one_unit(_to_numpy(known), "m8"), "NaT"
     raise TypeError(f"values of {sorted(kinds)}")
 
 
-def _integer_dtype(values: list[int]) -> Any:
-    low, high = min(values), max(values)
-    if low >= -(2**63) and high < 2**63:
-        return np.int64
-    return np.uint64 if low >= 0 and high < 2**64 else object
+def _is_whole(number: Any) -> bool:
+    if isinstance(number, decimal.Decimal):
+        return number == number.to_integral_value()
+    return not isinstance(number, float | np.floating) or float(number).is_integer()
+
+
+def integers(values: list[int]) -> NDArray[Any]:
+    """Returns integers of any size as int64, uint64, or objects if neither holds them all.
+
+    >>> integers([-1, 2**63]).tolist()
+    [-1, 9223372036854775808]
+    """
+    low, high = min(values, default=0), max(values, default=0)
+    small = low >= -(2**63) and high < 2**63
+    wide = np.uint64 if low >= 0 and high < 2**64 else object
+    return np.array(values, np.int64 if small else wide)
+
+
+def _hash_integers(values: list[int]) -> NDArray[np.uint64]:
+    """Returns the hashes of integers of any size; those of at most 64 bits hash as in int64 and uint64."""
+    whole = np.array(values, object)
+    fits = (whole >= -(2**63)) & (whole < 2**64)
+    low = hashing.hash_numbers(np.where(fits & (whole < 0), whole, 0).astype(np.int64))
+    high = hashing.hash_numbers(np.where(fits & (whole >= 0), whole, 0).astype(np.uint64))
+    wide = hashing.hash_texts([f"int {value}" for value in values])
+    return np.where(fits, np.where(whole < 0, low, high), wide)
 
 
 def _times(values: list[Any]) -> list[Any]:
@@ -431,6 +490,59 @@ def _times(values: list[Any]) -> list[Any]:
 def _to_numpy(values: list[Any]) -> list[Any]:
     """Returns pandas' times, which NumPy would cut to microseconds, as NumPy's."""
     return [v.to_numpy() if hasattr(v, "to_numpy") else v for v in values]
+
+
+def _in_one_unit(values: list[Any], kind: str) -> NDArray[Any]:
+    """Returns times or durations in the finest of their units, or in microseconds if they fit.
+
+    Raises:
+        ValueError: if a nanosecond of one and the year of another do not fit into 64 bits.
+    """
+    finest = np.array(values, kind)
+    seconds = np.array(values, f"{kind}[s]")
+    wrapped = finest.astype(seconds.dtype) != seconds
+    if not wrapped.any():
+        return finest
+    micro = np.array(values, f"{kind}[us]")
+    if (micro.astype(finest.dtype) != finest).any():
+        raise ValueError("times too far apart for their unit")
+    return micro
+
+
+def in_one_unit(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Returns times (or durations) in the finer of two units, to be compared; other arrays as they are.
+
+    NumPy would make 1816 of the year 9999 in nanoseconds. What that unit cannot hold is at its end.
+
+    >>> day, instant = in_one_unit(np.array(["9999-12-31"], "M8[D]"), np.array(["2013-01-01"], "M8[ns]"))
+    >>> day > instant
+    array([ True])
+    """
+    if a.dtype.kind not in "mM" or a.dtype == b.dtype:
+        return a, b
+    finer = np.promote_types(a.dtype, b.dtype)
+
+    def converted(times: NDArray[Any]) -> NDArray[Any]:
+        end = np.array(2**63 - 1).astype(finer).astype(times.dtype).astype(np.int64)
+        return np.clip(times, (-end).astype(times.dtype), end.astype(times.dtype)).astype(finer)
+
+    return converted(a), converted(b)
+
+
+def plain(values: NDArray[Any]) -> list[Any]:
+    """Returns the values as Python objects. Times that `datetime` cannot hold are NumPy's.
+
+    >>> plain(np.array([0, 1], "M8[ns]"))[1]
+    np.datetime64('1970-01-01T00:00:00.000000001')
+    """
+    if values.dtype.kind not in "mM":
+        return values.tolist()
+    for unit in (values.dtype, np.dtype(f"{values.dtype.kind}8[us]")):
+        listed, same = values.astype(unit).tolist(), values.astype(unit).astype(values.dtype)
+        kept = (same == values) | np.isnat(values)
+        if kept.all() and not any(isinstance(value, int) for value in listed):
+            return listed
+    return list(values)
 
 
 def _seconds(times: NDArray[Any]) -> NDArray[np.float64]:

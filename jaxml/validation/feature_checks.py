@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml.validation.anomalies import Anomaly, Severity
-from jaxml.validation.columns import Column, is_utf8
+from jaxml.validation.columns import Column, is_utf8, plain
 from jaxml.validation.feature import Feature
 
 # A bound of a FLOAT may be passed by this much of itself: the same table in float32 is not an anomaly.
@@ -164,7 +164,7 @@ def _of_values(
 
 def some_values(values: NDArray[Any], most: int = 5) -> tuple[Any, ...]:
     """Returns a few distinct values, the most frequent first, as plain Python objects."""
-    listed = values[:100_000].tolist()
+    listed = plain(values[:100_000])
     try:
         counts: Counter[Any] = Counter(listed)
     except TypeError:  # A list or another thing without a hash.

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from jaxml import checks, hashing
 from jaxml.validation.anomalies import Anomaly
-from jaxml.validation.columns import Column, Table, num_rows, read_column, read_columns
+from jaxml.validation.columns import (
+    Column,
+    Table,
+    in_one_unit,
+    num_rows,
+    read_column,
+    read_columns,
+)
 from jaxml.validation.levels import levels
 
 Names = str | Sequence[str] | None
@@ -32,7 +39,7 @@ def row_hashes(columns: Table) -> NDArray[np.uint64]:
     total = np.zeros(num_rows(read), np.uint64)
     for name, column in read.items():
         # A sum over columns, each mixed with its name, does not depend on their order.
-        total += hashing.mix(column.hashes() + hashing.hash_texts([name]))
+        total += hashing.mix(column.hashes() + hashing.hash_texts([str(name)]))
     return hashing.mix(total)
 
 
@@ -59,10 +66,8 @@ def _at(
 
 def _first(read: Mapping[str, Column], bad: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Returns the first three rows, None where a value is missing."""
-    return [
-        {name: None if c.missing[row] else c.values[row : row + 1].tolist()[0] for name, c in read.items()}
-        for row in np.flatnonzero(bad)[:3].tolist()
-    ]  # fmt: skip
+    some = [column.examples(bad, 3) for column in read.values()]
+    return [dict(zip(read, row, strict=True)) for row in zip(*some, strict=True)]
 
 
 def duplicate_rows(columns: Table, names: Names = None) -> list[Anomaly]:
@@ -111,7 +116,7 @@ def conflicting_labels(columns: Table, label: str, names: Names = None) -> list[
         f"{at_odds.sum()} rows of {(np.bincount(of_set) > 1).sum()} sets with the same features have "
         f"different labels: no model errs on fewer than {lowest:.3g} of the rows"
     )
-    some = labels.values[at_odds][:5].tolist()
+    some = labels.examples(at_odds, 5)
     return _at("CONFLICTING_LABELS", label, at_odds, message, some)
 
 
@@ -192,8 +197,8 @@ def time_overlap(
     if not known.num_present or not asked.num_present:
         return []
     latest = known.known().max()
-    early = asked.values <= latest if gap is None else asked.values < latest + gap
-    early &= asked.present
+    times, end = in_one_unit(asked.values, np.array(latest if gap is None else latest + gap))
+    early = (times <= end if gap is None else times < end) & asked.present
     if not early.any():
         return []
     message = f"{early.sum()} of {len(early)} rows lie before the end of training, {latest}"
@@ -225,12 +230,13 @@ def time_leaks(columns: Table, known_at: Mapping[str, str], predicted_at: str) -
         _check_times(known, asked)
         if known.type is None or asked.type is None:
             continue
-        late = (known.values > asked.values) & known.present & asked.present & value.present
+        then, now = in_one_unit(known.values, asked.values)
+        late = (then > now) & known.present & asked.present & value.present
         if late.any():
             message = (
                 f"{late.sum()} values are known after the prediction ({time} > {predicted_at})"
             )
-            found += _at("TIME_LEAK", name, late, message, value.values[late][:3].tolist())
+            found += _at("TIME_LEAK", name, late, message, value.examples(late, 3))
     return found
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxml import checks
 from jaxml.validation import two_samples
 from jaxml.validation.anomalies import Anomaly
-from jaxml.validation.columns import Column, Table, num_rows, read_columns
+from jaxml.validation.columns import Column, Table, num_rows, read_column, read_columns
 from jaxml.validation.levels import levels
 
 _SIGNIFICANCE, _EXCESS = 0.01, 0.05
@@ -48,7 +48,7 @@ def underrepresented_slices(
     """
     read = read_columns(columns)
     rows = num_rows(read)
-    error = np.full(rows, np.nan) if errors is None else np.asarray(errors, np.float64)
+    error = np.full(rows, np.nan) if errors is None else read_column("errors", errors).numbers()
     if error.shape != (rows,):
         raise ValueError(f"errors must have shape ({rows},), got {error.shape}")
     pairs = []
@@ -95,7 +95,7 @@ def _slices(column: Column) -> list[tuple[Any, NDArray[np.bool_]]]:
         if level == size - 1:
             value: Any = None
         elif (values == values[0]).all():
-            value = values[:1].tolist()[0]
+            value = column.examples(inside, 1)[0]
         else:
             value = "other" if column.is_text else f"{values.min()} … {values.max()}"
         found.append((value, inside))

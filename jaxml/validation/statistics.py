@@ -27,7 +27,14 @@ from numpy.typing import ArrayLike, NDArray
 from jaxml import checks, hashing
 from jaxml.validation import two_samples
 from jaxml.validation.anomalies import Anomaly
-from jaxml.validation.columns import Column, Table, num_rows, read_column, read_columns
+from jaxml.validation.columns import (
+    Column,
+    Table,
+    num_rows,
+    read_column,
+    read_columns,
+    table_columns,
+)
 from jaxml.validation.leaks import repeated, row_hashes
 from jaxml.validation.levels import quantile_levels
 
@@ -109,7 +116,7 @@ def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> St
     >>> [(x.kind, sorted([x.column, *x.examples])) for x in find_changes(shuffled, reference)]
     [('ASSOCIATION_CHANGED', ['a', 'b'])]
     """
-    given = read_columns(columns)
+    given = _read(columns)
     for column in given.values():
         if column.type == "MIXED":
             raise ValueError(column.mixture())
@@ -123,6 +130,11 @@ def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> St
     hashes, copies = np.unique(row_hashes(given), return_counts=True)
     multiplicity = np.array(np.unique(copies, return_counts=True))
     return Statistics(num_rows(read), kept, pairs, multiplicity, hashes[:_SKETCH], drift)
+
+
+def _read(columns: Table) -> dict[str, Column]:
+    # A DataFrame may have integers for names.
+    return read_columns({str(name): values for name, values in table_columns(columns).items()})
 
 
 def _as_numbers(given: Mapping[str, Column]) -> dict[str, Column]:
@@ -292,7 +304,7 @@ the most frequent new value, (M / (N + M))ᵏ |
         ValueError: for columns that do not make a table.
     """
     checks.number("significance", significance, at_most=1, above=0)
-    given = read_columns(columns)
+    given = _read(columns)
     read = _as_numbers(given)
     rows = num_rows(read)
     common = [
@@ -367,7 +379,7 @@ def _level_changes(
     was, now = reference / kept.num_present, table / column.num_present
     worst = int(np.argmax(parts))
     apart = float(np.abs(was - now).sum() / 2)
-    some = list(dict.fromkeys(given.values[cells == worst][:1000].tolist()))[:3]
+    some = list(dict.fromkeys(given.examples(cells == worst, 1000)))[:3]
     around = f"around {some[0]!r} are" if some else "of one level are"
     message = (
         f"{apart:.2%} of the {_title(column.name)} lies elsewhere than in the reference ({_p(log_p)}); "

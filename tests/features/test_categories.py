@@ -64,6 +64,30 @@ def test_ids_beyond_float64_are_distinct():
     assert transform.apply(transform.fit(gaps), gaps).tolist() == [0, 1, 3]
     filled = features.FeaturePipeline({"id": [features.imputation("constant", 7), transform]})
     assert filled.fit({"id": gaps})({"id": gaps})["id"].tolist() == [1, 2, 0]
+    filled = features.FeaturePipeline({"id": [features.imputation("constant", -1), transform]})
+    unsigned = pandas.Series([2**64 - 1, None], dtype="UInt64")
+    assert filled.fit({"id": unsigned})({"id": unsigned})["id"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [[-1, 2**64 - 1]],
+        [[-1], [2**64 - 1, 2**64 - 2]],
+        [[2**60 + 1, 2**60 + 2], [2.0, 7.0], [-1]],
+        [[2.0], [1], [2**60 + 1]],
+    ],
+)
+def test_ids_of_chunks_of_several_types_are_exact(chunks):
+    values = [value for chunk in chunks for value in chunk]
+    pipeline = features.FeaturePipeline({"id": features.vocabulary()})
+    for order in itertools.permutations(chunks):
+        fitted = pipeline.fit({"id": chunk} for chunk in order)
+        assert sorted(fitted({"id": values})["id"].tolist()) == list(range(len(values)))
+    # Measurements are floats.
+    assert (
+        len(pipeline.fit([{"id": [2**60 + 1, 2**60 + 2]}, {"id": [0.5]}]).state["id"][0].terms) == 2
+    )
 
 
 def test_text_and_numbers_are_not_confused():
@@ -111,6 +135,9 @@ def test_crosses_keep_their_parts_apart():
     table = {"x": ["a", "ab", "b", "", "a", None], "y": ["bc", "c", "a", "abc", "b", "abc"]}
     ids = transform.apply(transform.fit(table), table)
     assert len(set(ids.tolist())) == 5 and ids[3] == ids[5]  # "" and None are both missing
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    for frame in (pandas.DataFrame({"z": 1, **table}), pyarrow.table(table)):
+        assert (transform.apply(transform.fit(frame), frame) == ids).all()
     assert (transform.apply((), [table["x"], table["y"]]) == ids).all()
     assert (transform.apply((), [table["y"], table["x"]]) != ids).all()
     with pytest.raises(ValueError, match=r"the columns \['x', 'y'\], got no 'y'"):

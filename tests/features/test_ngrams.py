@@ -108,6 +108,15 @@ def test_normal_forms_are_fixed_points(text):
     assert fold(fold(text)) == normalise(fold(text)) == fold(text)
 
 
+def test_a_column_is_a_list_of_strings():
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    names = ["Wien", "", "Köln"]
+    wanted = hashed_ngrams(names, num_buckets=9, max_ngrams=4)
+    for column in (np.array(names), pandas.Series(names, [3, 2, 1]), pyarrow.array(names)):
+        found = hashed_ngrams(column, num_buckets=9, max_ngrams=4)
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_bad_input_is_refused():
     for options, message in [
         ({"num_buckets": 0}, "num_buckets must be an integer"),

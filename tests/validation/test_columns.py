@@ -8,12 +8,35 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from jaxml.validation.columns import read_column, read_columns
+from jaxml.validation.columns import in_one_unit, read_column, read_columns
 
 EAST = datetime.timezone(datetime.timedelta(hours=3))
 WEST = datetime.timezone(datetime.timedelta(hours=-5))
 BIG = 2**60 + 1
 NAN = float("nan")
+
+
+class Spoken:
+    """A column of another library that speaks Arrow; as an array its integers with gaps are floats."""
+
+    def __init__(self, values, type_):
+        self.values, self.dtype = pa.chunked_array([pa.array(values, type_)]), str(type_)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values.to_numpy().astype(dtype)
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self.values.__arrow_c_stream__(requested_schema)
+
+
+VIEWS = pa.DictionaryArray.from_arrays(
+    pa.array([1, None, 0], pa.int8()), pa.array(["", "a"], pa.string_view())
+)
+
+
+def decimals(*values):
+    return [decimal.Decimal(value) for value in values]
+
 
 CASES = [
     # values, type, missing
@@ -49,7 +72,11 @@ CASES = [
     (pa.array([1.5, None, NAN]), "FLOAT", [0, 1, 1]),
     (pa.chunked_array([["a"], [None, ""]]), "BYTES", [0, 1, 1]),
     (pa.array(["a", None]).dictionary_encode(), "BYTES", [0, 1]),
+    (VIEWS, "BYTES", [0, 1, 1]),
+    (pa.array([None, None], pa.dictionary(pa.int8(), pa.string())), None, [1, 1]),
+    (pa.scalar(3), "INT", 0),
     (pa.array([datetime.date(2013, 1, 1), None]), "TIME", [0, 1]),
+    (Spoken(["a", None], pa.string_view()), "BYTES", [0, 1]),
     (pa.nulls(2), None, [1, 1]),
     (pa.array([[1], [2, 3]]), "MIXED", [0, 0]),
 ]
@@ -59,8 +86,8 @@ CASES = [
 def test_types_and_gaps(values, type_, missing):
     column = read_column("x", values)
     assert column.type == type_
-    assert column.missing.tolist() == [bool(each) for each in missing]
-    assert column.num_present == missing.count(0) == len(column.known())
+    assert column.missing.tolist() == np.bool_(missing).tolist()
+    assert column.num_present == np.sum(np.equal(missing, 0)) == len(column.known())
 
 
 @pytest.mark.parametrize(
@@ -73,6 +100,15 @@ def test_types_and_gaps(values, type_, missing):
         (pd.Series([BIG, BIG + 1, None], dtype="Int64"), [BIG, BIG + 1, 0]),
         (pd.Series([BIG, None], dtype=pd.CategoricalDtype([BIG])), [BIG, 0]),
         (pa.array([decimal.Decimal(10**19 + 1), None], pa.decimal128(20, 0)), [10**19 + 1, 0]),
+        (decimals(BIG, BIG + 1), [BIG, BIG + 1]),
+        ([BIG, BIG + 1, 2.0], [BIG, BIG + 1, 2]),
+        ([BIG, 0.5], [float(BIG), 0.5]),
+        (pa.array([*decimals(BIG), None], pa.decimal128(38, 10)), [BIG, 0]),
+        (pa.array(decimals(3, "0.5"), pa.decimal128(9, 1)), [3.0, 0.5]),
+        (pd.Series(decimals(3, 4), dtype=pd.ArrowDtype(pa.decimal128(20, 0))), [3, 4]),
+        (pd.Series([BIG, None], dtype=pd.ArrowDtype(pa.int64())), [BIG, 0]),
+        (pa.array([BIG, None]).dictionary_encode(), [BIG, 0]),
+        (Spoken([BIG, None], pa.int64()), [BIG, 0]),
         (["ab\0", "ab"], ["ab\0", "ab"]),
         (pd.Series(["ab\0", None], dtype=object), ["ab\0", ""]),
         ([[1, 2], [3, 4]], [[1, 2], [3, 4]]),
@@ -106,6 +142,35 @@ def test_times_keep_their_unit():
         assert read_column("t", np.array([1], f"M8[{unit}]")).values.dtype == f"M8[{unit}]"
 
 
+def test_times_of_several_units_do_not_overflow():
+    fine, far = np.datetime64("2013-01-01T00:00", "ns"), datetime.date(9999, 12, 31)
+    column = read_column("t", [fine, far, datetime.datetime(1, 1, 1), None])
+    assert column.type == "TIME"
+    assert column.values.astype("M8[Y]").astype(str).tolist() == ["2013", "9999", "0001", "NaT"]
+    assert read_column("t", [fine - 1, fine]).values.dtype == "M8[ns]"
+    assert read_column("t", [fine + 1, far]).type == "MIXED"  # No unit holds both.
+    far, fine = (np.array([each], kind) for each, kind in ((far, "M8[D]"), (fine, "M8[ns]")))
+    for one, other in (in_one_unit(far, fine), in_one_unit(fine, far)[::-1]):
+        assert one > other
+    early, _ = in_one_unit(np.array(["0001-01-01", "NaT"], "M8[D]"), fine)
+    assert early[0] < fine and np.isnat(early[1])
+
+
+def test_examples_are_python_objects():
+    day = datetime.datetime(2013, 1, 1)
+    for unit in ("s", "us", "ns"):
+        assert read_column("t", np.array([day, "NaT"], f"M8[{unit}]")).examples([0, 1]) == [
+            day,
+            None,
+        ]
+    late = np.datetime64("10000-01-01T04:59:59.000000")
+    assert read_column("t", np.array([late])).examples([True]) == [late]
+    hour = read_column("t", np.array([3600 * 10**9, 1], "m8[ns]"))
+    assert hour.examples([0]) == [datetime.timedelta(hours=1)]
+    assert hour.examples([0, 1], 2)[1] == np.timedelta64(1, "ns")
+    assert read_column("x", ["a", None, "b"]).examples(slice(None), 2) == ["a", None]
+
+
 def test_equal_values_have_equal_hashes_and_others_not():
     def hashes(values):
         return read_column("x", values).hashes().tolist()
@@ -115,6 +180,8 @@ def test_equal_values_have_equal_hashes_and_others_not():
     assert hashes([1, 0]) == hashes([1.0, -0.0]) == hashes([True, False])
     assert hashes([None, ""]) == hashes([NAN, np.datetime64("NaT", "s")])
     assert len(set(hashes([None, 0, ""]))) == 2
+    # Beside what needs more than 64 bits, too.
+    assert hashes([5, -1, 2**64 - 1, 2**70])[:3] == [*hashes([5, -1]), *hashes([2**64 - 1])]
     day, second, fine = (np.array([86400 * 10**9 + n], "M8[ns]") for n in (0, 10**9, 1))
     assert hashes(np.array([1], "M8[D]")) == hashes(day) == hashes(day.astype("M8[us]"))
     assert len({*hashes(day), *hashes(second), *hashes(fine)}) == 3
@@ -156,8 +223,19 @@ def test_what_is_not_a_column_is_refused(call, message):
         call()
 
 
+class Frame:
+    """A data frame as polars has it: names as a list of texts, columns that speak Arrow."""
+
+    def __init__(self, table):
+        self.table, self.columns = pa.table(table), [*table]
+
+    def __getitem__(self, name):
+        return self.table[name]
+
+
 def test_tables_of_pandas_and_arrow():
     wanted = {"a": [1, 2], "b": ["x", ""]}
-    for table in (pd.DataFrame(wanted), pa.table(wanted), wanted):
+    batch = pa.RecordBatch.from_pydict(wanted)
+    for table in (pd.DataFrame(wanted), pa.table(wanted), batch, Frame(wanted), wanted):
         read = read_columns(table)
         assert {name: column.values.tolist() for name, column in read.items()} == wanted

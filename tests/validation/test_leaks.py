@@ -1,11 +1,15 @@
 """Rows and columns that make a model look better than it is."""
 
+import datetime
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxml.validation import leaks
+from jaxml.validation.statistics import find_changes, generate_statistics
 
 
 @settings(max_examples=60)
@@ -91,6 +95,11 @@ def test_splits_that_overlap_in_time():
     (near,) = leaks.time_overlap(days[:5], days[5:], gap=np.timedelta64(2, "D"))
     assert near.rows.tolist() == [0]
     assert leaks.time_overlap([], days) == []
+    far = np.array(["9999-12-31", "0001-01-01"], "M8[D]")
+    assert leaks.time_overlap(days.astype("M8[ns]"), far)[0].rows.tolist() == [1]
+    assert leaks.time_overlap(far, days.astype("M8[ns]"))[0].share == 1
+    (found,) = leaks.time_overlap(far[1:], far[1:], gap=np.timedelta64(1, "ns"))
+    assert found.rows.tolist() == [0]
     with pytest.raises(ValueError, match="must hold times on both sides, or numbers, got BYTES"):
         leaks.time_overlap(["a"], ["b"])
     with pytest.raises(ValueError, match="got TIME and INT"):
@@ -105,6 +114,10 @@ def test_values_known_only_afterwards():
     }
     (found,) = leaks.time_leaks(table, {"delay": "landed"}, "asked")
     assert found.rows.tolist() == [2] and found.examples == (7.0,)
+    late = {**table, "landed": np.array(["9999-12-31"] * 4, "M8[D]")}
+    late["asked"] = late["asked"].astype("M8[ns]")
+    (found,) = leaks.time_leaks(late, {"delay": "landed"}, "asked")
+    assert found.rows.tolist() == [0, 2, 3]
     with pytest.raises(ValueError, match="'gone'"):
         leaks.time_leaks(table, {"gone": "landed"}, "asked")
     with pytest.raises(ValueError, match="landed and asked must hold times"):
@@ -140,6 +153,18 @@ def test_a_number_to_be_predicted_can_leak_too():
     fare = rng.gamma(2, 10, 2000)
     table = {"fare": fare, "tax": 0.08 * fare, "miles": fare + rng.normal(0, 20, 2000)}
     assert [a.column for a in leaks.label_leaks(table, "fare", threshold=0.8)] == ["tax"]
+
+
+def test_tables_of_pandas_have_names_and_times_of_their_own():
+    unnamed = pd.DataFrame([[1, 2], [3, 4], [1, 2]])
+    (found,) = leaks.duplicate_rows(unnamed)
+    assert found.rows.tolist() == [2] and found.examples == ({0: 1, 1: 2},)
+    assert find_changes(unnamed, generate_statistics(unnamed)) == []
+    days = pd.DataFrame({"t": np.array(["2013-01-01"] * 2, "M8[ns]")})
+    (found,) = leaks.duplicate_rows(days)
+    assert found.examples == ({"t": datetime.datetime(2013, 1, 1)},)
+    (found,) = leaks.conflicting_labels(days.assign(y=[2**60 + 1, 2**60 + 2]), "y")
+    assert found.examples == (2**60 + 1, 2**60 + 2)
 
 
 def test_one_name_is_one_column_and_hidden_values_stay_hidden():

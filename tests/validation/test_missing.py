@@ -1,6 +1,9 @@
 """Missing values by slice, beside the model's error there."""
 
+import datetime
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxml.validation.missing import underrepresented_slices
@@ -47,6 +50,9 @@ def test_slices_are_values_ranges_or_missing():
     ):
         found = underrepresented_slices({"income": income, "town": town}, "town")[0]
         assert found.rows.tolist() == list(range(80)) and found.examples == (value,)
+    days = np.where(rows < 90, np.datetime64("2013-01-01", "ns"), np.datetime64("2013-01-02", "ns"))
+    found = underrepresented_slices({"income": income, "day": days}, "day")[0]
+    assert found.examples == (datetime.datetime(2013, 1, 1),)
     found = underrepresented_slices({"income": income, "row": rows}, "row")
     assert {a.examples[0] for a in found} == {"0 … 39", "40 … 79"}
     assert underrepresented_slices({"s": ["a", "a"], "v": [1, None]}, "s") == []
@@ -56,5 +62,7 @@ def test_bad_arguments_are_named():
     columns, error = table()
     with pytest.raises(ValueError, match=r"slice_by must be one of .*'city'"):
         underrepresented_slices(columns, "city")
+    gaps = pd.Series([1.0, None] * 1000, dtype="Float64")
+    assert underrepresented_slices(columns, "town", gaps)[0].column == "income"
     with pytest.raises(ValueError, match=r"errors must have shape \(2000,\), got \(3,\)"):
         underrepresented_slices(columns, "town", error[:3])
