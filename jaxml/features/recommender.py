@@ -5,6 +5,7 @@ scaling for uniform columns, z-score for normal ones, a logarithm for power laws
 bins for clusters. The shape is measured with order statistics, which a few outliers do not move.
 """
 
+import html
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,7 @@ from jaxml.features.categories import one_hot, vocabulary
 from jaxml.features.pipeline import FeaturePipeline
 from jaxml.features.scaling import clipping, linear_scaling, log_scaling, z_score
 from jaxml.features.transform import Transform
-from jaxml.validation.columns import read_column
+from jaxml.validation.columns import Column, read_column
 
 __all__ = ["Recommendation", "recommend"]
 
@@ -34,6 +35,7 @@ _CHAINS: dict[Shape, tuple[Transform, ...]] = {
 _FEW = 50  # below so many values a normal column and a uniform one are often confused
 _SIGMA = 1.349  # distance of a normal distribution's quartiles in standard deviations
 _MAX_ROWS = 10_000  # rows of the cross-validation
+_KEPT = 0.8  # share of the differences between rows that a recommended chain keeps at least
 
 
 class Recommendation(NamedTuple):
@@ -44,7 +46,9 @@ class Recommendation(NamedTuple):
         transforms: the chain for a `FeaturePipeline`; empty for a constant column, which is to be left out.
         reason: the reason in words.
         evidence: measurements by name; with labels, also the cross-validated error of each kind's chain, as
-            a share of the labels' variance.
+            a share of the labels' variance ("constant" leaves the column out).
+
+    In a notebook it is shown as a line of text.
     """
 
     kind: Shape
@@ -63,17 +67,24 @@ class Recommendation(NamedTuple):
         counts, edges = np.histogram(x, 40)
         panels = [(f"{name}: {self.kind.replace('_', ' ')}", edges, counts)]
         if self.transforms:
-            # Vectors are shown as the ids that they stand for.
-            chain = self.transforms[: -1 if self.transforms[-1].gives == "vector" else None]
-            y = FeaturePipeline({"x": chain}).fit({"x": x})({"x": x})["x"]
+            y = _applied(self.transforms, x)
             bins: Any = np.arange(y.max() + 2) - 0.5 if y.dtype == np.int32 else 40
             counts, edges = np.histogram(y, bins)
             panels.append((", ".join(map(repr, self.transforms)), edges, counts))
         return panels
 
     def __str__(self) -> str:
-        chain = ", ".join(map(repr, self.transforms)) or "leave it out"
-        return f"{self.kind.replace('_', ' ')}: {self.reason} → {chain}"
+        return f"{self.kind.replace('_', ' ')}: {self.reason} → {self._chain()}"
+
+    def __repr__(self) -> str:
+        return f"<Recommendation {self.kind}: {self._chain()}>"
+
+    def _repr_html_(self) -> str:
+        kind, reason = self.kind.replace("_", " "), html.escape(self.reason)
+        return f"<p><b>{kind}</b>: {reason} → <code>{html.escape(self._chain())}</code></p>"
+
+    def _chain(self) -> str:
+        return ", ".join(map(repr, self.transforms)) or "leave it out"
 
 
 def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendation:
@@ -91,21 +102,26 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
     6. uniform: excess kurtosis below −0.82 (uniform −1.2, normal 0).
     7. normal: everything else.
 
-    Numbers do not show whether they are codes of categories. With labels, the chains of all shapes are
-    compared by 5-fold cross-validation of a ridge regression, and the best replaces the shape's own if it
-    is better by more than a standard error. A chain that makes the column constant is never recommended.
+    Integers such as ages, years and counts are numbers: nothing in them shows that they are codes of
+    categories. The chain is then applied to all values, and one whose result is not finite, constant, or
+    nearly so (one or two buckets) is replaced: by a z-score, or by bins if there is none.
+
+    With labels, the chains of all shapes are compared by 5-fold cross-validation of a ridge regression. A
+    z-score (`linear_scaling` for a uniform column) is recommended unless another chain is better than it,
+    and than leaving the column out, by more than a standard error; then the best of these.
 
     Args:
         values: N ≥ 1 numbers; missing values and infinities are left out.
-        labels: [N] numbers or classes (text, or integers of at most 20 values), or None.
+        labels: [N] numbers or classes (text, or integers of at most 20 values), or None. Rows without a
+            finite label are left out of the comparison; it needs 20 rows and two different labels.
 
     Raises:
         ValueError: text, no finite number, or labels of another length.
 
     Example:
         >>> found = recommend(np.random.default_rng(0).lognormal(3, 1, 1000))
-        >>> found.kind, found.transforms
-        ('power_law', (log_scaling(), z_score()))
+        >>> found
+        <Recommendation power_law: log_scaling(), z_score()>
     """
     column = read_column("values", values).numbers().ravel()
     x = _finite(column)
@@ -120,30 +136,26 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
         )
     if kind == "constant":
         return Recommendation(kind, (), reason, evidence)
-    sample = np.random.default_rng(0).permutation(x)[:_MAX_ROWS]
-    if not _varies(sample, _CHAINS[kind]):
-        kind, reason = "normal", f"{reason}; its usual chain would make it constant"
+    others: tuple[Shape, ...] = ("normal", "clusters", "categorical")
+    usable = (each for each in (kind, *others) if _kept(x, _CHAINS[each]) >= _KEPT)
+    found = next(usable, "categorical")
+    if found != kind:
+        reason += f"; {_names(kind)} would make it constant, nearly so, or not finite"
     if labels is not None:
-        y = read_column("labels", labels)
-        if y.values.shape != column.shape:
-            raise ValueError(f"labels must have shape {column.shape}, got shape {y.values.shape}")
-        known = np.flatnonzero(np.isfinite(column) & ~y.missing)
-        rows = np.random.default_rng(0).permutation(known)[:_MAX_ROWS]
-        errors = {
-            each: _errors(column[rows], _targets(y.exact()[rows]), chain)
-            for each, chain in _CHAINS.items()
-            if chain and _varies(column[rows], chain)
-        }
+        errors = _errors_by_chain(column, read_column("labels", labels))
         evidence |= {each: float(error.mean()) for each, error in errors.items()}
-        best = min(errors, key=lambda each: errors[each].mean())
-        gain = errors[kind] - errors[best] if kind in errors else np.array([np.inf])
-        if best != kind and gain.mean() > gain.std() / np.sqrt(len(gain)):
-            kind = best
+        best = _supported(errors, found)
+        if not errors:
+            reason += "; not compared with labels: they are fewer than 20, or all alike"
+        elif best != found:
             reason += (
-                f"; cross-validation prefers this chain (error {evidence[best]:.4f} of the labels' "
-                "variance)"
+                f"; cross-validation supports {_names(best)} (error {evidence[best]:.4f} of the labels' "
+                f"variance) and not {_names(found)} ({evidence[found]:.4f})"
             )
-    return Recommendation(kind, _CHAINS[kind], reason, evidence)
+        elif evidence[best] >= evidence["constant"]:
+            reason += "; alone it does not predict the labels"
+        found = best
+    return Recommendation(found, _CHAINS[found], reason, evidence)
 
 
 def _finite(column: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -153,39 +165,99 @@ def _finite(column: NDArray[np.float64]) -> NDArray[np.float64]:
     return finite
 
 
-def _features(chain: tuple[Transform, ...], train: NDArray, rows: NDArray) -> NDArray[np.float64]:
-    fitted = FeaturePipeline({"x": chain}).fit({"x": train})
-    return fitted.stack(fitted({"x": rows}))[0].astype(np.float64)
+def _applied(chain: tuple[Transform, ...], x: NDArray) -> NDArray:
+    """Returns the numbers or ids that a chain makes of values; ids where it ends in vectors."""
+    chain = chain[: -1 if chain[-1].gives == "vector" else None]
+    return FeaturePipeline({"x": chain}).fit({"x": x})({"x": x})["x"]
 
 
-def _varies(x: NDArray[np.float64], chain: tuple[Transform, ...]) -> bool:
+def _kept(x: NDArray[np.float64], chain: tuple[Transform, ...]) -> float:
+    """Returns the chance that two rows differ after a chain, as a share of that before it.
+
+    The most frequent value counts at most as often as all others together, or a pile of zeros would hide
+    what becomes of the others. Returns 0 for a chain that cannot be fitted or gives no finite numbers.
+    """
     try:
-        return bool(np.ptp(_features(chain, x, x), axis=0).max() > 0)
+        y = _applied(chain, x)
     except ValueError:  # no logarithm, say
-        return False
+        return 0.0
+    if not np.isfinite(y).all():
+        return 0.0
+    _, before, often = np.unique(x, return_inverse=True, return_counts=True)
+    mode = int(np.argmax(often))
+    weights = np.where(before == mode, min(1.0, len(x) / often[mode] - 1), 1.0)
+
+    def apart(groups: NDArray[np.int64]) -> float:
+        return float(1 - ((np.bincount(groups, weights) / weights.sum()) ** 2).sum())
+
+    return apart(np.unique(y, return_inverse=True)[1]) / apart(before)
+
+
+def _errors_by_chain(column: NDArray[np.float64], labels: Column) -> dict[Shape, NDArray]:
+    """Returns each row's cross-validated error under each kind's chain; empty if none can be had."""
+    if labels.values.shape != column.shape:
+        raise ValueError(f"labels must have shape {column.shape}, got shape {labels.values.shape}")
+    known = np.isfinite(column) & labels.present
+    if not labels.is_text:
+        known &= np.isfinite(labels.numbers())
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(known))[:_MAX_ROWS]
+    if len(rows) < 20:
+        return {}
+    x, targets = column[rows], _targets(labels.exact()[rows])
+    if not targets.any():
+        return {}
+    return {
+        kind: _errors(x, targets, chain)
+        for kind, chain in _CHAINS.items()
+        if not chain or _kept(x, chain) > 0
+    }
 
 
 def _targets(labels: NDArray) -> NDArray[np.float64]:
-    """Returns labels as standardized columns, one for each class or one number."""
-    distinct, place = np.unique(labels, return_inverse=True)
-    classes = labels.dtype == object or (labels.dtype.kind in "iu" and len(distinct) <= 20)
-    y = np.eye(len(distinct))[place] if classes else labels.astype(np.float64)[:, None]
+    """Returns labels as standardized columns, of one number or of the 20 most frequent classes."""
+    distinct, place, often = np.unique(labels, return_inverse=True, return_counts=True)
+    if labels.dtype == object or (labels.dtype.kind in "iu" and len(distinct) <= 20):
+        y = (place[:, None] == np.argsort(-often, kind="stable")[:20]).astype(np.float64)
+    else:
+        y = labels.astype(np.float64)[:, None]
     y = y - y.mean(0)
     return y / max(float(np.sqrt((y**2).mean(0).sum())), 1e-300)
 
 
 def _errors(x: NDArray, targets: NDArray, chain: tuple[Transform, ...]) -> NDArray[np.float64]:
-    """Returns the squared error in each of five folds, as a share of the labels' variance."""
+    """Returns each row's squared error in 5-fold cross-validation, as a share of the labels' variance."""
     fold = np.arange(len(x)) % 5
-    errors = []
+    errors = np.zeros(len(x))
     for held_out in range(5):
         here = fold == held_out
-        a = _features(chain, x[~here], x)
-        a = np.column_stack([a, np.ones(len(a))])
+        a = np.ones((len(x), 1))
+        if chain:
+            fitted = FeaturePipeline({"x": chain}).fit({"x": x[~here]})
+            dense = fitted.stack(fitted({"x": x}))[0].astype(np.float64)
+            if chain[-1].gives == "number":  # in one unit: the penalty is not to judge the unit
+                dense = (dense - dense[~here].mean()) / max(dense[~here].std(), 1e-300)
+            a = np.column_stack([dense, a])
         gram = a[~here].T @ a[~here] + np.eye(a.shape[1])
         weights = np.linalg.solve(gram, a[~here].T @ targets[~here])
-        errors.append(((targets[here] - a[here] @ weights) ** 2).sum(1).mean())
-    return np.array(errors)
+        errors[here] = ((targets[here] - a[here] @ weights) ** 2).sum(1)
+    return errors
+
+
+def _supported(errors: Mapping[Shape, NDArray[np.float64]], kind: Shape) -> Shape:
+    """Returns the best of the kinds whose chains are surely better than a z-score and than none."""
+    if "normal" not in errors:
+        return kind
+    better: dict[Shape, float] = {}
+    for each in set(errors) - {"constant", "normal", "uniform"}:
+        gains = [errors[other] - errors[each] for other in ("normal", "constant")]
+        if all(gain.mean() > gain.std() / np.sqrt(len(gain)) for gain in gains):
+            better[each] = gains[0].mean()
+    plain = kind if kind in ("uniform", "categorical") else "normal"
+    return max(sorted(better), key=better.__getitem__, default=plain)
+
+
+def _names(kind: Shape) -> str:
+    return ", ".join(type(each).__name__ for each in _CHAINS[kind])
 
 
 def _shape(x: NDArray[np.float64]) -> tuple[Shape, dict[str, float], str]:
@@ -241,7 +313,7 @@ def _skew(low: float, middle: float, high: float) -> float:
 
 def _summits(x: NDArray[np.float64], n: int, factor: float) -> list[float]:
     """Returns the places of significant summits of the density of sorted values without outliers."""
-    if len(x) < 20 or x[0] == x[-1]:
+    if len(x) < 20 or not 0 < x[-1] - x[0] < np.inf:
         return []
     q25, q75 = np.quantile(x, [0.25, 0.75])
     spread = min(float(x.std()), (q75 - q25) / _SIGMA or float(x.std()))

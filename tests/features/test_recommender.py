@@ -4,9 +4,9 @@ import collections
 
 import numpy as np
 import pytest
-from sklearn import datasets
+from sklearn import datasets, linear_model
 
-from jaxml.features import FeaturePipeline, recommend
+from jaxml.features import FeaturePipeline, one_hot, recommend, vocabulary, z_score
 
 
 def outliers(rng, base, share, low, high):
@@ -124,13 +124,84 @@ def test_labels_decide_whether_integers_are_codes():
         recommend([1, 2, 3], [0, 1])
 
 
+RARE = np.arange(1.0, 11)
+NORMAL = np.random.default_rng(0).normal(size=300)
+
+
 @pytest.mark.parametrize(
-    "x",
-    [[0.0] * 995 + [1.0, 2, 3, 4, 5], [0.0] * 500 + [3.0] * 8 + [5e3], [1e-300, 2e-300, 1e-300]],
+    ("x", "levels"),
+    [
+        ([0.0] * 990 + [*RARE], 11),  # clipped at the 99th percentile ten values are one
+        ([0.0] * 990 + [*-RARE], 11),
+        ([0.0] * 1990 + [*RARE, *-RARE], 21),  # and with signs none is left
+        ([0.0] * 500 + [3.0] * 8 + [5e3], 2),
+        ([0.0] * 850 + [*NORMAL[:75] + 10, *NORMAL[75:150] + 30], 151),  # bins: two are left
+        ([1e-300, 2e-300, 1e-300], 2),
+        ([*NORMAL, 1.7e308], 10),  # beyond float32: no z-score, but bins
+        ([*1e38 * NORMAL, 4e38], 10),
+    ],
 )
-def test_no_chain_makes_a_column_constant(x):
-    fitted = FeaturePipeline({"x": recommend(x).transforms}).fit({"x": x})
-    assert len(np.unique(fitted({"x": x})["x"], axis=0)) > 1
+def test_a_recommended_chain_keeps_what_tells_rows_apart(x, levels):
+    found = recommend(x)
+    fitted = FeaturePipeline({"x": found.transforms}).fit({"x": x})
+    assert len(np.unique(fitted({"x": x})["x"], axis=0)) >= levels, found
+
+
+def held_out_error(chain, x, y):
+    """Fitted on the first half, judged on the second; a share of the error of the mean."""
+    half = len(x) // 2
+    fitted = FeaturePipeline({"x": chain}).fit({"x": x[:half]})
+    dense, _ = fitted.stack(fitted({"x": x}))
+    model = linear_model.Ridge().fit(dense[:half], y[:half])
+    error = ((model.predict(dense[half:]) - y[half:]) ** 2).sum()
+    return error / ((y[:half].mean(0) - y[half:]) ** 2).sum()
+
+
+def test_advice_for_real_counts_holds_on_rows_not_seen():
+    digits = datasets.load_digits()
+    rows = np.random.default_rng(0).permutation(len(digits.target))
+    y = np.eye(10)[digits.target[rows]]
+    errors = []
+    for x in digits.data[rows].T[2::5]:
+        found = recommend(x[:898], digits.target[rows][:898])
+        plain = held_out_error([z_score()], x, y)
+        codes = held_out_error([vocabulary(), one_hot()], x, y)
+        errors.append([held_out_error(found.transforms, x, y), plain, codes])
+    found, plain, codes = np.array(errors).T
+    assert (found < plain + 0.002).all() and found.mean() < codes.mean() + 0.001
+    assert np.mean(plain - found) > 0.005 and (found < 1.001).all()
+
+
+def test_integers_are_codes_only_on_evidence():
+    ages = np.random.default_rng(0).integers(18, 90, 600)
+    noise = np.random.default_rng(1).normal(size=(20, 600))
+    found = [recommend(ages, labels).kind for labels in (*noise, *(0.02 * ages + noise))]
+    assert recommend(ages).kind == "uniform" and found.count("uniform") >= 34
+    assert not {"categorical", "clusters"} & {*found}
+    assert "alone it does not predict the labels" in recommend(ages, noise[0]).reason
+
+
+def test_labels_that_cannot_be_compared_with():
+    x = np.arange(40.0)
+    for labels in (
+        [None] * 40,
+        [1.0] * 40,
+        [np.nan, np.inf] * 20,
+        ["a"] * 40,
+        ["a", "b", *[""] * 38],
+    ):
+        found = recommend(x, labels)
+        assert found.kind == "uniform" and "not compared with labels" in found.reason
+    found = recommend(x, [*x[:-1], np.inf])
+    assert found.kind == "uniform" and found.evidence["uniform"] < 0.01
+    assert recommend(np.arange(500), [f"name {i}" for i in range(500)]).kind == "uniform"
+
+
+def test_shown_shortly():
+    found = recommend(np.arange(100.0))
+    assert repr(found) == "<Recommendation uniform: linear_scaling(low=0.0, high=1.0)>"
+    assert found.reason in found._repr_html_() and len(found._repr_html_()) < 200
+    assert repr(recommend([1])) == "<Recommendation constant: leave it out>"
 
 
 def test_edges():
