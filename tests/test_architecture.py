@@ -16,7 +16,7 @@ ARROWS = {
     "validation": set(),
     "features": {"validation"},
     "losses": set(),
-    "metrics": set(),
+    "metrics": {"validation.columns"},
     "softmax": set(),
     "tables": set(),
     "models": set(),

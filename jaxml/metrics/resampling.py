@@ -13,7 +13,7 @@ from scipy import special
 from jaxml import checks
 from jaxml.keys import as_key
 from jaxml.metrics.metric import Metric
-from jaxml.metrics.rows import booleans
+from jaxml.metrics.rows import as_array, booleans
 from jaxml.types import Array, Key
 
 __all__ = ["Interval", "bootstrap"]
@@ -61,12 +61,12 @@ def read(
     labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None, mask: ArrayLike | None
 ) -> tuple[Data, NDArray[np.int64]]:
     """Returns the rows that the mask keeps, and their positions."""
-    truth, given = np.asarray(labels), np.asarray(scores)
+    truth, given = as_array("labels", labels), as_array("scores", scores)
     if truth.ndim != 1 or given.shape[:1] != truth.shape:
         raise ValueError(
             f"labels must have shape [n] and scores as many rows, got {truth.shape}, {given.shape}"
         )
-    w = None if weights is None else np.asarray(weights)
+    w = None if weights is None else as_array("weights", weights)
     m = np.ones(len(truth), bool) if mask is None else booleans(mask)
     for name, part in (("weights", w), ("mask", m)):
         if part is not None and part.shape != truth.shape:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_REAL = (bool, int, float, np.bool_, np.integer, np.floating)
+from jaxml.validation.columns import is_table, read_column, table_columns
 
 
 class Rows(NamedTuple):
@@ -148,8 +148,9 @@ def read(
     finite: bool = False,
 ) -> Rows:
     """Flattens and checks; the options are those of `of_rows`."""
-    dtype = np.asarray(scores).dtype
-    truth, given = _numbers("labels", labels), _numbers(name, scores)
+    labels, scores = as_array("labels", labels), as_array(name, scores)
+    dtype = scores.dtype
+    truth, given = labels.astype(np.float64), scores.astype(np.float64)
     wider = columns and given.ndim == truth.ndim + 1
     if (given.shape[:-1] if wider else given.shape) != truth.shape:
         more = " (with or without an axis of classes)" if columns else ""
@@ -164,7 +165,11 @@ def read(
         return values.reshape(n)
 
     given = given.reshape(n, *given.shape[truth.ndim :])
-    w = None if weights is None else flat("weights", _numbers("weights", weights))
+    w = (
+        None
+        if weights is None
+        else flat("weights", as_array("weights", weights).astype(np.float64))
+    )
     rows = Rows(truth.reshape(n), given, w, np.arange(n), dtype)
     if mask is not None:
         rows = rows.take(flat("mask", booleans(mask)))
@@ -179,20 +184,33 @@ def read(
 
 def booleans(mask: ArrayLike) -> NDArray[np.bool_]:
     """Returns a mask of booleans, or of zeros and ones of any dtype, as booleans."""
-    given = np.asarray(mask)
+    given = as_array("mask", mask)
     if given.dtype == bool:
         return given
-    if given.dtype.kind not in "iuf" or not ((given == 0) | (given == 1)).all():
+    if not ((given == 0) | (given == 1)).all():
         raise ValueError(
             f"mask must be boolean, or hold zeros and ones; got {given.dtype}, {mask!r:.60}"
         )
     return given == 1
 
 
-def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    given = np.asarray(values)
-    if given.dtype.kind == "O" and all(isinstance(v, _REAL) for v in given.flat):
-        given = given.astype(np.float64)
-    if given.dtype.kind in "USOMmc":
-        raise ValueError(f"{name} must hold real numbers, got dtype {given.dtype}")
-    return given.astype(np.float64)
+def as_array(name: str, values: Any) -> NDArray[Any]:
+    """Returns numbers as an array: anything that is a column, or a table of scores by class.
+
+    A missing value (`pandas.NA`, Arrow's null, a masked one) is NaN; None among objects is refused.
+
+    Raises:
+        ValueError: if they are no real numbers.
+    """
+    if is_table(values):
+        parts = table_columns(values).items()
+        return np.stack([as_array(f"{name}[{each!r}]", part) for each, part in parts], -1)
+    column = read_column(name, values)
+    mixed = isinstance(values, np.ndarray | list) and np.asarray(values).dtype == object
+    if column.type not in ("INT", "FLOAT", None) or (mixed and column.missing.any()):
+        raise ValueError(f"{name} must hold real numbers, got dtype {np.asarray(values).dtype}")
+    if column.type == "INT" and not column.missing.any():
+        return column.values
+    dtype = getattr(values, "dtype", None)
+    own = column.type == "FLOAT" and isinstance(dtype, np.dtype) and dtype.kind in "fV"
+    return column.numbers().astype(dtype if own else np.float64)

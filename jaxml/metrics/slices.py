@@ -1,7 +1,7 @@
 """A metric on parts of the data."""
 
 import zlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from jaxml.keys import as_key
 from jaxml.metrics.metric import Metric
 from jaxml.metrics.resampling import Interval, evaluate, interval, read
 from jaxml.types import Key
+from jaxml.validation.columns import Column, is_table, plain, read_column, table_columns
 
 __all__ = ["Slice", "by_slice"]
 
@@ -39,7 +40,7 @@ class Slice(NamedTuple):
 
 def by_slice(
     metric: Metric | Callable[..., Any],
-    slices: ArrayLike | Mapping[str, ArrayLike],
+    slices: Any,
     labels: ArrayLike,
     scores: ArrayLike,
     *,
@@ -53,8 +54,9 @@ def by_slice(
 
     Args:
         metric: a mergeable metric, or a one-call form such as `metrics.roc_auc`, with one number as value.
-        slices: [n], the value each row belongs to: texts, numbers, dates, anything hashable. Missing values
-            (NaN, None, `pandas.NA`, NaT) are the slice None. Or several such columns by name.
+        slices: [n], the value each row belongs to: a column of texts, numbers, dates, or of anything
+            hashable. Missing values (see `jaxml.validation.columns`) are the slice None. Or a table of such
+            columns: a mapping, a data frame, a pyarrow Table.
         labels: [n].
         scores: [n] or [n, C].
         min_count: a slice of fewer examples is small; with labels 0 and 1, also one of fewer than 10 of
@@ -64,7 +66,8 @@ def by_slice(
         num_samples: number of resamples.
 
     Returns:
-        `{value: Slice}` in the order of the values, or `{(column, value): Slice}` for several columns.
+        `{value: Slice}` in the order of the values, or `{(column, value): Slice}` for a table. Times are
+        `datetime`'s, or NumPy's where that cannot hold them (a nanosecond).
 
     >>> from jaxml.metrics import accuracy
     >>> found = by_slice(accuracy, ["a", "b", "a"], [1, 0, 0], [0.9, 0.2, 0.8], min_count=2)
@@ -73,9 +76,10 @@ def by_slice(
     """
     min_count = checks.integer("min_count", min_count, at_least=0)
     rows, kept = read(labels, scores, weights, mask)
-    n = len(np.asarray(labels))
+    n = len(labels)
     binary = bool(((rows.labels == 0) | (rows.labels == 1)).all())
-    columns = slices if isinstance(slices, Mapping) else {"": slices}
+    several = is_table(slices)
+    columns = table_columns(slices) if several else {"": slices}
     if not isinstance(metric, Metric):
         # So that a refused row is named by its number here, not in its slice.
         metric(labels, scores, weights=weights, mask=mask)
@@ -92,35 +96,41 @@ def by_slice(
                 own_key = jax.random.fold_in(as_key(key), name)
                 drawn = interval(metric, part, own_key, num_samples)
                 figure = drawn.value
-            slice_name: Hashable = (column, value) if isinstance(slices, Mapping) else value
+            slice_name: Hashable = (column, value) if several else value
             found[slice_name] = Slice(figure, count, bool(small), drawn)
     return found
 
 
 def _members(
-    column: str, values: ArrayLike, n: int, kept: NDArray[np.int64]
+    column: str, values: Any, n: int, kept: NDArray[np.int64]
 ) -> list[tuple[Any, NDArray[np.int64]]]:
     """Each value with the positions of its rows among those kept."""
-    given = np.asarray(values)
-    if given.shape != (n,):
+    read = read_column(column, values)
+    if read.values.shape != (n,):
         where = f"slices[{column!r}]" if column else "slices"
-        raise ValueError(f"{where} must have {n} rows, as labels; got shape {given.shape}")
-    given = given[kept]
-    if given.dtype.kind == "M":
-        given = given.astype("datetime64[us]").astype(object)  # nanoseconds would become integers
-    if given.dtype.kind == "O":
-        each = [None if _is_missing(v) else v for v in given]
-        names = sorted(dict.fromkeys(each), key=lambda v: (v is None, str(v)))
-        number = {name: i for i, name in enumerate(names)}
-        at = np.array([number[v] for v in each], np.int64)
-    else:
-        unique, at = np.unique(given, return_inverse=True)
-        names = [None if v != v else v for v in unique.tolist()]
-    order = np.argsort(at, kind="stable")
-    ends = np.cumsum(np.bincount(at, minlength=len(names)))
-    return list(zip(names, np.split(order, ends[:-1]), strict=True)) if names else []
+        raise ValueError(f"{where} must have {n} rows, as labels; got shape {read.values.shape}")
+    names, number = _numbered(read)
+    number = np.where(read.missing, len(names), number)[kept]
+    order = np.argsort(number, kind="stable")
+    ends = np.cumsum(np.bincount(number, minlength=len(names) + 1))
+    parts = zip([*names, None], np.split(order, ends[:-1]), strict=True)
+    return [(name, rows) for name, rows in parts if len(rows)]
 
 
-def _is_missing(value: Any) -> bool:
-    same = value == value  # not of NaN and NaT; `pandas.NA` gives neither True nor False
-    return value is None or not (isinstance(same, bool | np.bool_) and bool(same))
+def _numbered(column: Column) -> tuple[list[Any], NDArray[np.int64]]:
+    """Returns the distinct values in their order, and the number of each row's."""
+    if column.type == "MIXED":  # Values of one's own, as they are.
+        known = column.known().tolist()
+        names = sorted(dict.fromkeys(known), key=str)
+        place = {name: i for i, name in enumerate(names)}
+        number = np.zeros(len(column.values), np.int64)
+        number[column.present] = [place[value] for value in known]
+        return names, number
+    number, distinct = column.codes()
+    if column.is_text:
+        rank = np.argsort(np.argsort(np.array(distinct, object), kind="stable"), kind="stable")
+        return sorted(distinct), rank[number] if distinct else number
+    values = np.array(distinct, column.values.dtype)
+    if column.type == "TIME":  # Days are times, too.
+        values = values.astype(np.promote_types(values.dtype, "M8[us]"))
+    return plain(values), number

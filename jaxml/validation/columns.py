@@ -170,7 +170,9 @@ class Column:
             listed = known.tolist()  # A dictionary is faster than sorting texts.
             if self.type == "MIXED":
                 listed = [f"{type(value).__name__} {value!r}" for value in listed]
-            place = {value: i for i, value in enumerate(dict.fromkeys(listed))}
+            distinct = dict.fromkeys(listed)
+            in_order = sorted(distinct) if self.type == "INT" else distinct
+            place = {value: i for i, value in enumerate(in_order)}
             codes[present] = np.fromiter(map(place.__getitem__, listed), np.int64, len(listed))
             return codes, list(place)
         distinct, inverse = np.unique(known, return_inverse=True)

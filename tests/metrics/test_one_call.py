@@ -134,6 +134,8 @@ def test_undefined_values_are_nan():
         # The row is the caller's, not that of what the mask left.
         ([0, 1, 5], [0.1, 0.2, 1], {"mask": [False, True, True]}, "row 2 is 5"),
         (["a", "b"], [0.1, 0.2], {}, "labels must hold real numbers"),
+        (np.ma.masked_array([0, 1], [0, 1]), [0.1, 0.2], {}, "labels must be numbers; row 1"),
+        ([0, 1], np.ma.masked_array([0.1, 0.2], [1, 0]), {}, "scores must be numbers; row 0"),
     ],
 )
 def test_bad_rows_are_refused_with_their_number(labels, scores, options, message):
@@ -321,6 +323,27 @@ def test_objects_that_are_numbers_are_numbers():
     for bad in ("0.1", None):
         with pytest.raises(ValueError, match="scores must hold real numbers, got dtype object"):
             metrics.roc_auc([0, 1], np.array([bad, 0.2], object))
+
+
+def test_columns_of_pandas_and_arrow_are_arrays():
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    labels, scores, weights = [0, 1, 1, 0], [0.1, 0.9, 0.2, 0.4], [1, 2, 3, 4]
+    wanted = metrics.log_loss(labels, scores, weights=weights, mask=[1, 1, 1, 0])
+    gap = [True, True, True, None]
+    for y, p, mask in [
+        (pandas.Series([0, 1, 1, None], [9, 8, 7, 6], dtype="Int64"), pandas.Series(scores), gap),
+        (pandas.array([False, True, True, None], "boolean"), pandas.array(scores, "Float64"), gap),
+        (pyarrow.array([0, 1, 1, None]), pyarrow.chunked_array([scores]), gap),
+    ]:
+        kept = pandas.Series(mask, dtype="boolean").fillna(False)
+        assert metrics.log_loss(y, p, weights=pandas.Series(weights), mask=kept) == wanted
+        with pytest.raises(ValueError, match="labels must be numbers; row 3 is nan"):
+            metrics.log_loss(y, p)
+        with pytest.raises(ValueError, match="mask must be boolean"):
+            metrics.log_loss(y, p, mask=pandas.Series(mask, dtype="boolean"))
+    table = {"a": [0.1, 0.5], "b": [0.9, 0.3]}
+    for each in (pandas.DataFrame(table), pyarrow.table(table)):
+        assert metrics.confusion_matrix([1, 0], each).tolist() == [[1, 0], [0, 1]]
 
 
 def test_logits_of_several_classes_need_a_finite_largest():

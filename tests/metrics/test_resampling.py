@@ -88,3 +88,13 @@ def test_masked_rows_are_never_drawn(key):
     with_mask = metrics.bootstrap(streaming.brier(), *padded, mask=mask, **options)
     without = metrics.bootstrap(streaming.brier(), LABELS, SCORES, **options)
     np.testing.assert_allclose(with_mask.samples, without.samples)
+
+
+def test_columns_of_pandas_are_arrays(key):
+    pandas = pytest.importorskip("pandas")
+    labels, scores = [0, 1, 1, 0], [0.1, 0.9, 0.2, 0.4]
+    options = {"key": key, "num_samples": 16}
+    wanted = metrics.bootstrap(streaming.accuracy(), labels, scores, **options)
+    series = pandas.Series(labels, [3, 2, 1, 0], dtype="Int64")
+    found = metrics.bootstrap(streaming.accuracy(), series, pandas.Series(scores), **options)
+    np.testing.assert_array_equal(found.samples, wanted.samples)

@@ -1,5 +1,7 @@
 """By slice: the same as the metric of the slice alone."""
 
+import datetime
+
 import jax
 import numpy as np
 import pytest
@@ -77,6 +79,49 @@ def test_dates_and_missing_values_of_pandas():
     column = pandas.array(["a", pandas.NA, "a", "b"], dtype="string")
     found = metrics.by_slice(metrics.accuracy, column, [0, 1, 1, 0], [0.1, 0.9, 0.9, 0.1])
     assert {name: part.num_examples for name, part in found.items()} == {"a": 2, "b": 1, None: 1}
+
+
+def accuracy_of(slices):
+    found = metrics.by_slice(metrics.accuracy, slices, [0, 1, 1, 0], [0.1, 0.9, 0.9, 0.1])
+    return {name: part.num_examples for name, part in found.items()}
+
+
+def test_a_slice_is_any_column():
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    big, day = 2**60 + 1, datetime.datetime(2013, 1, 1)
+    one, two = (datetime.timedelta(seconds=n) for n in (1, 2))
+    for column, wanted in [
+        (pandas.Series([big, pandas.NA, big + 1, big], dtype="Int64"), [big, big + 1, None]),
+        (pandas.Series([big, pandas.NA, 7, "a"], dtype=object), [big, 7, "a", None]),
+        (pandas.Series([True, None, False, True], dtype="boolean"), [False, True, None]),
+        (pandas.Series(["b", None, "a", "b"], dtype="category"), ["a", "b", None]),
+        (pandas.Series(pandas.to_datetime([day, None, day, day])), [day, None]),
+        (pandas.Series(pandas.to_datetime([day] * 4)).dt.tz_localize("UTC"), [day]),
+        (np.array([day, "NaT", day, day], "M8[ns]"), [day, None]),
+        (np.array(["2013-01-01"] * 4, "M8[D]"), [day]),
+        (np.array([1, "NaT", 2, 1], "m8[ns]") * 10**9, [one, two, None]),
+        (np.array([0, 1, 0, 0], "M8[ns]"), [np.datetime64(0, "ns"), np.datetime64(1, "ns")]),
+        (np.array([253402300800] * 4, "M8[s]"), [np.datetime64("10000-01-01T00:00:00.000000")]),
+        (np.ma.masked_array([3, 9, 2, 3], [False, True, False, False]), [2, 3, None]),
+        (np.ma.masked_array(["b", "x", "a", "b"], [False, True, False, False]), ["a", "b", None]),
+        (pyarrow.array([big, None, big + 1, big]), [big, big + 1, None]),
+        (pyarrow.chunked_array([["b", None], ["a", "b"]]), ["a", "b", None]),
+        (["ab\0", "", "ab", "ab"], ["ab", "ab\0", None]),
+        ([(1, 2), None, (1, 3), (1, 2)], [(1, 2), (1, 3), None]),
+        ([10, 9, None, 2**70], [9, 10, 2**70, None]),
+    ]:  # fmt: skip
+        found = accuracy_of(column)
+        assert list(found) == wanted and list(map(type, found)) == list(map(type, wanted))
+        assert sum(found.values()) == 4
+
+
+def test_slices_of_a_table_of_any_kind():
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    table = {"a": ["x", "y", "x", None], "b": [1, 2, 2, 2]}
+    wanted = {("a", "x"): 2, ("a", "y"): 1, ("a", None): 1, ("b", 1): 1, ("b", 2): 3}
+    frame = pandas.DataFrame(table, index=[7, 7, 8, 9])
+    for each in (table, frame, pyarrow.table(table), pyarrow.RecordBatch.from_pydict(table)):
+        assert accuracy_of(each) == wanted
 
 
 def test_shapes_are_checked():

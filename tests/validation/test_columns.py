@@ -188,7 +188,8 @@ def test_equal_values_have_equal_hashes_and_others_not():
 
 
 def test_codes_are_places_among_the_distinct_values():
-    for values in (np.array([3, 1, 3]), ["b", None, "b"], [2.5, NAN, 2.5]):
+    assert read_column("x", [2**70, 5, 5, -1]).codes()[1] == [-1, 5, 2**70]
+    for values in (np.array([3, 1, 3]), ["b", None, "b"], [2.5, NAN, 2.5], [2**70, None, 1]):
         column = read_column("x", values)
         codes, distinct = column.codes()
         for value, code, missing in zip(column.values, codes, column.missing, strict=True):
