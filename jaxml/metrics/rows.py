@@ -184,14 +184,12 @@ def read(
 
 def booleans(mask: ArrayLike) -> NDArray[np.bool_]:
     """Returns a mask of booleans, or of zeros and ones of any dtype, as booleans."""
-    given = as_array("mask", mask)
-    if given.dtype == bool:
-        return given
-    if not ((given == 0) | (given == 1)).all():
-        raise ValueError(
-            f"mask must be boolean, or hold zeros and ones; got {given.dtype}, {mask!r:.60}"
-        )
-    return given == 1
+    given = read_column("mask", mask)
+    if not given.missing.any() and given.type in ("INT", "FLOAT", None):
+        if ((given.values == 0) | (given.values == 1)).all():
+            return given.values == 1
+    dtype = np.asarray(mask).dtype
+    raise ValueError(f"mask must be boolean, or hold zeros and ones; got {dtype}, {mask!r:.60}")
 
 
 def as_array(name: str, values: Any) -> NDArray[Any]:
