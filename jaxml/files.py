@@ -15,7 +15,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     Readers see the old file or the new one, never a part. If the block raises, the old file stays.
 
     Args:
-        path: the file to create or replace. Its directory must exist.
+        path: the file to create or replace; its directory is made.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -25,6 +25,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     [('a.txt', 'whole')]
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -46,7 +47,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def write_record(path: str | os.PathLike, record: Any) -> None:
-    """Replaces a file by the JSON record of an experiment, as a whole, and makes its directory.
+    """Replaces a file by the JSON record of an experiment, as a whole.
 
     Args:
         path: the file to create or replace.
@@ -70,7 +71,6 @@ def write_record(path: str | os.PathLike, record: Any) -> None:
         content = "{\n" + ",\n".join(fields) + "\n}\n"
     else:
         content = text(list(record)) + "\n"
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_text(path, content)
 
 

@@ -60,7 +60,6 @@ def cached(
         _LOG.warning("%s cannot be read and is made again: %s", path, error)
     value = make()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as temporary, open(temporary, "wb") as file:
             save(file, value)
     except OSError as error:

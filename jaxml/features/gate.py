@@ -35,7 +35,7 @@ class Finding(NamedTuple):
     limit: float
     message: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.feature} · {self.kind.replace('_', ' ')}: {self.message}"
 
 
@@ -78,6 +78,8 @@ def check(
         >>> [(found.kind, found.value) for found in check(pipeline, {"miles": [5.0, 2500.0]})]
         [('too_large', 2500.0)]
     """
+    if not isinstance(pipeline, FeaturePipeline):
+        raise ValueError(f"pipeline must be a FeaturePipeline, got {pipeline!r:.60}")
     features = pipeline.encode(columns)
     if not next(iter(features.values())).size:
         raise ValueError("columns must hold at least one row, got none")

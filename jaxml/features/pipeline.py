@@ -4,7 +4,7 @@ import copy
 import graphlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ Spec: TypeAlias = Transform | Sequence[Transform] | tuple[str, Transform | Seque
 """A chain of transforms of the column with the feature's own name, or (column, chain)."""
 
 _FORMAT = 2
+_SHOWN = 20  # features of a pipeline in its repr
 _MOST_IDS = 1 << 20  # an id that did not occur is counted as possible below this
 
 
@@ -141,11 +142,12 @@ class FeaturePipeline:
         )
 
     def __repr__(self) -> str:
-        chains = ", ".join(
-            f"{name!r}: ({chain.column!r}, {list(chain.transforms)})"
-            for name, chain in self._chains.items()
-        )
-        return f"FeaturePipeline({{{chains}}}){'' if self._state is None else ', fitted'}"
+        shown = list(self._chains.items())[:_SHOWN]
+        lines = [f"{name} ← {chain.column}: {[*chain.transforms]}" for name, chain in shown]
+        if len(self._chains) > _SHOWN:
+            lines.append(f"… and {len(self._chains) - _SHOWN} more")
+        fitted = "" if self._state is None else ", fitted"
+        return "\n  ".join([f"FeaturePipeline of {len(self._chains)} features{fitted}", *lines])
 
     # Fitting.
 
@@ -161,7 +163,8 @@ class FeaturePipeline:
                 cannot be fitted on it; the message names the feature and the column.
         """
         gathered = self.empty()
-        for columns in [data] if is_table(data) else data:
+        chunks = isinstance(data, Iterable) and not is_table(data)
+        for columns in data if chunks else [data]:
             gathered = self.update(gathered, columns)
         return self.finish(gathered)
 
@@ -377,7 +380,10 @@ class FeaturePipeline:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FeaturePipeline":
         """Returns the pipeline that `save` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text()))
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text("utf-8")))
+        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError included.
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
 
     def _read(self, columns: Mapping[str, Any]) -> dict[str, Column]:
         """Returns the columns that are needed."""
@@ -403,13 +409,14 @@ def _chain(name: str, spec: Any) -> _Chain:
         if len(spec) != 2:
             raise ValueError(f"feature {name!r} must be (column, transforms), got {spec!r}")
         column, spec = spec
-    if not isinstance(spec, Transform | Sequence):
-        raise ValueError(f"feature {name!r} must be transforms, got {spec!r}")
-    transforms: tuple[Any, ...] = (spec,) if isinstance(spec, Transform) else tuple(spec)
+    several = isinstance(spec, Sequence) and not isinstance(spec, str)
+    transforms: tuple[Any, ...] = tuple(spec) if several else (spec,)
     gives = "raw"
     for place, transform in enumerate(transforms):
         if not isinstance(transform, Transform):
-            raise ValueError(f"feature {name!r} must be transforms, got {transform!r}")
+            raise ValueError(
+                f"feature {name!r} must be transforms such as z_score(), got {transform!r}"
+            )
         if transform.sources and place:
             raise ValueError(f"feature {name!r} must have {transform!r} first in its chain")
         if gives == "vector":

@@ -268,7 +268,10 @@ class clipping(Transform):
                 )
         low, high = self.low, self.high
         if self.quantiles is not None:
-            shares = np.asarray(self.quantiles, np.float64)
+            try:
+                shares = np.asarray(self.quantiles, np.float64)
+            except (TypeError, ValueError):
+                shares = np.zeros(0)
             if low is not None or high is not None:
                 raise ValueError(
                     f"quantiles must be given without low and high, got {self.quantiles}, {low}, {high}"

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxml.validation.drift import Comparator
 TYPES = ("BYTES", "INT", "FLOAT", "TIME", "DURATION")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Feature:
     """What one column should hold.
 
@@ -64,6 +65,8 @@ class Feature:
         for name in ("domain", "not_in_environment"):
             texts = getattr(self, name)
             if texts is not None:
+                if not isinstance(texts, Iterable):
+                    raise ValueError(f"{name} must hold texts, got {texts!r}")
                 texts = (texts,) if isinstance(texts, str) else tuple(texts)
                 for text in texts:
                     if not isinstance(text, str):
@@ -87,6 +90,11 @@ class Feature:
         if ranged and (self.is_bool or self.type not in ("INT", "FLOAT")):
             kind = "booleans" if self.is_bool else f"the type {self.type}"
             raise ValueError(f"min and max must be None for {kind}, got {self.min} and {self.max}")
+
+    def __repr__(self) -> str:
+        fields = [(field, getattr(self, field.name)) for field in dataclasses.fields(self)]
+        given = [f"{field.name}={value!r:.60}" for field, value in fields if value != field.default]
+        return f"Feature({', '.join(given)})"
 
 
 # A drafted bound lies this many times the distance between the largest and the eleventh largest value

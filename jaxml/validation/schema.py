@@ -13,6 +13,7 @@ References:
 """
 
 import dataclasses
+import html
 import json
 import os
 import re
@@ -29,6 +30,8 @@ from jaxml.validation.feature import Feature, infer_feature
 from jaxml.validation.feature_checks import check_feature, some_values
 
 __all__ = ["Comparator", "Feature", "Schema", "infer_schema", "validate"]
+
+_SHOWN = 50  # columns of a schema in a notebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +53,13 @@ class Schema:
 
     def __post_init__(self) -> None:
         checks.integer("min_examples_count", self.min_examples_count, 0)
-        for name in self.features:
+        if not isinstance(self.features, Mapping):
+            raise ValueError(f"features must be Features by name, got {self.features!r:.60}")
+        for name, feature in self.features.items():
             if not isinstance(name, str) or not name:
                 raise ValueError(f"names of columns must be texts and not empty, got {name!r}")
+            if not isinstance(feature, Feature):
+                raise ValueError(f"column {name!r} must be a Feature, got {feature!r:.60}")
 
     def __getitem__(self, column: str) -> Feature:
         checks.choice("column", column, self.features)
@@ -78,6 +85,17 @@ class Schema:
 
     def __repr__(self) -> str:
         return f"<Schema of {len(self.features)} columns: {', '.join(self.features):.60}>"
+
+    def _repr_html_(self) -> str:
+        shown = list(self.features.items())[:_SHOWN]
+        rows = [[name, f"{', '.join(_properties(feature)):.200}"] for name, feature in shown]
+        if len(self.features) > _SHOWN:
+            rows.append([f"… and {len(self.features) - _SHOWN} more", ""])
+        cells = (
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
+            for name, text in rows
+        )
+        return f"<table>{''.join(cells)}</table>"
 
     def to_text(self) -> str:
         """Returns the schema as TOML; properties that have their default value are left out."""
@@ -111,7 +129,6 @@ class Schema:
         Raises:
             ValueError: if a name or value cannot be written as UTF-8.
         """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         files.write_text(path, self.to_text())  # UnicodeEncodeError is a ValueError.
 
     @staticmethod
@@ -151,6 +168,7 @@ def infer_schema(
     >>> schema["pay"].domain, schema["fare"].max
     (('Card', 'Cash'), 12.0)
     """
+    checks.integer("max_string_domain_size", max_string_domain_size, 0)
     checks.number("min_domain_mass", min_domain_mass, 0, 1)
     read = read_columns(columns)
     features = {}
@@ -190,6 +208,8 @@ def validate(
     >>> [(a.kind, a.column, a.examples, a.rows.tolist()) for a in found]
     [('ENUM_TYPE_UNEXPECTED_STRING_VALUES', 'pay', ('cash',), [1])]
     """
+    if not isinstance(schema, Schema):
+        raise ValueError(f"schema must be a Schema, got {schema!r:.60}")
     checks.choice("environment", environment, schema.environments())
     read, found = {}, []
     for name, values in table_columns(columns).items():

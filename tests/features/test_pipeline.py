@@ -10,6 +10,7 @@ import pytest
 from jaxml.features import (
     FeaturePipeline,
     bucketize,
+    check,
     clipping,
     cross,
     hash_buckets,
@@ -208,7 +209,23 @@ def test_frames_are_tables():
         ),
         (lambda: FeaturePipeline({}), "features must hold at least one feature"),
         (lambda: FeaturePipeline([z_score()]), "features must be a mapping of names"),
-        (lambda: FeaturePipeline({"x": None}), "feature 'x' must be transforms, got None"),
+        (
+            lambda: FeaturePipeline({"x": None}),
+            r"'x' must be transforms such as z_score\(\), got None",
+        ),
+        (lambda: FeaturePipeline({"x": "z_score"}), "'x' must be transforms .* got 'z_score'"),
+        (lambda: FeaturePipeline({"x": ["z_score"]}), "'x' must be transforms .* got 'z_score'"),
+        (
+            lambda: FeaturePipeline({"x": ("a", "z_score")}),
+            "'x' must be transforms .* got 'z_score'",
+        ),
+        (
+            lambda: FeaturePipeline({"x": z_score}),
+            r"'x' must be transforms such as z_score\(\), got <",
+        ),
+        (lambda: PIPELINE.fit(3), "columns must be a mapping .*, got int"),
+        (lambda: check(PIPELINE.fit, TABLE), "pipeline must be a FeaturePipeline, got <bound"),
+        (lambda: clipping(quantiles="ab"), "quantiles must be two numbers .* got 'ab'"),
         (lambda: FeaturePipeline({"x": [z_score(), one_hot()]}), "must have ids before one_hot"),
         (lambda: FeaturePipeline({"x": [one_hot(), z_score()]}), "must have one_hot last"),
         (lambda: FeaturePipeline({"x": [z_score(), cross(["a", "b"], 3)]}), "first in its chain"),
@@ -222,3 +239,15 @@ def test_frames_are_tables():
 def test_bad_tables_and_chains_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_shown_shortly_and_a_wrong_file_is_named(tmp_path):
+    pipeline = FeaturePipeline({f"x{i}": ("a", [log_scaling(), z_score()]) for i in range(100)})
+    lines = repr(pipeline).splitlines()
+    assert lines[:2] == ["FeaturePipeline of 100 features", "  x0 ← a: [log_scaling(), z_score()]"]
+    assert len(lines) == 22 and lines[-1] == "  … and 80 more"
+    found = check(FeaturePipeline({"x": z_score()}).fit({"x": [1.0, 2.0]}), {"x": [1e9, 1.0]})
+    assert repr(found) == f"[{found[0]}]"
+    (tmp_path / "wrong.json").write_text("{")
+    with pytest.raises(ValueError, match=r"wrong\.json: Expecting"):
+        FeaturePipeline.load(tmp_path / "wrong.json")

@@ -254,6 +254,12 @@ def test_times_in_several_zones_are_not_one_type():
         (lambda: infer_schema({}, min_domain_mass=1.5), r"min_domain_mass must be .* \[0, 1\], got 1.5"),
         (lambda: validate({"a": [1, 2], "b": [1, 2, 3]}, Schema({})), "3 of 'b'"),
         (lambda: Schema({}).without("label"), "column must be one of .*'label'"),
+        (lambda: Schema(["a"]), r"features must be Features by name, got \['a'\]"),
+        (lambda: Schema({"a": "INT"}), "column 'a' must be a Feature, got 'INT'"),
+        (lambda: validate({"a": [1]}, {"a": "INT"}), "schema must be a Schema, got {'a': 'INT'}"),
+        (lambda: infer_schema(np.zeros((2, 2))), "columns must be a mapping .* got ndarray"),
+        (lambda: infer_schema([{"a": 1}, {"a": 2}]), "columns must be a mapping .* got list"),
+        (lambda: infer_schema({}, max_string_domain_size=-1), "max_string_domain_size must be an integer"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(call, message):
@@ -273,6 +279,19 @@ def test_a_table_without_rows_or_columns():
 # ---------------------------------------------------------------------------------- features and files
 
 
+def test_shown_shortly():
+    columns = {f"column {i}": [str(j) for j in range(100)] * 2 for i in range(99)}
+    schema = infer_schema(columns | {"<age>": [20, 31] * 100})
+    assert (
+        repr(schema["<age>"])
+        == "Feature(type='INT', min_fraction=1.0, min_count=1, min=20, max=31)"
+    )
+    assert len(repr(schema["column 0"])) < 150 and len(repr(schema)) < 100
+    page = schema._repr_html_()
+    assert "… and 50 more" in page and len(page) < 20_000
+    assert "<th>&lt;age&gt;</th>" in infer_schema({"<age>": [1]})._repr_html_()
+
+
 @pytest.mark.parametrize(
     "attributes, message",
     [
@@ -285,6 +304,7 @@ def test_a_table_without_rows_or_columns():
         ({"type": "TIME", "is_bool": True}, "type must be INT for booleans"),
         ({"type": "INT", "max": float("nan")}, "max must be a number, got nan"),
         ({"type": "INT", "drift": 0.1}, "drift must be a Comparator"),
+        ({"type": "BYTES", "domain": 3}, "domain must hold texts, got 3"),
     ],
 )
 def test_a_feature_that_contradicts_itself_is_refused(attributes, message):
@@ -317,6 +337,14 @@ def test_the_file_holds_the_schema_exactly(tmp_path):
     assert loaded["f"].max == 0.1 + 0.2 and loaded["huge"].max == 10**30
     assert validate(AWKWARD, loaded) == []
     assert Schema.from_text(schema.to_text()).to_text() == schema.to_text() == str(schema)
+
+
+def test_a_file_has_the_mode_of_any_other(tmp_path):
+    (tmp_path / "other").write_text("")
+    path = tmp_path / "new" / "schema.toml"
+    for _ in range(2):
+        infer_schema({"a": [1]}).save(path)
+        assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 @pytest.mark.parametrize(
