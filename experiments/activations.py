@@ -22,18 +22,21 @@ import warnings
 from collections.abc import Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import optax
-import tyro
 
-from jaxml import bench, files, losses, models, monitor, reports, train
+from experiments import command
+from jaxml import bench, losses, models, monitor, reports, train
 from jaxml.data import scikit
 from jaxml.models.initializers import InitializerSpec
 
-_ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu", "silu", "softplus")
+Activation = Literal[
+    "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu", "silu", "softplus"
+]
+Initializer = Literal["small", "glorot", "he", "large"]
 
 _INITIALIZERS: dict[str, InitializerSpec] = {
     "small": ("normal", 0.01),
@@ -49,10 +52,18 @@ class Config:
 
     depths: tuple[int, ...] = (2, 6, 12)
     """Hidden layers; the columns of the map."""
-    activations: tuple[str, ...] = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu")
-    """Any of sigmoid, tanh, relu, leaky_relu, elu, gelu, selu, silu and softplus."""
-    initializers: tuple[str, ...] = tuple(_INITIALIZERS)
-    """Any of small (deviation 0.01), glorot, he and large (variance 16 / fan_in)."""
+    activations: tuple[Activation, ...] = (
+        "sigmoid",
+        "tanh",
+        "relu",
+        "leaky_relu",
+        "elu",
+        "gelu",
+        "selu",
+    )
+    """Activations of the hidden layers."""
+    initializers: tuple[Initializer, ...] = ("small", "glorot", "he", "large")
+    """small has deviation 0.01, large variance 16 / fan_in."""
     width: int = 32
     """Units of every hidden layer."""
     learning_rate: float = 0.03
@@ -68,9 +79,7 @@ class Config:
     seed: int = 0
     """Seed of parameters, order and split."""
     run_dir: Path | None = None
-    """Directory for rows and picture; None for runs/activations/<time>."""
-    json: Path | None = None
-    """Also write the rows to this file."""
+    """Directory of the run; None for a new one below runs/."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,27 +230,12 @@ def picture(path: Path, rows: Sequence[dict[str, Any]], config: Config) -> None:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.activations")
-    for name, given, known in (
-        ("activation", config.activations, _ACTIVATIONS),
-        ("initializer", config.initializers, tuple(_INITIALIZERS)),
-    ):
-        unknown = [each for each in given if each not in known]
-        if unknown:
-            wanted = ", ".join(known)
-            print(f"error: unknown {name} {unknown[0]!r}: choose among {wanted}", file=sys.stderr)
-            return 2
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
     bench.compilation_cache()
-    run_dir = reports.rundir.create("activations", config, path=config.run_dir)
-    place = reports.environment()
-    rows = [{**row, "environment": place} for row in study(config)]
-    files.write_record(run_dir / "activations.json", rows)
-    if config.json is not None:
-        files.write_record(config.json, rows)
+    rows = study(config)
     picture(run_dir / "activations.png", rows, config)
-    reports.rundir.record(run_dir, summary={"rows": len(rows)})
     failed = [row for row in rows if row["accuracy"] < config.trains]
     reports.table(
         "networks that do not train",
@@ -262,8 +256,11 @@ def main(arguments: Sequence[str]) -> int:
         ],
     )  # fmt: skip
     print(sentence(rows, config.trains))
-    print(f"run directory: {run_dir}")
-    return 0
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("activations", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ An MLP is trained on scikit-learn's digits. A small batch takes more steps in an
 noisier: it makes more progress per example and less per step.
 
 Expect the lowest validation loss with a batch of 8, and a full batch that is far behind. The picture shows
-the validation loss over epochs. Picture and figures go to `runs/batch_size/`; the figures
-of the record are `experiments/results/batch-size.json`.
+the validation loss over epochs. The record is `experiments/results/batch-size.json`.
 """
 
 import dataclasses
@@ -20,9 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-import tyro
 
-from jaxml import bench, files, losses, models, reports, train
+from experiments import command
+from jaxml import bench, losses, models, reports, train
 from jaxml.data import scikit
 
 
@@ -70,8 +69,8 @@ def sweeps(config: Config) -> dict[str, train.Sweep]:
     return found
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.batch_size")
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     bench.compilation_cache()
     found = sweeps(config)
     best = {name: swept.best("validation_loss") for name, swept in found.items()}
@@ -98,7 +97,6 @@ def main(arguments: Sequence[str]) -> int:
         f"{lowest['learning_rate']:g}; the full batch, with {whole['steps']} steps at "
         f"{whole['learning_rate']:g}, is at {whole['validation_loss']:.3f}."
     )
-    run_dir = reports.rundir.create("batch_size", config, path=config.run_dir)
     reports.plots.curves(
         {
             f"{name}, rate {trial.hyperparameters['learning_rate']:g}": (
@@ -113,16 +111,12 @@ def main(arguments: Sequence[str]) -> int:
         log_x=False,
         path=run_dir / "batch_size.png",
     )
-    results = {
-        "command": " ".join(["python -m experiments.batch_size", *arguments]),
-        "environment": reports.environment(),
-        "sentence": sentence,
-        "rows": rows,
-    }
-    files.write_json(run_dir / "results.json", results)
-    reports.rundir.record(run_dir, summary={"sentence": sentence})
-    print(f"{sentence}\nrun directory: {run_dir}")
-    return 0
+    print(sentence)
+    return {"sentence": sentence, "rows": rows}
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("batch_size", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long does `fit` take before it trains, and where does the time go?
 
-    python -m experiments.compile_time --json experiments/results/compile-time.json     about two minutes
+    python -m experiments.compile_time                           about two minutes
 
 The README's example, an MLP of eight hidden layers of width 8, 300 steps of Adam, with the monitor and
 without: in a fresh process with an empty cache on disk, a second `fit` there, and a second process that
@@ -29,7 +29,8 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, files, models, monitor, reports, train
+from experiments import command
+from jaxml import bench, models, monitor, reports, train
 
 # JAX's events, by the phase that they end.
 _PHASES = {
@@ -49,8 +50,8 @@ class Config:
     """Units of each hidden layer."""
     num_steps: int = 300
     """Steps of each training."""
-    json: Path | None = None
-    """File for the rows."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
     measure: bool | None = None
     """Measure in this process, with the monitor or without, and print: what the started processes do."""
     cache: Path | None = None
@@ -102,28 +103,22 @@ def measure(config: Config, watched: bool) -> list[dict[str, Any]]:
 
 
 def _in_a_process(config: Config, watched: bool, cache: str) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "experiments.compile_time", "--measure", str(watched)]
-    command += ["--depth", str(config.depth), "--width", str(config.width)]
-    command += ["--num-steps", str(config.num_steps), "--cache", cache]
+    arguments = [sys.executable, "-m", "experiments.compile_time", "--measure", str(watched)]
+    arguments += ["--depth", str(config.depth), "--width", str(config.width)]
+    arguments += ["--num-steps", str(config.num_steps), "--cache", cache]
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    found = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
     return json.loads(found.stdout.splitlines()[-1])
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.compile_time")
-    if config.measure is not None:
-        if config.cache is not None:
-            bench.compilation_cache(config.cache)
-        print(json.dumps(measure(config, config.measure)))
-        return 0
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     rows = []
     for watched in (False, True):
         with tempfile.TemporaryDirectory() as cache:
             for process in ("first", "second"):
                 found = _in_a_process(config, watched, cache)
                 rows += [{"process": process, **row} for row in found]
-    place = reports.environment()
     reports.table(
         f"fit of an MLP of {config.depth} layers of {config.width}, {config.num_steps} steps",
         ["monitor", "process", "fit", "fit CPU s", "trace s", "lower s", "compile s", "programs",
@@ -137,8 +132,16 @@ def main(arguments: Sequence[str]) -> int:
             for row in rows
         ],
     )  # fmt: skip
-    if config.json is not None:
-        files.write_record(config.json, [{**row, "environment": place} for row in rows])
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    if "--measure" not in arguments:
+        return command.run("compile_time", Config, experiment, arguments)
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.compile_time")
+    if config.cache is not None:
+        bench.compilation_cache(config.cache)
+    print(json.dumps(measure(config, bool(config.measure))))
     return 0
 
 

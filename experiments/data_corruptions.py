@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
-from jaxml import files, reports
+from experiments import command
+from jaxml import reports
 from jaxml.data import flights
 from jaxml.validation import readers, schema, statistics
 from jaxml.validation.anomalies import Anomaly
@@ -61,8 +61,8 @@ class Config:
     """Probability of a false alarm on a table, all tests together."""
     later: bool = False
     """Check tables from the months after the reference, not from among it."""
-    json: Path | None = None
-    """File for the rows."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
 
 
 def read_table() -> Table:
@@ -308,8 +308,8 @@ CORRUPTIONS: dict[str, tuple[str, Damage]] = {
 # --------------------------------------------------------------------------------------------- the table
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.data_corruptions")
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     table = read_table()
     found: dict[str, list[set[str]]] = {name: [] for name in (*CORRUPTIONS, "clean")}
     seconds: list[float] = []
@@ -371,12 +371,13 @@ def main(arguments: Sequence[str]) -> int:
             "later": config.later,
             "significance": config.significance,
             "seconds a table": float(np.median(seconds)) if seconds else None,
-            "environment": reports.environment(),
         }
     )
-    if config.json is not None:
-        files.write_record(config.json, rows)
-    return 0
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("data_corruptions", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-import tyro
 from numpy.typing import NDArray
 
-from jaxml import bench, files, models, reports, train
+from experiments import command
+from jaxml import bench, models, reports, train
 from jaxml.data import flights
 
 
@@ -57,9 +57,7 @@ class Config:
     batch_size: int = 512
     """Examples in a step."""
     run_dir: Path | None = None
-    """Directory for rows and picture; None for runs/embedding_size/<time>."""
-    json: Path | None = None
-    """Also write the rows to this file."""
+    """Directory of the run; None for a new one below runs/."""
 
 
 class Flights(NamedTuple):
@@ -168,24 +166,15 @@ def sentence(rows: Sequence[dict[str, Any]], vocabulary_size: int) -> str:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.embedding_size")
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     bench.compilation_cache()
-    try:
-        data = load(config)
-    except (flights.DataMissing, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    run_dir = reports.rundir.create("embedding_size", config, path=config.run_dir)
-    place = reports.environment()
+    data = load(config)
     kinds = [(dim, seed) for dim in config.dims for seed in config.seeds]
     # Compiling and the step of a small model take one core each.
     with futures.ThreadPoolExecutor(min(len(kinds), os.cpu_count() or 1)) as pool:
         found = pool.map(lambda kind: measure(config, data, *kind), kinds)
-        rows = [{**row, "rows": data.sizes[0], "environment": place} for row in found]
-    files.write_record(run_dir / "embedding_size.json", rows)
-    if config.json is not None:
-        files.write_record(config.json, rows)
+        rows = [{**row, "rows": data.sizes[0]} for row in found]
     labels = {
         "best": "validation, lowest",
         "last": "validation, at the end",
@@ -201,7 +190,6 @@ def main(arguments: Sequence[str]) -> int:
         f"mean over {len(config.seeds)} seed{'s' * (len(config.seeds) != 1)}",
         path=run_dir / "embedding_size.png",
     )
-    reports.rundir.record(run_dir, summary={"rows": len(rows)})
     spread = {d: np.std([row["best"] for row in rows if row["dim"] == d]) for d in mean["best"]}
     columns = mean["best"], spread, mean["best_step"], mean["last"], mean["training"]
     reports.table(
@@ -210,8 +198,11 @@ def main(arguments: Sequence[str]) -> int:
         [[d, *(column[d] for column in columns)] for d in mean["best"]],
     )
     print(sentence(rows, data.sizes[0]))
-    print(f"run directory: {run_dir}")
-    return 0
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("embedding_size", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

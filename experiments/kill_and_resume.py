@@ -30,7 +30,8 @@ import numpy as np
 import optax
 import tyro
 
-from jaxml import bench, files, losses, models, monitor, reports, softmax, tables, train
+from experiments import command
+from jaxml import bench, losses, models, monitor, reports, softmax, tables, train
 from jaxml.data import scikit
 from jaxml.train import checkpoint
 
@@ -47,8 +48,8 @@ class Config:
     """The number of kills, shared among the trainings."""
     seed: int = 0
     """Seed of the moments."""
-    json: Path | None = None
-    """File for the record."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
     run: Training | None = None
     """Run this training and print the digest of its end, as the killed processes do."""
     directory: Path = Path("runs/kill_and_resume")
@@ -183,11 +184,11 @@ def digest(tree: Any) -> str:
 
 
 def _start(name: str, directory: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "experiments.kill_and_resume", "--run", name]
+    arguments = [sys.executable, "-m", "experiments.kill_and_resume", "--run", name]
     # The processes share what they compile, which leaves less time without training between two kills.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(directory.parent / "compiled")}
     return subprocess.Popen(
-        [*command, "--directory", str(directory)],
+        [*arguments, "--directory", str(directory)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **cache},
@@ -250,21 +251,15 @@ def kill_and_resume(name: str, kills: int, seed: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.kill_and_resume")
-    if config.run:
-        bench.compilation_cache()
-        warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
-        print(digest(TRAININGS[config.run](config.directory)))
-        return 0
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     rows = []
     for i, name in enumerate(config.trainings):
         kills = len(range(i, config.kills, len(config.trainings)))
         row = kill_and_resume(name, kills, config.seed)
-        rows.append(row | {"environment": reports.environment()})
-        print(json.dumps(rows[-1]), flush=True)
-        if config.json is not None:
-            files.write_record(config.json, rows)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        command.write(run_dir, rows)
     reports.table(
         "killed and resumed",
         ["training", "kills", "runs", "bits"],
@@ -273,7 +268,19 @@ def main(arguments: Sequence[str]) -> int:
             for r in rows
         ],
     )
-    return 0 if all(row["identical"] for row in rows) else 1
+    if not all(row["identical"] for row in rows):
+        raise command.Failed("a resumed training has other bits")
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    if "--run" not in arguments:
+        return command.run("kill_and_resume", Config, experiment, arguments)
+    config = tyro.cli(Config, args=arguments, prog="python -m experiments.kill_and_resume")
+    bench.compilation_cache()
+    warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
+    print(digest(TRAININGS[config.run or "dense"](config.directory)))
+    return 0
 
 
 if __name__ == "__main__":

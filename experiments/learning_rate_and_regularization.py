@@ -8,9 +8,8 @@ combination of learning rate, weight penalty and seed; the map shows the finding
 cell. A high learning rate needs a penalty more than a low one that has not reached the point where it
 overfits, and with too strong a penalty no learning rate works.
 
-The run also draws training and validation curves for three penalties at the best learning rate. Pictures
-and figures go to `runs/learning_rate_and_regularization/`; those of the record are
-`experiments/results/learning-rate-and-regularization.json` and `.png`.
+The run also draws training and validation curves for three penalties at the best learning rate. The
+record is `experiments/results/learning-rate-and-regularization.json`.
 """
 
 import dataclasses
@@ -18,13 +17,14 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import optax
-import tyro
 
-from jaxml import bench, files, losses, models, reports, train
+from experiments import command
+from jaxml import bench, losses, models, reports, train
 from jaxml.data import scikit
 
 
@@ -73,10 +73,8 @@ def sweep(config: Config) -> train.Sweep:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(
-        Config, args=arguments, prog="python -m experiments.learning_rate_and_regularization"
-    )
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     bench.compilation_cache()
     swept = sweep(config)
     shape = len(config.penalties), len(config.learning_rates), config.seeds
@@ -106,7 +104,6 @@ def main(arguments: Sequence[str]) -> int:
         ]
         for row in of_cells
     ]
-    run_dir = reports.rundir.create("learning_rate_and_regularization", config, path=config.run_dir)
     reports.plots.response_map(
         ("weight penalty", config.penalties),
         ("learning rate", config.learning_rates),
@@ -140,17 +137,12 @@ def main(arguments: Sequence[str]) -> int:
         }
         for i, j in np.ndindex(*means.shape)
     ]
-    results = {
-        "command": " ".join(["python -m experiments.learning_rate_and_regularization", *arguments]),
-        "environment": reports.environment(),
-        "sentence": sentence,
-        "seconds": swept.seconds,
-        "cells": cells,
-    }
-    files.write_json(run_dir / "results.json", results)
-    reports.rundir.record(run_dir, summary={"sentence": sentence})
-    print(f"{sentence}\nrun directory: {run_dir}")
-    return 0
+    print(sentence)
+    return {"sentence": sentence, "seconds": swept.seconds, "cells": cells}
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("learning_rate_and_regularization", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

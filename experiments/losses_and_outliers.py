@@ -12,8 +12,7 @@ Huber's loss and the absolute loss keep most of the slope. A small tilt remains,
 have long departure delays: these losses bound the influence of a residual, but not of an input.
 
 The lines are fitted by `train.fit`, full batch, with Adam and a learning rate that falls to 0, as the
-absolute loss needs. Picture and figures go to `runs/losses_and_outliers/`; those of the record are
-`experiments/results/losses-and-outliers.json` and `.png`.
+absolute loss needs. The record is `experiments/results/losses-and-outliers.json`.
 """
 
 import dataclasses
@@ -21,14 +20,15 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import optax
-import tyro
 from numpy.typing import NDArray
 
-from jaxml import bench, files, losses, models, reports, train
+from experiments import command
+from jaxml import bench, losses, models, reports, train
 from jaxml.data import flights
 
 
@@ -95,13 +95,12 @@ def fit_line(x: NDArray, y: NDArray, loss, config: Config) -> tuple[float, float
     return slope, float(layer["bias"][0]) * y_scale + y_middle - slope * x_middle
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.losses_and_outliers")
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     bench.compilation_cache()
     departure, by_clock, truth = read()
     if not 2 <= config.num_flights <= len(truth) // 2:
-        print(f"--num-flights must be in [2, {len(truth) // 2}], got {config.num_flights}")
-        return 2
+        raise ValueError(f"num_flights must be in [2, {len(truth) // 2}], got {config.num_flights}")
     order = np.random.default_rng(config.seed).permutation(len(truth))
     fitting, judging = np.split(order[: 2 * config.num_flights], 2)
     x, y, wrong = departure[fitting], by_clock[fitting], (by_clock != truth)[fitting]
@@ -124,16 +123,6 @@ def main(arguments: Sequence[str]) -> int:
         ["loss", "slope", "intercept (min)", "mean absolute error (min)"],
         [[name, *lines[name], errors[name]] for name in lines],
     )
-    run_dir = reports.rundir.create("losses_and_outliers", config, path=config.run_dir)
-    figures = {
-        "command": " ".join(["python -m experiments.losses_and_outliers", *arguments]),
-        "environment": reports.environment(),
-        "num_flights": len(x),
-        "share_wrong": float(wrong.mean()),
-        "lines": {name: {"slope": a, "intercept": b} for name, (a, b) in lines.items()},
-        "mean_absolute_error": errors,
-    }
-    files.write_json(run_dir / "results.json", figures)
     conclusion = (
         f"{wrong.mean():.1%} of outliers turn the slope of the squared loss from "
         f"{slope:.2f} to {lines['squared'][0]:.2f} and its error from "
@@ -149,9 +138,17 @@ def main(arguments: Sequence[str]) -> int:
         title=conclusion,
         path=run_dir / "lines.png",
     )
-    reports.rundir.record(run_dir, summary={"conclusion": conclusion})
-    print(f"{conclusion}\nrun directory: {run_dir}")
-    return 0
+    print(conclusion)
+    return {
+        "num_flights": len(x),
+        "share_wrong": float(wrong.mean()),
+        "lines": {name: {"slope": a, "intercept": b} for name, (a, b) in lines.items()},
+        "mean_absolute_error": errors,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("losses_and_outliers", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

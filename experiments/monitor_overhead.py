@@ -1,6 +1,6 @@
 """How much longer do compiling and running a step take with the monitor?
 
-    python -m experiments.monitor_overhead --json experiments/results/monitor-overhead.json   four minutes
+    python -m experiments.monitor_overhead                       four minutes
 
 Programs: an MLP of nine layers of width 8 with Adam; lines of StableHLO and of compiled HLO, and CPU
 seconds to trace, lower and compile, of the optimizer alone and of a whole step, bare and guarded. Steps: an
@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
-from jaxml import files, models, monitor, reports, train
+from experiments import command
+from jaxml import models, monitor, reports, train
 from jaxml.types import Array, PyTree
 
 _CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
@@ -50,8 +50,8 @@ class Config:
     """Steps in a sample."""
     rounds: int = 25
     """Samples of each variant, taken in turn."""
-    json: Path | None = None
-    """File for the rows."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
 
 
 def _setting(widths: tuple[int, ...], num_features: int, batch: int, variant: str) -> Any:
@@ -166,13 +166,11 @@ def timed_rows(config: Config, batch: int) -> list[dict[str, Any]]:
     ]
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.monitor_overhead")
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     jax.config.update("jax_enable_compilation_cache", False)
-    environment = reports.environment()
     compiled = compiled_rows(config)
     timed = [row for batch in config.batches for row in timed_rows(config, batch)]
-    rows = [{**row, "environment": environment} for row in (*compiled, *timed)]
     reports.table(
         f"{config.depth + 1} layers of width 8, Adam",
         ["program", "", "StableHLO", "×", "HLO", "×", "CPU s", "×"],
@@ -187,9 +185,11 @@ def main(arguments: Sequence[str]) -> int:
         ["batch", "", "ms", "× bare"],
         [[row["batch"], row["variant"], row["median_ms"], row["ratio"]] for row in timed],
     )
-    if config.json is not None:
-        files.write_record(config.json, rows)
-    return 0
+    return [*compiled, *timed]
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("monitor_overhead", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

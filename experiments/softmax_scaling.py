@@ -23,9 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
-from jaxml import bench, files, reports
+from experiments import command
+from jaxml import bench, reports
 
 OptimizerName = Literal["sgd", "adagrad", "rowwise_adagrad", "adam"]
 OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd", "adagrad", "rowwise_adagrad", "adam")
@@ -54,10 +53,8 @@ class Config:
     """Memory that all sizes of an optimizer may take together; larger sizes are left out."""
     peers: bool = False
     """Compare with TensorFlow's sampled softmax, if it is installed."""
-    json: Path | None = None
-    """File for the rows; None for runs/softmax_scaling/<optimizers>.json."""
-    plot: Path | None = None
-    """File for the picture; None for a PNG beside the rows."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
 
 
 def state_bytes(optimizer: str, num_classes: int, dim: int, dtype: str) -> int:
@@ -277,39 +274,36 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
     reports.table(heading, columns, table)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measures, prints, writes and plots; returns the exit code."""
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.softmax_scaling")
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # For the workers.
-    stem = f"{config.dtype}-{config.dim}-{'-'.join(config.optimizer)}"
-    path = config.json or Path("runs/softmax_scaling", f"{stem}.json")
-    try:
-        rows = measure(config)
-        if not rows:
-            print("error: nothing to measure", file=sys.stderr)
-            return 2
+    rows = measure(config)
+    if not rows:
+        raise ValueError("num_classes must fit in memory_gb at least once")
+    command.write(run_dir, rows)
+    show(rows)
+    series: dict[str, tuple[list[int], list[list[float]]]] = {}
+    for row in (row for row in rows if row["samples_ms"]):
+        sizes, samples = series.setdefault(f"{row['library']} {row['optimizer']}", ([], []))
+        sizes.append(row["num_classes"])
+        samples.append(row["samples_ms"])
+    if series:
         place = reports.environment()
-        files.write_record(path, [{**row, "environment": place} for row in rows])
-        show(rows)
-        series: dict[str, tuple[list[int], list[list[float]]]] = {}
-        for row in (row for row in rows if row["samples_ms"]):
-            sizes, samples = series.setdefault(f"{row['library']} {row['optimizer']}", ([], []))
-            sizes.append(row["num_classes"])
-            samples.append(row["samples_ms"])
-        if series:
-            reports.plots.scaling(
-                series,
-                xlabel="classes",
-                ylabel="ms a step",
-                title=f"One sampled-softmax step, dim {config.dim}, {config.dtype}, "
-                f"{place['cores']} cores of {place['device']}",
-                path=config.plot or path.with_suffix(".png"),
-            )
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"rows: {path}")
-    return 0 if all(row["error"] is None for row in rows) else 1
+        reports.plots.scaling(
+            series,
+            xlabel="classes",
+            ylabel="ms a step",
+            title=f"One sampled-softmax step, dim {config.dim}, {config.dtype}, "
+            f"{place['cores']} cores of {place['device']}",
+            path=run_dir / "scaling.png",
+        )
+    if any(row["error"] is not None for row in rows):
+        raise command.Failed("not every size was measured")
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("softmax_scaling", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

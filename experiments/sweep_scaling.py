@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
-from jaxml import files, losses, models, reports, train
+from experiments import command
+from jaxml import losses, models, reports, train
 from jaxml.data import scikit
 from jaxml.train import inputs
 
@@ -45,8 +45,8 @@ class Config:
     """Steps of a trial."""
     rounds: int = 5
     """Samples of each system, taken in turn."""
-    json: Path | None = None
-    """File for the rows."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
 
 
 class Trained(NamedTuple):
@@ -125,8 +125,8 @@ def _scan(config: Config, data: Any, rates: Sequence[float]) -> Callable[[], Tra
     return run
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.sweep_scaling")
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     x, y = scikit.digits()
     data = scikit.scaled(x), y
     rates = np.geomspace(1e-4, 1e-1, config.trials).tolist()
@@ -161,7 +161,6 @@ def main(arguments: Sequence[str]) -> int:
             "batch": config.batch,
             "widths": config.widths,
             "width": width,
-            "environment": reports.environment(),
         }
         for name, each in samples.items()
     ]
@@ -175,9 +174,11 @@ def main(arguments: Sequence[str]) -> int:
     )
     own = statistics.median(a / b for a, b in zip(samples["loop"], samples["scan"], strict=True))
     print(f"One trial takes {own:.2f} times as long as the scan written by hand.")
-    if config.json is not None:
-        files.write_record(config.json, rows)
-    return 0
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("sweep_scaling", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,17 @@ def flights(tmp_path_factory):
 
 
 def test_the_bed_runs_and_catches(flights, tmp_path, capsys):
-    path = tmp_path / "rows.json"
-    arguments = ["--num-rows", "4000", "--num-clean", "3", "--seeds", "0", "--json", str(path)]
+    path = tmp_path / "results.json"
+    arguments = [
+        "--num-rows",
+        "4000",
+        "--num-clean",
+        "3",
+        "--seeds",
+        "0",
+        "--run-dir",
+        str(path.parent),
+    ]
     assert bed.main(arguments) == 0
     *rows, clean = json.loads(path.read_text())
     assert {row["corruption"] for row in rows} == set(bed.CORRUPTIONS) and len(rows) >= 20

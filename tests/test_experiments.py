@@ -1,16 +1,19 @@
 """The experiments from their command lines, in a size of seconds."""
 
+import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import geonames, softmax_scaling
+from experiments import command, geonames, softmax_scaling
 from experiments.softmax_benchmark import __main__ as softmax_benchmark
 from experiments.softmax_benchmark import cost, layers, peers, problems, quality
 from jaxml import reports, softmax
@@ -173,10 +176,11 @@ def test_impossible_options_are_named_and_leave_no_run(tmp_path, capsys, options
 
 @pytest.mark.slow
 def test_scaling_writes_its_rows(tmp_path):
-    path = tmp_path / "rows.json"
+    path = tmp_path / "results.json"
     code = softmax_scaling.main(
         ["--num-classes", "500", "2000", "--dim", "8", "--batch-size", "16", "--num-sampled", "32",
-         "--optimizer", "sgd", "adam", "--dtype", "bfloat16", "--rounds", "2", "--json", str(path)]
+         "--optimizer", "sgd", "adam", "--dtype", "bfloat16", "--rounds", "2",
+         "--run-dir", str(tmp_path)]
     )  # fmt: skip
     assert code == 0
     rows = json.loads(path.read_text())
@@ -188,7 +192,7 @@ def test_scaling_writes_its_rows(tmp_path):
         assert len(row["samples_ms"]) == 2 and min(row["samples_ms"]) > 0
         assert np.isclose(row["median_ms"], np.median(row["samples_ms"]), rtol=1e-12)
         assert row["peak_bytes"] > 50e6
-    assert path.with_suffix(".png").exists()
+    assert (tmp_path / "scaling.png").exists()
 
 
 COST = [
@@ -221,6 +225,37 @@ def test_the_cost_of_every_layer(tmp_path, capsys):
             assert f"{name}: {package} is not installed; skipped" in printed
         else:
             assert name in printed
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    number: int = 1
+    run_dir: Path | None = None
+
+
+@pytest.mark.parametrize(
+    ("experiment", "code", "status"),
+    [
+        (lambda options, run_dir: {"half": options.number / 2}, 0, "finished"),
+        (lambda options, run_dir: [{"half": 0.5}], 0, "finished"),
+        (lambda options, run_dir: math.sqrt(-options.number), 2, "failed"),
+        (lambda options, run_dir: open(run_dir / "none"), 2, "failed"),
+    ],
+)
+def test_every_experiment_leaves_the_same_record(experiment, code, status, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert command.run("half", Options, experiment, ["--run-dir", str(run)]) == code
+    assert reports.rundir.read(run).status == status
+    printed = capsys.readouterr()
+    if code:
+        assert printed.err.startswith("error: ") and len(printed.err.splitlines()) == 1
+        return
+    record = json.loads((run / "results.json").read_text())
+    record = record if isinstance(record, dict) else record[0]
+    assert record["half"] == 0.5 and "jax" in record["environment"]
+    # Nothing is overwritten.
+    assert command.run("half", Options, experiment, ["--run-dir", str(run)]) == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_a_peer_that_does_not_run_is_skipped(monkeypatch):
@@ -267,7 +302,8 @@ def test_what_does_not_fit_is_reported_and_the_rest_goes_on(tmp_path, monkeypatc
     ],
 )
 def test_the_benchmark_names_bad_input(options, message, capsys):
-    assert softmax_benchmark.main(options) == 2
+    with pytest.raises(SystemExit):
+        softmax_benchmark.main(options)
     assert message in capsys.readouterr().err
 
 

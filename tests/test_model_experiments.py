@@ -16,12 +16,14 @@ def test_the_map_of_activations(tmp_path, capsys):
     small += ["--width", "16", "--run-dir", str(tmp_path / "run")]
     assert activations.main([*small, "--num-steps", "200"]) == 0
     assert (tmp_path / "run" / "activations.png").read_bytes()[1:4] == b"PNG"
-    well, sick = json.loads((tmp_path / "run" / "activations.json").read_text())
+    well, sick = json.loads((tmp_path / "run" / "results.json").read_text())
     assert well["accuracy"] > 0.85 and sick["accuracy"] < 0.3
     assert sick["findings"] and sick["remedies"][0]["initializer"] == "he_normal"
     assert sick["accuracy_after"] > 0.85
     assert "of 2 networks train" in capsys.readouterr().out
-    assert activations.main(["--activations", "rely"]) == 2
+    with pytest.raises(SystemExit):
+        activations.main(["--activations", "rely"])
+    assert "leaky_relu" in capsys.readouterr().err
 
 
 def test_a_recipe_takes_every_change():
@@ -61,7 +63,7 @@ def few_flights(monkeypatch):
 
 
 def test_the_size_of_an_embedding(tmp_path, capsys, few_flights):
-    path = tmp_path / "rows.json"
+    path = tmp_path / "results.json"
     small = ["--dims", "1", "8", "--seeds", "0", "--num-train", "1000", "--num-validation", "500"]
     small += [
         "--num-steps",
@@ -73,12 +75,11 @@ def test_the_size_of_an_embedding(tmp_path, capsys, few_flights):
         "--learning-rate",
         "0.02",
     ]
-    run = ["--run-dir", str(tmp_path / "run"), "--json", str(path)]
-    assert embedding_size.main([*small, *run]) == 0
+    assert embedding_size.main([*small, "--run-dir", str(tmp_path)]) == 0
     rows = json.loads(path.read_text())
     assert [row["dim"] for row in rows] == [1, 8]
     assert rows[1]["best"] < 0.5 * rows[0]["best"] and rows[0]["rows"] <= 60
-    assert (tmp_path / "run" / "embedding_size.png").read_bytes()[1:4] == b"PNG"
+    assert (tmp_path / "embedding_size.png").read_bytes()[1:4] == b"PNG"
     assert "use d = 8" in capsys.readouterr().out
     assert embedding_size.main(["--num-train", "5000"]) == 2
 

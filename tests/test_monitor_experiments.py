@@ -37,22 +37,23 @@ def test_a_program_is_judged_by_its_outcome():
 
 
 def test_programs_are_trained_and_their_histories_kept(tmp_path, capsys):
-    path = tmp_path / "record.json"
-    arguments = ["--programs", "diverge_line", "--seeds", "0", "--json", str(path)]
+    arguments = ["--programs", "diverge_line", "--seeds", "0"]
     arguments += ["--histories", str(tmp_path / "histories")]
-    for _ in range(2):
-        assert monitor_bed.main(arguments) == 0
-        record = json.loads(path.read_text())
+    for run in (tmp_path / "first", tmp_path / "second"):
+        assert monitor_bed.main([*arguments, "--run-dir", str(run)]) == 0
+        record = json.loads((run / "results.json").read_text())
         (row,) = record["runs"]
         assert row["label"] == "faulty" and row["recognised"] and "history" not in row
         assert record["summary"]["shares"]["gradient faults recognised"] == [1, 1]
     assert len([*(tmp_path / "histories").iterdir()]) == 1
-    assert monitor_bed.main(["--programs", "nothing"]) == 2
+    with pytest.raises(SystemExit):
+        monitor_bed.main(["--programs", "nothing"])
+    assert "diverge_line" in capsys.readouterr().err
 
 
 def test_curves_of_known_kind_are_told_apart(tmp_path, capsys):
-    path = tmp_path / "curves.json"
-    assert monitor_bed.main(["--curves", "4", "--json", str(path)]) == 0
+    path = tmp_path / "results.json"
+    assert monitor_bed.main(["--curves", "4", "--run-dir", str(tmp_path)]) == 0
     rows = json.loads(path.read_text())["curves"]
     assert {row["family"] for row in rows} == set(curves.FAMILIES)
     faulty = [row for row in rows if row["symptoms"]]
@@ -80,10 +81,12 @@ def test_cases_have_data():
 
 def test_a_remedy_helps(tmp_path, capsys):
     assert gradient_clinic.main(["--cases", "too_slow", "--run-dir", str(tmp_path / "run")]) == 0
-    record = json.loads((tmp_path / "run" / "remedies.json").read_text())
+    record = json.loads((tmp_path / "run" / "results.json").read_text())
     (row,) = record["rows"]
     assert row["symptoms"] == ["learning_rate_too_low"] and row["helped"] and record["helped"] == 1
-    assert gradient_clinic.main(["--cases", "nobody"]) == 2
+    with pytest.raises(SystemExit):
+        gradient_clinic.main(["--cases", "nobody"])
+    assert "too_slow" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -96,9 +99,9 @@ def test_trusted_examples_decide_whether_the_data_are_at_fault():
 
 @pytest.mark.slow
 def test_the_overhead_is_measured(tmp_path, capsys):
-    path = tmp_path / "rows.json"
+    path = tmp_path / "results.json"
     small = ["--widths", "16", "--num-features", "8", "--batches", "16", "--steps", "2"]
-    small += ["--depth", "1", "--repeats", "1", "--rounds", "2", "--json", str(path)]
+    small += ["--depth", "1", "--repeats", "1", "--rounds", "2", "--run-dir", str(path.parent)]
     assert monitor_overhead.main(small) == 0
     rows = json.loads(path.read_text())
     steps = [row for row in rows if row["kind"] == "step"]

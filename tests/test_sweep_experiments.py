@@ -41,9 +41,9 @@ def test_batch_sizes_take_the_same_epochs(tmp_path, capsys):
 
 def test_the_scaling_of_a_sweep(tmp_path, capsys):
     """It refuses to time what is not the same training; here it does not."""
-    path = tmp_path / "rows.json"
-    arguments = "--trials 4 --widths 8 --steps 60 --rounds 2 --json".split()
-    assert sweep_scaling.main([*arguments, str(path)]) == 0
+    path = tmp_path / "results.json"
+    arguments = "--trials 4 --widths 8 --steps 60 --rounds 2 --run-dir".split()
+    assert sweep_scaling.main([*arguments, str(tmp_path)]) == 0
     rows = {row["system"]: row for row in json.loads(path.read_text())}
     assert set(rows) == {"population", "loop", "scan"}
     assert all(len(row["samples_s"]) == 2 and row["compile_s"] > 0 for row in rows.values())
@@ -52,8 +52,8 @@ def test_the_scaling_of_a_sweep(tmp_path, capsys):
 
 
 def test_compile_time_is_measured_in_processes_of_its_own(tmp_path, capsys):
-    path = tmp_path / "rows.json"
-    arguments = ["--depth", "1", "--width", "4", "--num-steps", "20", "--json", str(path)]
+    path = tmp_path / "results.json"
+    arguments = ["--depth", "1", "--width", "4", "--num-steps", "20", "--run-dir", str(path.parent)]
     assert compile_time.main(arguments) == 0
     rows = json.loads(path.read_text())
     assert len(rows) == 8 and {row["process"] for row in rows} == {"first", "second"}

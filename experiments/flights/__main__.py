@@ -15,7 +15,7 @@ int32 ids; networks and logistic regression are trained under the monitor; thres
 validation months; all models, scikit-learn's on the same features included, are compared on the test
 months.
 
-A run writes results.json, the schemas and pictures into a new directory under runs/flights.
+A run writes the schemas and pictures beside its record.
 
 Expected result, AUC and log loss on the test months with the average of two networks: the evening before at
 least 0.738 and about 0.487 (gradient boosting 0.737 and 0.494), 30 minutes before at least 0.795 and about
@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
+from experiments import command
 from experiments.flights import clocks, judging, models, report, table
-from jaxml import bench, files, losses, metrics, reports
+from jaxml import bench, losses, metrics, reports
 from jaxml.validation import leaks, schema
 
 LATE = 15.0
@@ -48,7 +48,7 @@ class Config:
     smoke: bool = False
     """Use two weeks of each part of the year and the smallest models."""
     run_dir: Path | None = None
-    """Directory of the run; by default a new one under runs/flights."""
+    """Directory of the run; None for a new one below runs/."""
     seed: int = 0
     """Seed of the first network."""
 
@@ -234,12 +234,9 @@ def shortened(flights: table.Flights) -> NDArray[np.int64]:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.flights")
+def experiment(config: Config, run: Path) -> dict[str, Any]:
+    """Trains, judges and draws; returns the record."""
     bench.compilation_cache()
-    run = config.run_dir or Path("runs/flights") / time.strftime("%Y%m%d-%H%M%S")
-    run.mkdir(parents=True, exist_ok=True)
-
     began = time.perf_counter()
     flights, weather = table.read()
     everything = len(flights)
@@ -248,8 +245,6 @@ def main(arguments: Sequence[str]) -> int:
     parts = table.split(flights)
     weather, anomalies = checked(flights, weather, parts, run)
     results: dict[str, Any] = {
-        "command": " ".join(["python -m experiments.flights", *arguments]),
-        "environment": reports.environment(),
         "flights": everything,
         "left out, cancelled or diverted": int((~np.isfinite(flights.arr_delay)).sum()),
         "rows": {name: len(rows) for name, rows in vars(parts).items()},
@@ -270,10 +265,12 @@ def main(arguments: Sequence[str]) -> int:
             ],
         )
     results["seconds"] = time.perf_counter() - began
-    files.write_json(run / "results.json", results)
     report.models(run / "models.png", results["clocks"])
-    print(f"results and pictures: {run}")
-    return 0
+    return results
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("flights", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

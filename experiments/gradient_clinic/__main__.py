@@ -5,32 +5,34 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
+from experiments import command
 from experiments.gradient_clinic.cases import CASES, apply_remedy, fit, trust
-from jaxml import bench, files, monitor, reports
+from jaxml import bench, monitor, reports
 
 # Share of a constant answer's loss that a run saves which needs no help, and the share of what is lost that
 # a remedy must regain.
 _WELL, _REGAINED = 0.75, 1 / 3
+
+if TYPE_CHECKING:
+    CaseName = str
+else:
+    CaseName = Literal[tuple(CASES)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Trains failing configurations, applies the remedies of their findings, and trains again."""
 
-    cases: tuple[str, ...] = ()
+    cases: tuple[CaseName, ...] = ()
     """Names of cases; none for all."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of each case."""
     rounds: int = 3
     """Largest number of remedies for a case."""
     run_dir: Path | None = None
-    """Directory of the run; None for runs/gradient_clinic/<time>."""
-    json: Path | None = None
-    """File for the record."""
+    """Directory of the run; None for a new one below runs/."""
 
 
 def evaluate(name: str, seed: int, rounds: int) -> dict[str, Any]:
@@ -67,16 +69,10 @@ def evaluate(name: str, seed: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.gradient_clinic")
-    unknown = [name for name in config.cases if name not in CASES]
-    if unknown:
-        print(f"error: cases must be among {', '.join(CASES)}, got {unknown[0]!r}", file=sys.stderr)
-        return 2
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
     bench.compilation_cache()
-    place = reports.environment()
-    run_dir = reports.rundir.create("gradient_clinic", config, path=config.run_dir)
     rows = []
     for name in config.cases or tuple(CASES):
         for seed in config.seeds:
@@ -90,9 +86,6 @@ def main(arguments: Sequence[str]) -> int:
     summary = {
         "cases": len(rows), "failing": len(failing), "helped": sum(row["helped"] for row in failing)
     }  # fmt: skip
-    for path in filter(None, (run_dir / "remedies.json", config.json)):
-        files.write_record(path, {"environment": place, **summary, "rows": rows})
-    reports.rundir.record(run_dir, summary=summary)
     reports.table(
         f"{summary['helped']} of {len(failing)} failing cases helped",
         ["case", "seed", "score before", "after", "found first", "left"],
@@ -102,8 +95,11 @@ def main(arguments: Sequence[str]) -> int:
             for row in rows
         ],
     )  # fmt: skip
-    print(f"run directory: {run_dir}")
-    return 0
+    return {**summary, "rows": rows}
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("gradient_clinic", Config, experiment, arguments)
 
 
 if __name__ == "__main__":

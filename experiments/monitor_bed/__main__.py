@@ -5,24 +5,30 @@ import pickle
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
+from experiments import command
 from experiments.monitor_bed import curves, report
 from experiments.monitor_bed.programs import PROGRAMS, Program, Run
-from jaxml import bench, files, models, monitor, reports, train
+from jaxml import bench, models, monitor, train
+
+if TYPE_CHECKING:
+    ProgramName = str
+else:
+    ProgramName = Literal[tuple(PROGRAMS)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Trains programs of known outcome, and counts recognised faults and false alarms."""
 
-    programs: tuple[str, ...] = ()
+    programs: tuple[ProgramName, ...] = ()
     """Names of programs; none for all."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of each program."""
@@ -32,8 +38,8 @@ class Config:
     """Print every finding."""
     histories: Path | None = None
     """Directory of histories: a run that is there is diagnosed again, another is trained and kept there."""
-    json: Path | None = None
-    """File for the record."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
 
 
 def outcome(run: Run, fitted: train.Fit) -> tuple[float, float]:
@@ -82,33 +88,26 @@ def measure(program: Program, seed: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str]) -> int:
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.monitor_bed")
-    unknown = [name for name in config.programs if name not in PROGRAMS]
-    if unknown:
-        print(
-            f"error: programs must be among {', '.join(PROGRAMS)}, got {unknown[0]!r}",
-            file=sys.stderr,
-        )
-        return 2
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
     # Overflows and findings are what this measures.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     warnings.filterwarnings("ignore", category=monitor.FindingsWarning)
     if config.curves:
         rows = curves.measure(config.curves)
         report.curves(rows)
-        record = {"curves": rows}
-    else:
-        bench.compilation_cache()
-        rows = [
-            _row(config, PROGRAMS[name], seed)
-            for name in config.programs or tuple(PROGRAMS)
-            for seed in config.seeds
-        ]
-        record = {**report.summary(rows), "runs": rows}
-    if config.json is not None:
-        files.write_record(config.json, _plain({"environment": reports.environment(), **record}))
-    return 0
+        return _plain({"curves": rows})
+    bench.compilation_cache()
+    rows = [
+        _row(config, PROGRAMS[name], seed)
+        for name in config.programs or tuple(PROGRAMS)
+        for seed in config.seeds
+    ]
+    return _plain({**report.summary(rows), "runs": rows})
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("monitor_bed", Config, experiment, arguments)
 
 
 def _row(config: Config, program: Program, seed: int) -> dict[str, Any]:

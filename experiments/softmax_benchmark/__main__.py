@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
+from experiments import command
 from experiments.softmax_benchmark import bias, cost, layers, peers, pictures, problems, quality
 from jaxml import files, reports, softmax
-from jaxml.data import flights, geonames
 from jaxml.softmax import planner
 
 VARIANTS = tuple(dict.fromkeys((*cost.VARIANTS, *layers.VARIANTS)))
@@ -68,45 +66,33 @@ class Config:
     num_keys: int = 32
     """Bias: draws of each sampler."""
     run_dir: Path | None = None
-    """Directory of the run; None for runs/softmax_benchmark/<time>."""
+    """Directory of the run; None for a new one below runs/."""
     resume: Path | None = None
     """Continue this run: its quality rows of the same settings are not measured again."""
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Measures, prints, writes and plots; returns the exit code: 1 if a layer failed, 2 for bad input."""
-    config = tyro.cli(Config, args=arguments, prog="python -m experiments.softmax_benchmark")
-    try:
-        _check(config)
-        return _run(config)
-    except (geonames.DataMissing, flights.DataMissing, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def _check(config: Config) -> None:
-    if not config.parts or not config.num_classes:
-        raise ValueError("parts and num_classes must name at least one each")
-    least = dict(dim=1, batch=1, num_sampled=1, rounds=1, num_steps=1, num_keys=2)
-    given = {name: getattr(config, name) for name in least}
-    given["num_classes"] = min(config.num_classes)
-    for name, value in given.items():
-        if value < least.get(name, 1):
-            raise ValueError(f"{name} must be at least {least.get(name, 1)}, got {value}")
+    def __post_init__(self) -> None:
+        if not self.parts or not self.num_classes:
+            raise ValueError("parts and num_classes must name at least one each")
+        least = dict(dim=1, batch=1, num_sampled=1, rounds=1, num_steps=1, num_keys=2)
+        given = {name: getattr(self, name) for name in least}
+        given["num_classes"] = min(self.num_classes)
+        for name, value in given.items():
+            if value < least.get(name, 1):
+                raise ValueError(f"{name} must be at least {least.get(name, 1)}, got {value}")
 
 
-def _run(config: Config) -> int:
-    if config.resume is not None:
-        run_dir = config.resume.absolute()
-        reports.rundir.claim(run_dir)
-    else:
-        run_dir = reports.rundir.create("softmax_benchmark", config, path=config.run_dir)
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the number of failures."""
     parts = {"cost": _cost, "quality": _quality, "bias": _bias}
     measured = [run(config, run_dir) for name, run in parts.items() if name in config.parts]
     failures = sum(bool(row.get("failure")) for rows in measured for row in rows)
-    reports.rundir.record(run_dir, summary={"failures": failures})
-    print(f"run directory: {run_dir}")
-    return 1 if failures else 0
+    if failures:
+        raise command.Failed(f"{failures} layers were not measured")
+    return {"parts": config.parts}
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("softmax_benchmark", Config, experiment, arguments)
 
 
 def _chosen(config: Config, known: Sequence[str]) -> list[str]:
