@@ -4,7 +4,6 @@ pyarrow splits the files (`pip install 'jaxml[validation]'`); types are decided 
 0, the header not included.
 """
 
-import contextlib
 import csv
 import dataclasses
 import datetime
@@ -83,13 +82,14 @@ def read_csv(
         types: `"INT"`, `"FLOAT"`, `"BOOL"`, `"BYTES"` or `"TIME"` by column; they precede the schema's.
         missing: text or texts that stand for no value, such as `("", "NA")`.
         delimiter: one character. None is a comma, and refuses a file whose one column has another
-            delimiter in its name.
+            delimiter in its name; so does any but the comma, if the first row has as many of it.
         encoding: encoding of the text; a byte order mark is skipped.
 
     Returns:
         Arrays [N] by column: int64 (float64 with NaN where values are missing, objects with None beyond
         2⁵³), float64, bool (objects with None), text (objects with None), datetime64[us]. A first column
-        without a name, as pandas and R write it, is named "index".
+        without a name, as pandas and R write it, is named "index"; if there is such a column already, or
+        several have no name, "level_0", "level_1", … as pandas has it.
 
     Raises:
         BadFile: a ValueError that names the file and, where it can, row and column: an empty file, names
@@ -106,12 +106,12 @@ def read_csv(
     >>> table["city"].tolist(), table["size"].tolist()
     (['Washington, DC', 'Rome'], [7.0, nan])
     """
+    if delimiter is not None and len(delimiter) != 1:
+        raise ValueError(f"delimiter must be one character, got {delimiter!r}")
     file = _CsvFile(path, _text(path, encoding, delimiter or ","), delimiter or ",")
     header = file.header()
-    other = next((each for each in ";\t|" if each in header[0]), None)
-    if delimiter is None and len(header) == 1 and other is not None:
-        reason = f"the one column is {_short(header[0])}; pass delimiter={other!r} (or ',')"
-        raise BadFile(path, reason, line=1)
+    if len(header) == 1 and delimiter != ",":
+        file.check_delimiter(header[0], sure=delimiter is not None)
     features = {} if schema is None else schema.features
     wanted = {n: "BOOL" if f.is_bool else f.type for n, f in features.items()}
     for name, type_ in (types or {}).items():
@@ -135,14 +135,23 @@ class _CsvFile:
         _, header = next(self._records(), (0, []))
         if not header:
             raise BadFile(self.path, "the file is empty: not even a header")
-        if not header[0].strip() and len(header) > 1:
-            header[0] = "index"
+        header = _named(header)
         for i, name in enumerate(header):
             if not name.strip():
                 raise BadFile(self.path, f"column {i} of the header has no name", line=1)
             if name in header[:i]:
                 raise BadFile(self.path, "the header has this name twice", line=1, column=name)
         return header
+
+    def check_delimiter(self, name: str, sure: bool) -> None:
+        """Refuses a file of one column if its name has another delimiter, and the first row if `sure`."""
+        first = [record[0] for _, record in itertools.islice(self._records(), 1, 2) if record]
+        for other in ",;\t|".replace(self.delimiter, ""):
+            sizes = [len(next(_split(text, other), (0, []))[1]) for text in (name, *first)]
+            if sizes[0] > 1 and (not sure or sizes[1:] == sizes[:1]):
+                more = "" if sure else " (or ',')"
+                reason = f"the one column is {_short(name)}; pass delimiter={other!r}{more}"
+                raise BadFile(self.path, reason, line=1)
 
     def split(self, header: list[str]) -> list["_Field"]:
         pyarrow, arrow_csv = _pyarrow(), importlib.import_module("pyarrow.csv")
@@ -193,27 +202,46 @@ class _CsvFile:
         return self.refuse(reason, row, header[min(size, len(header) - 1)])
 
     def _check_quotes(self) -> None:
-        reader = csv.reader(
-            io.StringIO(self.text, newline=""), delimiter=self.delimiter, strict=True
-        )
-        rows = -1
+        rows = -2
         try:
-            for record in reader:
-                rows += bool(record)
+            for _ in _split(self.text, self.delimiter, strict=True):
+                rows += 1
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 reason = "a quote is opened and never closed: is the file cut short?"
-                raise BadFile(self.path, reason, row=rows, line=reader.line_num) from None
+                line = sum(1 for _ in io.StringIO(self.text, newline=""))
+                raise BadFile(self.path, reason, row=rows + 1, line=line) from None
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Yields the line on which each record ends, and its fields; slower than pyarrow."""
-        reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.delimiter)
-        with contextlib.suppress(csv.Error):  # A field of more than 131,072 characters.
-            yield from ((reader.line_num, record) for record in reader if record)
+        return _split(self.text, self.delimiter)
 
     def refuse(self, reason: str, row: int, column: str) -> BadFile:
         line, _ = next(itertools.islice(self._records(), row + 1, None), (None, []))
         return BadFile(self.path, reason, row=row, line=line, column=column)
+
+
+def _named(header: list[str]) -> list[str]:
+    """Returns the header with names for the columns at its beginning that have none."""
+    unnamed = next((i for i, name in enumerate(header) if name.strip()), 0)
+    own = ["index"] if unnamed == 1 and "index" not in header else None
+    return [*(own or [f"level_{i}" for i in range(unnamed)]), *header[unnamed:]]
+
+
+def _split(text: str, delimiter: str, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line on which each record ends, and its fields; slower than pyarrow.
+
+    Empty lines are left out, but for those within a file of one column.
+    """
+    limit = csv.field_size_limit(2**31 - 1)  # 131,072 characters otherwise.
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+        width = 0
+        for record in reader:
+            width = width or len(record)
+            if record or width == 1:
+                yield reader.line_num, record
+    finally:
+        csv.field_size_limit(limit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,11 +282,13 @@ def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
     except UnicodeDecodeError as error:
         start = error.start + len(data) - len(error.object)  # Some codecs drop the mark first.
         before = data[:start].decode("latin-1") + "?"
-        rows = list(csv.reader(io.StringIO(before, newline=""), delimiter=delimiter))
+        rows = [record for _, record in _split(before, delimiter)]
         reason = f"byte 0x{data[start]:02x} is not {encoding}; pass the encoding of the file"
         row, line = len(rows) - 2 if len(rows) > 1 else None, before.count("\n") + 1
-        column = rows[0][min(len(rows[-1]), len(rows[0])) - 1] if len(rows) > 1 else None
+        column = _named(rows[0])[min(len(rows[-1]), len(rows[0])) - 1] if len(rows) > 1 else None
         raise BadFile(path, reason, row=row, line=line, column=column) from error
+    except LookupError as error:
+        raise ValueError(f"encoding must be one that Python knows, got {encoding!r}") from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise BadFile(path, "there are NUL characters: not text, or another encoding", line=line)
@@ -379,9 +409,11 @@ def _array(values: list[Any], type_: str | None) -> NDArray[Any]:
         return np.array(values, np.int64)
     if type_ == "BOOL" and not gaps:
         return np.array(values, np.bool_)
-    longest = max(map(len, known), default=1) if type_ == "BYTES" else 0
-    if type_ == "BYTES" and not gaps and longest <= 256:  # Every row takes as much as the longest.
-        return np.array(values, f"U{max(longest, 1)}")
+    if type_ == "BYTES" and not gaps:
+        longest = max(map(len, known), default=1)
+        # Every row takes as much as the longest, and NumPy cuts zeros off its end.
+        if longest <= 256 and not any(value.endswith("\0") for value in known):
+            return np.array(values, f"U{max(longest, 1)}")
     return np.fromiter(values, object, len(values))
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxml.validation.leaks import duplicate_rows
 from jaxml.validation.readers import BadFile, read_csv, read_parquet
 from jaxml.validation.schema import infer_schema, validate
 
@@ -56,6 +57,13 @@ READ = [
     ("b\nNA\nN\nA\n", {"missing": "NA"}, "b", [None, "N", "A"]),
     (",a,b\n0,1,x\n1,2,y\n", {}, "index", [0, 1]),
     ('"","a"\n"row 1",1\n', {}, "index", ["row 1"]),
+    (",index\n0,5\n1,7\n", {}, "level_0", [0, 1]),
+    (",index\n0,5\n1,7\n", {}, "index", [5, 7]),
+    (",,a\nx,0,5\ny,0,7\n", {}, "level_0", ["x", "y"]),
+    ("price; EUR\n3\n", {"delimiter": ","}, "price; EUR", [3]),
+    ("price, EUR\n3\n", {"delimiter": ";"}, "price, EUR", [3]),
+    ('"a;b"\n"1;2"\n', {"delimiter": ";"}, "a;b", ["1;2"]),
+    (f"a,b\n{2**60 + 1},1\nnan,1\n{2**60 + 2},1\n", {}, "a", [2**60 + 1, None, 2**60 + 2]),
     (f"a,b\n{2**53 + 1},1\n,2\n", {}, "a", [2**53 + 1, None]),
     (f"a\n{10**30}\n", {}, "a", [10**30]),
     ("a\n1e300\n-inf\n", {}, "a", [1e300, -np.inf]),
@@ -94,7 +102,15 @@ REFUSED = [
     ("a,b\n1,2\n3,4,5\n", {}, "3 fields.*delimiter in a text without quotes", 1, "b"),
     ("a,b\n1,2\n3", {}, "cut short", 1, "b"),
     ('a,b\n1,2\n3,"fo', {}, "never closed.*cut short", 1, None),
-    ("a;b\n1;2\n", {}, "pass delimiter=';'", None, None),
+    ("a;b\n1;2\n", {}, r"pass delimiter=';' \(or ','\)", None, None),
+    ("a,b\n1,2\n", {"delimiter": ";"}, "the one column is 'a,b'; pass delimiter=','$", None, None),
+    ("a\tb\n1\t2\n", {"delimiter": ";"}, r"pass delimiter='\\t'$", None, None),
+    (",\n1,2\n", {}, "column 0 of the header has no name", None, None),
+    ("a\n\nx\n5\n", {"types": {"a": "INT"}}, "'x' is not an integer", 1, "a"),
+    (b",a\nZ\xfcrich,1\n", {}, "0xfc is not utf-8", 0, "index"),
+    (b"a,b\n" + b"x" * 200_000 + b",1\ny,\xfc\n", {}, "0xfc is not utf-8", 1, "b"),
+    ("a,b\n" + "x" * 200_000 + ",1\ny,z\n", {"types": {"b": "INT"}}, "'z' is not an int", 1, "b"),
+    ("a,b\n" + "x" * 200_000 + ',1\ny,"z\n', {}, "never closed", 1, None),
     ("a,b\n1,x\n2,y\n3,z\nfour,w\n", {}, "'four' is not a number", 3, "a"),
     ("a,b\n1,2\nNA,3\n", {}, "'NA' is not a number, and 1 of the column's 2", 1, "a"),
     (b"a,b\n1,x\n2,Z\xfcrich\n", {}, "0xfc is not utf-8", 1, "b"),
@@ -176,6 +192,7 @@ def test_very_many_categories_and_very_long_texts(write):
     assert long["a"].dtype == object  # Not ten thousand characters for every row.
     longer = read_csv(write("a,b\n" + "x" * 200_000 + ',"y\nz"\nw,v\n'))
     assert len(longer["a"][0]) == 200_000 and longer["a"][1] == "w"
+    assert [*map(len, read_csv(write("a" * 200_000 + ",b\n1,2\n")))] == [200_000, 1]
     with pytest.raises(BadFile, match=r"row 0.*column 'b': 1 fields"):
         read_csv(write("a,b\n" + "x" * 200_000 + "\n"))
 
@@ -233,6 +250,10 @@ def test_wrong_arguments_are_named(write):
         read_csv(path, types={"b": "INT"})
     with pytest.raises(ValueError, match="'NUMBER'"):
         read_csv(path, types={"a": "NUMBER"})
+    with pytest.raises(ValueError, match="encoding must be one that Python knows, got 'utf-9'"):
+        read_csv(path, encoding="utf-9")
+    with pytest.raises(ValueError, match="delimiter must be one character, got ', '"):
+        read_csv(path, delimiter=", ")
     with pytest.raises(FileNotFoundError):
         read_csv(path.with_name("nothing.csv"))
 
@@ -279,6 +300,13 @@ def test_parquet_values_at_the_edge_are_exact(tmp_path):
     decimals = pyarrow.array([decimal.Decimal(2**60 + 1), None], pyarrow.decimal128(20, 0))
     table = read_parquet(parquet(tmp_path / "d.parquet", a=decimals, b=["", "x"]))
     assert table["a"].tolist() == [2**60 + 1, None] and table["b"].tolist() == [None, "x"]
+    whole = pyarrow.array([decimal.Decimal(2**60 + 1), None], pyarrow.decimal128(38, 10))
+    unsigned = pyarrow.array([2**64 - 1, None], pyarrow.uint64())
+    table = read_parquet(parquet(tmp_path / "d.parquet", a=whole, b=unsigned, c=["ab\0", "ab"]))
+    assert [table[name].tolist() for name in "abc"] == [
+        [2**60 + 1, None], [2**64 - 1, None], ["ab\0", "ab"]
+    ]  # fmt: skip
+    assert duplicate_rows(table, "c") == []
     times = pyarrow.table({"t": [datetime.datetime(9999, 12, 31, 23, 59)]})
     path = tmp_path / "t.parquet"
     pyarrow.parquet.write_table(times, path, use_deprecated_int96_timestamps=True)
