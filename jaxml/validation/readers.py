@@ -82,7 +82,8 @@ def read_csv(
         types: `"INT"`, `"FLOAT"`, `"BOOL"`, `"BYTES"` or `"TIME"` by column; they precede the schema's.
         missing: text or texts that stand for no value, such as `("", "NA")`.
         delimiter: one character. None is a comma, and refuses a file whose one column has another
-            delimiter in its name; so does any but the comma, if the first row has as many of it.
+            delimiter in its name, or numbers with spaces in its first row; so does any but the comma, if
+            the first row has as many of them.
         encoding: encoding of the text; a byte order mark is skipped.
 
     Returns:
@@ -144,11 +145,19 @@ class _CsvFile:
         return header
 
     def check_delimiter(self, name: str, sure: bool) -> None:
-        """Refuses a file of one column if its name has another delimiter, and the first row if `sure`."""
-        first = [record[0] for _, record in itertools.islice(self._records(), 1, 2) if record]
-        for other in ",;\t|".replace(self.delimiter, ""):
-            sizes = [len(next(_split(text, other), (0, []))[1]) for text in (name, *first)]
-            if sizes[0] > 1 and (not sure or sizes[1:] == sizes[:1]):
+        """Refuses a file of one column if its name has another delimiter, and the first row if `sure`.
+
+        Words may have spaces between them; a row of numbers does not.
+        """
+        row = next(
+            (record[0] for _, record in itertools.islice(self._records(), 1, 2) if record), ""
+        )
+        for other in ",;\t| ".replace(self.delimiter, ""):
+            names, fields = (
+                [each for _, r in _split(text, other) for each in r] for text in (name, row)
+            )
+            alike, numbers = len(names) == len(fields), all(map(_FLOAT.fullmatch, fields))
+            if len(names) > 1 and (alike and numbers if other == " " else alike or not sure):
                 more = "" if sure else " (or ',')"
                 reason = f"the one column is {_short(name)}; pass delimiter={other!r}{more}"
                 raise BadFile(self.path, reason, line=1)
