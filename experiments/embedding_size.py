@@ -181,13 +181,16 @@ def experiment(config: Config, run_dir: Path) -> Any:
         "training": "training, at the end",
     }
     mean = {name: means(rows, name) for name in (*labels, "best_step")}
-    lines = {label: (list(mean[name]), list(mean[name].values())) for name, label in labels.items()}
+    samples = {
+        name: [[r[name] for r in rows if r["dim"] == d] for d in mean[name]] for name in labels
+    }
+    lines = {label: (list(mean[name]), samples[name]) for name, label in labels.items()}
     reports.plots.curves(
         lines,
         xlabel="size of the embedding of a tail number",
         ylabel="cross entropy of destinations (nats)",
         title=f"{data.sizes[0]:,} tail numbers, {config.num_train:,} flights, "
-        f"mean over {len(config.seeds)} seed{'s' * (len(config.seeds) != 1)}",
+        f"mean and range of {len(config.seeds)} seed{'s' * (len(config.seeds) != 1)}",
         path=run_dir / "embedding_size.png",
     )
     spread = {d: np.std([row["best"] for row in rows if row["dim"] == d]) for d in mean["best"]}

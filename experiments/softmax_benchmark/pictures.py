@@ -75,12 +75,13 @@ def cost(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
 def quality(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
     """Draws the exact loss against time, a picture a problem; returns the paths.
 
-    The left panel has the layers that do not share candidates, the right one those that do.
+    The left panel has the layers that do not share candidates, the right one those that do. Samplers that
+    draw with replacement are left out: they lie on those that draw without.
     """
     paths = []
     for problem in dict.fromkeys(row["problem"] for row in rows):
         lines = {row["variant"]: row["points"][1:] for row in rows if row["problem"] == problem}
-        lines = {name: points for name, points in lines.items() if points}
+        lines = {k: points for k, points in lines.items() if points and "independent" not in k}
         if not lines:
             continue
         figure, ((*grid,),) = canvas.figure(
@@ -99,7 +100,8 @@ def quality(rows: Rows, directory: Path, prefix: str = "") -> list[Path]:
             drawn = [name for name in lines if name == "exact" or name in names]
             for i, name in enumerate(drawn):
                 x, y = ([point[k] for point in lines[name]] for k in ("seconds", "loss"))
-                axes.plot(x, y, label=name, **canvas.style(i, len(drawn), 6))
+                label = name if min(y) <= top else f"{name} (above: {y[-1]:.1f} at the end)"
+                axes.plot(x, y, label=label, **canvas.style(i, len(drawn), 6))
             axes.set_title(heading, fontsize=14, loc="left")
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:,g}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxml.files import replacing
 
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 LOG_RATIO = 20.0  # Above this a linear axis would press the small values flat.
@@ -101,7 +101,7 @@ def log_sizes(axes: Any, values: Any) -> None:
     """Makes the x axis logarithmic; its ticks are the values themselves if they are few."""
     axes.set_xscale("log")
     sizes = np.unique(np.concatenate([np.ravel(x) for x in values]))
-    if len(sizes) <= 6:
+    if len(sizes) <= 10:
         from matplotlib.ticker import NullLocator
 
         axes.set_xticks(sizes, [f"{size:,.10g}" for size in sizes])
@@ -124,13 +124,14 @@ def scale(axes: Any, values: np.ndarray) -> bool:
     if not (low > 0 and high > LOG_RATIO * low):
         return False
     axes.set_yscale("log")
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     if high < 1000 * low:
         # Over fewer than three decades, their powers alone are too few ticks to read from.
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.yaxis.set_minor_locator(NullLocator())
+    if 1e-4 <= low and high <= 1e7:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     return True
 
 

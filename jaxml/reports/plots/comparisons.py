@@ -170,18 +170,25 @@ def curves(
     """Returns a line through points for each name: quality against time, an error against a size.
 
     Args:
-        series: for each name its x and y `[n]`, n ≥ 1; a y that is not finite leaves a gap.
+        series: for each name its x and y `[n]`, n ≥ 1; a y that is not finite leaves a gap. If y is
+            `[n, samples]`, of seeds for example, the line is their mean, and their range is a band.
         log_x: whether the axis of x is logarithmic; x must be positive then.
     """
     canvas.filled(series=series)
     figure, axes = canvas.figure(title)
     drawn = []
     for i, (name, given) in enumerate(series.items()):
-        x, y = canvas.pair(f"series[{name!r}]", given)
+        samples = np.asarray(given[1], float)
+        mean = samples.mean(1) if samples.ndim == 2 else samples
+        x, y = canvas.pair(f"series[{name!r}]", (given[0], mean))
+        style = canvas.style(i, len(series), 6)
+        if samples.ndim == 2:
+            low, high = canvas.finite(samples.min(1)), canvas.finite(samples.max(1))
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
         if not x.size or not np.isfinite(x).all() or (log_x and x.min() <= 0):
             raise ValueError(f"series[{name!r}] must have x that fit their axis, got {x}")
         drawn.append(y[np.isfinite(y)])
-        axes.plot(x, canvas.finite(y), label=name, **canvas.style(i, len(series), 6))
+        axes.plot(x, canvas.finite(y), label=name, **style)
     if log_x:
         canvas.log_sizes(axes, [np.asarray(x, float) for x, _ in series.values()])
     canvas.scale(axes, np.concatenate(drawn))

@@ -99,11 +99,13 @@ def trade_off(
     mean, share, count = (np.asarray(part, float) for part in reliability)
     some = count > 0
     diagonal.plot(mean[some], share[some], color=canvas.COLORS[0], linewidth=1)
-    size = 20 + 280 * count[some] / max(count.max(), 1)
+    differ = np.ptp(count[some]) > 0.1 * count.max() if some.any() else False
+    size = 20 + 280 * count[some] / count.max() if differ else 40
     diagonal.scatter(
         mean[some], share[some], size, color=canvas.COLORS[0], alpha=0.6, clip_on=False
     )
-    diagonal.set_title("larger dots: more examples", fontsize=11)
+    note = "larger dots: more examples" if differ else "equally many examples in each dot"
+    diagonal.set_title(note, fontsize=11)
     diagonal.set_xlabel("mean prediction")
     diagonal.set_ylabel("share of positives")
     for axes in (top, roc, below, diagonal):

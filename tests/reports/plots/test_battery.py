@@ -361,3 +361,25 @@ def test_smoothing_keeps_lines_and_ends_and_takes_out_noise():
     lonely = np.full(1000, np.nan)
     lonely[500] = 3.0
     assert runs._smooth(lonely)[500] == 3.0
+
+
+def test_samples_are_drawn_as_their_mean_and_range():
+    page = plots.curves(
+        {"loss": ([1, 2, 4], [[1.0, 3.0], [2.0, 4.0], [0.0, 2.0]])}, xlabel="", ylabel="", title=""
+    )
+    (axes,) = page.axes
+    assert axes.lines[0].get_ydata().tolist() == [2, 3, 1]
+    (band,) = axes.collections
+    assert band.get_paths()[0].get_extents().bounds == (1, 0, 3, 4)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "note"), [([50, 50, 51], "equally many"), ([5, 50, 500], "larger dots")]
+)
+def test_dots_have_sizes_only_where_they_differ(counts, note):
+    reliability = ([0.1, 0.5, 0.9], [0.2, 0.4, 0.8], counts)
+    page = PICTURES["trade-off"](reliability=reliability)
+    diagonal = next(axes for axes in page.axes if axes.get_ylabel() == "share of positives")
+    assert diagonal.get_title().startswith(note)
+    assert len(np.unique(diagonal.collections[0].get_sizes())) == (3 if "larger" in note else 1)
