@@ -136,9 +136,8 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
         )
     if kind == "constant":
         return Recommendation(kind, (), reason, evidence)
-    others: tuple[Shape, ...] = ("normal", "clusters", "categorical")
-    usable = (each for each in (kind, *others) if _kept(x, _CHAINS[each]) >= _KEPT)
-    found = next(usable, "categorical")
+    kinds: tuple[Shape, ...] = (kind, "normal", "clusters", "categorical")
+    found = next((each for each in kinds if _kept(x, _CHAINS[each]) >= _KEPT), kinds[-1])
     if found != kind:
         reason += f"; {_names(kind)} would make it constant, nearly so, or not finite"
     if labels is not None:

@@ -22,7 +22,7 @@ Table = Any
 """A mapping of names to columns, a data frame of pandas or polars, or a pyarrow Table or RecordBatch."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Column:
     """Values of one type, and which of them are missing.
 
@@ -41,6 +41,9 @@ class Column:
     type: str | None
     values: NDArray[Any]
     missing: NDArray[np.bool_]
+
+    def __repr__(self) -> str:
+        return f"<Column {self.name!r}: {self.type}, {self.num_present:,} of {self.missing.size:,} present>"
 
     @property
     def present(self) -> NDArray[np.bool_]:

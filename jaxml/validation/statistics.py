@@ -47,7 +47,7 @@ _SKETCH = 16_384  # Row hashes kept.
 _PART = "\0"  # Between a time's name and a part of it, as in "scheduled\0hour of day".
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ColumnStatistics:
     """Statistics of one column.
 
@@ -71,8 +71,11 @@ class ColumnStatistics:
     span_missing: float = 0.0
     span_unseen: float = 0.0
 
+    def __repr__(self) -> str:
+        return f"<ColumnStatistics of {self.num_present:,} {self.type} values>"
 
-@dataclasses.dataclass(frozen=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Statistics:
     """Statistics of a reference table; `pickle` keeps them.
 
@@ -92,6 +95,10 @@ class Statistics:
     copies: NDArray[np.int64]
     sketch: NDArray[np.uint64]
     drift: dict[tuple[str, ...], float]
+
+    def __repr__(self) -> str:
+        size = f"{self.num_rows:,} rows and {len(self.columns)} columns"
+        return f"<Statistics of {size}: {', '.join(self.columns):.60}>"
 
 
 def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> Statistics:

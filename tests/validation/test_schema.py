@@ -8,6 +8,7 @@ import pytest
 
 from jaxml.validation import drift, leaks, missing, statistics
 from jaxml.validation.anomalies import KINDS
+from jaxml.validation.columns import read_column
 from jaxml.validation.drift import Comparator
 from jaxml.validation.schema import Feature, Schema, infer_schema, validate
 
@@ -288,6 +289,10 @@ def test_shown_shortly():
     )
     assert len(repr(schema["column 0"])) < 150 and len(repr(schema)) < 100
     page = schema._repr_html_()
+    summary = statistics.generate_statistics({"hour": [9] * 99 + [None], "pay": ["Cash"] * 100})
+    assert repr(summary) == "<Statistics of 100 rows and 2 columns: hour, pay>"
+    assert repr(summary.columns["hour"]) == "<ColumnStatistics of 99 INT values>"
+    assert repr(read_column("hour", [9, None])) == "<Column 'hour': INT, 1 of 2 present>"
     assert "… and 50 more" in page and len(page) < 20_000
     assert "<th>&lt;age&gt;</th>" in infer_schema({"<age>": [1]})._repr_html_()
 
