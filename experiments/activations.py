@@ -161,7 +161,8 @@ def study(config: Config) -> list[dict[str, Any]]:
     ]
     # A compiler uses one core: two networks are compiled at the same time.
     with futures.ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda kind: _row(config, kind, data), kinds))
+        found = pool.map(lambda kind: _row(config, kind, data), kinds)
+        return [next(found) for _ in reports.progress(kinds, "network")]
 
 
 def _row(config: Config, kind: tuple[int, str, str], data: tuple[Any, ...]) -> dict[str, Any]:

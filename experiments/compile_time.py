@@ -116,7 +116,8 @@ def experiment(config: Config, run_dir: Path) -> Any:
     rows = []
     for watched in (False, True):
         with tempfile.TemporaryDirectory() as cache:
-            for process in ("first", "second"):
+            processes = reports.progress(("first", "second"), "process")
+            for process in processes:
                 found = _in_a_process(config, watched, cache)
                 rows += [{"process": process, **row} for row in found]
     reports.table(

@@ -321,7 +321,8 @@ def experiment(config: Config, run_dir: Path) -> Any:
                 started = time.perf_counter()
                 found["clean"].append({each.kind for each in bed.check(given)})
                 seconds.append(time.perf_counter() - started)
-            for i, (name, (_, damage)) in enumerate(CORRUPTIONS.items()):
+            kinds_of = reports.progress(CORRUPTIONS.items(), f"seed {seed}, damage")
+            for i, (name, (_, damage)) in enumerate(kinds_of):
                 rng = np.random.default_rng([seed, 3, i])
                 damaged = damage(bed.draw(config.num_rows, rng), rng, bed)
                 found[name].append({each.kind for each in bed.check(damaged)})

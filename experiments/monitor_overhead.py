@@ -143,7 +143,7 @@ def timed_rows(config: Config, batch: int) -> list[dict[str, Any]]:
         _, step, state = _setting(config.widths, config.num_features, batch, variant)
         programs[variant] = jax.tree.map(jnp.copy, state), train.repeat(step)
     samples: dict[str, list[float]] = {name: [] for name in programs}
-    for turn in range(config.rounds + 1):
+    for turn in reports.progress(range(config.rounds + 1), "round"):
         for name, (state, program) in programs.items():
             started = time.perf_counter()
             state, _ = program(state, batches, jnp.int32(config.steps))

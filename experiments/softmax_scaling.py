@@ -213,7 +213,7 @@ def cases_of(config: Config, optimizer: str) -> dict[str, tuple[Any, dict[str, A
 def measure(config: Config) -> list[dict[str, Any]]:
     """Returns a row for each optimizer, size and library."""
     rows = []
-    for optimizer in config.optimizer:
+    for optimizer in reports.progress(config.optimizer, "optimizer"):
         cases = cases_of(config, optimizer)
         results = bench.measure_alternately(cases, rounds=config.rounds)
         for name, measured in results.items():

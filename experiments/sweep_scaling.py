@@ -143,7 +143,7 @@ def experiment(config: Config, run_dir: Path) -> Any:
             found.losses[slow, :50], first["scan"].losses[slow, :50], rtol=1e-2, err_msg=name
         )
     samples: dict[str, list[float]] = {name: [] for name in systems}
-    for _ in range(config.rounds):
+    for _ in reports.progress(range(config.rounds), "round"):
         for name, run in systems.items():
             samples[name].append(run().seconds)
     width = first["population"].width

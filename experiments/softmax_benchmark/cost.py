@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.softmax_benchmark import layers, peers
-from jaxml import softmax, tables
+from jaxml import reports, softmax, tables
 from jaxml.types import Array, Key, PyTree
 
 VARIANTS = (
@@ -291,7 +291,8 @@ def measure(
             say(f"{name}: {package} is not installed; skipped")
         else:
             there.append(name)
-    for variant in (*variants, *(name for name in there if name in peers.JAX)):
+    of_jax = [name for name in there if name in peers.JAX]
+    for variant in reports.progress([*variants, *of_jax], "compiling layer"):
         made = case(variant, size)
         # Variants with the same kind of parameters share one table.
         kind = made.params if isinstance(made.params, str) else variant
@@ -331,7 +332,7 @@ def measure(
             entries += [(add_row(name, mode, None), run) for mode, run in timed if mode in modes]
     del table
     # The first round touches the memory and is discarded.
-    for number in range(rounds + 1):
+    for number in reports.progress(range(rounds + 1), "round"):
         key = jax.random.key(number)
         for row, run in entries:
             if row["failure"]:

@@ -4,7 +4,7 @@ Everything is given plain values. The packages behind the views are imported whe
 """
 
 from jaxml.reports import jsonl, plots, rundir
-from jaxml.reports.console import ConsoleWriter, table
+from jaxml.reports.console import ConsoleWriter, progress, table
 from jaxml.reports.jsonl import JsonlWriter
 from jaxml.reports.rundir import RunDirectoryError
 from jaxml.reports.tensorboard import TensorBoardWriter
@@ -21,6 +21,7 @@ __all__ = [
     "environment",
     "jsonl",
     "plots",
+    "progress",
     "rundir",
     "table",
 ]

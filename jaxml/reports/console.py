@@ -5,11 +5,13 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO, TypeVar
 
 from jaxml import text
 from jaxml.reports.writer import numbers, step_number
+
+T = TypeVar("T")
 
 _INTERVAL = 10.0  # seconds between lines where there is no terminal
 
@@ -98,6 +100,29 @@ class ConsoleWriter:
         if step >= self._total:
             parts.append(f"done in {_duration(time_now - self._started)}")
         return ", ".join(parts)
+
+
+def progress(items: Iterable[T], what: str, *, stream: TextIO | None = None) -> Iterator[T]:
+    """Yields the items; on a terminal a line shows how many are done and how long the others may take.
+
+    Args:
+        items: what is worked through.
+        what: what an item is, such as `"round"`.
+        stream: where to write; None for standard error.
+    """
+    stream = sys.stderr if stream is None else stream
+    items = list(items)
+    started = time.monotonic()
+    for number, item in enumerate(items):
+        if _is_terminal(stream):
+            line = f"{what} {number + 1} of {len(items)}"
+            if number:
+                left = (time.monotonic() - started) / number * (len(items) - number)
+                line += f", {_duration(left)} left"
+            print(f"\r{line}\x1b[K", end="", file=stream, flush=True)
+        yield item
+    if items and _is_terminal(stream):
+        print("\r\x1b[K", end="", file=stream, flush=True)
 
 
 def table(

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxml.reports import ConsoleWriter, JsonlWriter, TensorBoardWriter, Writers, jsonl, table
+from jaxml.reports import (
+    ConsoleWriter,
+    JsonlWriter,
+    TensorBoardWriter,
+    Writers,
+    jsonl,
+    progress,
+    table,
+)
 from jaxml.reports.writer import numbers, step_number
 
 
@@ -286,6 +294,16 @@ def test_a_table_in_a_pipe_has_no_limit_and_on_a_terminal_its_width(monkeypatch)
         title, _, *lines = stream.getvalue().splitlines()
         assert title == "All held-out aliases" and "0.4251" in lines[1]
         assert longest - 10 < max(map(len, lines)) <= longest
+
+
+def test_progress_is_a_line_of_a_terminal_and_nothing_in_a_pipe(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    quiet, terminal = io.StringIO(), Terminal()
+    assert list(progress(range(3), "round", stream=quiet)) == [0, 1, 2] and not quiet.getvalue()
+    assert list(progress("ab", "letter", stream=terminal)) == ["a", "b"]
+    first, second, cleared = terminal.getvalue().split("\r")[1:]
+    assert first == "letter 1 of 2\x1b[K" and cleared == "\x1b[K"
+    assert second.startswith("letter 2 of 2, 0:00 left")
 
 
 # Manners
