@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxml import checks
+from jaxml.ids import as_int32
 from jaxml.types import Array
 
 
@@ -117,23 +118,14 @@ def class_ids(
     """
     if np.shape(labels) != shape:
         raise ValueError(f"labels must be of shape {shape}, got {np.shape(labels)}")
-    dtype = labels.dtype if hasattr(labels, "dtype") else np.asarray(labels).dtype
-    if not np.size(labels) and not hasattr(labels, "dtype"):
-        dtype = np.dtype(int)  # An empty list has no integers to show its type.
-    if not jnp.issubdtype(dtype, jnp.integer):
-        raise ValueError(f"labels must be integers, got {dtype}")
+    ids = as_int32("labels", labels, num_classes)
     if (values := known(labels, where)) is not None:
         good = (values >= 0) & (values < num_classes)
         refuse("labels", values, good, where, f"in [0, {num_classes})")
-    if (values := known(labels)) is not None:
-        labels = np.clip(values.astype(np.int64), -1, num_classes)
-    ids = jnp.asarray(labels)
-    if ids.dtype.itemsize < 4:  # 8 bits do not hold 256 classes
-        ids = ids.astype(jnp.int32)
     outside = (ids < 0) | (ids >= num_classes)
     if where is not None:
         outside &= jnp.asarray(where)
-    return jnp.clip(ids, 0, num_classes - 1).astype(jnp.int32), outside
+    return jnp.clip(ids, 0, num_classes - 1), outside
 
 
 def distributions(labels: Any, where: Array | None) -> Array:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from jaxml import checks
+from jaxml.ids import unwrapped
 from jaxml.keys import as_key
 from jaxml.metrics.metric import Metric
 from jaxml.metrics.rows import as_array, booleans
@@ -141,7 +142,10 @@ def _values(
 
     if not isinstance(metric, Metric):
         return one_call
-    padded, program = jax.tree.map(jnp.asarray, _padded(rows)), _program(metric)
+    padded, program = (
+        jax.tree.map(lambda x: jnp.asarray(unwrapped(x)), _padded(rows)),
+        _program(metric),
+    )
     return mergeable
 
 
@@ -150,7 +154,7 @@ def _poisson(keys: Key, n: int) -> Array:
     """[B, n]: how often each row is in each resample, Poisson of mean 1."""
 
     def one(key: Key) -> Array:
-        return jnp.searchsorted(jnp.asarray(_POISSON), jax.random.uniform(key, (n,)))
+        return jnp.searchsorted(jnp.asarray(_POISSON), jax.random.uniform(key, (n,), jnp.float32))
 
     return jax.vmap(one)(keys).astype(jnp.float32)
 
@@ -160,7 +164,7 @@ def _stratified(keys: Key, order: Array, start: Array, size: Array) -> Array:
     """[B, n]: how often each row is in each resample, as many of each class as there are."""
 
     def one(key: Key) -> Array:
-        drawn = start + jax.random.randint(key, start.shape, 0, size)
+        drawn = start + jax.random.randint(key, start.shape, 0, size, jnp.int32)
         return jnp.zeros(start.shape, jnp.float32).at[order[drawn]].add(1.0)
 
     return jax.vmap(one)(keys)

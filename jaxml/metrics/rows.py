@@ -58,7 +58,8 @@ class Rows(NamedTuple):
 
     def class_ids(self, name: str, values: NDArray, num_classes: int | None) -> NDArray[np.int64]:
         """Returns the values as ids below `num_classes`, or raises a ValueError with the row."""
-        high = np.inf if num_classes is None else num_classes
+        # Whole numbers of 2⁵³ and more are not all apart in float64.
+        high = 2**53 if num_classes is None else num_classes
         until = "0, 1, 2, …" if num_classes is None else f"whole numbers in [0, {num_classes})"
         fault = ~((values >= 0) & (values < high) & (np.floor(values) == values))
         self.refuse(name, values, fault, until)

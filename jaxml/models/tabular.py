@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxml import checks
+from jaxml.ids import as_int32
 from jaxml.models.mlp import MLP
 from jaxml.types import Array, PyTree
 
@@ -45,11 +46,7 @@ class Embedding(nn.Module):
         size = checks.integer("vocabulary_size", self.vocabulary_size, at_least=1)
         dim = checks.integer("embedding_dim", self.embedding_dim, at_least=1)
         checks.choice("out_of_range", self.out_of_range, ("nan", "unknown"))
-        ids = jnp.asarray(ids)
-        if not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise ValueError(f"ids must be integers, got {ids.dtype}")
-        if ids.dtype.itemsize < 4:  # 8 bits may not hold the vocabulary's size
-            ids = ids.astype(jnp.int32)
+        ids = as_int32("ids", ids, size)
         known = (ids >= 0) & (ids < size)
         unknown = self.out_of_range == "unknown"
         table = nn.Embed(size + unknown, dim, name="table")
@@ -130,11 +127,13 @@ def _columns(x: PyTree) -> tuple[Array | None, Array | None]:
     if isinstance(x, tuple):
         x = dict(zip(("dense", "ids"), x, strict=True))
     parts = x if isinstance(x, Mapping) else {"ids": x}
-    dense, ids = (
-        None if parts.get(name) is None else jnp.asarray(parts[name]) for name in ("dense", "ids")
-    )
-    if ids is not None and (not jnp.issubdtype(ids.dtype, jnp.integer) or not ids.ndim):
-        raise ValueError(f"ids must be an array [..., K] of integers, got {ids.dtype} {ids.shape}")
-    if dense is not None and not jnp.issubdtype(dense.dtype, jnp.floating):
-        dense = dense.astype(jnp.float32)
+    dense, ids = parts.get("dense"), parts.get("ids")
+    if ids is not None:
+        ids = as_int32("ids", ids)
+        if not ids.ndim:
+            raise ValueError("ids must be an array [..., K] of integers, got a scalar")
+    if dense is not None:
+        dense = jnp.asarray(dense)
+        if not jnp.issubdtype(dense.dtype, jnp.floating):
+            dense = dense.astype(jnp.float32)
     return dense, ids

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxml import checks
+from jaxml.ids import as_int32
 from jaxml.keys import as_key
 from jaxml.softmax.samplers import Candidates
 from jaxml.types import Array, Key
@@ -69,7 +70,7 @@ def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoo
     stands_for = jnp.concatenate(
         [
             jax.random.permutation(order_key, num_classes),
-            jax.random.randint(decoy_key, (slots - num_classes,), 0, num_classes),
+            jax.random.randint(decoy_key, (slots - num_classes,), 0, num_classes, jnp.int32),
         ]
     )
     order = jax.random.permutation(key, slots)
@@ -90,7 +91,7 @@ def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoo
 def _cut(vectors: Array, stands_for: Array, order: Array, key: Key) -> Array:
     """Sorts each node `[nodes, size]` by its members' projection on its principal direction."""
     nodes, size = order.shape
-    columns = jax.random.randint(key, (nodes, min(size, _PROBE)), 0, size)
+    columns = jax.random.randint(key, (nodes, min(size, _PROBE)), 0, size, jnp.int32)
     probe = vectors[stands_for[jnp.take_along_axis(order, columns, axis=1)]].astype(jnp.float32)
     probe -= probe.mean(axis=1, keepdims=True)
     direction = probe[:, 0]
@@ -135,8 +136,8 @@ def neighbourhood_candidates(
     """
     num_classes = parts.block.shape[0]
     ids = parts.members[blocks].reshape(-1)
-    elsewhere = (blocks.shape[0] - 1) * share
-    own = parts.block[jnp.clip(labels, 0, num_classes - 1)]
+    elsewhere = (blocks.shape[0] - 1) * jnp.asarray(share, jnp.float32)
+    own = parts.block[jnp.clip(as_int32("labels", labels), 0, num_classes - 1)]
     block_of_slot = jnp.repeat(blocks, parts.members.shape[1])
     is_own = own[:, None] == block_of_slot[None, :]
     count = jnp.where(is_own, 1.0, 0.0) + elsewhere[block_of_slot][None, :]

@@ -37,12 +37,14 @@ float32's smallest normal number, so an impossible label has a finite loss.
 """
 
 import math
+from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from jaxml import checks
+from jaxml.ids import as_int32
 from jaxml.softmax.logits import (
     TrueClasses,
     check_scalar,
@@ -394,15 +396,14 @@ def _gathered(inputs, labels, weights, biases, candidates: Candidates, where) ->
 
 def _checked_candidates(candidates: Candidates, inputs_shape, labels_shape) -> Candidates:
     """The candidates as JAX arrays, or ValueError if they do not fit inputs and labels."""
-    candidates = jax.tree.map(jnp.asarray, candidates)
+    ids = as_int32("candidates.ids", candidates.ids)
+    candidates = replace(jax.tree.map(jnp.asarray, candidates), ids=ids)
     shape = candidates.ids.shape
     if len(shape) != 1 and (len(shape) != len(inputs_shape) or shape[:-1] != inputs_shape[:-1]):
         raise ValueError(
             f"candidates.ids must be [S] or {(*inputs_shape[:-1], 'S')} for inputs {inputs_shape}, "
             f"got {shape}"
         )
-    if not jnp.issubdtype(candidates.ids.dtype, jnp.integer):
-        raise ValueError(f"candidates.ids must be integers, got {candidates.ids.dtype}")
     _check_shape("candidates.expected_count", candidates.expected_count, shape)
     _check_shape("candidates.true_expected_count", candidates.true_expected_count, labels_shape)
     return candidates

@@ -12,20 +12,25 @@ from numpy.typing import NDArray
 
 from jaxml import checks, monitor, trees
 from jaxml.data import batches
+from jaxml.ids import at_most_32_bits
 from jaxml.types import Array, PyTree
 
 Arrays = tuple[PyTree, NDArray[Any]]
 """Inputs, an array or a pytree of arrays with equally many rows, and labels."""
+
+# What is computed with, whether 64 bits are enabled or not.
+_NARROW = {"f8": np.float32, "c16": np.complex64}
 
 # Share of the device's memory that data may take.
 _RESIDENT = 0.8
 
 
 def arrays(name: str, tree: PyTree) -> Any:
-    """Returns a tree of NumPy arrays of the types that JAX has; lists become arrays.
+    """Returns a tree of NumPy arrays of at most 32 bits; lists become arrays.
 
     Raises:
-        ValueError: if they are not arrays of numbers with equally many rows, or there are no rows.
+        ValueError: if they are not arrays of numbers with equally many rows, there are no rows, or an
+            integer has more than 32 bits.
     """
     tree = jax.tree.map(
         lambda leaf: _canonical(name, np.asarray(leaf)),
@@ -71,7 +76,8 @@ def pair(name: str, data: tuple[Any, Any], like: Arrays | None = None) -> Arrays
 def _canonical(name: str, values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind in "OSUMm":
         raise ValueError(f"{name} must hold numbers, got {values.dtype}")
-    return values.astype(jax.dtypes.canonicalize_dtype(values.dtype), copy=False)
+    values = at_most_32_bits(name, values)
+    return values.astype(_NARROW.get(values.dtype.str[1:], values.dtype), copy=False)
 
 
 def shapes(data: PyTree, rows: int) -> PyTree:

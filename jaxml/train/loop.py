@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxml import checks
+from jaxml.ids import at_most_32_bits
 from jaxml.train.state import Report, State
 from jaxml.types import Array, PyTree
 
@@ -108,7 +110,7 @@ def run(
         The state after the last step.
 
     Raises:
-        ValueError: if `steps_per_call` is below 1.
+        ValueError: if `steps_per_call` is below 1, or an integer of the batches has more than 32 bits.
     """
     steps_per_call = checks.integer("steps_per_call", steps_per_call, at_least=1)
     done, position = int(state.step), int(state.position)
@@ -118,7 +120,7 @@ def run(
         """The number of steps of the next call, and their batches."""
         end = num_steps if call_ends is None else min(num_steps, call_ends(done))
         count = min(length, end - done)
-        made = batches(position, count)
+        made = jax.tree.map(partial(at_most_32_bits, "batches"), batches(position, count))
         missing = steps_per_call - count  # The program takes a fixed number of batches.
         if missing:
             made = jax.tree.map(

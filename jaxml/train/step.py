@@ -10,6 +10,7 @@ import optax
 
 from jaxml import monitor, trees
 from jaxml import tables as row_tables
+from jaxml.ids import as_int32
 from jaxml.train.state import Report, State
 from jaxml.types import Array, PyTree
 
@@ -185,7 +186,7 @@ def make_step(
             position=state.position + 1,
             key=state.key,
         )
-        return after, Report(loss=loss, accepted=accepted, metrics=metrics)
+        return after, Report(loss.astype(jnp.float32), accepted, metrics)
 
     return step
 
@@ -229,7 +230,8 @@ def _row_gradient(table: Array, ids: Any, values: Any) -> row_tables.RowGradient
             jnp.concatenate([part.values for part in parts]),
         )
     flat = ids.ids.reshape(-1, ids.ids.shape[-1]) if isinstance(ids, Bags) else ids.reshape(-1)
-    return row_tables.RowGradient(flat, values.reshape(-1, *table.shape[1:]))
+    # In a dtype that holds −1, for updates that are refused.
+    return row_tables.RowGradient(as_int32("ids", flat), values.reshape(-1, *table.shape[1:]))
 
 
 def _update_rows(

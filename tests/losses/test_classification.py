@@ -92,7 +92,7 @@ def test_labels_out_of_range(name):
             loss(z, np.array([0, bad, 2, 1]))
     late = np.asarray(program(loss)(z, jnp.array([0, 3, 2, 1]))[0])
     assert np.isnan(late).tolist() == [False, True, False, False]
-    with pytest.raises(ValueError, match="labels must be integers, got float"):
+    with pytest.raises(ValueError, match="labels must be integers, got dtype float"):
         loss(z, np.array([0.0, 1.0, 2.0, 1.0]))
 
 

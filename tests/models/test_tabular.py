@@ -82,12 +82,12 @@ def test_ids_of_any_width(key, dtype):
     [
         (TabularMLP((3, 7), 2, (4,), 1), IDS[:, :1], "ids must have 2 columns, .* got 1"),
         (TabularMLP((3, 7), (2,), (4,), 1), IDS, r"embedding_dims must be one or 2, .* got \(2,\)"),
-        (TabularMLP((3, 7), 2, (4,), 1), DENSE, "ids must be an array .* of integers, got float32"),
+        (TabularMLP((3, 7), 2, (4,), 1), DENSE, "ids must be integers, got dtype float32"),
         (TabularMLP((3, 7), 2, (4,), 1), {"id": IDS}, r"keys dense and ids, got \['id'\]"),
         (TabularMLP((3, 7), 2, (4,), 1), {"dense": DENSE[:3], "ids": IDS}, "same leading axes"),
         (TabularMLP((), 2, (4,), 1), {"dense": None}, "got neither"),
         (TabularMLP((3, 0), 2, (4,), 1), IDS, "vocabulary_size must be .* of at least 1, got 0"),
-        (Embedding(3, 2), DENSE > 0, "ids must be integers, got bool"),
+        (Embedding(3, 2), DENSE > 0, "ids must be integers, got dtype bool"),
         (Embedding(3, 2, "clip"), IDS, "out_of_range must be one of .* got 'clip'"),
     ],
 )

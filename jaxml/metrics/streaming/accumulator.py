@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxml.ids import unwrapped
 from jaxml.metrics import sums
 from jaxml.metrics.metric import Metric
 from jaxml.metrics.sums import Sums
@@ -199,20 +199,9 @@ def accumulated(
     def update(
         state: Accumulator, labels: Any, scores: Any, weights: Any = None, mask: Any = None
     ) -> Accumulator:
-        return add(state, _unwrapped(labels), _unwrapped(scores), weights, mask)
+        return add(state, *map(unwrapped, (labels, scores, weights, mask)))
 
     return Metric(empty, update, jax.jit(merge), _compute(finish))
-
-
-def _unwrapped(values: Any) -> Any:
-    """Integers on the host that 32 bits cannot hold, as float32: JAX would keep their lower bits."""
-    if isinstance(values, jax.Array):
-        return values
-    given = np.asarray(values)
-    if given.dtype.kind not in "iu" or given.dtype.itemsize < 8 or not given.size:
-        return values
-    fits = -(2**31) <= int(given.min()) and int(given.max()) < 2**31
-    return values if fits else given.astype(np.float32)
 
 
 def mean(
