@@ -68,7 +68,7 @@ def one_vs_all(logits, labels, *, where=None) -> Array:
     """
     logits, labels, where, outside = checks.classes(logits, labels, where, checks.probabilities)
     if labels.ndim < logits.ndim:
-        labels = jax.nn.one_hot(labels, logits.shape[-1])
+        labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     losses = _from_logits(lambda z: optax.sigmoid_binary_cross_entropy(z, labels), logits)
     return checks.kept(losses.sum(-1), where, outside)
 
@@ -115,7 +115,7 @@ def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0, where=None) ->
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return checks.kept(losses, where, outside)
     if labels.ndim < logits.ndim:
-        labels = jax.nn.one_hot(labels, logits.shape[-1])
+        labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     present = ~jnp.isneginf(logits)
     if smooth:
         count = jnp.maximum(present.sum(-1, keepdims=True), 1)

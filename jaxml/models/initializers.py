@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from jaxml.types import Array
 
@@ -87,4 +88,6 @@ def initializer(spec: InitializerSpec) -> Initializer:
             f"initializer {name!r} must have a finite number of at least 0, as in ({name!r}, 0.1), "
             f"got {spec!r}"
         )
-    return INITIALIZERS[name](*number)
+    init = INITIALIZERS[name](*number)
+    # Without a dtype JAX's have 64 bits where these are enabled, and other numbers.
+    return lambda key, shape, dtype=jnp.float32, **options: init(key, shape, dtype, **options)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
+import numpy as np
 
 from jaxml import checks
 from jaxml.models.activations import activate
@@ -63,6 +64,7 @@ class MLP(nn.Module):
                 x = nn.BatchNorm(use_running_average=not training, name=f"norm_{i}")(x)
             x = activate(x, self.activation, name=f"slope_{i}")
             if self.dropout:
-                x = nn.Dropout(self.dropout, deterministic=not training)(x)
+                # A float32, or other units are dropped where 64 bits are enabled.
+                x = nn.Dropout(np.float32(self.dropout), deterministic=not training)(x)
         x = nn.Dense(num_outputs, kernel_init=init, name="output")(x)
         return activate(x, self.output_activation, name="slope_output")

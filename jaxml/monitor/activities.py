@@ -2,10 +2,12 @@
 time."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxml import trees
 from jaxml.models.taps import Layer, Seen
@@ -78,7 +80,7 @@ def _of_layer(outputs: Array, after: Array | None, delta: Array) -> tuple[Array,
     # One reduction of all: each takes as long to compile as the others together.
     means = jnp.mean(jnp.stack([term.astype(jnp.float32) for term in terms]), axis=(1, 2))
     square, variance, *others = jnp.unstack(means)
-    relu, tanh, sigmoid, at_tanh, at_sigmoid, cut = others or [jnp.zeros(())] * 6
+    relu, tanh, sigmoid, at_tanh, at_sigmoid, cut = others or [jnp.zeros((), jnp.float32)] * 6
     saturated = jnp.where(tanh > sigmoid, at_tanh, at_sigmoid)
     saturated *= jnp.maximum(tanh, sigmoid) > 0.9
     alive = jnp.any(left != 0, axis=0)
@@ -105,7 +107,7 @@ def _log(values: Array) -> Array:
 
 
 def _reported(norms: Array) -> Array:
-    return _log(norms)[jnp.linspace(0, len(norms) - 1, TIMES).round().astype(jnp.int32)]
+    return _log(norms)[np.linspace(0, len(norms) - 1, TIMES).round().astype(np.int32)]
 
 
 def _of_cell(delta: Mapping[str, PyTree]) -> tuple[Array, Array]:
@@ -160,11 +162,12 @@ def activity(
             rows.append(_of_layer(came, _follows(came, follows), delta))
     if not flows and d_inputs is not None:
         flows.append(_of_inputs(d_inputs))
+    none = partial(jnp.zeros, dtype=jnp.float32)
     return Activity(
-        layers=jnp.stack([row for row, _ in rows]) if rows else jnp.zeros((0, len(ACTIVITY))),
+        layers=jnp.stack([row for row, _ in rows]) if rows else none((0, len(ACTIVITY))),
         alive=jnp.concatenate([alive for _, alive in rows]) if rows else jnp.zeros(0, bool),
-        over_time=jnp.stack([flow for flow, _ in flows]) if flows else jnp.zeros((0, TIMES)),
-        gain=jnp.stack([gain for _, gain in flows]) if flows else jnp.zeros(0),
+        over_time=jnp.stack([flow for flow, _ in flows]) if flows else none((0, TIMES)),
+        gain=jnp.stack([gain for _, gain in flows]) if flows else none(0),
     )
 
 

@@ -174,7 +174,7 @@ class FinalDiagnostics:
             [np.asarray(2.0**_EXPONENTS, np.float32), jnp.stack([norm, 0.5 * norm])]
         )
         factors = jnp.array([1.0] * (len(_EXPONENTS) + 1) + [0.5], jnp.float32)
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), last)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), last)
         _, (sizes, aways) = jax.lax.scan(move, nothing, (lengths, factors))
         whole, half = sizes[-2:]
         changes = aways[1:-2] / jnp.where(sizes[1:-2] > 0, sizes[1:-2], 1.0)
@@ -201,7 +201,9 @@ class FinalDiagnostics:
 
             length = trees.global_norm(start)
             unit = jax.tree.map(lambda v, p: (v / length).astype(p.dtype), start, params)
-            return jax.lax.scan(product, (unit, jnp.zeros(())), None, _ITERATIONS)[0][1]
+            return jax.lax.scan(product, (unit, jnp.zeros((), jnp.float32)), None, _ITERATIONS)[0][
+                1
+            ]
 
         return jax.lax.map(at, np.array(_FACTORS[:2], np.float32))
 

@@ -59,7 +59,7 @@ def preserving_penalty(module: Any, loss: Callable[[Any, Array], Array]) -> Call
             return jnp.sum(loss(outputs, y).astype(jnp.float32))
 
         deltas = jax.grad(of_taps)(listener.taps(variables, x))
-        total, number = jnp.zeros(()), 0
+        total, number = jnp.zeros((), jnp.float32), 0
         for delta in deltas.values():
             if not isinstance(delta, dict):
                 continue

@@ -47,7 +47,8 @@ class Recorder:
         self._listener = listen(model)
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
-                (min(_EXAMPLES, leaf.shape[0]), *leaf.shape[1:]), jnp.result_type(leaf.dtype)
+                (min(_EXAMPLES, leaf.shape[0]), *leaf.shape[1:]),
+                jax.dtypes.canonicalize_dtype(leaf.dtype),
             ),
             sample_inputs,
         )

@@ -176,9 +176,10 @@ def adam(
 
     def step(slots: Slots, gradients: Array) -> tuple[Array, Slots]:
         count = slots["count"] + 1
+        number = count.astype(jnp.float32)
         m = b1 * slots["m"] + (1 - b1) * gradients
         v = b2 * slots["v"] + (1 - b2) * gradients**2
-        m_hat, v_hat = m / _per_row(1 - b1**count, m), v / _per_row(1 - b2**count, v)
+        m_hat, v_hat = m / _per_row(1 - b1**number, m), v / _per_row(1 - b2**number, v)
         return learning_rate * m_hat / (jnp.sqrt(v_hat) + eps), {"m": m, "v": v, "count": count}
 
     return _row_optimizer(init, step)

@@ -283,7 +283,7 @@ class Program:
             )
             return jnp.mean(self.compute(params, model_state, x, y, None, False)[0])
 
-        total = jnp.zeros(())
+        total = jnp.zeros((), jnp.float32)
         if whole:
             firsts = jnp.arange(whole) * _VALIDATED_AT_ONCE
             means = jax.lax.map(lambda first: mean(first, _VALIDATED_AT_ONCE), firsts)
@@ -345,7 +345,7 @@ class Program:
             train_state, loss = jax.lax.cond(
                 before_first | (start + end == due),
                 lambda train_state: validate(train_state, data, start + end),
-                lambda train_state: (train_state, jnp.full(losses.shape[1:], jnp.nan)),
+                lambda train_state: (train_state, jnp.full(losses.shape[1:], jnp.nan, jnp.float32)),
                 train_state,
             )
             # The validation before the first step is kept in the state.
