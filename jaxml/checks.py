@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_REAL: Any = numbers.Real  # NumPy's floats are some.
+
 
 def integer(name: str, value: Any, at_least: int | None = None, at_most: int | None = None) -> int:
     """Returns the value as an int. Floats that are whole numbers (`1e4`) and NumPy's are accepted.
@@ -25,7 +27,7 @@ def integer(name: str, value: Any, at_least: int | None = None, at_most: int | N
     try:
         whole = (
             int(value)
-            if isinstance(value, numbers.Real) and value == int(value)
+            if isinstance(value, _REAL) and value == int(value)
             else operator.index(value)
         )
     except (TypeError, ValueError, OverflowError):

@@ -104,10 +104,11 @@ class Counts(NamedTuple):
 
     def as_column(self) -> tuple[Column, NDArray[np.int64]]:
         """Returns each distinct value once, then a missing one, and how often each occurs."""
-        dtype = self.values.dtype
-        kind, nothing = ("FLOAT", np.nan) if dtype.kind == "f" else ("INT", 0)
-        kind, nothing = ("BYTES", "") if self.is_text else (kind, nothing)
-        values = np.append(self.values, np.array([nothing], dtype))
+        dtype, kind, nothing = self.values.dtype, "INT", np.zeros(1, self.values.dtype)
+        if self.is_text or dtype.kind == "f":
+            kind = "BYTES" if self.is_text else "FLOAT"
+            nothing = np.array(["" if self.is_text else np.nan], dtype)
+        values = np.append(self.values, nothing)
         missing = np.arange(len(values)) == len(self.values)
         return Column("values", kind, values, missing), np.append(self.counts, self.missing)
 

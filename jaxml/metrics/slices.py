@@ -76,7 +76,7 @@ def by_slice(
     """
     min_count = checks.integer("min_count", min_count, at_least=0)
     rows, kept = read(labels, scores, weights, mask)
-    n = len(labels)
+    n = len(labels)  # type: ignore[arg-type]  # `read` has looked at its shape.
     binary = bool(((rows.labels == 0) | (rows.labels == 1)).all())
     several = is_table(slices)
     columns = table_columns(slices) if several else {"": slices}

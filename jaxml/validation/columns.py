@@ -126,11 +126,12 @@ class Column:
                     f"row {row}"
                 )
         elif self.values.dtype == object:
-            wide = np.flatnonzero((self.values < -(2**63)) | (self.values >= 2**64))
-            if wide.size:
+            wide = (self.values < -(2**63)) | (self.values >= 2**64)
+            if wide.any():
+                row = int(np.argmax(wide))
                 raise ValueError(
                     f"column {self.name!r} must hold integers of at most 64 bits, got "
-                    f"{self.values.flat[wide[0]]} in row {wide[0]}"
+                    f"{self.values.flat[row]} in row {row}"
                 )
         elif self.values.dtype.kind in "mM":
             return _seconds(self.values)
@@ -154,8 +155,8 @@ class Column:
             )
         elif values.dtype == object:
             codes, distinct = self.codes()
-            whole = self.type == "INT"
-            each = _hash_integers(distinct) if whole else hashing.hash_texts(distinct)
+            of_distinct = _hash_integers if self.type == "INT" else hashing.hash_texts
+            each = of_distinct(distinct)
             found = np.append(each, np.uint64(0))[codes].reshape(values.shape)
         else:
             found = hashing.hash_numbers(np.where(self.missing, 0, self.exact()))
@@ -173,8 +174,8 @@ class Column:
             listed = known.tolist()  # A dictionary is faster than sorting texts.
             if self.type == "MIXED":
                 listed = [f"{type(value).__name__} {value!r}" for value in listed]
-            distinct = dict.fromkeys(listed)
-            in_order = sorted(distinct) if self.type == "INT" else distinct
+            terms = dict.fromkeys(listed)
+            in_order = sorted(terms) if self.type == "INT" else terms
             place = {value: i for i, value in enumerate(in_order)}
             codes[present] = np.fromiter(map(place.__getitem__, listed), np.int64, len(listed))
             return codes, list(place)
@@ -503,13 +504,14 @@ def _in_one_unit(values: list[Any], kind: str) -> NDArray[Any]:
     Raises:
         ValueError: if a nanosecond of one and the year of another do not fit into 64 bits.
     """
-    finest = np.array(values, kind)
-    seconds = np.array(values, f"{kind}[s]")
-    wrapped = finest.astype(seconds.dtype) != seconds
-    if not wrapped.any():
-        return finest
+    try:
+        finest, seconds = np.array(values, kind), np.array(values, f"{kind}[s]")
+        if (finest.astype(seconds.dtype) == seconds).all():
+            return finest
+    except OverflowError:  # NumPy 2.5 and later; those before wrap around.
+        pass
     micro = np.array(values, f"{kind}[us]")
-    if (micro.astype(finest.dtype) != finest).any():
+    if any(isinstance(v, np.generic) and v.astype(micro.dtype) != v for v in values):
         raise ValueError("times too far apart for their unit")
     return micro
 

@@ -197,7 +197,8 @@ def time_overlap(
     if not known.num_present or not asked.num_present:
         return []
     latest = known.known().max()
-    times, end = in_one_unit(asked.values, np.array(latest if gap is None else latest + gap))
+    end = latest if gap is None else latest + _length(gap)
+    times, end = in_one_unit(asked.values, np.array(end))
     early = (times <= end if gap is None else times < end) & asked.present
     if not early.any():
         return []
@@ -206,6 +207,14 @@ def time_overlap(
         message += f", and {gap} after it"
     some = [str(value) for value in asked.values[early][:3]]
     return _at("TIME_OVERLAP", name, early, message, some)
+
+
+def _length(gap: Any) -> Any:
+    """Returns a gap that can be added to a time of any year: in nanoseconds only if it has some."""
+    length = read_column("gap", [gap]).values
+    if length.dtype.kind == "m" and (length.astype("m8[us]") == length).all():
+        length = length.astype("m8[us]")
+    return length[0]
 
 
 def time_leaks(columns: Table, known_at: Mapping[str, str], predicted_at: str) -> list[Anomaly]:

@@ -411,7 +411,7 @@ def _array(values: list[Any], type_: str | None) -> NDArray[Any]:
     gaps = len(known) < len(values)
     fits = 2**53 if gaps else 2**63 - 1  # Floats, which NaN needs, cannot count beyond 2⁵³.
     if type_ == "TIME":
-        return np.array([np.datetime64("NaT") if v is None else v for v in values], "M8[us]")
+        return np.array([np.datetime64("NaT", "us") if v is None else v for v in values], "M8[us]")
     if type_ == "FLOAT" or (type_ == "INT" and gaps and all(abs(v) <= fits for v in known)):
         return np.array([math.nan if v is None else v for v in values], np.float64)
     if type_ == "INT" and not gaps and all(-fits - 1 <= v <= fits for v in known):

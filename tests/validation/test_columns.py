@@ -147,8 +147,10 @@ def test_times_of_several_units_do_not_overflow():
     column = read_column("t", [fine, far, datetime.datetime(1, 1, 1), None])
     assert column.type == "TIME"
     assert column.values.astype("M8[Y]").astype(str).tolist() == ["2013", "9999", "0001", "NaT"]
-    assert read_column("t", [fine - 1, fine]).values.dtype == "M8[ns]"
-    assert read_column("t", [fine + 1, far]).type == "MIXED"  # No unit holds both.
+    assert read_column("t", [fine - np.timedelta64(1, "ns"), fine]).values.dtype == "M8[ns]"
+    assert (
+        read_column("t", [fine + np.timedelta64(1, "ns"), far]).type == "MIXED"
+    )  # No unit holds both.
     far, fine = (np.array([each], kind) for each, kind in ((far, "M8[D]"), (fine, "M8[ns]")))
     for one, other in (in_one_unit(far, fine), in_one_unit(fine, far)[::-1]):
         assert one > other

@@ -98,7 +98,11 @@ def test_splits_that_overlap_in_time():
     far = np.array(["9999-12-31", "0001-01-01"], "M8[D]")
     assert leaks.time_overlap(days.astype("M8[ns]"), far)[0].rows.tolist() == [1]
     assert leaks.time_overlap(far, days.astype("M8[ns]"))[0].share == 1
-    (found,) = leaks.time_overlap(far[1:], far[1:], gap=np.timedelta64(1, "ns"))
+    later = far + np.timedelta64(7, "D")
+    assert leaks.time_overlap(far[:1], later[:1], gap=pd.Timedelta(7, "D")) == []
+    (found,) = leaks.time_overlap(
+        far[:1], later[:1], gap=pd.Timedelta(7, "D") + pd.Timedelta(1, "us")
+    )
     assert found.rows.tolist() == [0]
     with pytest.raises(ValueError, match="must hold times on both sides, or numbers, got BYTES"):
         leaks.time_overlap(["a"], ["b"])
