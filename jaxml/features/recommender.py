@@ -35,6 +35,7 @@ _CHAINS: dict[Shape, tuple[Transform, ...]] = {
 _FEW = 50  # below so many values a normal column and a uniform one are often confused
 _SIGMA = 1.349  # distance of a normal distribution's quartiles in standard deviations
 _MAX_ROWS = 10_000  # rows of the cross-validation
+_LARGEST = 20.0  # what `check` takes for too large
 _KEPT = 0.8  # share of the differences between rows that a recommended chain keeps at least
 
 
@@ -103,8 +104,8 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
     7. normal: everything else.
 
     Integers such as ages, years and counts are numbers: nothing in them shows that they are codes of
-    categories. The chain is then applied to all values, and one whose result is not finite, constant, or
-    nearly so (one or two buckets) is replaced: by a z-score, or by bins if there is none.
+    categories. The chain is then applied to all values, and one whose result is constant, nearly so (one or
+    two buckets) or too large for `check` is replaced: by a z-score, linear scaling, or bins.
 
     With labels, the chains of all shapes are compared by 5-fold cross-validation of a ridge regression. A
     z-score (`linear_scaling` for a uniform column) is recommended unless another chain is better than it,
@@ -136,16 +137,17 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
         )
     if kind == "constant":
         return Recommendation(kind, (), reason, evidence)
-    kinds: tuple[Shape, ...] = (kind, "normal", "clusters", "categorical")
-    found = next((each for each in kinds if _kept(x, _CHAINS[each]) >= _KEPT), kinds[-1])
+    kinds: tuple[Shape, ...] = (kind, "normal", "uniform", "clusters", "categorical")
+    found = next((each for each in kinds if _fits(x, each)), kind)
     if found != kind:
-        reason += f"; {_names(kind)} would make it constant, nearly so, or not finite"
+        reason += f"; {_names(kind)} would make it constant, nearly so, or too large"
     if labels is not None:
         errors = _errors_by_chain(column, read_column("labels", labels))
         evidence |= {each: float(error.mean()) for each, error in errors.items()}
-        best = _supported(errors, found)
+        plain = found in ("uniform", "categorical") or not _fits(x, "normal")
+        best = _supported(errors, found if plain else "normal")
         if not errors:
-            reason += "; not compared with labels: they are fewer than 20, or all alike"
+            reason += "; not compared with labels: fewer than 20 rows, or all alike"
         elif best != found:
             reason += (
                 f"; cross-validation supports {_names(best)} (error {evidence[best]:.4f} of the labels' "
@@ -174,13 +176,14 @@ def _kept(x: NDArray[np.float64], chain: tuple[Transform, ...]) -> float:
     """Returns the chance that two rows differ after a chain, as a share of that before it.
 
     The most frequent value counts at most as often as all others together, or a pile of zeros would hide
-    what becomes of the others. Returns 0 for a chain that cannot be fitted or gives no finite numbers.
+    what becomes of the others. Returns 0 for a chain that cannot be fitted, or gives numbers that are not
+    finite or beyond `check`'s limit.
     """
     try:
         y = _applied(chain, x)
     except ValueError:  # no logarithm, say
         return 0.0
-    if not np.isfinite(y).all():
+    if y.dtype == np.float32 and not (np.abs(y) <= _LARGEST).all():
         return 0.0
     _, before, often = np.unique(x, return_inverse=True, return_counts=True)
     mode = int(np.argmax(often))
@@ -190,6 +193,10 @@ def _kept(x: NDArray[np.float64], chain: tuple[Transform, ...]) -> float:
         return float(1 - ((np.bincount(groups, weights) / weights.sum()) ** 2).sum())
 
     return apart(np.unique(y, return_inverse=True)[1]) / apart(before)
+
+
+def _fits(x: NDArray[np.float64], kind: Shape) -> bool:
+    return _kept(x, _CHAINS[kind]) >= _KEPT
 
 
 def _errors_by_chain(column: NDArray[np.float64], labels: Column) -> dict[Shape, NDArray]:
@@ -203,7 +210,7 @@ def _errors_by_chain(column: NDArray[np.float64], labels: Column) -> dict[Shape,
     if len(rows) < 20:
         return {}
     x, targets = column[rows], _targets(labels.exact()[rows])
-    if not targets.any():
+    if not targets.any() or not np.ptp(x):
         return {}
     return {
         kind: _errors(x, targets, chain)
@@ -242,16 +249,15 @@ def _errors(x: NDArray, targets: NDArray, chain: tuple[Transform, ...]) -> NDArr
     return errors
 
 
-def _supported(errors: Mapping[Shape, NDArray[np.float64]], kind: Shape) -> Shape:
-    """Returns the best of the kinds whose chains are surely better than a z-score and than none."""
-    if "normal" not in errors:
-        return kind
+def _supported(errors: Mapping[Shape, NDArray[np.float64]], plain: Shape) -> Shape:
+    """Returns the best of the kinds whose chains are surely better than the plain one and than none."""
+    if plain not in errors:
+        return plain
     better: dict[Shape, float] = {}
-    for each in set(errors) - {"constant", "normal", "uniform"}:
-        gains = [errors[other] - errors[each] for other in ("normal", "constant")]
+    for each in set(errors) - {"constant", "normal", "uniform", plain}:
+        gains = [errors[other] - errors[each] for other in (plain, "constant")]
         if all(gain.mean() > gain.std() / np.sqrt(len(gain)) for gain in gains):
             better[each] = gains[0].mean()
-    plain = kind if kind in ("uniform", "categorical") else "normal"
     return max(sorted(better), key=better.__getitem__, default=plain)
 
 
