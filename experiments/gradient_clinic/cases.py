@@ -312,6 +312,8 @@ def apply_remedy(remedy: monitor.Remedy, recipe: Recipe) -> Recipe:
         change["scale_inputs"] = True
     if remedy.regularization == "increase":
         change["weight_decay"] = max(10 * recipe.weight_decay, 1.0)
+    if remedy.regularization == "decrease":
+        change["weight_decay"] = 0.1 * recipe.weight_decay
     if remedy.data in ("drop_non_finite", "drop_outliers", "shuffle"):
         change[remedy.data] = True
     return dataclasses.replace(recipe, **change)

@@ -249,10 +249,10 @@ def _heavy_tails(seed: int) -> Run:
     return Run(MLP((32,), 1), huber, optax.adam(3e-3), (x, y), 800, 32, explained)
 
 
-def _frozen(seed: int) -> Run:
-    labels = lambda params: {k: "off" if k == "hidden_0" else "on" for k in params}  # noqa: E731
+def _frozen(widths: tuple[int, ...], steps: int, *layers: str) -> Run:
+    labels = lambda params: {k: "off" if k in layers else "on" for k in params}  # noqa: E731
     optimizer = optax.multi_transform({"on": optax.adam(1e-3), "off": optax.set_to_zero()}, labels)
-    return _on_digits(MLP((64, 64), 10), optimizer, 800)
+    return _on_digits(MLP(widths, 10), optimizer, steps)
 
 
 def _rare_words(seed: int) -> Run:
@@ -439,7 +439,7 @@ _HEALTHY = (
         nn.GRUCell(32), optax.adam(3e-3), _rows_of_digits(), 600, 10), good=0.85, bad=0.5),
     _program("healthy_simple_rnn", lambda _: _sequences(
         nn.SimpleCell(32), optax.adam(3e-3), _rows_of_digits(), 600, 10), good=0.85, bad=0.5),
-    _program("healthy_frozen", _frozen),
+    _program("healthy_frozen", lambda _: _frozen((64, 64), 800, "hidden_0")),
     _program("healthy_rare_words", _rare_words, good=0.85),
     _program("healthy_decay_steps", lambda _: _on_digits(
         MLP((64,), 10), optax.sgd(optax.piecewise_constant_schedule(0.2, {300: 0.1, 500: 0.1})), 700, 32)),
@@ -571,6 +571,11 @@ _DATA = (
 _OPTIMIZER = (
     _program("slow_sgd", lambda _: _on_digits(MLP((64, 64), 10), optax.sgd(1e-4)),
              "learning_rate_too_low", good=0.8, bad=0.4),
+    _program("slow_by_far", lambda _: _on_digits(MLP((64, 64), 10), optax.sgd(1e-7)),
+             "learning_rate_too_low", good=0.8, bad=0.4),
+    _program("frozen_by_mistake", lambda _: _frozen((4, 64), 400, "hidden_0", "hidden_1"), "frozen_layer"),
+    _program("shrunk_by_decay", lambda _: _on_digits(
+        MLP((64, 64), 10), optax.adamw(1e-3, weight_decay=100.0)), "excessive_regularization"),
     _program("slow_adam", lambda _: _on_digits(MLP((64, 64), 10), optax.adam(1e-6)),
              "learning_rate_too_low", good=0.8, bad=0.4),
     _program("slow_clusters", _slow_clusters, "learning_rate_too_low", bad=0.75,

@@ -64,7 +64,8 @@ class Remedy(NamedTuple):
         epsilon_factor: multiply the optimizer's epsilon by it.
         cell: of a recurrent network: `"gru"` or `"lstm"`.
         preserve: weight of `preserving_penalty`.
-        regularization: `"increase"`.
+        regularization: `"increase"` or `"decrease"`.
+        unfreeze: let the gradient and the optimizer reach every layer.
     """
 
     learning_rate_factor: float | None = None
@@ -80,6 +81,7 @@ class Remedy(NamedTuple):
     cell: str | None = None
     preserve: float | None = None
     regularization: str | None = None
+    unfreeze: bool | None = None
 
     def changes(self) -> dict[str, Any]:
         """The fields that are not None, by name."""
@@ -90,12 +92,12 @@ class Remedy(NamedTuple):
         if "learning_rate" in changes:
             del changes["learning_rate_factor"]
         return ", ".join(
-            _DATA[value] if name == "data" else _WORDS[name].format(value)
+            _WORDS[name][value] if isinstance(_WORDS[name], dict) else _WORDS[name].format(value)
             for name, value in changes.items()
         )
 
 
-_WORDS = {
+_WORDS: dict[str, Any] = {
     "learning_rate_factor": "multiply the learning rate by {:.3g}",
     "learning_rate": "set the learning rate to {:.3g}",
     "clip": "clip gradients to a norm of {:.3g}",
@@ -107,15 +109,18 @@ _WORDS = {
     "epsilon_factor": "multiply the optimizer's epsilon by {:.3g}",
     "cell": "use a {} cell",
     "preserve": "add monitor.preserving_penalty with weight {:.3g}",
-    "regularization": "regularize more, stop early, or use a smaller model or more data",
-}
-
-_DATA = {
-    "drop_non_finite": "drop the rows that are not finite, or repair them at their source",
-    "drop_outliers": "look at these examples and drop them if they are wrong",
-    "shuffle": "shuffle the examples",
-    "check_labels": "check how labels are joined to inputs; train.verify_signal tests whether inputs "
-    "predict labels",
+    "unfreeze": "let the gradient and the optimizer reach every layer",
+    "regularization": {
+        "increase": "regularize more, stop early, or use a smaller model or more data",
+        "decrease": "make the penalty or the weight decay a tenth, or leave it out",
+    },
+    "data": {
+        "drop_non_finite": "drop the rows that are not finite, or repair them at their source",
+        "drop_outliers": "look at these examples and drop them if they are wrong",
+        "shuffle": "shuffle the examples",
+        "check_labels": "check how labels are joined to inputs; train.verify_signal tests whether inputs "
+        "predict labels",
+    },
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxml.monitor.curve import FEWEST
 from jaxml.monitor.findings import Finding
 from jaxml.monitor.history import History
 
@@ -21,6 +22,14 @@ _LEARNED, _LEARNED_NEGATIVE = 0.3, 0.1
 # healthy run).
 _EXPLODED, _WINDOW = 10.0, 48
 
+# Last over first norm of the weights from which on they have shrunk. Bed: healthy from 0.49, faulty up to
+# 0.06.
+_SHRUNK = 0.3
+
+# Share of entries within a hundredth of the bounds of a sigmoid or tanh: from it on a layer is saturated.
+# Bed: healthy up to 0.11, faulty 0.99.
+_SATURATED = 0.6
+
 # Updates and gradients are in one ratio to this factor in plain gradient descent.
 _SAME_RATIO = 1.01
 
@@ -33,7 +42,8 @@ class Run:
         curve: findings of its loss curve alone, by symptom.
 
     Attributes:
-        failed: whether nothing much was learned.
+        brief: whether there were too few steps to tell what they lead to.
+        failed: whether nothing much was learned; False if there were too few steps.
         severity: of a finding that is an error if the run failed.
         in_order: whether examples came class by class, epoch after epoch.
         bad_data: whether rows hold NaN or infinity.
@@ -52,7 +62,9 @@ class Run:
         ]
         after = history.after
         negative = after is not None and (self._ignorant_loss() < 0 or after.loss < 0)
-        self.failed = not self.signal > (_LEARNED_NEGATIVE if negative else _LEARNED)
+        enough = _LEARNED_NEGATIVE if negative else _LEARNED
+        self.brief = len(history.losses) < FEWEST
+        self.failed = not self.brief and not self.signal > enough
         self.severity = "error" if self.failed else "warning"
 
     # What was learned
@@ -111,6 +123,40 @@ class Run:
         """Whether every measured gradient is exactly 0."""
         gradient = self.history.statistic("gradient_norm")[self.history.measured]
         return len(gradient) > 0 and not np.any(gradient != 0)
+
+    @functools.cached_property
+    def held(self) -> NDArray[np.bool_]:
+        """[layers], whether a layer has a gradient, and no accepted step moves it."""
+        h = self.history
+        moved = (h.statistic("update_norm")[h.accepted] > 0).any(0)
+        return (h.statistic("gradient_norm")[h.accepted] > 0).any(0) & ~moved
+
+    @functools.cached_property
+    def zero(self) -> str | None:
+        """The first hidden layer whose weights are 0 at the first and the last measured step."""
+        h = self.history
+        norms = h.statistic("parameter_norm")[h.measured]
+        hidden = np.isin(h.layers, [h.tapped[i].name for i in self.dense[:-1]])
+        zero = np.flatnonzero(hidden & ~norms[:1].any(0) & ~norms[-1:].any(0))
+        return h.layers[zero[0]] if len(norms) and len(zero) else None
+
+    @functools.cached_property
+    def shrunk(self) -> tuple[int, float, float] | None:
+        """Where weights all but vanish: (step, first, last norm) of those of the dense layers together."""
+        h = self.history
+        dense = np.isin(h.layers, [h.tapped[i].name for i in self.dense])
+        norms = np.linalg.norm(h.statistic("parameter_norm")[h.measured][:, dense], axis=1)
+        if not len(norms) or not norms[-1] < _SHRUNK * norms[0]:
+            return None
+        step = np.flatnonzero(h.measured)[np.argmax(norms < _SHRUNK * norms[0])]
+        return int(step), float(norms[0]), float(norms[-1])
+
+    @functools.cached_property
+    def saturated(self) -> NDArray[np.bool_]:
+        """[P, tapped layers], whether most entries are at the bounds of the layer's sigmoid or tanh."""
+        h = self.history
+        # The ReLU of large positive numbers looks like a sigmoid of them.
+        return (h.look("saturated") > _SATURATED) & (h.look("relu") <= 0.9)
 
     @functools.cached_property
     def explosions(self) -> NDArray[np.int64]:

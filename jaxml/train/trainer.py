@@ -476,7 +476,8 @@ class Trainer:
             )
             history = dataclasses.replace(history, after=after)
             symptoms = {finding.symptom for finding in monitor.diagnose(history)}
-            if "no_learnable_signal" in symptoms:  # Confirm it with a test on held-out rows.
+            # Held-out rows decide whether the data or a penalty are at fault.
+            if symptoms & {"no_learnable_signal", "excessive_regularization"}:
                 held_out = program.final.held_out(
                     self._data, trained.first, seed=trained.order_seed
                 )

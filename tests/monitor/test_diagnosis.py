@@ -150,6 +150,38 @@ def too_high(momentum=False):
     return run
 
 
+def born_saturated():
+    run = too_high()
+    run.look("relu")[:], run.look("saturated")[:, 1] = 0.0, 0.9
+    return run
+
+
+def held():
+    """The gradient of a layer comes in, and the optimizer leaves it out."""
+    run = Example(failed=True)
+    run.statistic("update_norm")[:, 1] = 0.0
+    return run
+
+
+def cut_off():
+    run = Example(failed=True)
+    run.statistic("gradient_norm")[:, :2] = run.statistic("update_norm")[:, :2] = 0.0
+    return run
+
+
+def shrunk(held_out):
+    run = Example(failed=True).set(held_out=held_out)
+    run.statistic("parameter_norm")[:] *= np.geomspace(1, 0.01, STEPS)[:, None]
+    run["alive"][8:, WIDTH : 2 * WIDTH] = False
+    return run
+
+
+def somewhat_learned_from_large_weights():
+    run = large()
+    run.after = AFTER
+    return run.set(loss=0.9, mismatched_loss=40.0, constant_loss=3.0, first_loss=100.0)
+
+
 def class_by_class():
     return Example(failed=True).set(shuffled=False, sorted_by_target=True)
 
@@ -184,6 +216,20 @@ FAULTS = {
         lambda: Example(failed=True).set(further={3.0: 2.0, 10.0: 1.5}),
         "learning_rate_too_low", "all layers",
     ),
+    "rate far too low": (
+        lambda: Example(failed=True).set(further={3.0: 2.29999, 10.0: 2.29996, 30.0: 2.2998}),
+        "learning_rate_too_low", "all layers",
+    ),
+    "saturated from the start": (born_saturated, "saturated_activation", "hidden_1"),
+    "large weights, partly unlearned": (
+        somewhat_learned_from_large_weights, "poor_initialization", "hidden_1",
+    ),
+    "held by the optimizer": (held, "frozen_layer", "hidden_1"),
+    "cut off from the loss": (cut_off, "frozen_layer", "hidden_0"),
+    "shrunk by a penalty": (
+        lambda: shrunk(held_out=9.0), "excessive_regularization", "all layers",
+    ),
+    "shrunk without a signal": (lambda: shrunk(held_out=0.5), "no_learnable_signal", "input"),
     "unscaled": (lambda: Example(failed=True).set(input_scale=1e4), "unscaled_input", "input"),
     "class by class": (class_by_class, "repetitive_data", "input"),
     "clipped by the optimizer": (
@@ -221,6 +267,44 @@ def test_a_healthy_run_has_no_findings():
 
 def test_little_signal_is_no_fault_if_it_holds():
     assert Example(failed=True).set(held_out=5.0).findings() == []
+
+
+def test_layers_that_are_frozen_on_purpose_or_not_used_are_no_fault():
+    run = Example()
+    run.statistic("update_norm")[:, 0] = run.statistic("gradient_norm")[:, 1] = 0.0
+    assert run.findings() == []
+    # Of a layer that the model does not call there is nothing to say, even if the run fails.
+    run = cut_off().set(layers=("unused", "spare", *NAMES[2:]), held_out=0.3)
+    assert [finding.symptom for finding in run.findings()] == ["no_learnable_signal"]
+
+
+def test_zeros_as_inputs_are_no_dead_units():
+    run = dead().set(input_scale=0.0, held_out=0.0)
+    assert [finding.symptom for finding in run.findings()] == ["no_learnable_signal"]
+
+
+def test_a_head_of_zeros_that_is_held_explains_the_zeros_before_it():
+    run = zero()
+    run.statistic("gradient_norm")[:, :3] = run.statistic("update_norm")[:] = 0.0
+    assert [(f.symptom, f.where) for f in run.findings()] == [("frozen_layer", "output")]
+
+
+def test_a_few_steps_show_no_failure():
+    for fault in (too_high, vanishing, dead, held):
+        run, few = fault(), 2
+        run.statistics, run.activity = run.statistics[:few], run.activity[:1]
+        for name in ("losses", "accepted", "coefficient", "norm", "bound", "measured"):
+            run.set(**{name: run[name][:few]})
+        for name in ("looks", "alive", "over_time", "gain"):
+            run.set(**{name: run[name][:1]})
+        assert run.findings() == []
+
+
+def test_swings_of_a_run_that_learns_all_the_same_are_no_fault():
+    swings = np.exp(-np.arange(STEPS) / 40) + 0.3 + 0.2 * (-1.0) ** np.arange(STEPS)
+    assert Example().set(losses=swings).findings() == []
+    (finding,) = Example().set(losses=swings, loss=0.8).findings()
+    assert finding.symptom == "loss_oscillation"
 
 
 def test_losses_without_labels_and_below_zero():

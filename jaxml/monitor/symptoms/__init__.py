@@ -10,7 +10,9 @@ from jaxml.monitor.findings import Symptom
 from jaxml.monitor.symptoms import (
     clip_saturation,
     dead_relu,
+    excessive_regularization,
     exploding_gradient,
+    frozen_layer,
     learning_rate_too_high,
     learning_rate_too_low,
     loss_divergence,
@@ -34,6 +36,7 @@ __all__ = ["REGISTRY", "SYMPTOMS"]
 REGISTRY: tuple[Symptom, ...] = (
     unscaled_input.SYMPTOM,
     poor_initialization.SYMPTOM,
+    excessive_regularization.SYMPTOM,
     learning_rate_too_high.SYMPTOM,
     exploding_gradient.SYMPTOM,
     non_finite.SYMPTOM,
@@ -48,6 +51,7 @@ REGISTRY: tuple[Symptom, ...] = (
     loss_jump.SYMPTOM,
     loss_oscillation.SYMPTOM,
     overfitting.SYMPTOM,
+    frozen_layer.SYMPTOM,
     learning_rate_too_low.SYMPTOM,
     loss_stuck.SYMPTOM,
     no_learnable_signal.SYMPTOM,

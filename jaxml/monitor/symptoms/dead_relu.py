@@ -51,9 +51,8 @@ def _detect(run: Run, found: Found) -> Finding | None:
     ]
     if (at_output := _at_output(run, *shares[-1])) is not None:
         return at_output
-    initial = found.get("poor_initialization")
-    behind_zeros = initial is not None and initial.evidence.get("kind") == "zero"
-    if run.in_order or run.no_gradient or behind_zeros:
+    zeros = run.zero is not None or run.shrunk is not None or h.data.input_scale == 0
+    if run.in_order or run.no_gradient or zeros:
         return None
     dead = []
     for i, (first, last) in enumerate(shares):
@@ -96,4 +95,4 @@ def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
     )
 
 
-SYMPTOM = Symptom("dead_relu", _remedy, _detect, after=("poor_initialization", "non_finite"))
+SYMPTOM = Symptom("dead_relu", _remedy, _detect, after=("non_finite",))

@@ -49,7 +49,8 @@ def _detect(run: Run, found: Found) -> Finding | None:
     share = _relative_update(run)
     too_long = ratio > _UNSTABLE
     unstable = run.failed or {"loss_divergence", "loss_oscillation"} & run.curve.keys()
-    explained = "poor_initialization" in found or run.in_order
+    born_saturated = len(run.saturated) > 0 and run.saturated[0].any()
+    explained = "poor_initialization" in found or run.shrunk or run.in_order or born_saturated
     if explained or not (too_long or (math.isnan(rate) and share > _LARGE)):
         return None
     if not (unstable or grows(run)):

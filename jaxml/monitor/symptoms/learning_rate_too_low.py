@@ -2,7 +2,8 @@
 
 The rule, for a training in which nothing else is found: the loss goes on falling where the parameters are
 moved three and ten times as far from their start, by a fifth in all; if nothing was learned, by a hundredth
-at three times as far. For a curve: it falls in a straight line to its end, by less than 30 %.
+at three times as far, or by however little up to a hundred times as far. For a curve: it falls in a
+straight line to its end, by less than 30 %.
 
 Example:
     >>> import numpy as np
@@ -29,6 +30,9 @@ _CLEARLY, _LITTLE, _STRAIGHT, _LINE = 6.0, 0.3, (0.6, 1.7), 0.7
 
 # Loss further along the way over loss, in a run that failed and in one that learned.
 _FAILED, _LEARNED = 0.99, 0.8
+
+# Ten times the rounding of a float32: a smaller fall is none.
+_ROUNDING = 1e-6
 
 # Along the old way the loss turns up long before the best rate is reached, so at least this is advised.
 _FACTOR = 10.0
@@ -69,13 +73,16 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
 
 def _detect(run: Run, found: Found) -> Finding | None:
     after = run.history.after
-    if found or after is None or not run.much_is_left:
+    if found or after is None or run.brief or not run.much_is_left:
         return None
     further = sorted((k, v) for k, v in after.further.items() if np.isfinite(v))
     if not further:
         return None
     enough = (_FAILED if run.failed else _LEARNED) * after.loss
-    if run.failed and further[0][1] < enough:
+    along = [after.loss, *(value for _, value in further)]
+    falls_on = len(further) == len(after.further) and (np.diff(along) < 0).all()
+    falls_on &= along[0] - along[-1] > _ROUNDING * abs(along[0])
+    if run.failed and (further[0][1] < enough or falls_on):
         # Where nothing was learned, three times as far is far enough.
         candidates = dict(further)
     else:
@@ -95,4 +102,4 @@ def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
     return Remedy(learning_rate_factor=max(_FACTOR, factor))
 
 
-SYMPTOM = Symptom("learning_rate_too_low", _remedy, _detect, _in_curve, after=("*",))
+SYMPTOM = Symptom("learning_rate_too_low", _remedy, _detect, _in_curve, after=("*", "frozen_layer"))

@@ -2,7 +2,7 @@
 
 The rule, on logarithms, after the first fall: the raw curve turns at nine steps of ten and swings by 15 %
 (of noise alone it turns at two of three), or the smoothed curve has at least six swings of a quarter, all
-over the run.
+over the run. A training that ends with a tenth of the loss or less has come to no harm by it.
 
 Example:
     >>> import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from jaxml.monitor.curve import FEWEST, Curve, noise_of, smoothed
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
+from jaxml.monitor.run import Run
 from jaxml.monitor.symptoms.repetitive_data import repetition
 
 # Alternation: share of steps that turn, correlation of neighbours, median step of the log loss.
@@ -28,6 +29,9 @@ _TURNS, _LAGGED, _STEP = 0.9, -0.5, 0.15
 
 # Slow swings: the least size, over 5 deviations of noise; turning points; range; share of the run.
 _SWING, _PIVOTS, _RANGE, _SPREAD = 0.25, 7, 0.4, 0.4
+
+# A training that oscillates and has saved so much of the loss is not hurt by it.
+_HARMLESS = 0.9
 
 
 def _in_logs(values: NDArray[np.float64], offset: float) -> NDArray[np.float64]:
@@ -94,10 +98,15 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
     return Finding("loss_oscillation", step, "loss", "warning", evidence, cause)
 
 
+def _detect(run: Run, found: Found) -> Finding | None:
+    harmless = run.in_order or run.signal > _HARMLESS
+    return None if harmless else run.curve.get("loss_oscillation")
+
+
 SYMPTOM = Symptom(
     "loss_oscillation",
     Remedy(learning_rate_factor=0.3),
-    lambda run, found: None if run.in_order else run.curve.get("loss_oscillation"),
+    _detect,
     _in_curve,
     after=("loss_divergence", "repetitive_data", "loss_jump"),
 )

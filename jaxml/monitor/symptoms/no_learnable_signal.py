@@ -27,7 +27,7 @@ from jaxml.types import Array, PyTree
 _LITTLE = 0.1
 
 # Standard errors beyond chance: one false acquittal in 30,000.
-_CHANCE = 4.0
+CHANCE = 4.0
 
 # Examples that are computed at once, at most.
 _CHUNK = 512
@@ -84,7 +84,9 @@ def _detect(run: Run, found: Found) -> Finding | None:
         )
         evidence = {"largest_gradient": 0.0}
         return Finding("no_learnable_signal", 0, "output", "error", evidence, cause)
-    if found or after is None or run.signal >= _LITTLE or after.held_out > _CHANCE:
+    if found or after is None or not run.failed or run.signal >= _LITTLE:
+        return None
+    if after.held_out > CHANCE:
         return None
     evidence = {
         "signal": run.signal,

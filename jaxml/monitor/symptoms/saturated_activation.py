@@ -14,9 +14,6 @@ import numpy as np
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom, first_untried
 from jaxml.monitor.run import Run
 
-# Bed: healthy up to 0.11, faulty 0.99.
-_SATURATED = 0.6
-
 
 def _detect(run: Run, found: Found) -> Finding | None:
     h = run.history
@@ -24,14 +21,13 @@ def _detect(run: Run, found: Found) -> Finding | None:
         return None
     if "exploding_gradient" in found or "learning_rate_too_high" in found:
         return None
-    # The ReLU of large positive numbers looks like a sigmoid of them.
-    saturated = np.where(h.look("relu") > 0.9, 0.0, h.look("saturated"))
-    late = np.median(saturated[-max(1, len(saturated) // 3) :], axis=0)
+    late = slice(-max(1, len(h.looks) // 3), None)
+    share = np.median(h.look("saturated")[late], axis=0)
     for i, layer in enumerate(h.tapped):
-        if late[i] > _SATURATED:
-            step = int(h.looks[int(np.argmax(saturated[:, i] > _SATURATED))])
+        if np.mean(run.saturated[late, i]) > 0.5:
+            step = int(h.looks[int(np.argmax(run.saturated[:, i]))])
             where = "output" if i == len(h.tapped) - 1 else layer.name
-            evidence = {"saturated": float(late[i])}
+            evidence = {"saturated": float(share[i])}
             cause = "inputs of the activation are far beyond the part where it has a slope"
             return Finding("saturated_activation", step, where, "error", evidence, cause)
     return None

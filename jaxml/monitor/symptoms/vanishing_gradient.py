@@ -32,7 +32,12 @@ _EXPLAINED = ("dead_relu", "saturated_activation", "poor_initialization", "explo
 
 def _detect(run: Run, found: Found) -> Finding | None:
     h = run.history
-    if len(run.dense) < 3 or not run.failed or any(name in found for name in _EXPLAINED):
+    if (
+        len(run.dense) < 3
+        or not run.failed
+        or run.shrunk
+        or any(name in found for name in _EXPLAINED)
+    ):
         return None
     delta = h.look("gradient_norm")[:, run.dense]
     ratios, straightness = [], []
