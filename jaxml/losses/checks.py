@@ -20,9 +20,10 @@ def known(values: Any, where: Any = None) -> np.ndarray | None:
 
 def float32(name: str, value: Any) -> Array:
     """Returns real numbers as float32."""
-    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
-        raise ValueError(f"{name} must be real numbers, got {dtype}")
+    value = value if isinstance(value, jax.Array) else np.asarray(value)  # A series, too.
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
+        raise ValueError(f"{name} must be real numbers, got {value.dtype}")
     return jnp.asarray(value, jnp.float32)
 
 
@@ -47,7 +48,7 @@ def mask(where: Any, shape: tuple[int, ...]) -> Array | None:
     """Returns a mask of exactly this shape, or None."""
     if where is None:
         return None
-    where = jnp.asarray(where)
+    where = where if isinstance(where, jax.Array) else jnp.asarray(np.asarray(where))
     if where.dtype != bool or where.shape != shape:
         raise ValueError(
             f"where must be bool of the losses' shape {shape}, got {where.dtype} of {where.shape}"

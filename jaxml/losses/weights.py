@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -39,7 +40,7 @@ def weighted(loss: Callable[..., Array], class_weights) -> Callable[..., Array]:
         if np.shape(labels) == (*shape, weights.size):
             shares = checks.float32("labels", labels)
             return (shares * weights.reshape((1,) * len(shape) + (-1,))).sum(-1)
-        labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
+        labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)
         if jnp.issubdtype(labels.dtype, jnp.floating):
             if weights.size != 2 or labels.shape != shape:
                 raise ValueError(
@@ -55,6 +56,7 @@ def weighted(loss: Callable[..., Array], class_weights) -> Callable[..., Array]:
     def weighted_loss(outputs: Any, labels: Any, **options: Any) -> Array:
         losses = loss(outputs, labels, **options)
         where = options.get("where")
+        where = where if where is None or isinstance(where, jax.Array) else np.asarray(where)
         w = checks.kept(of_examples(labels, where, losses.shape), where)
         # A weight of 0 is 0, even if the loss is not finite.
         return w * jnp.where((w == 0) & ~jnp.isfinite(losses), 0.0, losses)

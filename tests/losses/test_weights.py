@@ -56,3 +56,17 @@ def test_balanced_weights_are_scikit_learns():
     for wrong in ([], [0.5], [3], [-1]):
         with pytest.raises(ValueError, match="labels must be"):
             losses.balanced_class_weights(np.array(wrong), 3)
+
+
+def test_columns_of_pandas_are_arrays():
+    pandas = pytest.importorskip("pandas")
+    ids = pandas.Series([0, 1, 1], [9, 8, 7], dtype="Int64")
+    outputs = pandas.Series([0.5, -1.0, 2.0], dtype="Float64")
+    kept = pandas.Series([True, False, True], dtype="boolean")
+    for loss in (losses.squared, losses.weighted(losses.sigmoid_binary_cross_entropy, [1, 2])):
+        wanted = loss(np.array(outputs), np.array([0, 1, 1]), where=np.array(kept))
+        np.testing.assert_array_equal(loss(outputs, ids, where=kept), wanted)
+    logits = np.zeros((3, 2), np.float32)
+    assert losses.softmax_cross_entropy(logits, ids).shape == (3,)
+    with pytest.raises(ValueError, match="labels must be integers, got dtype"):
+        losses.softmax_cross_entropy(logits, ids.shift())

@@ -9,6 +9,7 @@ from sklearn import calibration as sk_calibration
 from sklearn import metrics as sk
 
 from jaxml import metrics
+from jaxml.metrics import streaming
 
 
 def data(seed, kind="plain"):
@@ -325,6 +326,9 @@ def test_objects_that_are_numbers_are_numbers():
             metrics.roc_auc([0, 1], np.array([bad, 0.2], object))
 
 
+STREAMED = streaming.accuracy()
+
+
 def test_columns_of_pandas_and_arrow_are_arrays():
     pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
     labels, scores, weights = [0, 1, 1, 0], [0.1, 0.9, 0.2, 0.4], [1, 2, 3, 4]
@@ -341,6 +345,9 @@ def test_columns_of_pandas_and_arrow_are_arrays():
             metrics.log_loss(y, p)
         with pytest.raises(ValueError, match="mask must be boolean"):
             metrics.log_loss(y, p, mask=pandas.Series(mask, dtype="boolean"))
+        state = STREAMED.update(STREAMED.empty(), y, p, pandas.Series(weights), kept)
+        assert STREAMED.compute(state) == np.float32(0.5)
+        assert np.isnan(STREAMED.compute(STREAMED.update(STREAMED.empty(), y, p)))
     table = {"a": [0.1, 0.5], "b": [0.9, 0.3]}
     for each in (pandas.DataFrame(table), pyarrow.table(table)):
         assert metrics.confusion_matrix([1, 0], each).tolist() == [[1, 0], [0, 1]]

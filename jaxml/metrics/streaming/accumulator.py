@@ -6,10 +6,12 @@ from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxml.ids import unwrapped
 from jaxml.metrics import sums
 from jaxml.metrics.metric import Metric
+from jaxml.metrics.rows import as_array
 from jaxml.metrics.sums import Sums
 from jaxml.types import Array
 
@@ -199,9 +201,16 @@ def accumulated(
     def update(
         state: Accumulator, labels: Any, scores: Any, weights: Any = None, mask: Any = None
     ) -> Accumulator:
-        return add(state, *map(unwrapped, (labels, scores, weights, mask)))
+        given = {"labels": labels, "scores": scores, "weights": weights, "mask": mask}
+        return add(state, *(_arrays(name, values) for name, values in given.items()))
 
     return Metric(empty, update, jax.jit(merge), _compute(finish))
+
+
+def _arrays(name: str, values: Any) -> Any:
+    """The values as JAX takes them; columns of pandas or Arrow, and masked ones, as arrays."""
+    known = values is None or isinstance(values, jax.Array | list | tuple)
+    return unwrapped(values if known or type(values) is np.ndarray else as_array(name, values))
 
 
 def mean(
