@@ -22,8 +22,9 @@ RELEASE_AFTER = 25
 # The bound over the level: this factor, or so many standard deviations of the log norms.
 _FACTOR, _DEVIATIONS = 6.0, 10.0
 
-# Above this multiple of its level a loss has grown. Its new level is accepted later than a norm's.
-_GROWN_LOSS, _RELEASE_LOSS_AFTER = 10.0, 2 * RELEASE_AFTER
+# Above this multiple of its level a loss has grown: no norm is released before so many steps, and the level
+# stays for as many.
+_GROWN_LOSS, _GROWN_FOR = 10.0, 2 * RELEASE_AFTER
 
 # σ of a normal distribution from the mean absolute difference of two samples.
 _NORMAL = math.sqrt(math.pi) / 2
@@ -104,7 +105,9 @@ def guard(
     exactly 1.
 
     *Released*: after `RELEASE_AFTER` more steps beyond the bound than within, the level is the present
-    norm, unless the loss is above ten times its own level; after twice as many steps that counts as usual.
+    norm; where the loss is above ten times its own level, after twice as many. The level of such a loss
+    stays where it was for as many steps, and then follows by a factor of at most ten in `MEMORY` steps, so
+    that an explosion of the loss that came before that of the norm is not forgotten.
 
     Norms are sums of squares in float32: below 1e-19 they count as 0, above 1e19 as infinite. The verdict
     is a value in the state: the guard works in `scan`, with donated buffers, and under `vmap` for each
@@ -224,26 +227,27 @@ def _judge(now: Array, levels: Array) -> tuple[Array, Array]:
     allowed = jnp.where(is_loss, math.log(_GROWN_LOSS), allowed)
     bound = jnp.where(seen > 0, level + allowed, jnp.inf)
     beyond = now > bound
-    streak = jnp.maximum(streak + jnp.where(beyond, 1.0, -1.0), 0.0)
-    release = streak >= np.where(is_loss, _RELEASE_LOSS_AFTER, RELEASE_AFTER)
-    release &= is_loss | ~beyond[-1] | release[-1]
+    streak = jnp.clip(streak + jnp.where(beyond, 1.0, -1.0), 0.0, _GROWN_FOR)
+    released = streak >= jnp.where(beyond[-1], _GROWN_FOR, RELEASE_AFTER)
 
     # Tensors first; what is left of the whole is then compared with its own bound.
-    clips = beyond & ~release
+    clips = beyond & ~released
     over = jnp.where(clips, now - bound, 0.0)
     left = 0.5 * jnp.log(jnp.sum(jnp.exp(2.0 * (now - over)[:-2])))
     rest = jnp.where(clips[-2], jnp.maximum(left - bound[-2], 0.0), 0.0)
     coefficients = jnp.exp(-over[:-2] - rest)
 
-    # Norms of 0, and those that are clipped, change no level; small ones change it by little.
+    # Norms of 0, and those that are clipped, change no level; small ones, and a loss that has grown, change
+    # it by little.
     enters = jnp.isfinite(now) & ~clips
+    jumps = released & ~is_loss
     count = jnp.minimum(seen + 1.0, MEMORY)
-    center = jnp.where(seen > 0, level + jnp.maximum(now - level, -allowed) / count, now)
+    center = jnp.where(seen > 0, level + jnp.clip(now - level, -allowed, allowed) / count, now)
     difference = jnp.minimum(jnp.abs(now - last), 3.0 * jump + 0.1)
     spread = jnp.where(seen > 0, jump + (difference - jump) / jnp.maximum(count - 1.0, 1.0), 0.0)
-    entered = jnp.stack([count, jnp.where(release, now, center), spread, now])
+    entered = jnp.stack([count, jnp.where(jumps, now, center), spread, now])
     rows = jnp.where(enters[None], entered, levels[:4])
-    return coefficients, jnp.stack([*rows, jnp.where(release, 0.0, streak), bound])
+    return coefficients, jnp.stack([*rows, jnp.where(jumps, 0.0, streak), bound])
 
 
 def _by_parameter(inner: PyTree, like: PyTree) -> tuple[list[list[Array | None]], list[Array]]:

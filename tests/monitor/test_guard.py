@@ -96,9 +96,17 @@ def test_no_shift_is_released_while_the_loss_has_grown():
     loss = np.where(np.arange(STEPS) < 100, 1.0, 20.0)
     (found,) = verdicts(shift, loss=loss)
     assert clipped(found) == [*range(100, 100 + 2 * RELEASE_AFTER - 1)]
-    # From step to step it grows on: there is no level that it stands at.
-    (found,) = verdicts(shift, loss=np.where(np.arange(STEPS) < 100, 1.0, 1e3))
-    assert set(range(100, 140)) <= set(clipped(found))
+
+
+@pytest.mark.parametrize("factor", [1.5, 3.0, 1e12])
+@pytest.mark.parametrize("before", [0, 24, 25, 40, 60])
+def test_a_loss_that_exploded_before_the_norm_is_not_forgotten(before, factor):
+    """It grows by a factor a step until it stands at 10¹² times what it was."""
+    shift = np.concatenate([noisy(100), 1e6 * noisy(200)])
+    steps = np.arange(STEPS) - 99.0 + before
+    loss = factor ** np.clip(steps, 0, np.log(1e12) / np.log(factor))
+    (found,) = verdicts(shift, loss=loss)
+    assert clipped(found) == [*range(100, 100 + 2 * RELEASE_AFTER - 1)]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e25])
