@@ -31,6 +31,9 @@ def _ordered(symptoms: Sequence[Symptom]) -> list[Symptom]:
     return ordered
 
 
+# Where findings of the data are.
+_DATA = ("input", "validation_data")
+
 _BY_NAME = {symptom.name: symptom for symptom in _ordered(REGISTRY)}
 
 
@@ -54,7 +57,7 @@ def diagnose(history: History) -> list[Finding]:
     validation = history.validation_losses
     curve = Curve(history.losses, validation if len(validation) > 4 else None)
     found = _findings("detect", Run(history, _findings("in_curve", curve)))
-    return sorted(_with_deaths(found).values(), key=lambda finding: finding.where != "input")
+    return sorted(_with_deaths(found).values(), key=lambda finding: finding.where not in _DATA)
 
 
 def diagnose_loss_curve(
@@ -92,7 +95,7 @@ def _with_deaths(found: dict[str, Finding]) -> dict[str, Finding]:
     killers = [
         name
         for name in ("non_finite", "learning_rate_too_high", "exploding_gradient")
-        if name in found and found[name].where != "input" and found[name].step <= dead.step
+        if name in found and found[name].where not in _DATA and found[name].step <= dead.step
     ]
     if not killers:
         return found

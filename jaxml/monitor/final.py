@@ -85,12 +85,13 @@ class FinalDiagnostics:
             x, y = trees.take(data, rows[:_SAMPLE])
             inner = opt_state.inner
             found = self._losses_and_limits(hyperparameters, first, last, inner, x, y)
-            losses, changes, shrinks = (np.asarray(each, np.float64) for each in found)
+            losses, changes, sizes = (np.asarray(each, np.float64) for each in found)
             # The norm from which on a larger gradient makes no other update.
             changed = np.flatnonzero(changes > 1e-4)
             if len(changed) and changed[-1] + 1 < len(changes) - _NORMALISED:
                 clips_at = float(2.0 ** _EXPONENTS[changed[-1] + 1])
-            epsilon_share = float(shrinks) if _moments(inner) else np.nan
+            if _moments(inner) and sizes[0] > 0:
+                epsilon_share = float(1 - sizes[1] / sizes[0])
             if curved:
                 generator = np.random.default_rng(seed)
                 start = jax.tree.map(
@@ -149,8 +150,8 @@ class FinalDiagnostics:
     def _limits_of(
         self, hyperparameters: Any, first: PyTree, last: PyTree, inner: PyTree
     ) -> tuple[Array, Array]:
-        """How much doubling a gradient of each norm changes its update, and how much smaller an update is
-        when gradient and moments are halved; both relative."""
+        """How much doubling a gradient of each norm changes its update, relative; and norms of an update,
+        as it is, and with gradient and moments halved."""
         update = optax.with_extra_args_support(self._optimizer(hyperparameters)).update
         averages = [node.mu for node in _moments(inner) if hasattr(node, "mu")]
         like: Any = jax.tree.structure(last)
@@ -176,9 +177,8 @@ class FinalDiagnostics:
         factors = jnp.array([1.0] * (len(_EXPONENTS) + 1) + [0.5], jnp.float32)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), last)
         _, (sizes, aways) = jax.lax.scan(move, nothing, (lengths, factors))
-        whole, half = sizes[-2:]
         changes = aways[1:-2] / jnp.where(sizes[1:-2] > 0, sizes[1:-2], 1.0)
-        return changes, jnp.where(whole > 0, 1 - half / whole, jnp.nan)
+        return changes, sizes[-2:]
 
     def _signal_of(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
         losses = lambda params, x, y: self._compute(params, model_state, x, y, None, False)[0]  # noqa: E731

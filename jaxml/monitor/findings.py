@@ -16,7 +16,7 @@ class Finding(NamedTuple):
     Attributes:
         symptom: one of `SYMPTOMS`.
         step: the step at which it was first seen; 0 if it was there from the start.
-        where: a layer, `"loss"`, `"input"`, `"output"` or `"all layers"`.
+        where: a layer, `"loss"`, `"input"`, `"validation_data"`, `"output"` or `"all layers"`.
         severity: `"error"` if nothing is learned because of it, else `"warning"`.
         evidence: the measurements, by name.
         cause: an explanation in words.

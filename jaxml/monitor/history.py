@@ -75,6 +75,7 @@ class History:
         steps_per_epoch: batches in an epoch.
         shuffled: whether each epoch had a random order of its own.
         by_input: whether `over_time` and `gain` are those of the inputs, for sequences without a cell.
+        validation_data: report on the validation data; None without them.
     """
 
     losses: NDArray[np.float64]
@@ -98,6 +99,7 @@ class History:
     steps_per_epoch: float
     shuffled: bool
     by_input: bool
+    validation_data: DataReport | None = None
 
     def __repr__(self) -> str:
         rejected = int((~self.accepted).sum())

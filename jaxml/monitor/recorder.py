@@ -115,6 +115,7 @@ class Recorder:
         steps_per_epoch: float,
         validation_losses: NDArray[np.float64],
         shuffled: bool,
+        validation_data: DataReport | None = None,
     ) -> History:
         """Returns the history of a training, without the measurements after it.
 
@@ -125,6 +126,7 @@ class Recorder:
             steps_per_epoch: batches in an epoch.
             validation_losses: [V], measured at even distances.
             shuffled: whether each epoch has an order of its own.
+            validation_data: as `inspect` returns it; None without validation data.
         """
         loss, verdict, activity = jax.tree.map(
             lambda leaf: leaf if leaf.dtype == bool else leaf.astype(np.float64),
@@ -160,4 +162,5 @@ class Recorder:
             steps_per_epoch=steps_per_epoch,
             shuffled=shuffled,
             by_input=self._by_input,
+            validation_data=validation_data,
         )

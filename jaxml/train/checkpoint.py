@@ -42,7 +42,7 @@ from jaxml.types import PyTree
 __all__ = ["CheckpointError", "Checkpoints", "load", "save", "steps"]
 
 _MANIFEST = "manifest.json"
-_FORMAT = "jaxml checkpoint 3"
+_FORMAT = "jaxml checkpoint 4"
 _LOCK = threading.Lock()
 # Orbax refuses a state without arrays, and arrays without elements.
 _NO_ARRAYS = {"(none)": np.zeros(1)}
@@ -146,7 +146,8 @@ class Checkpoints:
         Raises:
             CheckpointError: if the checkpoints are another training's, or none of them is sound.
         """
-        ours = json.loads(json.dumps(dict(identity)))  # In the form in which it is compared.
+        # In the form in which it is compared; NumPy's numbers are numbers.
+        ours = json.loads(json.dumps(dict(identity), default=lambda value: value.item()))
         self._manifest["identity"] = ours
         self._begun = 0
         damaged: list[str] = []
@@ -160,8 +161,11 @@ class Checkpoints:
                 if manifest["reports"]:
                     _compare(path, {name: manifest["report"].get(name) for name in wanted}, wanted)
                 joined = self._read_reports(manifest["reports"], reports)
-            except _AnotherTraining:
-                raise
+            except _AnotherTraining as error:
+                if manifest["jax"] == jax.__version__:
+                    raise
+                versions = f"written by jax {manifest['jax']}, and this is {jax.__version__}"
+                raise CheckpointError(f"{error} ({versions})") from None
             except CheckpointError as error:
                 damaged.append(str(error))
                 continue
@@ -212,6 +216,7 @@ class Checkpoints:
         }
         self._wait()
         manifest = self._manifest | {
+            "jax": jax.__version__,
             "leaves": _described(leaves),
             "keys": {
                 name: str(jax.random.key_impl(leaf))
@@ -436,9 +441,9 @@ def _described(leaves: Mapping[str, Any], skip: int = 0) -> dict[str, str]:
     return {name: f"{leaf.dtype}{list(leaf.shape[skip:])}" for name, leaf in leaves.items()}
 
 
-def _compare(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _compare(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
     """Raises an error that names the first entry in which a checkpoint and a training differ."""
-    for name in sorted(there.keys() | here.keys()):
+    for name in here | there:
         theirs, ours = (reprlib.repr(each.get(name, "missing")) for each in (there, here))
         if there.get(name) != here.get(name):
             raise _AnotherTraining(

@@ -58,7 +58,9 @@ def fit(
         early_stopping: needs `validation_data`; `params` are then those of the lowest validation loss.
         monitor: True, False, or a `Monitor` with options.
         checkpoints: an entered `Checkpoints`, from which the training continues and where it is saved. The
-            result has the same bits as without the interruption (CPU; same number of devices).
+            result has the same bits as without the interruption (CPU; same number of devices). It may go on
+            for more steps. Those of another model, loss, optimizer, data, key or option are refused; a
+            schedule that depends on `num_steps` is another optimizer.
 
     Raises:
         ValueError: before the first step, if an argument is out of range, `x` and `y` differ in length,

@@ -12,10 +12,15 @@ from jaxml.types import Key
 class EarlyStopping:
     """Stops a training whose validation loss no longer falls, and returns the best parameters.
 
+    A validation loss that is not finite is no improvement. It is ignored as long as none has been finite;
+    if none ever is, the last parameters are returned. The validation after the last step does not count
+    towards `patience` if it falls between two others: a training that ends and goes on stops where it would
+    have without that end.
+
     Attributes:
         patience: the number of successive validations without a new minimum after which to stop.
         validate_every: steps between two validations. None: a fortieth of the training, at most 50, but
-            more if the validation data are large.
+            more if the validation data are large; in a training that goes on, as many as before.
     """
 
     patience: int
@@ -37,7 +42,8 @@ class Monitor:
 
     Attributes:
         every: steps between two measurements of the layers.
-        on_bad_data: whether rows with NaN or infinity are reported, dropped, or raise ValueError.
+        on_bad_data: whether rows of data and validation data with NaN or infinity are reported, dropped, or
+            raise ValueError.
         final_diagnostics: whether to measure the trained model (curvature, signal of the labels, …) for the
             findings. Large sweeps are faster without.
         preserve: weight of `monitor.preserving_penalty`, for recurrent models whose gradient vanishes

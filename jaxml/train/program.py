@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -98,6 +97,9 @@ class Compiled:
         self.seconds = 0.0
 
     def __call__(self, *arguments: Any) -> Any:
+        if jax.debug_nans.value:
+            # JAX then takes the program apart to name the operation that made a NaN.
+            return self._jitted(*jax.tree.map(jnp.asarray, arguments))
         leaves, structure = jax.tree.flatten(arguments)
         shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         with self._lock:
@@ -107,10 +109,9 @@ class Compiled:
                 self.seconds += time.perf_counter() - started
         return self._compiled[shapes](*arguments)
 
-    def describe(self, *arguments: Any) -> tuple[Any, int]:
-        """Shapes of the result, and a checksum of the program text with its constants."""
-        lowered = self._jitted.lower(*arguments)
-        return lowered.out_info, zlib.crc32(lowered.as_text().encode())
+    def trace(self, *arguments: Any) -> Any:
+        """Returns what JAX traces, once for each shape of the arguments: `jaxpr` and `out_info`."""
+        return self._jitted.trace(*arguments)
 
 
 def program_for(spec: TrainingSpec, example: PyTree) -> "Program":
@@ -186,9 +187,10 @@ class Program:
         training: bool,
     ) -> tuple[Array, Any, PyTree]:
         """Returns the loss of each example, the outputs, and the new model state."""
-        outputs, state = self.model.apply(
-            {"params": params, **model_state}, x, key=key, training=training
-        )
+        with jax.named_scope("model"):
+            outputs, state = self.model.apply(
+                {"params": params, **model_state}, x, key=key, training=training
+            )
         return self.spec.loss(outputs, y).astype(jnp.float32), outputs, state
 
     def _optimizer(self, hyperparameters: Hyperparameters) -> Any:
@@ -222,9 +224,9 @@ class Program:
             waited=jnp.zeros((), jnp.int32),
             stopped_at=jnp.full((), -1, jnp.int32),
         )
-        first = jnp.full((), jnp.nan, jnp.float32)
+        zero = jnp.zeros((), jnp.float32)
         order = jax.random.bits(order_key, dtype=jnp.uint32)
-        return TrainState(state, first, best if self.spec.stops else None), order
+        return TrainState(state, zero, zero, best if self.spec.stops else None), order
 
     def _step(
         self, hyperparameters: Hyperparameters, state: State, batch: PyTree
@@ -241,7 +243,8 @@ class Program:
                 variables = {"params": params, **model_state}
                 minimised += self._preserving(variables, x, y, key=key)
             if self.spec.penalty is not None:
-                minimised += self.spec.penalty(hyperparameters, params)
+                with jax.named_scope("penalty"):
+                    minimised += self.spec.penalty(hyperparameters, params)
             return minimised, (new_state, {"loss": mean})
 
         step = make_step(
@@ -294,23 +297,27 @@ class Program:
 
     def _validate(
         self, train_state: TrainState, data: Data, step: Array
-    ) -> tuple[TrainState, Array]:
-        """Returns the state after a validation, which early stopping may change, and its loss."""
+    ) -> tuple[TrainState, tuple[Array, Array]]:
+        """Returns the state after a validation, its loss, and whether it is one of the curve.
+
+        The validation after the last step does not count for early stopping if it falls between two others:
+        a training that goes on stops where it would have stopped without that end.
+        """
         state, best = train_state.state, train_state.best
         loss = self._validation_loss(state.params, state.model_state, data.validation)
         first = jnp.where(step == 0, loss, train_state.first_validation)
+        counts = step % data.validate_every == 0
         if best is not None:
-            stopped = best.stopped_at >= 0
-            loss = jnp.where(stopped, jnp.nan, loss)
-            # A loss that is not finite is ignored.
-            better = loss < best.loss
-            waited = jnp.where(better, 0, best.waited + jnp.isfinite(loss))
-            stops = ~stopped & (waited >= data.patience)
-            stopped_at = jnp.where(stops, step, best.stopped_at)
+            counts &= best.stopped_at < 0
+            better = counts & (loss < best.loss)
+            # A loss that is not finite is no improvement, and ignored where none has been finite.
+            judged = counts & (jnp.isfinite(loss) | jnp.isfinite(best.loss))
+            waited = jnp.where(better, 0, best.waited + judged)
+            stopped_at = jnp.where(counts & (waited >= data.patience), step, best.stopped_at)
             found = Best(loss, state.params, state.model_state, waited, stopped_at)
             kept = dataclasses.replace(best, waited=waited, stopped_at=stopped_at)
             best = trees.select(better, found, kept)
-        return TrainState(state, first, best), loss
+        return TrainState(state, first, loss, best), (jnp.where(counts, loss, 0.0), counts)
 
     # All steps of all trials
 
@@ -337,21 +344,23 @@ class Program:
 
         def block(carry: Any) -> Any:
             """Takes the steps up to the next validation or the end of the call, and validates."""
-            i, before_first, train_state, reports, losses = carry
+            i, before_first, train_state, reports, curve = carry
             due = ((start + i) // data.validate_every + 1) * data.validate_every
             due = jnp.minimum(due, data.num_steps)
             end = jnp.where(before_first, i, jnp.minimum(due - start, count))
             train_state, reports = take_steps(step, rows, i, end, train_state, reports)
-            train_state, loss = jax.lax.cond(
+            train_state, validation = jax.lax.cond(
                 before_first | (start + end == due),
                 lambda train_state: validate(train_state, data, start + end),
-                lambda train_state: (train_state, jnp.full(losses.shape[1:], jnp.nan, jnp.float32)),
+                lambda train_state: (train_state, jax.tree.map(lambda all_: all_[0], none)),
                 train_state,
             )
             # The validation before the first step is kept in the state.
             place = jnp.where(before_first, rows.shape[0], end - 1)
-            losses = losses.at[place].set(loss, mode="drop")
-            return end, jnp.zeros((), bool), train_state, reports, losses
+            curve = jax.tree.map(
+                lambda all_, one: all_.at[place].set(one, mode="drop"), curve, validation
+            )
+            return end, jnp.zeros((), bool), train_state, reports, curve
 
         def goes_on(carry: Any) -> Array:
             i, before_first, train_state, *_ = carry
@@ -360,11 +369,12 @@ class Program:
                 more &= jnp.any(train_state.best.stopped_at < 0)
             return more
 
-        losses = jnp.full(blank.loss.shape, jnp.nan, jnp.float32)
+        # The validation losses, and the steps after which there is one.
+        none = curve = jnp.zeros_like(blank.loss), jnp.zeros_like(blank.loss, bool)
         begins = (start == 0) & (count > 0)
-        carry = jnp.zeros((), jnp.int32), begins, train_state, blank, losses
-        _, _, train_state, reports, losses = jax.lax.while_loop(goes_on, block, carry)
-        metrics = {**reports.metrics, "validation": losses}
+        carry = jnp.zeros((), jnp.int32), begins, train_state, blank, curve
+        _, _, train_state, reports, curve = jax.lax.while_loop(goes_on, block, carry)
+        metrics = {**reports.metrics, "validation": curve[0], "validated": curve[1]}
         return train_state, dataclasses.replace(reports, metrics=metrics)
 
 

@@ -27,26 +27,33 @@ class Progress:
         self._values: dict[str, float] = {}
         self._write = _writer()
         self._wrote = False
+        self._there = 0  # Steps that checkpoints hold, until they are shown.
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: Any) -> None:
         """Shows the last line, if there has been one."""
+        self._show_there()
         if self._write is not None and self._wrote:
             self._write(self.line(time.perf_counter()), end=True)
 
     def resume(self, steps: int) -> None:
-        """Counts steps that a checkpoint holds, and shows how many."""
+        """Counts steps that a checkpoint holds. They are shown before other steps, even where piped."""
         with self._lock:
             self._step += steps
-            if steps and self._write is not None:
-                there = f"{self._step:,} of {self._num_steps:,} steps are there already"
-                self._write(there, end=True)
+            self._there += steps
+
+    def _show_there(self) -> None:
+        there, self._there = self._there, 0
+        if there:
+            write = self._write or _print
+            write(f"{there:,} of {self._num_steps:,} steps are there already", end=True)
 
     def advance(self, steps: int, metrics: dict[str, NDArray[Any]]) -> None:
         """Counts steps, of all trials that took them together, and takes their losses for the line."""
         with self._lock:
+            self._show_there()
             self._step += steps
             now = time.perf_counter()
             # The first call compiles.
@@ -100,6 +107,10 @@ def _writer() -> Any:
         width = 0 if end else len(line)
 
     return write
+
+
+def _print(line: str, end: bool) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -252,13 +252,17 @@ class Sweep:
 
     @functools.cached_property
     def validation_steps(self) -> NDArray[np.int64]:
-        """[validations], steps before each, of the longest trial."""
-        return max((trial.fit.validation_steps for trial in self.trials), key=len)
+        """[validations], the steps before the validations of all trials."""
+        return np.unique(np.concatenate([trial.fit.validation_steps for trial in self.trials]))
 
     @functools.cached_property
     def validation_curves(self) -> NDArray[np.float64]:
-        """[trials, validations], NaN after the end of shorter ones."""
-        return _padded([trial.fit.validation_curve for trial in self.trials])
+        """[trials, validations], NaN where a trial has none."""
+        found = np.full((len(self), len(self.validation_steps)), np.nan)
+        for row, trial in zip(found, self.trials, strict=True):
+            at = np.searchsorted(self.validation_steps, trial.fit.validation_steps)
+            row[at] = trial.fit.validation_curve
+        return found
 
     @property
     def findings(self) -> list[list[monitor.Finding]]:
@@ -270,14 +274,17 @@ class Sweep:
 
         Args:
             metric: `"lowest_validation_loss"`, `"validation_loss"` (the last), `"loss"` (of training), or a
-                function of a trial. None: `"lowest_validation_loss"`, or `"loss"` without validation data.
+                function of a trial. None: `"lowest_validation_loss"`, or `"loss"` if it is finite for none.
 
         Raises:
             ValueError: if the metric is unknown, or finite for no trial.
         """
         values = metric_values(self.trials, metric)
         if not np.isfinite(values).any():
-            raise ValueError(f"metric must be finite for at least one trial, got {values.tolist()}")
+            raise ValueError(
+                f"metric must be finite for at least one trial, got {values.tolist()}: the findings of "
+                "the trials say why, and another metric may be finite"
+            )
         return self.trials[int(np.argmin(np.where(np.isfinite(values), values, np.inf)))]
 
     def table(self) -> str:
@@ -349,8 +356,9 @@ def metric_values(
 ) -> NDArray[np.float64]:
     """Returns a metric of each trial, as `Sweep.best` takes it."""
     if metric is None:
-        validated = any(len(trial.fit.validation_curve) for trial in trials)
-        metric = "lowest_validation_loss" if validated else "loss"
+        metric = "loss"
+        if any(np.isfinite(trial.lowest_validation_loss) for trial in trials):
+            metric = "lowest_validation_loss"
     if callable(metric):
         return np.array([float(metric(trial)) for trial in trials])
     name = checks.choice("metric", metric, METRICS)

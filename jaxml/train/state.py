@@ -82,12 +82,14 @@ class TrainState:
 
     Attributes:
         state: parameters, optimizer, counts, key.
-        first_validation: float32 scalar, the validation loss before the first step; NaN without data.
+        first_validation: float32 scalar, the validation loss before the first step; 0 until it is measured.
+        last_validation: float32 scalar, the last validation loss; 0 until it is measured.
         best: of early stopping; None without.
     """
 
     state: State
     first_validation: Array
+    last_validation: Array
     best: Best | None
 
     @property

@@ -1,12 +1,14 @@
 """`sweep`: one training for each combination of hyperparameters and seed, many in one program."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
 import numpy as np
 import optax
+from numpy.typing import NDArray
 
 from jaxml import checks
 from jaxml.keys import as_key
@@ -88,7 +90,8 @@ def successive_halving(
     """Trains a sweep in which most trials end early and the best continue.
 
     After num_steps / factorᵏ, …, num_steps / factor steps the combinations are ranked by their mean metric
-    over seeds, and the best 1 / `factor` of them continue. Metrics that are not finite rank last.
+    over seeds, and the best 1 / `factor` of them continue. Metrics that are not finite rank last; if all
+    are, the training loss ranks, with a warning.
 
     Args:
         model, loss, optimizer, data, space, seeds, penalty: as `sweep` takes them.
@@ -144,11 +147,22 @@ def successive_halving(
             numbers = [together * c + s for c in alive for s in range(together)]
             trained |= trainer.train(until, progress, {i: trained[i] for i in numbers if trained})
             ranked = [_trial(trainer, i, trainer.result(i, trained[i])) for i in numbers]
-            scores = metric_values(ranked, metric).reshape(len(alive), together).mean(1)
-            scores = np.where(np.isfinite(scores), scores, np.inf)
+            scores = _scores(ranked, metric, together)
             keep = max(1, len(alive) // factor)
             alive = sorted(alive[i] for i in np.argsort(scores, kind="stable")[:keep])
     return _finished(trainer, trained)
+
+
+def _scores(ranked: Sequence[Trial], metric: Any, together: int) -> NDArray[np.float64]:
+    """Returns the mean metric of each combination of so many trials, infinite if one is not finite."""
+    validated = any(len(trial.fit.validation_curve) for trial in ranked)
+    name = metric or ("lowest_validation_loss" if validated else "loss")
+    scores = metric_values(ranked, name).reshape(-1, together).mean(1)
+    if not np.isfinite(scores).any():
+        instead = "the first continue" if name == "loss" else "their training loss ranks them"
+        warnings.warn(f"metric is finite for no combination: {instead}", stacklevel=3)
+        scores = metric_values(ranked, "loss").reshape(-1, together).mean(1)
+    return np.where(np.isfinite(scores), scores, np.inf)
 
 
 def _trial(trainer: Trainer, i: int, fitted: Fit) -> Trial:

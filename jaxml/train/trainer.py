@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml import checks, models, monitor, trees
-from jaxml.train import inputs
+from jaxml.train import fingerprint, inputs
 from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.loop import run
 from jaxml.train.options import EarlyStopping, Monitor, as_monitor
@@ -104,12 +104,14 @@ class Trainer:
             raise ValueError("early_stopping needs validation_data, got None")
         if not callable(loss):
             raise ValueError(f"loss must be a function of outputs and labels, got {loss!r}")
-        self._monitor, self._inspected = as_monitor(monitor), None
+        self._monitor, self._inspected, self._inspected_validation = as_monitor(monitor), None, None
         if self._monitor is not None:
             bad = self._monitor.on_bad_data
             self._data, self._inspected = inputs.clean("data", self._data, bad)
             if self._validation is not None:
-                self._validation, _ = inputs.clean("validation_data", self._validation, bad)
+                self._validation, self._inspected_validation = inputs.clean(
+                    "validation_data", self._validation, bad
+                )
         self._sizes = {
             each.batch_size: inputs.check_batch_size(each.batch_size, len(self._data[1]))
             for each in self.trials
@@ -125,7 +127,7 @@ class Trainer:
             width=None,
         )
         self._programs: dict[Any, Program] = {}
-        self._patience = 0 if early_stopping is None else early_stopping.patience
+        self._early_stopping = early_stopping
         self._validate_every = self._between(early_stopping)
         program = self._program(self.trials[0].batch_size, None)
         inputs.check_loss(
@@ -268,21 +270,26 @@ class Trainer:
                 kept = kept.part(f"chunk_{number:03d}")
             arguments = train_state, next_batches(0, length), np.int32(1), data
             train_state, reports = self._restored(kept, program, trials, arguments)
+            data = self._continued(data, reports)
             progress.resume(len(chunk) * int(train_state.step))
             ends.append(kept.every)
             if kept.keep_best and self._validation is not None:
-                ends.append(self._validate_every)
+                ends.append(int(data.validate_every))
         stopped = _all_stopped(train_state)
 
         def on_reports(train_state: TrainState, report: Any) -> None:
             nonlocal stopped
             stopped = _all_stopped(train_state)
             reports.append(report)
-            shown = {n: report.metrics[n] for n in ("loss", "validation") if n in report.metrics}
+            metrics = report.metrics
+            shown = {"loss": metrics["loss"]}
+            if "validated" in metrics:
+                shown["validation"] = np.where(metrics["validated"], metrics["validation"], np.nan)
             progress.advance(len(chunk) * len(report.loss), shown)
             if kept is not None:
-                metric = float(np.min(shown["validation"][-1])) if "validation" in shown else None
-                kept.save(int(train_state.step), train_state, report, metric=metric)
+                step = int(train_state.step)
+                metric = _lowest(train_state, report, ended=step == until)
+                kept.save(step, train_state, report, metric=metric)
 
         if not stopped and int(train_state.step) < until:
             train_state = run(
@@ -318,7 +325,8 @@ class Trainer:
         }
         if width is None:
             hyperparameters = {name: values[0] for name, values in hyperparameters.items()}
-        numbers = map(np.int32, (until, self._validate_every, self._patience))
+        patience = 0 if self._early_stopping is None else self._early_stopping.patience
+        numbers = map(np.int32, (until, self._validate_every, patience))
         return Data(hyperparameters, self._training, self._validating, *numbers)
 
     def _start(
@@ -326,9 +334,7 @@ class Trainer:
     ) -> tuple[TrainState, list[Any], list[int]]:
         """Returns the first state, and the first parameters and order seed of each trial."""
         width = program.spec.width
-        keys = trials[0].key if width is None else jnp.stack([trial.key for trial in trials])
-        two = trees.take(self._data[0], slice(2))
-        train_state, orders = program.start(keys, two, hyperparameters)
+        train_state, orders = program.start(*self._first(program, trials, hyperparameters))
         firsts: list[Any] = [None] * len(trials)
         if self._monitor is not None and self._monitor.final_diagnostics:
             # A copy, because the program consumes the state.
@@ -337,13 +343,21 @@ class Trainer:
             firsts = [first if width is None else trees.take(first, i) for i in range(len(trials))]
         return train_state, firsts, [int(seed) for seed in np.ravel(orders)]
 
+    def _first(self, program: Program, trials: Sequence[Settings], hyperparameters: PyTree) -> Any:
+        """Returns the arguments of `program.start`."""
+        keys = [trial.key for trial in trials]
+        key = keys[0] if program.spec.width is None else jnp.stack(keys)
+        return key, trees.take(self._data[0], slice(2)), hyperparameters
+
     def _restored(
         self, kept: Checkpoints, program: Program, trials: Sequence[Settings], arguments: Any
     ) -> tuple[TrainState, list[Any]]:
         """Returns the state and reports of the newest checkpoint; the given state if there is none."""
         train_state, *_, data = arguments
-        shapes, text = program.run.describe(*arguments)
-        found = kept.restore(self._identity(trials, text), train_state, shapes[1])
+        traced = program.run.trace(*arguments)
+        start = program.start.trace(*self._first(program, trials, data.hyperparameters))
+        identity = self._identity(trials, traced.jaxpr, start.jaxpr)
+        found = kept.restore(identity, train_state, traced.out_info[1])
         if found is None:
             return train_state, []
         if int(found[0].step) > data.num_steps:
@@ -371,20 +385,40 @@ class Trainer:
 
         return batches
 
-    def _identity(self, trials: Sequence[Settings], text: int) -> dict[str, Any]:
-        """Returns what must be equal for a training to continue from a checkpoint."""
-        identity = {
-            "program": text,
+    def _continued(self, data: Data, reports: Sequence[Any]) -> Data:
+        """Returns data with the distance of the validations in the reports, unless one was asked for.
+
+        The default depends on the number of steps.
+        """
+        asked = self._early_stopping is not None and self._early_stopping.validate_every
+        if asked or self._validation is None or not reports:
+            return data
+        validated = reports[0].metrics["validated"]
+        at = np.flatnonzero(validated.reshape(len(validated), -1).any(1))
+        return data._replace(validate_every=np.int32(at[0] + 1)) if len(at) else data
+
+    def _identity(self, trials: Sequence[Settings], run: Any, start: Any) -> dict[str, Any]:
+        """Returns what must be equal for a training to continue from a checkpoint.
+
+        What is computed comes last, so that an error names the argument that changed it.
+        """
+        watch = self._monitor
+        return {
+            "batch_size": trials[0].batch_size,
             "data": inputs.checksums(self._data),
+            "validation_data": self._validation and inputs.checksums(self._validation),
             "key": [np.asarray(jax.random.key_data(trial.key)).tolist() for trial in trials],
-            "shuffle": self._shuffle,
-            "patience": self._patience,
+            "shuffle": bool(self._shuffle),
+            "early_stopping": self._early_stopping and dataclasses.asdict(self._early_stopping),
+            "monitor": watch and {"every": watch.every, "preserve": watch.preserve},
+            **{
+                f"hyperparameter {name}": [trial.hyperparameters[name] for trial in trials]
+                for name in self._spec.names
+            },
+            **fingerprint.of_parts(run),
+            "initialization": fingerprint.fingerprint(start),
+            "program": fingerprint.fingerprint(run),
         }
-        if self._validation is not None:
-            identity["validation_data"] = inputs.checksums(self._validation)
-        for name in self._spec.names:
-            identity[name] = [trial.hyperparameters[name] for trial in trials]
-        return identity
 
     # The end
 
@@ -393,20 +427,22 @@ class Trainer:
         train_state, report = trained.train_state, trained.report
         stopped, best = _stopped_at(train_state), train_state.best
         state: Any = train_state.state
-        if best is not None and np.isfinite(best.loss):
+        last = float(train_state.last_validation)
+        if best is not None and np.isfinite(best.loss) and not last < best.loss:
             state = best
         steps, losses = np.zeros(0, np.int64), np.zeros(0)
         if self._validation is not None:
-            taken = len(report.loss)
-            steps = np.unique(np.append(np.arange(0, taken + 1, self._validate_every), taken))
-            after = report.metrics["validation"][steps[1:] - 1]
-            losses = np.append(np.asarray(train_state.first_validation), after).astype(np.float64)
+            at = np.flatnonzero(report.metrics["validated"])
+            steps = np.append(0, at + 1)
+            losses = np.append(train_state.first_validation, report.metrics["validation"][at])
+            if steps[-1] < len(report.loss):
+                steps, losses = np.append(steps, len(report.loss)), np.append(losses, last)
         program = self._program(self.trials[number].batch_size, None)
         return Fit(
             params=state.params,
             model_state=state.model_state,
             loss_curve=report.metrics["loss"].astype(np.float64),
-            validation_curve=losses,
+            validation_curve=losses.astype(np.float64),
             validation_steps=steps,
             findings=[],
             history=None,
@@ -437,7 +473,8 @@ class Trainer:
             return fitted
         started = time.perf_counter()
         try:
-            history = self._history(number, trained, fitted)
+            with jax.debug_nans(False):  # Some measurements are of losses that overflow.
+                history = self._history(number, trained, fitted)
             findings = monitor.diagnose(history)
             fitted = dataclasses.replace(fitted, history=history, findings=findings)
         except Exception as error:
@@ -460,6 +497,7 @@ class Trainer:
             len(self._data[1]) / self._sizes[trial.batch_size],
             fitted.validation_curve,
             self._shuffle,
+            self._inspected_validation,
         )
         if self._monitor.final_diagnostics:
             state = trained.train_state.state
@@ -488,6 +526,15 @@ class Trainer:
 
 def _stopped_at(train_state: TrainState) -> int:
     return -1 if train_state.best is None else int(train_state.best.stopped_at)
+
+
+def _lowest(train_state: TrainState, report: Any, ended: bool) -> float | None:
+    """Returns the lowest validation loss of trials in this state; None if none is validated here."""
+    if "validated" not in report.metrics:
+        return None
+    here = np.ravel(report.metrics["validated"][-1]) | ended
+    losses = np.ravel(train_state.last_validation)[here]
+    return float(np.fmin.reduce(losses)) if len(losses) else None
 
 
 def _all_stopped(train_state: TrainState) -> bool:

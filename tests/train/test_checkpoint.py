@@ -8,8 +8,9 @@ import shutil
 import signal
 import sys
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -367,7 +368,7 @@ def test_none_that_is_sound_is_an_error(tmp_path):
         restored(tmp_path)
 
 
-def test_another_training_is_refused(tmp_path):
+def test_another_training_is_refused(tmp_path, monkeypatch):
     fill(tmp_path, 10, identity={"learning_rate": 0.1, "data": [1, 2]})
     assert restored(tmp_path, {"learning_rate": 0.1, "data": (1, 2)}) is not None
     with pytest.raises(
@@ -382,6 +383,9 @@ def test_another_training_is_refused(tmp_path):
         train.Checkpoints(tmp_path).restore(identity, LIKE, {"norm": np.zeros(1)})
     with pytest.raises(CheckpointError, match=r"report\['loss'\] is 'float32\[\]'.*\[2\]"):
         train.Checkpoints(tmp_path).restore(identity, LIKE, {"loss": np.zeros((1, 2), "f")})
+    monkeypatch.setattr(jax, "__version__", "0.0.1")  # Which may trace another program.
+    with pytest.raises(CheckpointError, match=r"written by jax \d.*, and this is 0.0.1"):
+        restored(tmp_path, identity | {"learning_rate": np.float64(0.2)})
 
 
 def test_nothing_is_printed_and_no_thread_stays(tmp_path, capfd):
@@ -423,12 +427,12 @@ def dense(directory, num_steps=200, **options):
         )  # fmt: skip
 
 
-def swept(directory):
+def swept(directory, rates=(1e-3, 1e-2, 1e-1), penalty=None):
     with train.Checkpoints(directory, every=20) as kept:
         return train.sweep(
             models.MLP((8,), 2), CROSS_ENTROPY, adam, (X, Y), num_steps=200, batch_size=16,
-            space={"learning_rate": [1e-3, 1e-2, 1e-1]}, monitor=False, key=jax.random.key(3),
-            checkpoints=kept,
+            space={"learning_rate": rates}, monitor=False, key=jax.random.key(3),
+            penalty=penalty, checkpoints=kept,
         )  # fmt: skip
 
 
@@ -487,6 +491,134 @@ def test_fit_keeps_the_best_validation(tmp_path, monkeypatch, capsys):
     assert "200 of 200 steps are there already" in capsys.readouterr().err
     with pytest.raises(ValueError, match="num_steps must be at least the 200 steps that are in"):
         dense(tmp_path, num_steps=100, **options)
+
+
+class Net(nn.Module):
+    activation: Any = nn.relu
+    initializer: Any = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(self.activation(nn.Dense(3, kernel_init=self.initializer)(x)))
+
+
+def weighted(*weights):
+    weights = jnp.array(weights)
+    return lambda outputs, labels: CROSS_ENTROPY(outputs, labels) * weights[labels]
+
+
+LOSS, STOPPING = weighted(1.0, 2.0), train.EarlyStopping(50, validate_every=3)
+ADAGRAD = optax.adagrad(optax.cosine_decay_schedule(0.1, 8))
+
+
+def small(directory, **changes):
+    arguments = {
+        "model": Net(), "loss": LOSS, "optimizer": ADAGRAD, "data": (X, Y), "num_steps": 8,
+        "batch_size": 16, "key": jax.random.key(3), "validation_data": (X[:50], Y[:50]),
+        "early_stopping": STOPPING, "monitor": False, **changes,
+    }  # fmt: skip
+    first = [arguments.pop(name) for name in ("model", "loss", "optimizer", "data")]
+    with train.Checkpoints(directory) as kept:
+        return train.fit(*first, checkpoints=kept, **arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, small(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": Net(nn.tanh)}, "model"),
+        ({"model": Net(lambda x: nn.leaky_relu(x, 0.2))}, "model"),
+        ({"model": Net(initializer=nn.initializers.zeros)}, "initialization"),
+        ({"loss": lambda outputs, labels: 2 * LOSS(outputs, labels)}, "loss"),
+        ({"loss": weighted(1.0, 3.0)}, "constants"),
+        ({"optimizer": optax.adagrad(optax.cosine_decay_schedule(0.1, 9))}, "optimizer"),
+        ({"optimizer": optax.adagrad(optax.cosine_decay_schedule(0.2, 8))}, "optimizer"),
+        ({"optimizer": optax.adagrad(optax.cosine_decay_schedule(0.1, 8), 0.2)}, "initialization"),
+        ({"optimizer": ADAM}, "optimizer"),
+        ({"data": (X + 1, Y)}, "data"),
+        ({"data": (X, 1 - Y)}, "data"),
+        ({"validation_data": (X[:40], Y[:40])}, "validation_data"),
+        ({"batch_size": 20}, "batch_size"),
+        ({"key": jax.random.key(4)}, "key"),
+        ({"shuffle": False}, "shuffle"),
+        ({"early_stopping": train.EarlyStopping(40, validate_every=3)}, "early_stopping"),
+        ({"early_stopping": None}, "early_stopping"),
+        ({"monitor": train.Monitor(final_diagnostics=False)}, "monitor"),
+    ],
+)
+def test_fit_refuses_the_checkpoints_of_another_training(finished, changes, named):
+    """Whether it is to end where they do or later."""
+    for num_steps in (8, 16):
+        with pytest.raises(CheckpointError, match=f"another training: its {named} is") as error:
+            small(finished[0], num_steps=num_steps, **changes)
+        one_line(error)
+
+
+def test_a_sweep_refuses_the_checkpoints_of_other_hyperparameters(tmp_path):
+    swept(tmp_path)
+    with pytest.raises(CheckpointError, match="its hyperparameter learning_rate is"):
+        swept(tmp_path, rates=[1e-3, 1e-2, 2e-1])
+    with pytest.raises(CheckpointError, match="its penalty is"):
+        swept(tmp_path, penalty=lambda h, params: jnp.float32(0.0) * h["learning_rate"])
+
+
+def test_what_is_there_is_said_and_costs_no_second_trace(finished, capsys):
+    directory, fitted = finished
+    traces = []
+
+    def counted(outputs, labels):
+        traces.append(labels)
+        return LOSS(outputs, labels)
+
+    again = small(directory, loss=counted)
+    assert "8 of 8 steps are there already" in capsys.readouterr().err
+    same(again.params, fitted.params)
+    once, _ = len(traces), traces.clear()
+    small(directory.parent / "new", loss=lambda *arguments: counted(*arguments))
+    assert len(traces) == once
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"early_stopping": None},
+        {"early_stopping": None, "validation_data": None},
+        {"early_stopping": train.EarlyStopping(50)},
+    ],
+)
+def test_a_training_goes_on_as_if_it_had_not_ended(tmp_path, changes, capsys):
+    """Validations stay at the distance they had if none is asked for."""
+    small(tmp_path / "two", num_steps=20, **changes)
+    again = small(tmp_path / "two", num_steps=110, **changes)
+    assert "20 of 110 steps are there already" in capsys.readouterr().err
+    if changes.get("early_stopping", STOPPING) is not STOPPING and "validation_data" not in changes:
+        np.testing.assert_array_equal(np.diff(again.validation_steps), 2)
+        return
+    whole = small(tmp_path / "one", num_steps=110, **changes)
+    same((again.params, again.opt_state), (whole.params, whole.opt_state))
+    same((again.loss_curve, again.validation_curve), (whole.loss_curve, whole.validation_curve))
+    np.testing.assert_array_equal(again.validation_steps, whole.validation_steps)
+
+
+def test_a_sweep_keeps_the_best_beside_trials_that_have_stopped(tmp_path):
+    with train.Checkpoints(tmp_path, every=100, keep=1, keep_best=True) as kept:
+        swept = train.sweep(
+            nn.Dense(2), CROSS_ENTROPY, lambda h: optax.sgd(h["learning_rate"]), (X, Y),
+            space={"learning_rate": [1e4, 0.01]}, num_steps=50, batch_size=np.int64(16),
+            key=jax.random.key(3), validation_data=(X, Y), monitor=False, checkpoints=kept,
+            early_stopping=train.EarlyStopping(np.int64(3), validate_every=6),
+        )  # fmt: skip
+    wild, sound = swept.trials
+    assert wild.steps < sound.steps == 50
+    lowest = np.nanargmin(np.nanmin(swept.validation_curves[:, 1:], axis=0)) + 1
+    best = int(swept.validation_steps[lowest])
+    assert best > wild.steps and checkpoint.steps(tmp_path / "chunk_000") == sorted({best, 50})
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxml import monitor, train
+from jaxml import losses, monitor, train
 from jaxml.train import trainer
 
 RNG = np.random.default_rng(0)
@@ -319,21 +319,26 @@ def test_labels_outside_the_outputs(label, dtype):
     labels = LABELS.astype(dtype)
     labels[17] = label
     message = f"label {label} in row 17, but the model has 2 outputs (0 … 1)"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        classify(labels)
+    for loss in (CLASSES, losses.softmax_cross_entropy):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            fit(CLASSIFIER, loss, data=(X, labels))
 
 
 def test_labels_that_a_loss_masks_or_does_not_index_with():
     labels = LABELS.copy()
     labels[17] = -1
 
-    def masked(outputs, labels):
-        return jnp.where(labels < 0, 0.0, CLASSES(outputs, jnp.maximum(labels, 0)))
+    def masked(outputs, labels, classes=CLASSES):
+        return jnp.where(labels < 0, 0.0, classes(outputs, jnp.maximum(labels, 0)))
+
+    def masked_own(outputs, labels):
+        return masked(outputs, labels, losses.softmax_cross_entropy)
 
     def counts(outputs, labels):
         return jnp.square(outputs[:, 0] - labels)
 
-    assert np.isfinite(fit(CLASSIFIER, masked, data=(X, labels)).loss_curve).all()
+    for loss in (masked, masked_own):
+        assert np.isfinite(fit(CLASSIFIER, loss, data=(X, labels)).loss_curve).all()
     assert np.isfinite(fit(CLASSIFIER, counts, data=(X, 9 * LABELS)).loss_curve).all()
 
 
@@ -363,3 +368,108 @@ def test_progress_in_a_terminal_and_nothing_where_piped(monkeypatch, capsys):
     lines = capsys.readouterr().err.split("\r")
     assert "step 16/200" in lines[1] and "left" in lines[-1] and lines[-1].endswith("\n")
     assert "step 200/200" in lines[-1] and "validation" in lines[-1]
+
+
+# The end of a training
+
+
+def test_a_training_in_two_goes_stops_where_one_in_one_go_does(tmp_path):
+    """The validation after step 12 falls between two others: it shows, and does not count."""
+    stopping = train.EarlyStopping(3, validate_every=9)
+
+    def rising(outputs, labels):
+        return outputs[:, 0]
+
+    def go(num_steps, name):
+        # Every step lowers the loss of the rows in training and raises that of the others.
+        with train.Checkpoints(tmp_path / name) as kept:
+            return fit(
+                nn.Dense(1), rising, optax.sgd(0.1), (np.ones((48, 1)), Y[:48]), num_steps=num_steps,
+                validation_data=(-2 * np.ones((12, 1)), HELD_OUT[1]), early_stopping=stopping,
+                checkpoints=kept,
+            )  # fmt: skip
+
+    first, again, whole = go(12, "two"), go(400, "two"), go(400, "one")
+    np.testing.assert_array_equal(first.validation_steps, [0, 9, 12])
+    same_bits(again, whole)
+    for each in (again, whole):
+        assert each.stopped_at == 27
+        np.testing.assert_array_equal(each.validation_steps, [0, 9, 18, 27])
+    np.testing.assert_array_equal(again.validation_curve, whole.validation_curve)
+
+
+def test_the_last_validation_may_be_the_lowest():
+    stopping = train.EarlyStopping(3, validate_every=9)
+    data = (np.ones((48, 1)), np.ones(48))
+    fitted = fit(
+        nn.Dense(1), squared, optax.sgd(0.01), data, num_steps=12, validation_data=data,
+        early_stopping=stopping,
+    )  # fmt: skip
+    assert fitted.best_step == 12
+    assert fitted.evaluate(*data)["loss"] == pytest.approx(fitted.lowest_validation_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_a_training_that_diverges_is_stopped(patience):
+    """A loss that is not finite is no improvement on one that was."""
+    stopping = train.EarlyStopping(patience, validate_every=5)
+    fitted = fit(
+        nn.Dense(1), squared, optax.sgd(1e3), num_steps=200, validation_data=HELD_OUT,
+        early_stopping=stopping,
+    )  # fmt: skip
+    assert fitted.stopped_at == 5 * patience and fitted.best_step == 0
+
+
+def test_bad_validation_rows_are_found_dropped_or_refused():
+    x = X.copy()
+    x[3, 1] = np.nan
+    options = {
+        "num_steps": 60, "validation_data": (x, LABELS),
+        "early_stopping": train.EarlyStopping(3, validate_every=5),
+    }  # fmt: skip
+    with pytest.warns(
+        monitor.FindingsWarning, match=r"in validation_data, x\[3\], column 1, is not"
+    ):
+        fitted = classify(monitor=train.Monitor(final_diagnostics=False), **options)
+    (finding,) = fitted.findings
+    assert (finding.symptom, finding.where) == ("non_finite", "validation_data")
+    assert finding.evidence["rows"] == 1 and "drop the rows" in finding.remedy
+    assert fitted.stopped_at is None and fitted.loss_curve[-1] < 0.8 * fitted.loss_curve[0]
+    drop = train.Monitor(on_bad_data="drop", final_diagnostics=False)
+    dropped = classify(monitor=drop, **options)
+    assert np.isfinite(dropped.validation_curve).all() and dropped.best_step == 60
+    with pytest.raises(ValueError, match=r"validation_data must be finite: x\[3\], column 1"):
+        classify(monitor=train.Monitor(on_bad_data="raise"), **options)
+
+
+# With jax_debug_nans
+
+
+@pytest.fixture
+def debug_nans():
+    with jax.debug_nans(True):
+        yield
+
+
+def test_a_healthy_training_passes_debug_nans(debug_nans, tmp_path):
+    options = {
+        "validation_data": (X, LABELS), "early_stopping": train.EarlyStopping(2, validate_every=7),
+    }  # fmt: skip
+    for watched in (False, True):
+        with train.Checkpoints(tmp_path / str(watched), every=8, keep_best=True) as kept:
+            fitted = classify(monitor=watched, checkpoints=kept, **options)
+        assert fitted.findings == [] and np.isfinite(fitted.evaluate(X, LABELS)["loss"])
+
+
+def test_labels_outside_the_outputs_pass_debug_nans(debug_nans):
+    with pytest.raises(ValueError, match="label 9 in row 0"):
+        classify(np.full(60, 9, np.int32))
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_nan_of_the_model_raises_under_debug_nans(debug_nans, watched, caplog):
+    def root(outputs, targets):
+        return jnp.sqrt(jnp.square(outputs[:, 0] - jax.lax.stop_gradient(outputs[:, 0])))
+
+    with pytest.raises(FloatingPointError, match="nan"):
+        fit(nn.Dense(1), root, monitor=watched)

@@ -169,6 +169,61 @@ def test_halving_where_trials_stop_early(monkeypatch):
     assert all(trial.steps <= 20 for trial in halved.trials)
 
 
+def test_trials_that_stop_at_once_and_rungs_between_validations():
+    """A combination that has stopped early goes on as it is; curves stand at their own steps."""
+    options = {
+        "validation_data": HELD_OUT, "early_stopping": train.EarlyStopping(2, validate_every=4),
+        "num_steps": 80,
+    }  # fmt: skip
+    space = rates(0.9, 0.95, 0.3, 0.2)
+    halved = sweep(space, train.successive_halving, factor=2, rungs=2, **options)
+    whole = sweep(space, **options)
+    for trial, other in zip(halved.trials, whole.trials, strict=True):
+        if trial.fit.stopped_at is not None:
+            assert trial.fit.stopped_at == other.fit.stopped_at
+            np.testing.assert_array_equal(trial.fit.validation_steps, other.fit.validation_steps)
+    short = {
+        **options,
+        "num_steps": 45,
+        "early_stopping": train.EarlyStopping(9, validate_every=10),
+    }
+    halved = sweep(rates(0.01, 0.1), train.successive_halving, factor=3, rungs=1, **short)
+    np.testing.assert_array_equal(halved.validation_steps, [0, 10, 15, 20, 30, 40, 45])
+    np.testing.assert_array_equal(
+        np.isfinite(halved.validation_curves), [[1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 1, 1, 1]]
+    )
+
+
+def test_validation_losses_that_are_nan_leave_the_training_loss_to_rank():
+    x = HELD_OUT[0].copy()
+    x[3, 1] = np.nan
+    options = {
+        "validation_data": (x, HELD_OUT[1]), "num_steps": 40,
+        "early_stopping": train.EarlyStopping(2, validate_every=4),
+    }  # fmt: skip
+    space = rates(1e-4, 1e-3, 0.1, 0.01)
+    with pytest.warns(monitor.FindingsWarning, match="4 of 4 trials have findings, such as non f"):
+        swept = sweep(space, monitor=RECORD, **options)
+    assert swept.best().index == 2 and all(trial.steps == 40 for trial in swept.trials)
+    with pytest.raises(ValueError, match="metric must be finite for at least one trial"):
+        swept.best("lowest_validation_loss")
+    with pytest.warns(UserWarning, match="finite for no combination: their training loss"):
+        halved = sweep(space, train.successive_halving, factor=2, rungs=2, **options)
+    assert [trial.steps for trial in halved.trials] == [10, 10, 40, 20]
+
+
+def test_sweeps_pass_debug_nans():
+    options = {
+        "validation_data": HELD_OUT, "early_stopping": train.EarlyStopping(2, validate_every=4),
+        "monitor": RECORD, "num_steps": 40, "factor": 2,
+    }  # fmt: skip
+    with jax.debug_nans(True):
+        halved = sweep(rates(0.9, 0.01, 0.02, 0.03), train.successive_halving, **options)
+        assert halved.best().fit.loss < 1.0
+        with pytest.raises(FloatingPointError):
+            sweep(rates(1e30, 0.01), monitor=False)
+
+
 def test_the_result_in_a_few_lines_and_as_tables():
     space = {"learning_rate": np.geomspace(1e-3, 1e-1, 3), "a_longer_name": [1.0, 2.0]}
     swept = sweep(space, seeds=2, validation_data=HELD_OUT)

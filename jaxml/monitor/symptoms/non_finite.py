@@ -1,8 +1,8 @@
 """NaN or infinity: in the data, in a loss, a gradient or an update.
 
 The rule: a row of the data holds one; or steps were rejected because of one, and nothing before explains
-it (more than half of the steps: in any case). In a curve alone: a loss is not finite; it had grown before,
-or it came at once, as from log 0 or 0 / 0.
+it (more than half of the steps: in any case); or a row of the validation data holds one. In a curve alone:
+a loss is not finite; it had grown before, or it came at once, as from log 0 or 0 / 0.
 
 Example:
     >>> from jaxml import monitor
@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxml.monitor.curve import Curve
 from jaxml.monitor.findings import Finding, Found, Remedy, Symptom
+from jaxml.monitor.inputs import DataReport
 from jaxml.monitor.run import Run
 
 _MOST = 0.5
@@ -49,12 +50,25 @@ def _in_curve(curve: Curve, found: Found) -> Finding | None:
 
 
 def _detect(run: Run, found: Found) -> Finding | None:
-    h = run.history
     if run.bad_data:
-        name, row, column = h.data.bad_cells[0]
-        evidence = {"rows": len(h.data.bad_rows), "row": row, "column": column, "array": name}
-        cause = f"{name}[{row}], column {column}, is not finite"
-        return Finding("non_finite", 0, "input", "error", evidence, cause)
+        return _in_rows(run.history.data, "input")
+    finding, held_out = _in_steps(run, found), run.history.validation_data
+    if finding is None and held_out is not None and len(held_out.bad_rows):
+        return _in_rows(held_out, "validation_data")
+    return finding
+
+
+def _in_rows(data: DataReport, where: str) -> Finding:
+    name, row, column = data.bad_cells[0]
+    evidence = {"rows": len(data.bad_rows), "row": row, "column": column, "array": name}
+    cause = f"{name}[{row}], column {column}, is not finite"
+    if where != "input":
+        cause = f"in {where}, {cause}"
+    return Finding("non_finite", 0, where, "error", evidence, cause)
+
+
+def _in_steps(run: Run, found: Found) -> Finding | None:
+    h = run.history
     rejected = float((~h.accepted).mean())
     explanation = found.get("learning_rate_too_high") or found.get("exploding_gradient")
     if not rejected:
@@ -75,7 +89,7 @@ def _detect(run: Run, found: Found) -> Finding | None:
 
 def _remedy(finding: Finding, tried: Sequence[Remedy]) -> Remedy:
     at_once = finding.where == "loss" and not finding.evidence.get("grew", True)
-    if finding.where == "input" or at_once:
+    if finding.where in ("input", "validation_data") or at_once:
         return Remedy(data="drop_non_finite")
     return Remedy(learning_rate_factor=0.1)
 
