@@ -7,7 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Small modules that every package may import.
-SHARED = {"types", "trees", "checks", "files", "hashing", "bfloat16", "ids", "keys", "text"}
+SHARED = {
+    *("types", "trees", "checks", "files", "hashing", "bfloat16", "ids", "keys", "text", "meshes"),
+}
 
 # package -> what of jaxml it may import, besides SHARED (a dotted name admits that file alone).
 ARROWS = {

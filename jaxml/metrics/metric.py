@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from jaxml.types import PyTree
+from jaxml.types import Array, PyTree
 
 __all__ = ["Metric", "all_reduce", "collection"]
 
@@ -80,7 +81,13 @@ def all_reduce(metric: Metric, state: PyTree, axis_name: str) -> PyTree:
     >>> print(jax.vmap(metric.compute)(states))
     [0.5 0.5]
     """
-    gathered = jax.lax.all_gather(state, axis_name)
+    size, own = jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name)
+
+    def gather(leaf: Array) -> Array:
+        # A sum with zeros: its type says that all devices have the same, that of `all_gather` does not.
+        return jax.lax.psum(jnp.zeros((size, *leaf.shape), leaf.dtype).at[own].set(leaf), axis_name)
+
+    gathered = jax.tree.map(gather, state)
     first = jax.tree.map(lambda leaf: leaf[0], gathered)
     rest = jax.tree.map(lambda leaf: leaf[1:], gathered)
     return jax.lax.scan(lambda a, b: (metric.merge(a, b), None), first, rest)[0]

@@ -9,9 +9,9 @@ float additions (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B; Dek
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from jaxml import meshes
 from jaxml.types import Array
 
 _STEPS = 128
@@ -102,7 +102,7 @@ def total(values: Array | Sums) -> Sums:
         steps = min(n, _STEPS)
         blocks = _blocks(pair, steps)
         first, rest = (Sums(*(part[at] for part in blocks)) for at in (0, slice(1, None)))
-        pair = jax.lax.scan(lambda a, b: (add(a, b), None), first, rest)[0]
+        pair = meshes.scan(lambda a, b: (add(a, b), None), first, rest)[0]
         n = pair.high.shape[-1]
     return Sums(pair.high[..., 0], pair.low[..., 0])
 
@@ -114,9 +114,9 @@ def running(values: Sums) -> Sums:
     steps = max(1, math.isqrt(n))
     blocks = _blocks(values, steps)
     nothing = zeros(blocks.high.shape[1:])
-    inside = jax.lax.scan(lambda a, b: (add(a, b),) * 2, nothing, blocks)[1]
+    inside = meshes.scan(lambda a, b: (add(a, b),) * 2, nothing, blocks)[1]
     ends = Sums(*(jnp.moveaxis(part[-1], -1, 0) for part in inside))
-    before = jax.lax.scan(lambda a, b: (add(a, b), a), zeros(ends.high.shape[1:]), ends)[1]
+    before = meshes.scan(lambda a, b: (add(a, b), a), zeros(ends.high.shape[1:]), ends)[1]
     before = Sums(*(jnp.moveaxis(part, 0, -1)[None] for part in before))
     whole = add(inside, before)
     shape = (*values.high.shape[:-1], -1)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.keys import as_key
 from jaxml.softmax.logits import TrueClasses, at_most_float32, products, true_classes
 from jaxml.types import Array, Key, PyTree
@@ -126,12 +126,14 @@ def adaptive_softmax(
         for i in range(tails):
             table, count = params[f"tail_{i}"], (tail == i + 1).sum()
             losses += _tail_losses(
-                inputs,
-                table["projection"],
-                table["weights"],
-                jnp.where(tail == i + 1, ids - bounds[i], 0).ravel(),
-                jnp.roll(by_tail, -(tail <= i).sum()),
-                count,
+                *meshes.alike(
+                    inputs,
+                    table["projection"],
+                    table["weights"],
+                    jnp.where(tail == i + 1, ids - bounds[i], 0).ravel(),
+                    jnp.roll(by_tail, -(tail <= i).sum()),
+                    count,
+                )
             ).reshape(ids.shape)
         return _mean(losses, true)
 
@@ -333,7 +335,8 @@ def _layer(
     def top_k(params: PyTree, inputs: Any, k: int) -> tuple[Array, Array]:
         return lax.top_k(log_prob(params, inputs), checks.integer("k", k, 1, num_classes))
 
-    return AdaptiveSoftmax(init, loss, log_prob, top_k)
+    as_inputs = meshes.laid_out_as("inputs")
+    return AdaptiveSoftmax(init, as_inputs(loss), as_inputs(log_prob), as_inputs(top_k))
 
 
 def _initial(key: Key, shape: tuple[int, ...]) -> Array:

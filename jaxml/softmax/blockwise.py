@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml import bfloat16, checks
+from jaxml import bfloat16, checks, meshes
 from jaxml.softmax import sweeps
 from jaxml.softmax.exact import (
     FINITE,
@@ -39,6 +39,7 @@ from jaxml.types import Array, PyTree
 _BLOCK_LOGITS = 2**20
 
 
+@meshes.laid_out_as("inputs")
 def blockwise_softmax_loss(
     inputs,
     labels,
@@ -70,14 +71,17 @@ def blockwise_softmax_loss(
     k = 0 if top_k is None else checks.integer("top_k", top_k, 1, problem.weights.shape[0])
     options = _Options(_block_size(problem, block_size), k)
     scale = 1.0 / problem.temperature
-    arguments = problem.inputs, problem.weights, problem.biases, scale, problem.data
-    losses, _, best = _loss(options, *arguments)
+    losses, _, best = _loss(
+        options,
+        *meshes.alike(problem.inputs, problem.weights, problem.biases, scale, problem.data),
+    )
     result = problem.reduced(losses, reduction)
     if top_k is None:
         return result
     return result, tuple(x.reshape(*problem.batch, k) for x in best)
 
 
+@meshes.laid_out_as(("inputs", "inputs", "table", "state"))
 def blockwise_softmax_update(
     inputs,
     labels,
@@ -153,7 +157,7 @@ def blockwise_softmax_update(
         kept = (d_columns, block.rows.astype(jnp.float32), old)
         # A loop of one turn, or of none: its start is read before anything is written, so that XLA need not
         # copy the whole table and its slots in every block.
-        d_columns, rows, new = lax.fori_loop(0, accepted.astype(jnp.int32), step, kept)
+        d_columns, rows, new = meshes.fori_loop(0, accepted.astype(jnp.int32), step, kept)
         table = sweeps.write(table, bfloat16.to_dtype(rows, table.dtype), start)
         slots = jax.tree.map(lambda whole, part: sweeps.write(whole, part, start), slots, new)
         return d_columns, table, slots

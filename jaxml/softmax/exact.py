@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.softmax.logits import (
     check_scalar,
     checked_table,
@@ -168,6 +168,7 @@ def losses_of(data: Data, log_total: Array, peak: Array, true_logits: Array, bel
     return jnp.where(data.counted, losses, 0.0)
 
 
+@meshes.laid_out_as("inputs")
 def full_softmax_loss(
     inputs,
     labels,

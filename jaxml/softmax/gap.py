@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.keys import as_key
 from jaxml.softmax.blockwise import blockwise_softmax_loss
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss
@@ -37,6 +37,7 @@ class Gap(NamedTuple):
     loss_gap: Array
 
 
+@meshes.laid_out_as(None)
 def estimate_gap(
     inputs,
     labels,
@@ -97,7 +98,7 @@ def estimate_gap(
         return jax.tree.map(jnp.add, total, off), squares + _square(off), losses + (value - loss)
 
     zeros = jax.tree.map(lambda g: jnp.zeros(g.shape, jnp.float32), gradient)
-    total, squares, losses = jax.lax.fori_loop(
+    total, squares, losses = meshes.fori_loop(
         0, num_keys, add, (zeros, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
     )
     mean_square = _square(total) / num_keys**2

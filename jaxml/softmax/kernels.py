@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.softmax.drawing import uint64
 from jaxml.softmax.drawing.uint64 import UInt64
 from jaxml.softmax.logits import MAX_CLASSES, check_scalar
@@ -542,5 +542,5 @@ def _k_means(key: Key, vectors: Array, count: int, iterations: int) -> tuple[Arr
         return jnp.where(members > 0, sums / jnp.maximum(members, 1), codewords)
 
     start = vectors[jax.random.choice(key, len(vectors), (count,), replace=False)]
-    codewords = lax.fori_loop(0, iterations, improve, start)
+    codewords = meshes.fori_loop(0, iterations, improve, start)
     return codewords, nearest(codewords)

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.softmax import sweeps
 from jaxml.softmax.logits import checked_table, softplus, true_classes
 from jaxml.types import Array
 
 
+@meshes.laid_out_as("inputs")
 def one_vs_all_loss(
     inputs, labels, weights, biases=None, *, where=None, block_size: int | None = None
 ) -> Array:
@@ -51,7 +52,7 @@ def one_vs_all_loss(
     # Zero times NaN is NaN: the inputs of an example without labels must not reach a product.
     inputs = jnp.where(active[..., None], inputs, 0).reshape(rows, dim)
     ids = true.ids.reshape(rows, true.ids.shape[-1])
-    losses = _summed(block_size, inputs, weights, biases, ids).reshape(batch)
+    losses = _summed(block_size, *meshes.alike(inputs, weights, biases, ids)).reshape(batch)
     losses = jnp.where(true.refused.any(-1), jnp.nan, losses)
     return jnp.where(active, losses, 0.0)
 

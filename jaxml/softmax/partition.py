@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.ids import as_int32
 from jaxml.keys import as_key
 from jaxml.softmax.samplers import Candidates
@@ -39,6 +39,7 @@ class Neighbourhoods:
     block: Array
 
 
+@meshes.laid_out_as(None)
 @functools.partial(jax.jit, static_argnames="block_size")
 def neighbourhoods(vectors: Array, key: Key, *, block_size: int) -> Neighbourhoods:
     """Returns blocks of classes with similar vectors, from a balanced tree of principal directions.
@@ -103,6 +104,7 @@ def _cut(vectors: Array, stands_for: Array, order: Array, key: Key) -> Array:
     return jnp.take_along_axis(order, jnp.argsort(projections, axis=1), axis=1)
 
 
+@meshes.laid_out_as("labels")
 def neighbourhood_candidates(
     parts: Neighbourhoods, blocks: Array, share: Array, labels: Array
 ) -> Candidates:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.keys import as_key
 from jaxml.softmax.logits import check_scalar, checked_table, true_classes
 from jaxml.softmax.sampled import Correction, sampled_softmax_loss_from_rows
@@ -27,6 +27,7 @@ class _Options(NamedTuple):
     tile_size: int
 
 
+@meshes.laid_out_as("inputs")
 def per_example_sampled_softmax_loss(
     inputs,
     labels,
@@ -71,12 +72,14 @@ def per_example_sampled_softmax_loss(
     ids, present, refused = (x.reshape(size, true.ids.shape[-1]) for x in true)
     losses = _losses(
         options,
-        inputs.reshape(size, dim),
-        {"weights": weights, "biases": biases},
-        jnp.asarray(temperature, jnp.float32),
-        (ids, present & (ids >= 0)),
-        state,
-        as_key(key),
+        *meshes.alike(
+            inputs.reshape(size, dim),
+            {"weights": weights, "biases": biases},
+            jnp.asarray(temperature, jnp.float32),
+            (ids, present & (ids >= 0)),
+            state,
+            as_key(key),
+        ),
     )
     return jnp.where(refused.any(-1), jnp.nan, losses).reshape(batch)
 

@@ -43,7 +43,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.ids import as_int32
 from jaxml.softmax.logits import (
     TrueClasses,
@@ -60,6 +60,7 @@ from jaxml.types import Array
 Correction = Literal["both", "negatives", "none"]
 
 
+@meshes.laid_out_as("inputs")
 def sampled_softmax_loss(
     inputs,
     labels,
@@ -103,6 +104,7 @@ def sampled_softmax_loss(
     return _softmax(logits)
 
 
+@meshes.laid_out_as("inputs")
 def sampled_softmax_loss_from_rows(
     inputs,
     true_rows,
@@ -155,6 +157,7 @@ def sampled_softmax_loss_from_rows(
     )
 
 
+@meshes.laid_out_as("inputs")
 def nce_loss(
     inputs,
     labels,
@@ -362,7 +365,7 @@ def _hits(true_ids: Array, ids: Array) -> Array:
         return hit | (true_id[None] == ids)
 
     none = jnp.zeros((ids.shape[0], *true_ids.shape[:-1]), bool)
-    return jax.lax.fori_loop(0, num_true, or_equal, none, unroll=max(1, min(num_true, 8)))
+    return meshes.fori_loop(0, num_true, or_equal, none, unroll=max(1, min(num_true, 8)))
 
 
 def _log_count(expected_count: Array) -> Array:

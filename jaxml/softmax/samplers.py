@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.ids import as_int32
 from jaxml.keys import as_key
 from jaxml.softmax.drawing import cdfs
@@ -122,6 +122,7 @@ def make_sampler(
         inside = (ids >= 0) & (ids < num_classes)
         return jnp.where(inside, count(context, jnp.clip(ids, 0, num_classes - 1), request), 0)
 
+    @meshes.laid_out_as(Candidates("inputs", "inputs", "labels"))
     @compile_
     def drawn(state, key, *, num_sampled, unique, labels, where, inputs) -> Candidates:
         request = Request(num_sampled, unique, labels, where, inputs)
@@ -130,6 +131,7 @@ def make_sampler(
         own = counts(context, ids, request) if own is None else own
         return Candidates(ids, own, counts(context, labels, request))
 
+    @meshes.laid_out_as("ids")
     @compile_
     def expected(state, ids, *, num_sampled, unique, labels, where, inputs) -> Array:
         request = Request(num_sampled, unique, labels, where, inputs)
@@ -170,10 +172,12 @@ def make_sampler(
         request = requested(state, num_sampled, unique, labels, where, inputs)
         return expected(state, ids, **request)
 
+    @meshes.laid_out_as("state")
     def learn(state: PyTree, labels: Any, *, where: Any = None) -> PyTree:
         labels = checked_labels(labels, where, num_classes)
         return state if update is None else update(state, labels, where=where)
 
+    @meshes.laid_out_as("ids")
     def of_one_draw(state: PyTree, ids: Any, *, inputs: Any = None) -> Array:
         if probability is None:
             return expected_count(state, ids, 1, unique=False, inputs=inputs)

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxml import checks
+from jaxml import checks, meshes
 from jaxml.softmax.logits import aligned, checked_table, products
 from jaxml.softmax.sweeps import sweep
 from jaxml.types import Array
 
 
+@meshes.laid_out_as("inputs")
 def top_k(
     inputs, weights, biases=None, *, k: int, block_size: int | None = None
 ) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from jaxml import meshes
 from jaxml.softmax.logits import at_most_float32, products
 from jaxml.types import Array
 
@@ -24,7 +25,7 @@ def sweep(body: Callable[..., Any], carry: Any, count: int, block_size: int) -> 
     """
     whole, rest = divmod(count, block_size)
     if whole:
-        carry = lax.fori_loop(
+        carry = meshes.fori_loop(
             0, whole, lambda i, carry: body(carry, i * block_size, block_size), carry
         )
     return body(carry, jnp.int32(count - rest), rest) if rest else carry
@@ -70,7 +71,7 @@ def over_true(
         return step(carry, own, t)
 
     count = ids.shape[1]
-    return lax.fori_loop(0, count, body, carry, unroll=max(1, min(count, 8)))
+    return meshes.fori_loop(0, count, body, carry, unroll=max(1, min(count, 8)))
 
 
 def write(whole: Array, block: Array, start: Array) -> Array:

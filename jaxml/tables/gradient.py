@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxml import meshes
 from jaxml.ids import as_int32
 from jaxml.types import Array
 
@@ -39,6 +40,7 @@ class RowGradient:
     coalesced: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
+@meshes.laid_out_as(None)
 def coalesce(gradient: RowGradient) -> RowGradient:
     """Returns the gradient with duplicate rows summed, sorted by row.
 
@@ -85,7 +87,7 @@ def distinct_rows(gradient: RowGradient, *, num_rows: int, num_slots: int) -> tu
     def add_column(sums: Array, column: Array) -> tuple[Array, None]:
         return sums.at[column].add(values, mode="drop"), None
 
-    return distinct, jax.lax.scan(add_column, sums, slots.T)[0]
+    return distinct, meshes.scan(add_column, sums, slots.T)[0]
 
 
 def check_gradient(gradient: RowGradient) -> None:

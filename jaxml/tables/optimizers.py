@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxml import meshes
 from jaxml.ids import as_int32
 from jaxml.tables.gradient import EMPTY_ID, RowGradient, check_gradient, distinct_rows
 from jaxml.tables.storage import check_table, from_storage, to_storage
@@ -226,6 +227,7 @@ def _with_slots_apart(step: RowStep) -> RowStep:
 def _update(step: RowStep) -> Callable[..., tuple[Array, Slots]]:
     """Returns `update` of a `RowOptimizer`."""
 
+    @meshes.laid_out_as(("table", "state"))
     def update(
         gradient: RowGradient, state: Slots, table: Array, *, key: Key | None = None
     ) -> tuple[Array, Slots]:
@@ -263,7 +265,7 @@ def _update(step: RowStep) -> Callable[..., tuple[Array, Slots]]:
             return apply(0, (table, state))
         # Slots past the used ones need no pass: a bag of n-grams repeats most of its ids.
         passes = -(-_over_members(used) // block)
-        return jax.lax.fori_loop(0, passes, apply, (table, state))
+        return meshes.fori_loop(0, passes, apply, (table, state))
 
     return update
 

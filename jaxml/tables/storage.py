@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxml import bfloat16, checks
+from jaxml import bfloat16, checks, meshes
 from jaxml.ids import as_int32
 from jaxml.keys import as_key
 from jaxml.tables.gradient import EMPTY_ID
@@ -97,6 +97,7 @@ def from_storage(table: Array) -> Array:
     return bfloat16.from_bits(table)
 
 
+@meshes.laid_out_as("ids")
 def gather_rows(table: Array, ids: Array) -> Array:
     """Returns rows of a table as float32: `rows[...] = table[ids[...]]`, zeros for ids out of range.
 
@@ -136,6 +137,7 @@ def _fetched(table: Array, ids: Array) -> Array:
     return jax.lax.platform_dependent(ids, cpu=after_reading, default=lambda ids: ids)
 
 
+@meshes.laid_out_as("ids")
 def gather_bags(table: Array, ids: Array) -> Array:
     """Returns sums of rows as float32: `bags[...] = Σ_l table[ids[..., l]]`, without storing the rows.
 
@@ -158,9 +160,10 @@ def gather_bags(table: Array, ids: Array) -> Array:
 
     ids = as_int32("ids", ids, EMPTY_ID)
     zeros = jnp.zeros((*ids.shape[:-1], *table.shape[1:]), jnp.float32)
-    return jax.lax.scan(add_column, zeros, jnp.moveaxis(ids, -1, 0))[0]
+    return meshes.scan(add_column, zeros, jnp.moveaxis(ids, -1, 0))[0]
 
 
+@meshes.laid_out_as(None)
 def init_table(
     key: Key,
     num_rows: int,
@@ -214,7 +217,7 @@ def _fill(
     whole, rest = divmod(num_rows, _INIT_BLOCK)
     table = jnp.zeros((num_rows, dim), dtype)
     if whole:
-        table = jax.lax.fori_loop(0, whole, write, table)
+        table = meshes.fori_loop(0, whole, write, table)
     if rest:
         start = whole * _INIT_BLOCK
         table = jax.lax.dynamic_update_slice_in_dim(table, block(whole)[:rest], start, 0)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxml import meshes
 from jaxml.ids import unwrapped
 from jaxml.metrics import sums
 from jaxml.metrics.metric import Metric
@@ -168,7 +169,7 @@ def histogram(rows: Rows, at: Array, size: int, values: Array | None = None) -> 
     if n <= _CHUNK:
         return add_up(at, x)
     at, x = (jnp.pad(v, (0, -n % _CHUNK)).reshape(-1, _CHUNK) for v in (at, x))
-    return jax.lax.scan(
+    return meshes.scan(
         lambda carry, chunk: (sums.add(carry, add_up(*chunk)), None), sums.zeros((size,)), (at, x)
     )[0]
 
@@ -198,6 +199,7 @@ def accumulated(
     def add(state: Accumulator, *batch: Any) -> Accumulator:
         return merge(state, Accumulator(*totals(*batch)))
 
+    @meshes.laid_out_as(None)
     def update(
         state: Accumulator, labels: Any, scores: Any, weights: Any = None, mask: Any = None
     ) -> Accumulator:

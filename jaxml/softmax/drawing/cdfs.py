@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxml import meshes
 from jaxml.softmax.drawing import uint64
 from jaxml.softmax.drawing.uint64 import UInt64
 from jaxml.types import Array
@@ -145,7 +146,7 @@ def search(edges: UInt64, points: UInt64) -> Array:
 
     steps = max(size - 1, 0).bit_length()
     first = jnp.zeros(points.low.shape, jnp.int32), jnp.int32(2**steps >> 1)
-    return jax.lax.fori_loop(0, steps, halve, first)[0]
+    return meshes.fori_loop(0, steps, halve, first)[0]
 
 
 _lookup = partial(jnp.take, mode="clip")

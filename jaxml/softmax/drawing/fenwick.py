@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxml import meshes
 from jaxml.softmax.drawing import uint64
 from jaxml.softmax.drawing.uint64 import UInt64
 from jaxml.types import Array
@@ -91,7 +92,7 @@ def add(tree: UInt64, ids: Array, amounts: UInt64) -> UInt64:
         )
 
     levels = _levels(size)
-    return jax.lax.fori_loop(0, levels + 1, add_level, tree)
+    return meshes.fori_loop(0, levels + 1, add_level, tree)
 
 
 def total(line: Line) -> UInt64:
@@ -115,9 +116,7 @@ def find(line: Line, points: UInt64) -> Array:
             right, uint64.subtract(rest, left), rest
         )
 
-    return jax.lax.fori_loop(0, levels, descend, (jnp.zeros(points.low.shape, jnp.int32), points))[
-        0
-    ]
+    return meshes.fori_loop(0, levels, descend, (jnp.zeros(points.low.shape, jnp.int32), points))[0]
 
 
 def segments(line: Line, ids: Array) -> Segments:
@@ -174,9 +173,7 @@ def longest(line: Line, count: int) -> Segments:
             lengths=UInt64(*(filled(word, fill_value=0) for word in length)),
         )
 
-    first, start, length = jax.lax.fori_loop(
-        0, start_level, descend, Segments(first, start, length)
-    )
+    first, start, length = meshes.fori_loop(0, start_level, descend, Segments(first, start, length))
     # Falling lengths are rising complements.
     order = jax.lax.sort((~length.high, ~length.low, jnp.arange(width)), num_keys=2)[2][:count]
     return Segments(first[order], take(start, order), take(length, order))
@@ -242,7 +239,7 @@ def _blocks(line: Line, ids: Array, level: int) -> Segments:
         UInt64(zero, zero),
         UInt64(whole.high + zero, whole.low + zero),
     )
-    return jax.lax.fori_loop(0, levels - level, descend, found)
+    return meshes.fori_loop(0, levels - level, descend, found)
 
 
 def _concatenate(a: UInt64, b: UInt64) -> UInt64:
