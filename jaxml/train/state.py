@@ -115,6 +115,11 @@ def create_state(
 ) -> State:
     """Returns the state before the first step.
 
+    A step that donates the state (`jax.jit(step, donate_argnums=0)`) deletes its arrays. The state has
+    copies of the key and of arrays that occur twice, such as tied parameters or what an optimizer keeps
+    of them; it takes the other arrays, which may be large, as they are: pass `jnp.copy` of what is used
+    later.
+
     Args:
         key: key of the run, or an integer as seed.
         params: dense parameters; may be empty.
@@ -138,7 +143,7 @@ def create_state(
             f"row_optimizers must name the tables {sorted(tables)}, got {sorted(row_optimizers)}"
         )
     zero = jnp.zeros((), jnp.int32)
-    return State(
+    state = State(
         params=params,
         model_state=model_state,
         opt_state=() if optimizer is None else optimizer.init(params),
@@ -150,3 +155,13 @@ def create_state(
         position=jnp.zeros((), jnp.int32),
         key=as_key(key),
     )
+    taken = {id(key)}
+
+    def own(leaf: Any) -> Any:
+        """The leaf, or a copy if it is another leaf too, or the key."""
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            leaf = jnp.copy(leaf) if id(leaf) in taken else leaf
+            taken.add(id(leaf))
+        return leaf
+
+    return jax.tree.map(own, state)

@@ -314,3 +314,29 @@ def test_a_recorded_step_is_compiled_once_and_lowers_for_accelerators(key):
 def test_tables_and_their_optimizers_must_match(key):
     with pytest.raises(ValueError, match=r"row_optimizers must name the tables \['t'\], got \[\]"):
         create_state(key, tables={"t": jnp.zeros((2, 2))})
+
+
+def test_a_donated_state_leaves_the_key_and_arrays_that_occur_twice(key):
+    """Tied parameters, and an optimizer that keeps the first ones, each have a buffer to give."""
+    tied, kept = jnp.zeros(3), jnp.ones(2)
+    optimizer = optax.contrib.dog()  # keeps the first parameters
+    state = create_state(
+        key,
+        params={"one": tied, "other": tied, "own": kept},
+        optimizer=optimizer,
+        sampler_state=(kept, key),
+    )
+
+    def loss(params, model_state, rows, batch, context, key):
+        return sum(((leaf - 1) ** 2).sum() for leaf in jax.tree.leaves(params)), (model_state, {})
+
+    # Another key, so that its buffer is not passed on.
+    step = make_step(Task(loss), optimizer=optimizer)
+    run = jax.jit(
+        lambda state: dataclasses.replace(step(state, ())[0], key=jax.random.key(1)),
+        donate_argnums=0,
+    )
+    before = jax.random.key_data(state.key)
+    after = run(run(state))
+    assert int(after.step) == 2
+    np.testing.assert_array_equal(jax.random.key_data(key), before)
