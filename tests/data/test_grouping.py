@@ -1,6 +1,7 @@
 """Epochs of teams."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,3 +38,20 @@ def test_epochs_differ_and_repeat():
 def test_the_order_of_groups_is_shuffled():
     _, team_group = grouped_epoch(np.arange(5000) // 10, 10, seed=0, epoch=0)
     assert abs(np.corrcoef(team_group, np.arange(500))[0, 1]) < 0.2
+
+
+def test_groups_are_any_column_of_integers():
+    pandas = pytest.importorskip("pandas")
+    groups = np.arange(50) % 7
+    wanted = grouped_epoch(groups, 4, seed=1, epoch=0)
+    for same in (
+        groups.tolist(),
+        groups.astype(np.uint64),
+        pandas.Series(groups, index=range(50, 0, -1), dtype="Int64"),
+    ):
+        for one, other in zip(grouped_epoch(same, 4, seed=1, epoch=0), wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert grouped_epoch([], 2, seed=0, epoch=0)[0].shape == (0, 2)
+    for bad in ([0.5], [-1], ["a"], [[1]], pandas.Series([1, None], dtype="Int64")):
+        with pytest.raises(ValueError, match=r"groups must be integers \[N\] of at least 0"):
+            grouped_epoch(bad, 2, seed=0, epoch=0)
