@@ -130,7 +130,9 @@ def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> St
     read = _as_numbers(given)
     kept = {name: _column_statistics(column) for name, column in read.items()}
     codes = {name: _coarse_codes(column, kept[name]) for name, column in read.items()}
-    pairs = {(a, b): _joint(codes[a], codes[b]) for a, b in itertools.combinations(read, 2)}
+    counted = ~_level_rows(num_rows(read))
+    rest = {name: (level[counted], size) for name, (level, size) in codes.items()}
+    pairs = {(a, b): _joint(rest[a], rest[b]) for a, b in itertools.combinations(read, 2)}
     drift: dict[tuple[str, ...], float] = {}
     if spans is not None:
         drift, kept = _between_spans(read, kept, codes, read_column("spans", spans))
@@ -153,6 +155,11 @@ def _as_numbers(given: Mapping[str, Column]) -> dict[str, Column]:
             continue
         # Integers stay exact if they fit into 64 bits.
         values = column.numbers() if column.values.dtype == object else column.exact()
+        if column.type == "FLOAT":
+            # To 24 bits, so that a table in float32 has the same values. Whole numbers stay.
+            fraction, exponent = np.frexp(values)
+            rounded = np.ldexp(np.round(fraction * 2.0**24), exponent - 24)
+            values = np.where(np.round(values) == values, values, rounded)
         found[name] = dataclasses.replace(column, values=values)
         if column.type == "TIME":
             seconds = column.values.astype("M8[s]").astype(np.int64)
@@ -175,7 +182,10 @@ def _column_statistics(column: Column) -> ColumnStatistics:
     fine = coarse = np.zeros(0)
     if not column.is_text and distinct:
         values = np.array(distinct, column.values.dtype)
-        fine, coarse = _begins(values, sizes, _FINE), _begins(values, sizes, _COARSE)
+        fine = coarse = _begins(values, sizes, _FINE)
+        if len(distinct) > _COARSE:
+            part = column.known()[_level_rows(len(codes))[column.present]]
+            coarse = _begins(*np.unique(part, return_counts=True), _COARSE)
     if column.is_text or len(distinct) <= _FEW:
         counts: dict[Any, int] | None = dict(zip(distinct, sizes.tolist(), strict=True))
         fine, levels = fine[:0], np.array([column.num_present])
@@ -188,29 +198,68 @@ def _column_statistics(column: Column) -> ColumnStatistics:
 
 def _begins(values: NDArray[Any], counts: NDArray[np.int64], most: int) -> NDArray[Any]:
     """Returns the values with which levels begin, of `most` levels."""
+    if not len(values):
+        return values
     level = quantile_levels(counts, most)
     return values[np.flatnonzero(np.append(True, level[1:] != level[:-1]))]
 
 
-def _coarse_codes(column: Column, kept: ColumnStatistics) -> tuple[NDArray[np.int64], int]:
-    """Returns the level of each row in a pair, the same for every table, and the number of levels.
+def _level_rows(num_rows: int) -> NDArray[np.bool_]:
+    """Returns the rows at whose numbers coarse levels begin: every eighth, or some 256 of many.
 
-    The last level is "missing". Levels do not depend on how often values occur in the reference: texts
-    have a level each if they are few, otherwise they are hashed to levels.
+    They are not counted in pairs. Where two columns have levels that begin at neighbouring rows, no row
+    of the reference lies between, but rows of other tables do.
+    """
+    return np.arange(num_rows) % max(num_rows // 256, 8) == 0
+
+
+def _coarse_codes(column: Column, kept: ColumnStatistics) -> tuple[NDArray[np.int64], int]:
+    """Returns the level of each row of the reference in a pair, and the number of levels.
+
+    A text has a level each value if they are few, otherwise values are hashed to levels. The last level
+    is "missing".
     """
     if kept.type != "BYTES":
         size = len(kept.coarse) + 2
-        codes = np.searchsorted(kept.coarse, column.values, "right") if len(kept.coarse) else 0
-        return np.where(column.missing, size - 1, codes), size
+        place = np.searchsorted(kept.coarse, column.values, "right") if len(kept.coarse) else 0
+        return np.where(column.missing, size - 1, place), size
     codes, distinct = column.codes()
-    if kept.counts is not None and len(kept.counts) <= _FEW:
-        place = {value: i for i, value in enumerate(sorted(kept.counts))}
-        size = len(place) + 1
-        table = np.array([place.get(value, size - 1) for value in distinct] + [size])
-    else:
-        size = _TEXTS
-        table = np.append(hashing.buckets(hashing.hash_texts(distinct), size), size)
-    return table[codes], size + 1  # Missing is −1, the last of the table.
+    if _by_value(kept):
+        return np.where(codes < 0, len(distinct), codes), len(distinct) + 1
+    table = np.append(hashing.buckets(hashing.hash_texts(distinct), _TEXTS), _TEXTS)
+    return table[codes], _TEXTS + 1  # Missing is −1, the last of the table.
+
+
+def _by_value(kept: ColumnStatistics) -> bool:
+    return kept.type == "BYTES" and kept.counts is not None and len(kept.counts) <= _FEW
+
+
+def _levels_in_pairs(
+    column: Column, kept: ColumnStatistics, num_rows: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Returns the level of each coarse level of the reference, the level of each row, and their number.
+
+    Texts that are frequent in both tables together have a level each, others are hashed to levels: which
+    ones does not depend on which table the rows are in.
+    """
+    if not _by_value(kept):
+        codes, size = _coarse_codes(column, kept)
+        # For five rows a cell on the smaller side; "missing" stays the last.
+        most = max(math.isqrt(min(num_rows, len(codes)) // 5), 2)
+        joined = np.arange(size - 1) * most // max(size - 1, most)
+        joined = np.append(joined, joined.max(initial=-1) + 1)
+        return joined, joined[codes], int(joined[-1]) + 1
+    known = dict(kept.counts or {})
+    codes, distinct = column.codes()
+    place = {value: i for i, value in enumerate(dict.fromkeys([*known, *distinct]))}
+    codes = np.array([*map(place.__getitem__, distinct), len(place)])[codes]
+    both = np.bincount(codes, minlength=len(place) + 1)[:-1]
+    both[: len(known)] += np.fromiter(known.values(), np.int64, len(known))
+    rare = two_samples.is_rare(both, num_rows, len(codes))
+    hashed = hashing.buckets(hashing.hash_texts(list(place)), _TEXTS)
+    levels = np.where(rare, hashed, _TEXTS + _ranks(list(place), column))
+    _, levels = np.unique(np.append(levels, np.iinfo(np.int64).max), return_inverse=True)
+    return levels[[*range(len(known)), -1]], levels[codes], int(levels[-1]) + 1
 
 
 def _joint(a: tuple[NDArray[np.int64], int], b: tuple[NDArray[np.int64], int]) -> NDArray[np.int64]:
@@ -293,8 +342,8 @@ def find_changes(
 the most frequent new value, (M / (N + M))ᵏ |
     | DISTRIBUTION_CHANGED | χ² of two samples, by value of a text, in some 32 levels of a number |
     | ASSOCIATION_CHANGED | χ² of two samples in the levels of a pair, of columns without a finding |
-    | DUPLICATE_ROWS | Poisson, with the rarefaction of the reference's own repeated rows |
-    | SHARED_ROWS | Poisson, by a sketch of the reference's rows |
+    | DUPLICATE_ROWS | negative binomial, with the rarefaction of the reference's own repeated rows |
+    | SHARED_ROWS | negative binomial, by a sketch of the reference's rows |
 
     Columns that only one side has, or that have another type, are left to the schema.
 
@@ -379,6 +428,13 @@ def _level_changes(
         reference = np.zeros(len(values), np.int64)
         reference[_ranks(values, column)] = [kept.counts.get(value, 0) for value in values]
     cells, size = _fine_cells(column, kept, codes, values)
+    if kept.counts is None:
+        # The reference's counts are about equal by construction, so the levels that are pooled must not
+        # depend on the table's counts. Neighbours are joined.
+        most = max(min(kept.num_present // 20, column.num_present // 8), 2)
+        joined = quantile_levels(reference, most)
+        reference, size = np.bincount(joined, reference).astype(np.int64), int(joined[-1]) + 1
+        cells = np.append(joined, -1)[cells]
     table = np.bincount(cells[cells >= 0], minlength=size)
     log_p, _, parts = two_samples.chi_square(reference, table, drift)
     if log_p >= threshold:
@@ -436,11 +492,17 @@ def _unseen(column: Column, kept: ColumnStatistics, threshold: float) -> list[An
 def _pair_changes(
     read: Mapping[str, Column], statistics: Statistics, names: list[str], threshold: float
 ) -> list[Anomaly]:
-    codes = {name: _coarse_codes(read[name], statistics.columns[name]) for name in names}
+    levels = {
+        name: _levels_in_pairs(read[name], statistics.columns[name], statistics.num_rows)
+        for name in names
+    }
     log_p: dict[tuple[str, str], float] = {}
     for pair in itertools.combinations(names, 2):
-        reference = statistics.pairs[pair].ravel()
-        table = _joint(codes[pair[0]], codes[pair[1]]).ravel()
+        (rows, a, height), (columns, b, width) = levels[pair[0]], levels[pair[1]]
+        table = _joint((a, height), (b, width)).ravel()
+        joined = np.zeros((height, width), np.int64)
+        np.add.at(joined, np.ix_(rows, columns), statistics.pairs[pair])
+        reference = joined.ravel()
         value = two_samples.chi_square(reference, table, statistics.drift.get(pair, 0.0))[0]
         if not statistics.drift:  # New combinations come with time.
             value = min(value, two_samples.log_p_new_cells(reference, table))
@@ -473,13 +535,10 @@ def _row_changes(
     found = []
     again = repeated(hashes)
     copies, multiplicity = statistics.copies
-    # Three more pairs of equal rows than were seen may well exist.
-    expected = (
-        two_samples.expected_repeats(copies, multiplicity, rows) + 3 * (rows / reference) ** 2
-    )
-    log_p = two_samples.log_p_poisson(int(again.sum()), expected)
+    log_p = two_samples.log_p_repeats(int(again.sum()), copies, multiplicity, rows)
     if log_p < threshold:
-        message = f"{again.sum()} rows repeat an earlier one, at most {expected:.1f} are expected"
+        expected = two_samples.expected_repeats(copies, multiplicity, rows)
+        message = f"{again.sum()} rows repeat an earlier one, {expected:.1f} are expected"
         where, share = np.flatnonzero(again), again.mean()
         found.append(Anomaly("DUPLICATE_ROWS", None, message, rows=where, share=share))
     sampled = hashes <= statistics.sketch[-1]
@@ -487,8 +546,9 @@ def _row_changes(
     # A new row is one of the reference's with the share of those that are not unique (Good and Turing).
     kept = len(statistics.sketch) / multiplicity.sum()
     unique = multiplicity[copies == 1].sum()
-    expected = (reference - unique + 6) / reference * rows * kept
-    log_p = two_samples.log_p_poisson(len(np.unique(hashes[shared])), expected)
+    twins = reference - unique + 2  # One pair more than was seen may well exist.
+    number, expected = len(np.unique(hashes[shared])), twins / reference * rows * kept
+    log_p = two_samples.log_p_negative_binomial(number, expected, twins / 2)
     if log_p < threshold:
         share = shared.sum() / sampled.sum()
         message = (

@@ -10,6 +10,11 @@ from scipy import special
 _FEWEST = 5
 
 
+def is_rare(both: NDArray[np.int64], num_a: float, num_b: float) -> NDArray[np.bool_]:
+    """Returns which of the counts of two samples together are too small for a cell of its own."""
+    return both * (min(num_a, num_b) / (num_a + num_b)) < _FEWEST
+
+
 def chi_square(
     reference: NDArray[np.int64], table: NDArray[np.int64], drift: float = 0.0
 ) -> tuple[float, float, NDArray[np.float64]]:
@@ -80,6 +85,14 @@ def log_p_poisson(number: int, expected: float) -> float:
     return _log(special.gammainc(number, expected)) if number else 0.0
 
 
+def log_p_negative_binomial(number: int, expected: float, size: float) -> float:
+    """Returns log P(X ≥ number) of a Poisson number whose rate is known from `size` others like it.
+
+    Its variance is μ + μ²/size for the mean μ.
+    """
+    return _log(special.betainc(number, size, expected / (expected + size))) if number else 0.0
+
+
 def _log(probability: float) -> float:
     return math.log(max(float(probability), 1e-300))
 
@@ -117,28 +130,44 @@ def log_p_new_cells(reference: NDArray[np.int64], table: NDArray[np.int64]) -> f
 
 
 def expected_repeats(
-    counts: NDArray[np.int64], multiplicity: NDArray[np.int64], size: int
+    copies: NDArray[np.int64], multiplicity: NDArray[np.int64], size: int
 ) -> float:
     """Returns how many of `size` rows repeat another, by the rarefaction of a reference.
 
-    A distinct row with n copies among N is missing from a random part of M rows with probability
-    C(N − n, M) / C(N, M). For M above N pairs of equal rows grow with the square of the size.
+    A distinct row with n copies among N has Mn/N among M rows, and is missing with probability
+    (1 − M/N)ⁿ. For M above N pairs of equal rows grow with the square of the size.
 
     Args:
-        counts: numbers of copies that occur in the reference.
+        copies: numbers of copies that occur in the reference.
         multiplicity: how many distinct rows have each number of copies.
         size: M.
 
     References:
         Hurlbert. "The Nonconcept of Species Diversity" (Ecology 1971).
     """
-    total = float((counts * multiplicity).sum())
-    part = min(size, total)
-    rest = np.maximum(total - counts - part, 0)
-    log_absent = (
-        special.gammaln(total - counts + 1) - special.gammaln(rest + 1)
-        - special.gammaln(total + 1) + special.gammaln(total - part + 1)
-    )  # fmt: skip
-    absent = np.where(total - counts >= part, np.exp(log_absent), 0.0)
-    repeats = part - float((multiplicity * (1 - absent)).sum())
-    return min(max(repeats, 0.0) * (size / part) ** 2, float(size))
+    ratio = size / float((copies * multiplicity).sum())
+    part = min(ratio, 1.0)
+    repeats = (multiplicity * (copies * part - 1 + (1 - part) ** copies)).sum()
+    return float(min(repeats * (ratio / part) ** 2, size))
+
+
+def log_p_repeats(
+    number: int, copies: NDArray[np.int64], multiplicity: NDArray[np.int64], size: int
+) -> float:
+    """Returns log p of so many of `size` rows repeating another, given the reference's repeats.
+
+    Its arguments are those of `expected_repeats`. The law is a negative binomial, whose variance is that
+    of the table's number and of the reference's estimate together: both are numbers of rows less numbers
+    of distinct rows. It is estimated as the expectation is, without bias for Poisson numbers of copies,
+    less what the numbers of rows being given takes away. One pair more than was seen may well exist.
+    """
+    total = float((copies * multiplicity).sum())
+    part = min(size / total, 1.0)
+    n, of_each = np.append(copies, 2), np.append(multiplicity, 1)
+    absent, again = (1 - part) ** n, part * n * (1 - (1 - part) ** (n - 1))
+    variance = (1 + part) * (2 * again - part * n) + absent + absent**2 - 2 * (1 - 2 * part) ** n
+    mean = (of_each * (n * part - 1 + absent)).sum()
+    given = (of_each * again).sum() ** 2 * (1 + 1 / part) / total
+    spread = max((of_each * variance).sum() - given - mean, part**4)
+    grown = max(size / total, 1.0) ** 2
+    return log_p_negative_binomial(number, float(mean * grown), float(mean**2 / spread))
