@@ -553,5 +553,6 @@ def plain(values: NDArray[Any]) -> list[Any]:
 
 
 def _seconds(times: NDArray[Any]) -> NDArray[np.float64]:
-    since = times - np.datetime64(0, "s") if times.dtype.kind == "M" else times
-    return since / np.timedelta64(1, "s")
+    # Nanoseconds since 1970 have more digits than float64: equal times would differ by their unit.
+    whole = times.astype(f"{times.dtype.kind}8[s]")
+    return whole.astype(np.int64) + (times - whole) / np.timedelta64(1, "s")

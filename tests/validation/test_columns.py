@@ -142,6 +142,15 @@ def test_times_keep_their_unit():
         assert read_column("t", np.array([1], f"M8[{unit}]")).values.dtype == f"M8[{unit}]"
 
 
+def test_equal_times_are_equal_numbers_whatever_their_unit():
+    times = np.random.default_rng(0).integers(-(10**15), 2 * 10**15, 500).astype("M8[us]")
+    for of_micro in (times, times - times[::-1]):
+        of_nano = of_micro.astype(of_micro.dtype.str.replace("us", "ns"))
+        one, other = (read_column("t", each).numbers() for each in (of_micro, of_nano))
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, of_micro.astype(np.int64) / 1e6, rtol=1e-15)
+
+
 def test_times_of_several_units_do_not_overflow():
     fine, far = np.datetime64("2013-01-01T00:00", "ns"), datetime.date(9999, 12, 31)
     column = read_column("t", [fine, far, datetime.datetime(1, 1, 1), None])
