@@ -36,6 +36,7 @@ _FEW = 50  # below so many values a normal column and a uniform one are often co
 _SIGMA = 1.349  # distance of a normal distribution's quartiles in standard deviations
 _MAX_ROWS = 10_000  # rows of the cross-validation
 _LARGEST = 20.0  # what `check` takes for too large
+_CLOSE = 0.05  # the middle half of the rows spans at least so many standard deviations
 _KEPT = 0.8  # share of the differences between rows that a recommended chain keeps at least
 
 
@@ -99,13 +100,15 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
     4. power law: no value is negative, the skew of the quantiles (q₉₅ + q₀₅ − 2m) / (q₉₅ − q₀₅) is above
        0.3 + 1/√n, and the logarithm reduces it by 0.15 of itself. If the least value is the median, these
        are the quantiles of the values above it.
-    5. outliers: values further than (5 + 10/√n) s from m.
+    5. outliers: values further than (5 + 10/√n) s from m. They are clipped there if clipping one value in
+       a hundred at either end leaves some of them.
     6. uniform: excess kurtosis below −0.82 (uniform −1.2, normal 0).
     7. normal: everything else.
 
     Integers such as ages, years and counts are numbers: nothing in them shows that they are codes of
     categories. The chain is then applied to all values, and one whose result is constant, nearly so (one or
-    two buckets) or too large for `check` is replaced: by a z-score, linear scaling, or bins.
+    two buckets, or all but a few rows alike) or too large for `check` is replaced: by a z-score, linear
+    scaling, or bins.
 
     With labels, the chains of all shapes are compared by 5-fold cross-validation of a ridge regression. A
     z-score (`linear_scaling` for a uniform column) is recommended unless another chain is better than it,
@@ -137,14 +140,17 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
         )
     if kind == "constant":
         return Recommendation(kind, (), reason, evidence)
+    chains = dict(_CHAINS)
+    if "high" in evidence and not _fits(x, chains["outliers"]):
+        chains["outliers"] = (clipping(low=evidence["low"], high=evidence["high"]), z_score())
     kinds: tuple[Shape, ...] = (kind, "normal", "uniform", "clusters", "categorical")
-    found = next((each for each in kinds if _fits(x, each)), kind)
+    found = next((each for each in kinds if _fits(x, chains[each])), kind)
     if found != kind:
         reason += f"; {_names(kind)} would make it constant, nearly so, or too large"
     if labels is not None:
-        errors = _errors_by_chain(column, read_column("labels", labels))
+        errors = _errors_by_chain(column, read_column("labels", labels), chains)
         evidence |= {each: float(error.mean()) for each, error in errors.items()}
-        plain = found in ("uniform", "categorical") or not _fits(x, "normal")
+        plain = found in ("uniform", "categorical") or not _fits(x, chains["normal"])
         best = _supported(errors, found if plain else "normal")
         if not errors:
             reason += "; not compared with labels: fewer than 20 rows, or all alike"
@@ -156,7 +162,7 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
         elif evidence[best] >= evidence["constant"]:
             reason += "; alone it does not predict the labels"
         found = best
-    return Recommendation(found, _CHAINS[found], reason, evidence)
+    return Recommendation(found, chains[found], reason, evidence)
 
 
 def _finite(column: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -176,14 +182,14 @@ def _kept(x: NDArray[np.float64], chain: tuple[Transform, ...]) -> float:
     """Returns the chance that two rows differ after a chain, as a share of that before it.
 
     The most frequent value counts at most as often as all others together, or a pile of zeros would hide
-    what becomes of the others. Returns 0 for a chain that cannot be fitted, or gives numbers that are not
-    finite or beyond `check`'s limit.
+    what becomes of the others. Returns 0 for a chain that cannot be fitted, gives numbers that are not
+    finite, or makes the column constant.
     """
     try:
         y = _applied(chain, x)
     except ValueError:  # no logarithm, say
         return 0.0
-    if y.dtype == np.float32 and not (np.abs(y) <= _LARGEST).all():
+    if not np.isfinite(y).all():
         return 0.0
     _, before, often = np.unique(x, return_inverse=True, return_counts=True)
     mode = int(np.argmax(often))
@@ -195,11 +201,21 @@ def _kept(x: NDArray[np.float64], chain: tuple[Transform, ...]) -> float:
     return apart(np.unique(y, return_inverse=True)[1]) / apart(before)
 
 
-def _fits(x: NDArray[np.float64], kind: Shape) -> bool:
-    return _kept(x, _CHAINS[kind]) >= _KEPT
+def _fits(x: NDArray[np.float64], chain: tuple[Transform, ...]) -> bool:
+    """Returns whether a chain keeps what tells rows apart, in numbers neither too large nor too close."""
+    if _kept(x, chain) < _KEPT:
+        return False
+    y = _applied(chain, x)
+    if y.dtype == np.int32:
+        return True
+    (q25, q75), (low, high) = np.quantile(x, [0.25, 0.75]), np.quantile(y, [0.25, 0.75])
+    close = q75 > q25 and high - low < _CLOSE * y.std(dtype=np.float64)
+    return not close and bool(np.abs(y).max() <= _LARGEST)
 
 
-def _errors_by_chain(column: NDArray[np.float64], labels: Column) -> dict[Shape, NDArray]:
+def _errors_by_chain(
+    column: NDArray[np.float64], labels: Column, chains: Mapping[Shape, tuple[Transform, ...]]
+) -> dict[Shape, NDArray]:
     """Returns each row's cross-validated error under each kind's chain; empty if none can be had."""
     if labels.values.shape != column.shape:
         raise ValueError(f"labels must have shape {column.shape}, got shape {labels.values.shape}")
@@ -214,7 +230,7 @@ def _errors_by_chain(column: NDArray[np.float64], labels: Column) -> dict[Shape,
         return {}
     return {
         kind: _errors(x, targets, chain)
-        for kind, chain in _CHAINS.items()
+        for kind, chain in chains.items()
         if not chain or _kept(x, chain) > 0
     }
 
@@ -243,7 +259,9 @@ def _errors(x: NDArray, targets: NDArray, chain: tuple[Transform, ...]) -> NDArr
             if chain[-1].gives == "number":  # in one unit: the penalty is not to judge the unit
                 dense = (dense - dense[~here].mean()) / max(dense[~here].std(), 1e-300)
             a = np.column_stack([dense, a])
-        gram = a[~here].T @ a[~here] + np.eye(a.shape[1])
+        penalty = np.eye(a.shape[1])
+        penalty[-1, -1] = 0  # the mean is free
+        gram = a[~here].T @ a[~here] + penalty
         weights = np.linalg.solve(gram, a[~here].T @ targets[~here])
         errors[here] = ((targets[here] - a[here] @ weights) ** 2).sum(1)
     return errors
@@ -256,7 +274,7 @@ def _supported(errors: Mapping[Shape, NDArray[np.float64]], plain: Shape) -> Sha
     better: dict[Shape, float] = {}
     for each in set(errors) - {"constant", "normal", "uniform", plain}:
         gains = [errors[other] - errors[each] for other in (plain, "constant")]
-        if all(gain.mean() > gain.std() / np.sqrt(len(gain)) for gain in gains):
+        if all(gain.mean() > 1e-6 + gain.std() / np.sqrt(len(gain)) for gain in gains):
             better[each] = gains[0].mean()
     return max(sorted(better), key=better.__getitem__, default=plain)
 
@@ -304,7 +322,12 @@ def _shape(x: NDArray[np.float64]) -> tuple[Shape, dict[str, float], str]:
             f"{far.sum():,} of {n:,} values are more than {fence:.1f} robust standard deviations from the "
             f"median, the furthest {furthest:.0f}"
         )
-        return "outliers", {**evidence, "furthest": furthest}, reason
+        evidence["furthest"] = furthest
+        if q75 > q25:
+            digits = 1 - int(np.floor(np.log10(scale)))
+            evidence["low"] = round(float(median - fence * scale), digits)
+            evidence["high"] = round(float(median + fence * scale), digits)
+        return "outliers", evidence, reason
     kurtosis = float((((x - x.mean()) / x.std()) ** 4).mean() - 3)
     evidence["kurtosis"] = kurtosis
     if kurtosis < -0.82:  # of 100 values one column in 150 is mistaken, either way

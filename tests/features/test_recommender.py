@@ -152,6 +152,17 @@ def test_a_recommended_chain_keeps_what_tells_rows_apart(x, levels):
     assert {each.kind for each in found} <= {"out_of_vocabulary"}
 
 
+@pytest.mark.parametrize(
+    "x", [[*NORMAL[:50], 1e6], [*NORMAL, *[-999.0] * 10], [*NORMAL[:30], 9999]]
+)
+def test_outliers_are_clipped_however_few_rows_and_however_many_outliers(x):
+    for labels in (None, np.arange(len(x)) % 7):
+        chain = recommend(x, labels).transforms
+        y = FeaturePipeline({"x": chain}).fit({"x": x})({"x": x})["x"]
+        assert np.ptp(np.quantile(y, [0.25, 0.75])) > 0.5, chain
+    assert repr(chain[0]).startswith("clipping(low=")
+
+
 def held_out_error(chain, x, y):
     """Fitted on the first half, judged on the second; a share of the error of the mean."""
     half = len(x) // 2
