@@ -10,6 +10,7 @@ import optax
 
 from jaxml import trees
 from jaxml.monitor.history import After
+from jaxml.monitor.inputs import neighbour_signal
 from jaxml.monitor.symptoms.no_learnable_signal import held_out_signal
 from jaxml.types import Array, PyTree
 
@@ -67,7 +68,7 @@ class FinalDiagnostics:
         curved: bool,
         hyperparameters: Any = None,
     ) -> After:
-        """Returns all diagnostics but `held_out`.
+        """Returns all diagnostics but `held_out` and `neighbours`.
 
         Args:
             data: `(x, y)`, NumPy arrays that the model was trained on.
@@ -115,10 +116,16 @@ class FinalDiagnostics:
 
     def held_out(
         self, data: tuple[PyTree, Any], first: tuple[PyTree, PyTree], *, seed: int
-    ) -> float:
-        """Returns `After.held_out`: measured only if labels seem not to depend on inputs."""
+    ) -> dict[str, float]:
+        """Returns `After.held_out` and `neighbours`, which are measured only if there is doubt."""
         rows = _finite_rows(data, seed)[:_SIGNAL_SAMPLE]
-        return float(self._signal(*first, *trees.take(data, rows))) if len(rows) else np.nan
+        if not len(rows):
+            return {}
+        x, y = trees.take(data, rows)
+        return {
+            "held_out": float(self._signal(*first, x, y)),
+            "neighbours": neighbour_signal(x, np.asarray(y)),
+        }
 
     # Compiled.
 

@@ -32,8 +32,9 @@ class After:
             together: 0 if epsilon plays no part, ½ if it is everything; NaN for other optimizers.
         equal_units: names of layers whose units all start with the same weights.
         output_constant: whether the outputs are the same for all examples.
-        held_out: whether inputs predict labels, in standard errors beyond chance (`held_out_signal`); NaN
-            if there was no doubt.
+        held_out: whether inputs predict labels to the initial model, in standard errors beyond chance
+            (`held_out_signal`); NaN if there was no doubt.
+        neighbours: whether they do so without a model (`inputs.neighbour_signal`), likewise.
     """
 
     loss: float
@@ -47,6 +48,7 @@ class After:
     equal_units: tuple[str, ...]
     output_constant: bool
     held_out: float = math.nan
+    neighbours: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -519,7 +519,7 @@ class Trainer:
                 held_out = program.final.held_out(
                     self._data, trained.first, seed=trained.order_seed
                 )
-                after = dataclasses.replace(after, held_out=held_out)
+                after = dataclasses.replace(after, **held_out)
                 history = dataclasses.replace(history, after=after)
         return history
 

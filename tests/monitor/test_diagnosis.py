@@ -266,7 +266,18 @@ def test_a_healthy_run_has_no_findings():
 
 
 def test_little_signal_is_no_fault_if_it_holds():
-    assert Example(failed=True).set(held_out=5.0).findings() == []
+    assert Example(failed=True).set(held_out=5.0, neighbours=0.0).findings() == []
+
+
+def test_a_model_that_cannot_learn_labels_does_not_accuse_them():
+    assert Example(failed=True).set(held_out=0.5, neighbours=9.0).findings() == []
+    x = np.random.default_rng(0).normal(size=(600, 2)).astype(np.float32)
+    fitted = train.fit(
+        nn.Dense(2), optax.softmax_cross_entropy_with_integer_labels, optax.sgd(0.05),
+        (x, (x.prod(1) > 0).astype(np.int32)), num_steps=60, batch_size=64, key=jax.random.key(0),
+    )  # fmt: skip
+    after = fitted.history.after
+    assert fitted.findings == [] and after.held_out < 4 < after.neighbours
 
 
 def test_layers_that_are_frozen_on_purpose_or_not_used_are_no_fault():

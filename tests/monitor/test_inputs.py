@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxml import monitor
+from jaxml.monitor.inputs import neighbour_signal
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 5)).astype(np.float32)
@@ -59,3 +60,17 @@ def test_several_arrays_are_inspected_together():
     assert scaled.unscaled and scaled.worst_column == 2 and scaled.distinct == 1
     tiled = {"dense": np.tile(X[:20], (15, 1)), "ids": np.tile(ids[:20], (15, 1))}
     assert monitor.inspect(tiled, np.tile(Y[:20], 15)).period == 20
+
+
+def test_neighbours_have_alike_labels_if_these_follow_from_the_inputs():
+    """Standard normal without a signal; of numbers, classes and ids, several inputs, few rows."""
+    noise = np.random.default_rng(0)
+    x = {"wide": 100 * noise.normal(size=(400, 6)), "ids": noise.integers(0, 9, (400, 2))}
+    numbers, classes = noise.normal(size=400), noise.integers(0, 3, 400)
+    blind = [neighbour_signal(x, noise.permutation(y)) for y in [numbers, classes] * 50]
+    assert abs(np.mean(blind)) < 0.4 and 0.7 < np.std(blind) < 1.3
+    seen = {**x, "wide": x["wide"][:, :2]}
+    assert neighbour_signal(seen, (x["wide"][:, :2].prod(1) > 0).astype(int)) > 4
+    assert neighbour_signal(seen, x["wide"][:, :1] + numbers[:, None]) > 4
+    assert neighbour_signal(x["ids"], x["ids"][:, 0] % 2) > 4
+    assert neighbour_signal(seen, np.zeros(400)) == neighbour_signal(numbers[:3], classes[:3]) == 0

@@ -93,7 +93,10 @@ def _detect(run: Run, found: Found) -> Finding | None:
     factor = min(candidates, key=lambda each: candidates[each])
     there = candidates[factor]
     evidence = {"learning_rate_factor": factor, "loss_there": there, "loss": after.loss}
-    cause = f"the loss goes on falling where the parameters are moved {factor:.0f} times as far"
+    cause = (
+        f"the loss goes on falling where the parameters are moved {factor:.0f} times as far: steps are too "
+        "short, or too few"
+    )
     return Finding("learning_rate_too_low", 0, "all layers", run.severity, evidence, cause)
 
 

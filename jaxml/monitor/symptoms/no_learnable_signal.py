@@ -1,11 +1,12 @@
 """Labels do not follow from the inputs, or the loss does not depend on the parameters.
 
 The rule: every gradient is exactly 0 and nothing was learned (`where` is `"output"`); or nothing else is
-found, less than a tenth of the loss of a model that ignores its inputs is saved, and the initial parameters
-show no signal either: a step of theirs along one half of the data does not help on the other half
-(`held_out_signal`). Those were trained on nothing, so neither memory nor a training that a penalty or a
-learning rate made impossible can mislead this test. It sees what a linear model of the initial gradients
-sees; `train.verify_signal` trains a model on one half and tests it on the other.
+found, less than a tenth of the loss of a model that ignores its inputs is saved, and neither of two tests
+shows a signal. A step of the initial parameters along one half of the data does not help on the other half
+(`held_out_signal`): those were trained on nothing, so neither memory nor a training that a penalty or a
+learning rate made impossible can mislead it. And nearest neighbours have no more alike labels than others,
+so that it is not the model, such as a linear one for the parity of two signs, that cannot learn them. In
+doubt, `train.verify_signal` trains a model on one half and tests it on the other.
 
 Examples: shuffled labels (`data_random_labels`), a softmax over one output, which is always 1
 (`data_softmax_of_one`).
@@ -86,7 +87,7 @@ def _detect(run: Run, found: Found) -> Finding | None:
         return Finding("no_learnable_signal", 0, "output", "error", evidence, cause)
     if found or after is None or not run.failed or run.signal >= _LITTLE:
         return None
-    if after.held_out > CHANCE:
+    if after.held_out > CHANCE or after.neighbours > CHANCE:
         return None
     evidence = {
         "signal": run.signal,
