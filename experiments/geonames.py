@@ -542,15 +542,15 @@ def answer(
 
 
 def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
-    """Resolves names with a finished run; without names, each line of standard input."""
+    """Resolves names with a finished run; without names, each line of standard input. Empty ones are skipped."""
     config = read_config(run_dir)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     names = load_names(config)
     target = jax.eval_shape(lambda: initial_shapes(config, names))
     state = checkpoint.load(run_dir / "checkpoints", target)
-    lines = queries or (line.strip() for line in sys.stdin)
-    for line in answer(config, names, state, lines, k=k):
+    asked = (query.strip() for query in queries or sys.stdin)
+    for line in answer(config, names, state, filter(None, asked), k=k):
         print(line, flush=True)
 
 
