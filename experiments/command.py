@@ -1,5 +1,6 @@
 """What the command of every experiment does alike: options, a run directory, the record, errors."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def run(
     """
     try:
         options: Any = tyro.cli(kind, args=arguments, prog=f"python -m experiments.{name}")
+        _check(options)
         resume = getattr(options, "resume", None)
         with reports.rundir.running(
             name, options, path=resume or options.run_dir, resume=resume is not None
@@ -56,6 +58,16 @@ def run(
         return 2
     print(f"run directory: {run_dir}")
     return 0
+
+
+def _check(options: Any) -> None:
+    """Raises ValueError if a number is below 1; a seed, and an option that is 0 by default, may be 0."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        least = 0 if field.name.startswith("seed") or not field.default else 1
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, int) and not isinstance(each, bool) and each < least:
+                raise ValueError(f"{field.name} must be at least {least}, got {each}")
 
 
 def write(run_dir: Path, record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:

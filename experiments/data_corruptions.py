@@ -150,6 +150,8 @@ def make_bed(table: Table, seed: int, config: Config, folder: Path) -> Bed:
         known = take(table, reference)
         wanted, kept = reviewed(known), statistics.generate_statistics(known)
     rest = np.setdiff1d(np.arange(size), reference)
+    if config.num_rows > len(rest):
+        raise ValueError(f"num_rows must be at most {len(rest)}, got {config.num_rows}")
     return Bed(table, reference, rest, wanted, kept, config.significance, folder)
 
 

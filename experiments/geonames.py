@@ -542,7 +542,7 @@ def answer(
 
 
 def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
-    """Resolves names with a finished run; without names, each line of standard input. Empty ones are skipped."""
+    """Resolves names with a finished run; without names, each line of standard input that is not empty."""
     config = read_config(run_dir)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")

@@ -70,16 +70,6 @@ class Config:
     resume: Path | None = None
     """Continue this run: its quality rows of the same settings are not measured again."""
 
-    def __post_init__(self) -> None:
-        if not self.parts or not self.num_classes:
-            raise ValueError("parts and num_classes must name at least one each")
-        least = dict(dim=1, batch=1, num_sampled=1, rounds=1, num_steps=1, num_keys=2)
-        given = {name: getattr(self, name) for name in least}
-        given["num_classes"] = min(self.num_classes)
-        for name, value in given.items():
-            if value < least.get(name, 1):
-                raise ValueError(f"{name} must be at least {least.get(name, 1)}, got {value}")
-
 
 def experiment(config: Config, run_dir: Path) -> Any:
     """Measures, prints and draws; returns the number of failures."""
