@@ -122,7 +122,10 @@ def check_batch_size(batch_size: int | None, num_examples: int) -> int:
 
 
 def check_loss(
-    outputs: Callable[[PyTree], Any], loss: Callable[[Any, Array], Array], data: Arrays
+    outputs: Callable[[PyTree], Any],
+    loss: Callable[[Any, Array], Array],
+    data: Arrays,
+    validation_data: Arrays | None,
 ) -> None:
     """Checks that the loss returns a number for each label, and that labels index the outputs.
 
@@ -150,7 +153,14 @@ def check_loss(
             f"{y.shape} and outputs of shape {jax.tree.map(lambda leaf: leaf.shape, made)}, "
             f"it must be of shape {wanted}, got {shape}"
         )
-    labels = data[1]
+    _check_labels(loss, made, data[1], "")
+    if validation_data is not None:
+        _check_labels(loss, made, validation_data[1], " of validation_data")
+
+
+def _check_labels(
+    loss: Callable[[Any, Array], Array], made: Any, labels: NDArray[Any], where: str
+) -> None:
     if (
         labels.dtype.kind not in "iu"
         or getattr(made, "shape", None) is None
@@ -177,7 +187,7 @@ def check_loss(
     wraps = label < 0 and label + number >= 0 and indexed and of(label) == of(label + number)
     if indexed and (wraps or np.isnan(of(label))):
         raise ValueError(
-            f"labels must index the outputs: label {label} in row {int(at[0])}, but the model has "
+            f"labels must index the outputs: label {label} in row {int(at[0])}{where}, but the model has "
             f"{number} outputs (0 … {number - 1})"
         )
 

@@ -134,6 +134,7 @@ class Trainer:
             lambda x: program.outputs(*models.split_variables(program.variables), x),
             self._spec.loss,
             self._data,
+            self._validation,
         )
         # On the device; a tree of None has no leaves.
         self._training, self._validating = jax.device_put((self._data, self._validation))

@@ -322,6 +322,8 @@ def test_labels_outside_the_outputs(label, dtype):
     for loss in (CLASSES, losses.softmax_cross_entropy):
         with pytest.raises(ValueError, match=re.escape(message)):
             fit(CLASSIFIER, loss, data=(X, labels))
+    with pytest.raises(ValueError, match=f"{label} in row 17 of validation_data, but the model"):
+        fit(CLASSIFIER, CLASSES, data=(X, LABELS.astype(dtype)), validation_data=(X, labels))
 
 
 def test_labels_that_a_loss_masks_or_does_not_index_with():
