@@ -31,9 +31,10 @@ class Column:
         type: `"INT"` (booleans included), `"FLOAT"`, `"BYTES"` (texts), `"TIME"`, `"DURATION"`, `"MIXED"`
             (several that do not go together, or none of these), or None if no value is present.
         values: array of any shape. INT: bool, int64, uint64, or objects if an integer needs more than 64
-            bits. FLOAT: float64. BYTES: objects that are all `str`; bytes that are not UTF-8 are decoded
-            with lone surrogates. TIME, DURATION: datetime64 (UTC) and timedelta64, in the unit given.
-            MIXED: objects as given. A missing value is 0, False, NaN, "" or NaT.
+            bits. FLOAT: float64, decimals with a fraction too. BYTES: objects that are all `str`; bytes
+            that are not UTF-8 are decoded with lone surrogates. TIME, DURATION: datetime64 (UTC) and
+            timedelta64, in the unit given. MIXED: objects as given. A missing value is 0, False, NaN, "" or
+            NaT.
         missing: bool array of the same shape.
     """
 

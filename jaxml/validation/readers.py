@@ -277,6 +277,8 @@ def _pyarrow() -> Any:
 
 
 def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{os.fspath(path)} is a directory, a file is wanted")
     try:
         with _pyarrow().input_stream(os.fspath(path), compression="detect") as file:
             data = file.read()

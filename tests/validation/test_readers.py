@@ -258,6 +258,8 @@ def test_wrong_arguments_are_named(write):
         read_csv(path, encoding="utf-9")
     with pytest.raises(ValueError, match="delimiter must be one character, got ', '"):
         read_csv(path, delimiter=", ")
+    with pytest.raises(IsADirectoryError, match="a file is wanted"):
+        read_csv(path.parent)
     with pytest.raises(FileNotFoundError):
         read_csv(path.with_name("nothing.csv"))
 
