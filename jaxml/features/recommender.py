@@ -152,7 +152,8 @@ def recommend(values: ArrayLike, labels: ArrayLike | None = None) -> Recommendat
         evidence |= {each: float(error.mean()) for each, error in errors.items()}
         plain = found in ("uniform", "categorical") or not _fits(x, chains["normal"])
         best = _supported(errors, found if plain else "normal")
-        if not errors:
+        if found not in errors:
+            best = found
             reason += "; not compared with labels: fewer than 20 rows, or all alike"
         elif best != found:
             reason += (

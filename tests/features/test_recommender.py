@@ -208,6 +208,9 @@ def test_labels_that_cannot_be_compared_with():
     ):
         found = recommend(x, labels)
         assert found.kind == "uniform" and "not compared with labels" in found.reason
+    clusters = [*[0.0] * 299, 1.0, *NORMAL + 20]  # labels are known in one of the buckets only
+    found = recommend(clusters, [*NORMAL, *[None] * 300])
+    assert found.kind == "clusters" and "not compared with labels" in found.reason
     found = recommend(x, [*x[:-1], np.inf])
     assert found.kind == "uniform" and found.evidence["uniform"] < 0.01
     assert recommend(np.arange(500), [f"name {i}" for i in range(500)]).kind == "uniform"
