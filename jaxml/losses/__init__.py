@@ -8,6 +8,10 @@ A loss is `loss(outputs, targets, …, where=None) -> losses`, float32 whatever 
         known, and give NaN, to their own example alone, inside `jit`.
     where: bool of the losses' shape; False masks an example, whatever it holds: its loss is 0.
 
+A logit of −∞ excludes its class, and +∞ is certainty. Of a softmax the loss of its class is then 0 and that
+of every other infinite, and several of them share the probability; of a sigmoid it is 0 if the class is
+true, else infinite. The gradient of an infinite loss means nothing.
+
 Hyperparameters may be traced, so that a sweep compiles once.
 """
 

@@ -2,8 +2,6 @@
 
 An outlier here is a *wrong label*: an example of which the model is sure and that is labelled otherwise.
 The influence is the derivative of the loss by the margin, the logit of the labelled class above the others.
-
-A logit of −inf excludes its class; +inf is certainty. At infinite logits losses are 0 or infinite.
 """
 
 from collections.abc import Callable
@@ -110,18 +108,18 @@ def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0, where=None) ->
     smoothing = checks.scalar("label_smoothing", label_smoothing, 0, 1)
     smooth = not (isinstance(label_smoothing, float | int) and label_smoothing == 0)
     logits, labels, where, outside = checks.classes(logits, labels, where, checks.distributions)
+    present = ~jnp.isneginf(logits)
     logits = _centred(logits)
     if labels.ndim < logits.ndim and not smooth:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return checks.kept(losses, where, outside)
     if labels.ndim < logits.ndim:
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-    present = ~jnp.isneginf(logits)
     if smooth:
         count = jnp.maximum(present.sum(-1, keepdims=True), 1)
         labels = (1 - smoothing) * labels + smoothing * present / count
-    # Where q is 0, the logit of an excluded class must not enter: 0 · ∞, and its derivatives.
-    needed = jnp.where(present | (labels > 0), logits, 0.0)
+    # Where q is 0, an infinite logit must not enter: 0 · ∞, and its derivatives.
+    needed = jnp.where(jnp.isneginf(logits) & (labels == 0), 0.0, logits)
     losses = (labels * (jax.nn.logsumexp(logits, axis=-1, keepdims=True) - needed)).sum(-1)
     return checks.kept(losses, where, outside)
 

@@ -20,6 +20,10 @@ planner.py     recommend                                 drawing/       exact ra
 - `where`: None, or bool of the labels' shape; False masks a label, which may then hold any id, −100 say.
 - `temperature`: scalar above 0, may be traced.
 
+A score of +∞ is certainty. Of a softmax the loss of its class is 0 and that of every other infinite, and
+several of them share the probability; of a sigmoid it is 0 if the class is true, else infinite. A soft cap
+makes it finite. The gradient of an infinite loss means nothing.
+
 An example without labels has loss 0 and gradient 0, whatever its inputs hold. A label out of range raises
 ValueError if it is known, and gives NaN if it is traced. Logits, sums and losses are float32. Losses with
 their own backward pass (blockwise, one-vs-all, per-example, adaptive) have no forward-mode derivative.

@@ -24,7 +24,14 @@ from jax import lax
 
 from jaxml import checks, meshes
 from jaxml.keys import as_key
-from jaxml.softmax.logits import TrueClasses, at_most_float32, products, true_classes
+from jaxml.softmax.logits import (
+    TrueClasses,
+    at_most_float32,
+    at_most_largest,
+    infinite,
+    products,
+    true_classes,
+)
 from jaxml.types import Array, Key, PyTree
 
 
@@ -139,11 +146,11 @@ def adaptive_softmax(
 
     def log_prob(params: PyTree, inputs: Any) -> Array:
         params, inputs = _checked(params, inputs, shapes)
-        head = jax.nn.log_softmax(head_logits(params, inputs))
+        head = _log_softmax(head_logits(params, inputs))
         parts = [head[..., :first]]
         for i in range(tails):
             scores = _tail_logits(inputs, **params[f"tail_{i}"])
-            parts.append(jax.nn.log_softmax(scores) + head[..., first + i : first + i + 1])
+            parts.append(_log_softmax(scores) + head[..., first + i : first + i + 1])
         return jnp.concatenate(parts, axis=-1)
 
     return _layer(shapes, loss, log_prob, num_classes)
@@ -224,14 +231,15 @@ def two_level_softmax(num_classes: int, *, num_clusters: int | None = None) -> A
 
     def log_prob(params: PyTree, inputs: Any) -> Array:
         params, inputs = _checked(params, inputs, shapes)
-        scores = products(inputs, params["classes"]["weights"])
+        scores = at_most_largest(products(inputs, params["classes"]["weights"]))
         members, used = members_of(jnp.arange(num_clusters, dtype=jnp.int32))
         used = used.reshape((1,) * (inputs.ndim - 1) + used.shape)
         within = jnp.where(used, jnp.take(scores, members, axis=-1), -jnp.inf)
-        between = jax.nn.log_softmax(products(inputs, params["clusters"]["weights"]))
-        shift = between - jax.nn.logsumexp(within, axis=-1)
+        between = _log_softmax(products(inputs, params["clusters"]["weights"]))
         cluster = cluster_of(jnp.arange(num_classes, dtype=jnp.int32))
-        return scores + jnp.take(shift, cluster, axis=-1)
+        of_cluster = (jax.nn.logsumexp(within, axis=-1), between)
+        total, between = (jnp.take(each, cluster, axis=-1) for each in of_cluster)
+        return between - infinite(total - scores)
 
     return _layer(shapes, loss, log_prob, num_classes)
 
@@ -304,9 +312,14 @@ def _tail_logits(inputs: Array, projection: Array, weights: Array) -> Array:
 
 def _negative_log_softmax(logits: Array, columns: Array) -> Array:
     """−log softmax of logits [..., n] at columns [..., T]: [..., T]; keeps the digits of a small one."""
+    logits = at_most_largest(logits)
     highest = lax.stop_gradient(logits.max(-1, keepdims=True))
     total = jnp.exp(logits - highest).sum(-1, keepdims=True)
-    return jnp.log(total) + (highest - jnp.take_along_axis(logits, columns, axis=-1))
+    return jnp.log(total) + infinite(highest - jnp.take_along_axis(logits, columns, axis=-1))
+
+
+def _log_softmax(logits: Array) -> Array:
+    return -infinite(-jax.nn.log_softmax(at_most_largest(logits)))
 
 
 def _flat(inputs: Array, true: TrueClasses) -> tuple[Array, Array]:

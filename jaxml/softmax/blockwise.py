@@ -23,7 +23,6 @@ from jax import lax
 from jaxml import bfloat16, checks, meshes
 from jaxml.softmax import sweeps
 from jaxml.softmax.exact import (
-    FINITE,
     Data,
     Problem,
     Reduction,
@@ -31,7 +30,7 @@ from jaxml.softmax.exact import (
     losses_of,
     problem_of,
 )
-from jaxml.softmax.logits import products
+from jaxml.softmax.logits import LARGEST, infinite, products
 from jaxml.softmax.search import with_block
 from jaxml.types import Array, PyTree
 
@@ -191,7 +190,7 @@ class _Block(NamedTuple):
 class _Carry(NamedTuple):
     peak: Array  # [N], the largest logit so far, finite
     total: Array  # [N], Σ exp(z − peak)
-    below: Array | None  # [N], Σ (z − peak) over the kept classes
+    below: Array | None  # [N], Σ (peak − z) over the kept classes
     number: Any  # [], how many these are so far; None as `below`
     best: tuple[Array, Array] | None  # scores and ids [N, k]
 
@@ -235,14 +234,15 @@ def _forward(options: _Options, x, table, biases, scale, data: Data):
     def fold(carry: _Carry, start: Array, size: int) -> _Carry:
         block = _block(columns, table, biases, scale, data, start, size)
         z = block.logits
-        peak = jnp.maximum(carry.peak, jnp.minimum(z.max(0), FINITE))
+        peak = jnp.maximum(carry.peak, z.max(0))
         exponentials = jnp.exp(z - peak[None])
         below = number = None
         if carry.below is not None:
-            distance = z - peak[None]
+            distance = infinite(peak[None] - z)
             if block.kept is not None:
                 distance = jnp.where(block.kept, distance, 0.0)
-            below = carry.below + (carry.peak - peak) * carry.number + distance.sum(0)
+            raised = infinite(peak - carry.peak) * carry.number
+            below = carry.below + jnp.where(carry.number > 0, raised, 0.0) + distance.sum(0)
             number = carry.number + (size if block.kept is None else block.kept.sum())
         best = with_block(carry.best, z.T, start, options.top_k) if options.top_k else None
         total = carry.total * jnp.exp(carry.peak - peak) + exponentials.sum(0)
@@ -251,7 +251,7 @@ def _forward(options: _Options, x, table, biases, scale, data: Data):
     zeros = jnp.zeros(x.shape[0], jnp.float32)
     smooth = data.smoothing is not None
     carry = _Carry(
-        peak=jnp.full_like(zeros, -FINITE),
+        peak=jnp.full_like(zeros, -LARGEST),
         total=zeros,
         below=zeros if smooth else None,
         number=jnp.zeros((), jnp.float32) if smooth else None,

@@ -31,8 +31,11 @@ import numpy as np
 
 from jaxml import checks, meshes
 from jaxml.softmax.logits import (
+    LARGEST,
+    at_most_largest,
     check_scalar,
     checked_table,
+    infinite,
     products,
     true_classes,
     with_bias_and_temperature,
@@ -40,9 +43,6 @@ from jaxml.softmax.logits import (
 from jaxml.types import Array
 
 Reduction = Literal["none", "mean", "sum"]
-
-FINITE = 3.4e38
-"""Bound of the shift in a log-sum-exp: −inf − −inf would be NaN."""
 
 
 class Data(NamedTuple):
@@ -149,22 +149,22 @@ def problem_of(
 
 
 def capped(logits: Array, softcap: Array | None) -> Array:
-    """Logits after the soft cap."""
-    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    """Logits after the soft cap, finite above."""
+    return at_most_largest(logits if softcap is None else softcap * jnp.tanh(logits / softcap))
 
 
 def losses_of(data: Data, log_total: Array, peak: Array, true_logits: Array, below) -> Array:
     """Returns the losses [N].
 
     `log_total` [N] is log Σ_c exp(z_c − peak), for a `peak` [N] near the largest logit; `below` [N] is the
-    mean of z_c − peak over the classes that are not removed, None without smoothing.
+    mean of peak − z_c over the classes that are not removed, None without smoothing.
     """
     # Differences to the peak first: logits around ±1e6 keep the digits of their loss.
-    distance = (peak[:, None] - true_logits) + log_total[:, None]
+    distance = infinite(peak[:, None] - true_logits) + log_total[:, None]
     losses = (data.target * jnp.where(data.target > 0, distance, 0.0)).sum(-1)
     if data.smoothing is not None:
-        losses += data.smoothing * (log_total - below)
-    losses += data.z_loss * (peak + log_total) ** 2
+        losses += jnp.where(data.smoothing > 0, data.smoothing * (log_total + below), 0.0)
+    losses += jnp.where(data.z_loss > 0, data.z_loss * (peak + log_total) ** 2, 0.0)
     return jnp.where(data.counted, losses, 0.0)
 
 
@@ -205,12 +205,15 @@ def full_softmax_loss(
     logits = capped(logits, data.softcap)
     if data.kept is not None:
         logits = jnp.where(data.kept[None], logits, -jnp.inf)
-    peak = jax.lax.stop_gradient(jnp.clip(logits.max(-1), -FINITE, FINITE))
-    distance = logits - peak[:, None]
-    log_total = jnp.log(jnp.exp(distance).sum(-1))
+    # At least a finite number: −inf − −inf would be NaN.
+    peak = jax.lax.stop_gradient(jnp.maximum(logits.max(-1), -LARGEST))
+    log_total = jnp.log(jnp.exp(logits - peak[:, None]).sum(-1))
     below = None
     if data.smoothing is not None:
-        below = jnp.where(jnp.isneginf(distance), 0.0, distance).sum(-1) / data.number
+        distance = infinite(peak[:, None] - logits)
+        if data.kept is not None:
+            distance = jnp.where(data.kept[None], distance, 0.0)
+        below = distance.sum(-1) / data.number
     true_logits = jnp.take_along_axis(logits, jnp.maximum(data.ids, 0), axis=-1)
     result = problem.reduced(losses_of(data, log_total, peak, true_logits, below), reduction)
     if top_k is None:

@@ -13,6 +13,9 @@ from jaxml.types import Array
 MAX_CLASSES = 2**31 - 2
 """Ids are int32, `num_classes` marks an empty slot, and 2³¹ − 1 stays free as a sentinel."""
 
+LARGEST = float(np.finfo(np.float32).max)
+"""A score of +∞ counts as this, so that a difference of two scores is a number."""
+
 
 class TrueClasses(NamedTuple):
     """The true classes of a batch.
@@ -126,6 +129,23 @@ def with_bias_and_temperature(scores: Array, biases: Array | None, temperature) 
     absent = jnp.isneginf(biases)
     finite = aligned(jnp.where(absent, 0, biases).astype(jnp.float32), scores.ndim)
     return (scores + finite) / temperature + aligned(jnp.where(absent, -jnp.inf, 0.0), scores.ndim)
+
+
+@jax.custom_jvp
+def at_most_largest(scores: Array) -> Array:
+    """The scores, +∞ as `LARGEST`."""
+    return jnp.minimum(scores, LARGEST)
+
+
+@jax.custom_jvp
+def infinite(losses: Array) -> Array:
+    """The losses, those that come of a score of `LARGEST` as +∞."""
+    return jnp.where(losses > LARGEST / 2, jnp.inf, losses)
+
+
+# Identities to a gradient: a mask of [*batch, S] would have to be stored for it.
+at_most_largest.defjvp(lambda x, dx: (at_most_largest(*x), dx[0]))
+infinite.defjvp(lambda x, dx: (infinite(*x), dx[0]))
 
 
 @jax.custom_jvp

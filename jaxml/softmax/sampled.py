@@ -46,9 +46,12 @@ import jax.numpy as jnp
 from jaxml import checks, meshes
 from jaxml.ids import as_int32
 from jaxml.softmax.logits import (
+    LARGEST,
     TrueClasses,
+    at_most_largest,
     check_scalar,
     checked_table,
+    infinite,
     products,
     softplus,
     true_classes,
@@ -219,8 +222,8 @@ def sampled_logistic_loss(
 
 
 class _Logits(NamedTuple):
-    true: Array  # [*batch, T], finite where masked
-    sampled: Array  # [S, *batch], −inf where empty or removed
+    true: Array  # [*batch, T], finite where masked, and above
+    sampled: Array  # [S, *batch], −inf where empty or removed, finite above
     classes: TrueClasses
 
 
@@ -234,7 +237,8 @@ def _softmax(logits: _Logits) -> Array:
     highest = jnp.maximum(peak, _finite_peak(present_logits, axis=-1))
     total = jnp.exp(present_logits - highest[..., None]).sum(-1)
     total += jnp.exp(peak - highest) * jnp.exp(sampled_logits - peak[None]).sum(0)
-    below = jnp.where(true.present, highest[..., None] - true_logits, 0.0).sum(-1)
+    distance = infinite(highest[..., None] - true_logits)
+    below = jnp.where(true.present, distance, 0.0).sum(-1)
     below /= jnp.maximum(count, 1)
     return jnp.log(jnp.where(count > 0, total, 1.0)) + below
 
@@ -243,8 +247,9 @@ def _binary(logits: _Logits) -> Array:
     true_logits, sampled_logits, true = logits
     count = true.present.sum(-1)
     target = 1.0 / jnp.maximum(count, 1)[..., None]
-    losses = softplus(true_logits) - target * true_logits
-    loss = jnp.where(true.present, losses, 0.0).sum(-1) + softplus(sampled_logits).sum(0)
+    losses = target * infinite(softplus(-true_logits))
+    losses += jnp.where(target < 1, (1 - target) * infinite(softplus(true_logits)), 0.0)
+    loss = jnp.where(true.present, losses, 0.0).sum(-1) + infinite(softplus(sampled_logits)).sum(0)
     return jnp.where(count > 0, loss, 0.0)
 
 
@@ -307,14 +312,16 @@ def _logits(
         true_rows.astype(jnp.float32),
         precision="highest",
     )
-    true_logits = with_bias_and_temperature(true_scores, true_biases, temperature)
+    true_logits = at_most_largest(with_bias_and_temperature(true_scores, true_biases, temperature))
     if shared:
         sampled_scores = _shared_products(inputs, sampled_rows)
     else:
         sampled_scores = jnp.moveaxis(products(inputs, sampled_rows), -1, 0)
     if sampled_biases is not None:
         sampled_biases = _candidates_first(sampled_biases, sampled_scores.ndim)
-    sampled_logits = with_bias_and_temperature(sampled_scores, sampled_biases, temperature)
+    sampled_logits = at_most_largest(
+        with_bias_and_temperature(sampled_scores, sampled_biases, temperature)
+    )
 
     if correction == "both":
         true_count = candidates.true_expected_count.reshape(true.ids.shape)
@@ -332,8 +339,7 @@ def _logits(
 
 def _finite_peak(logits: Array, axis: int) -> Array:
     """The largest logit, to shift by: finite whatever they are, since −inf − −inf would be NaN."""
-    limit = float(jnp.finfo(jnp.float32).max)
-    return jax.lax.stop_gradient(jnp.minimum(logits.max(axis, initial=-limit), limit))
+    return jax.lax.stop_gradient(logits.max(axis, initial=-LARGEST))
 
 
 def _candidates_first(x: Array, ndim: int) -> Array:

@@ -46,6 +46,27 @@ def test_infinite_logits_of_classes():
     assert np.isnan(nothing).all()
 
 
+def test_smoothing_at_infinite_logits():
+    """The other classes have a share of the labels, unless they are excluded."""
+    z = jnp.array([[inf, 0.0, 1.0], [inf, -inf, -inf], [inf, inf, -inf]])
+    value, _ = program(MULTICLASS["smoothed"])(z, np.zeros(3, int))
+    np.testing.assert_allclose(value, [inf, 0, np.log(2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["softmax", "smoothed"])
+def test_derivatives_of_every_order_at_an_excluded_class(name):
+    z, direction = jnp.array([1.0, 2.0, -inf]), jnp.array([1.0, 3.0, 5.0])
+    loss = lambda z: MULTICLASS[name](z, 0)  # noqa: E731
+    without = lambda z: MULTICLASS[name](z[:2], 0)  # noqa: E731
+
+    def derivatives(loss, z):
+        product = jax.jvp(jax.grad(loss), (z,), (direction,))[1]
+        return jax.jvp(loss, (z,), (direction,)), jax.grad(loss)(z), product
+
+    found, wanted = jax.jit(lambda: (derivatives(loss, z), derivatives(without, z)))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, wanted)
+
+
 def test_an_excluded_class_costs_nothing_unless_it_is_a_target():
     z = np.array([0.0, 1.0, -inf], np.float32)
     found = jax.jit(

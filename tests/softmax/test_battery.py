@@ -271,3 +271,29 @@ def test_a_softmax_over_one_class_is_certain():
 
     for loss in losses(jnp.ones((1, DIM))):
         np.testing.assert_array_equal(loss, jnp.zeros(3))
+
+
+@each
+def test_a_score_of_infinity_is_certainty(name):
+    """Of one class, and of two, which then share the probability."""
+    inputs, _, params = problem(name, (3,))
+    inputs, labels, far = jnp.abs(inputs), np.array([0, 1, CLASSES - 1]), np.inf
+    certain = jax.tree.map(np.array, params)
+    if name in clusters:
+        for part in {"adaptive": ["head"], "two_level": ["clusters", "classes"]}[name]:
+            certain[part]["weights"][0] = [far] + [0] * (DIM - 1)
+        losses, _ = run(name, inputs, labels, certain)
+        np.testing.assert_array_equal(losses, [0, far, far])
+        log_p = clusters[name].log_prob(certain, inputs)
+        assert (log_p[:, 0] == 0).all() and np.isneginf(log_p[:, 1:]).all()
+        return
+    is_sigmoid = VARIANTS[name].reference is sigmoids
+    certain[0] = [far] + [0] * (DIM - 1)
+    losses, _ = run(name, inputs, labels, certain)
+    high, _ = run(name, inputs, labels, np.where(certain == far, 1e6, certain))
+    np.testing.assert_allclose(losses, [high[0], far, far], rtol=1e-6)
+    assert is_sigmoid or losses[0] == 0
+    certain[1] = certain[0]
+    losses, _ = run(name, inputs, labels, certain)
+    together = [far, far, far] if is_sigmoid else [np.log(2), np.log(2), far]
+    np.testing.assert_allclose(losses, together, rtol=1e-6)

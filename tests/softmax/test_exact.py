@@ -376,3 +376,31 @@ def test_refuses_a_state_that_is_not_the_tables():
         blockwise_softmax_update(
             data["inputs"], data["labels"], data["weights"], {"m": jnp.zeros(5)}, lambda *a: a[:2]
         )
+
+
+@each
+@pytest.mark.parametrize("offset", [1e6, -1e6, 1e20, 3e38])
+def test_a_common_offset_costs_no_digits(loss, offset):
+    """Of two equal logits, with smoothing; their squares may be infinite where there is no z-loss."""
+    biases = jnp.full(2, offset, jnp.float32)
+    found = loss(
+        jnp.ones((1, 1)), jnp.array([0]), jnp.zeros((2, 1)), biases, label_smoothing=0.1, top_k=None
+    )
+    np.testing.assert_allclose(found, [np.log(2)], rtol=1e-6)
+
+
+@each
+def test_options_at_a_score_of_infinity(loss):
+    """As in `losses.softmax_cross_entropy`: other classes have a share of smoothed labels."""
+    x, w, far = jnp.ones((2, 1)), jnp.zeros((7, 1)), np.inf
+    certain = jnp.zeros(7).at[3].set(far)
+    alone = jnp.full(7, -far).at[3].set(far)
+    for options, biases, wanted in (
+        (dict(label_smoothing=0.1), certain, [far, far]),
+        (dict(label_smoothing=0.1), alone, [0, far]),
+        (dict(z_loss=0.1), certain, [far, far]),
+        (dict(temperature=0.5), certain, [0, far]),
+        (dict(softcap=2.0), alone, [0, far]),
+    ):
+        found = loss(x, np.array([3, 6]), w, biases, **options)
+        np.testing.assert_array_equal(found, wanted, err_msg=str(options))
