@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from jaxml import checks
-from jaxml.metrics.rows import Rows, binary, of_rows
+from jaxml.metrics.rows import Rows, binary, of_rows, weighted_quantiles
 
 __all__ = [
     "ReliabilityDiagram",
@@ -135,9 +135,12 @@ def _diagram(rows: Rows, num_bins: int, binning: str, from_logits: bool) -> Reli
         truth = p.argmax(1) == truth if len(p) else np.zeros(0)
         p = p.max(1, initial=0.0)
     edges = np.linspace(0.0, 1.0, num_bins + 1)
-    if binning == "equal_mass" and len(p) and (w is None or w.sum() > 0):
-        options: dict[str, Any] = {} if w is None else {"method": "inverted_cdf", "weights": w}
-        edges = np.quantile(p, edges, **options)
+    if binning == "equal_mass" and (counted := p if w is None else p[w > 0]).size:
+        some = None if w is None else w[w > 0]
+        if some is None or (some == some[0]).all():  # Equal weights are none.
+            edges = np.quantile(counted, edges)
+        else:
+            edges = weighted_quantiles(counted, some, edges)[0]
     at = np.searchsorted(edges[1:-1], p)
     w = np.ones(len(p)) if w is None else w
     sums = [np.bincount(at, weights=v * w, minlength=num_bins) for v in (p, truth, np.ones(len(p)))]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxml.metrics.rows import Rows, of_rows, scikit_learn
+from jaxml.metrics.rows import Rows, of_rows, scikit_learn, weighted_quantiles
 
 __all__ = [
     "mean_absolute_error",
@@ -61,15 +61,8 @@ def median_absolute_error(rows: Rows) -> float:
     if not len(rows.labels):
         return float("nan")
     errors = np.abs(rows.labels - rows.scores)
-    order = np.argsort(errors, kind="stable")
-    errors = errors[order]
-    w = np.ones(len(errors)) if rows.weights is None else rows.weights[order]
-    reached = np.cumsum(w)
-    # Sums of fractional weights are rounded, so half of the weight is compared with a tolerance.
-    half, rounding = reached[-1] / 2, 1e-12 * reached[-1]
-    lower = np.searchsorted(reached, half - rounding)
-    upper = np.searchsorted(reached, half + rounding)
-    return float((errors[lower] + errors[min(upper, len(errors) - 1)]) / 2)
+    w = np.ones(len(errors)) if rows.weights is None else rows.weights
+    return float(np.mean(weighted_quantiles(errors, w, np.array(0.5))))
 
 
 @_of_predictions

@@ -77,6 +77,23 @@ def ratio(over: float, under: float) -> float:
     return float(over) / float(under) if under != 0 else float("nan")
 
 
+def weighted_quantiles(
+    values: NDArray, weights: NDArray, shares: NDArray
+) -> tuple[NDArray, NDArray]:
+    """Returns the lower and the upper quantiles, the same whatever the unit of the weights.
+
+    They are the first values at which the weights add up to a share of all, and to more than that; they
+    differ where a share falls between two values. `values` [n] has n ≥ 1, `weights` are above 0.
+    """
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    # Sums of fractional weights are rounded, so they are compared with a tolerance.
+    wanted, rounding = shares * reached[-1], 1e-12 * reached[-1]
+    lower = np.searchsorted(reached, wanted - rounding)
+    upper = np.minimum(np.searchsorted(reached, wanted + rounding), len(values) - 1)
+    return values[order[lower]], values[order[upper]]
+
+
 def scikit_learn(name: str, rows: Rows, **options: Any) -> Any:
     """Returns what the function of `sklearn.metrics` returns for the rows, NaN if no row has weight."""
     from sklearn import metrics  # takes half a second to import

@@ -18,4 +18,8 @@ def unit_norm(x: Array, *, epsilon: float = 1e-6) -> Array:
         [0.6, 0.8]
     """
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + epsilon)
+    # Squares of numbers beyond 1.8e19 would overflow.
+    unit = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(x), -1, keepdims=True, initial=0), 1))
+    x = x / unit
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(square + epsilon / unit / unit)

@@ -290,6 +290,27 @@ def test_the_weighted_median_is_that_of_copies_whatever_the_unit_of_the_weights(
             assert got == wanted, (errors, copies * unit)
 
 
+def test_weighted_bins_of_equal_mass_are_those_of_any_unit_of_the_weights():
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(3, 20))
+        labels, scores = rng.integers(0, 2, n), rng.random(n).round(2)
+        of = functools.partial(
+            metrics.reliability_diagram, labels, scores, num_bins=5, binning="equal_mass"
+        )
+        for copies, unweighted in ((rng.integers(0, 4, n), False), (np.ones(n), True)):
+            if not copies.any():
+                continue
+            wanted = of(weights=None if unweighted else copies).edges
+            for unit in (1, 0.1, 1 / 3):
+                np.testing.assert_array_equal(of(weights=copies * unit).edges, wanted)
+        some = np.array([3, 1, 1, 2, 1])
+        wanted = np.quantile(np.repeat(np.arange(5) / 10, some), [0.2, 0.5], method="inverted_cdf")
+        given = dict(num_bins=10, binning="equal_mass", weights=some * 0.1)
+        found = metrics.reliability_diagram(np.ones(5), np.arange(5) / 10, **given).edges
+        np.testing.assert_array_equal(found[[2, 5]], wanted)
+
+
 @pytest.mark.parametrize("name", REGRESSION)
 def test_regression_is_scikit_learns(name):
     for seed in range(4):

@@ -13,6 +13,7 @@ def test_vectors_have_length_one_whatever_their_size(key):
     np.testing.assert_allclose(jnp.linalg.norm(unit, axis=-1), np.ones(5), rtol=1e-4)
     np.testing.assert_allclose(unit_norm(30 * x), unit, rtol=1e-3, atol=1e-5)
     assert unit_norm(x.astype(jnp.bfloat16)).dtype == jnp.float32
+    np.testing.assert_allclose(unit_norm(jnp.array([3e30, 4e30])), [0.6, 0.8], rtol=1e-6)
 
 
 def test_zero_stays_zero_with_a_finite_gradient():

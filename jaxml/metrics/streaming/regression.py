@@ -8,8 +8,8 @@ from jaxml.metrics.metric import Metric
 from jaxml.metrics.streaming.accumulator import (
     Rows,
     accumulated,
+    derived,
     made_once,
-    mean,
     ratio,
     read,
     total,
@@ -25,37 +25,46 @@ def _read(labels: Any, predictions: Any, weights: Any, mask: Any) -> Rows:
     )
 
 
-def _error(rows: Rows) -> Array:
-    return rows.labels - rows.scores
+# Errors beyond 2⁴⁸ are counted in this unit, so that no sum of them overflows, nor of their squares.
+_FAR, _UNIT = 2.0**48, 2.0**96
 
 
 @made_once
-def mean_squared_error() -> Metric:
-    """`metrics.mean_squared_error`."""
-    return mean(_read, lambda rows: jnp.square(_error(rows)))
-
-
-@made_once
-def root_mean_squared_error() -> Metric:
-    """`metrics.root_mean_squared_error`. Errors beyond 2³² are squared in a unit of their own."""
-    unit = 2.0**64  # whose square is out of float32's range
+def _mean(power: int) -> Metric:
+    """The mean of |error|^power, as a pair: in the largest unit that occurs, and that unit."""
 
     def totals(labels: Any, scores: Any, weights: Any, mask: Any) -> tuple[tuple[Sums, ...], Array]:
         rows = _read(labels, scores, weights, mask)
-        error = _error(rows)
-        large = jnp.abs(error) > 2.0**32
-        squares = (jnp.where(large, 0.0, error), jnp.where(large, error / unit, 0.0))
-        return (total(rows), *(total(rows, jnp.square(part)) for part in squares)), rows.refused
+        error = jnp.abs(rows.labels - rows.scores)
+        far = error > _FAR
+        parts = (jnp.where(far, 0.0, error), jnp.where(far, error / _UNIT, 0.0))
+        return (total(rows), *(total(rows, part**power) for part in parts)), rows.refused
 
-    def finish(count: Sums, small: Sums, large: Sums) -> Array:
-        n, of_small, of_large = count.value(), small.value(), large.value()
-        in_units = jnp.sqrt(ratio(of_large + of_small / unit / unit, n)) * unit
-        return jnp.where(of_large > 0, in_units, jnp.sqrt(ratio(of_small, n)))
+    def finish(count: Sums, near: Sums, far: Sums) -> tuple[Array, Array]:
+        n, of_near, of_far = count.value(), near.value(), far.value()
+        in_units = of_near
+        for _ in range(power):
+            in_units = in_units / _UNIT
+        is_far = of_far > 0
+        mean = ratio(jnp.where(is_far, of_far + in_units, of_near), n)
+        return mean, jnp.where(is_far, _UNIT, 1.0)
 
     return accumulated(((), (), ()), totals, finish)
 
 
 @made_once
+def mean_squared_error() -> Metric:
+    """`metrics.mean_squared_error`."""
+    return derived(_mean(2), lambda found: found[0] * found[1] * found[1])
+
+
+@made_once
+def root_mean_squared_error() -> Metric:
+    """`metrics.root_mean_squared_error`."""
+    return derived(_mean(2), lambda found: jnp.sqrt(found[0]) * found[1])
+
+
+@made_once
 def mean_absolute_error() -> Metric:
     """`metrics.mean_absolute_error`."""
-    return mean(_read, lambda rows: jnp.abs(_error(rows)))
+    return derived(_mean(1), lambda found: found[0] * found[1])

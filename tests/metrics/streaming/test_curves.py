@@ -174,3 +174,12 @@ def test_large_errors_do_not_overflow():
     far = np.array([2e20, -3e20, 1.0], np.float32)
     got = float(value(streaming.root_mean_squared_error(), far, np.zeros(3, np.float32)))
     assert got == pytest.approx(metrics.root_mean_squared_error(far, 0 * far), rel=1e-6)
+    # Nor do sums of many whose mean is a float32.
+    for name, error in (
+        ("mean_squared_error", 1e19),
+        ("root_mean_squared_error", 3e38),
+        ("mean_absolute_error", 3e38),
+    ):
+        many = np.append(np.full(10, error, np.float32), [2.0, -5.0])[:, None]
+        got = float(value(getattr(streaming, name)(), many, 0 * many))
+        assert got == pytest.approx(getattr(metrics, name)(many, 0 * many), rel=1e-6), name
