@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxml.models.functional import from_linen, mode_arguments
+from jaxml.models.functional import draws, from_linen, mode_arguments
 from jaxml.types import Array, Key, PyTree
 
 __all__ = ["Layer", "Listener", "Seen", "listen"]
@@ -221,7 +221,7 @@ def listen(module: nn.Module) -> Listener:
         variables: PyTree, x: PyTree, key: Key | None, training: bool, mutable: list[str]
     ) -> tuple[Any, dict[str, Any], dict[str, _Call]]:
         interceptor = _Interceptor()
-        rngs = None if key is None else {"dropout": key}
+        rngs = draws(key, training)
         with nn.intercept_methods(interceptor):
             outputs, written = module.apply(
                 variables, x, rngs=rngs, mutable=mutable, **mode(training)
