@@ -18,6 +18,7 @@ __all__ = [
     "num_parameters",
     "select",
     "stack",
+    "stays_finite",
     "take",
 ]
 
@@ -77,10 +78,29 @@ def all_finite(tree: PyTree) -> Array:
     >>> print(all_finite({"weights": np.ones(3), "count": 7}), all_finite([np.float32("nan")]))
     True False
     """
-    inexact = [leaf for leaf in _numbers(tree) if jnp.issubdtype(_dtype(leaf), jnp.inexact)]
-    if not inexact:
-        return jnp.ones((), bool)
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in inexact]))
+    return _all([jnp.isfinite(leaf) for leaf in _numbers(tree) if _is_inexact(leaf)])
+
+
+def stays_finite(new: PyTree, old: PyTree) -> Array:
+    """Returns whether no finite number of `old` is NaN or infinite in `new`, a boolean scalar.
+
+    The trees have one structure and shapes; keys are ignored.
+
+    >>> import numpy as np
+    >>> old = {"lowest": np.float32([np.inf, 1.0])}
+    >>> print(stays_finite(old, old), stays_finite({"lowest": np.float32([2.0, np.nan])}, old))
+    True False
+    """
+    pairs = zip(_numbers(new), _numbers(old), strict=True)
+    return _all([jnp.isfinite(a) | ~jnp.isfinite(b) for a, b in pairs if _is_inexact(a)])
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(_dtype(leaf), jnp.inexact))
+
+
+def _all(arrays: list[Array]) -> Array:
+    return jnp.all(jnp.stack([jnp.all(each) for each in arrays])) if arrays else jnp.ones((), bool)
 
 
 def num_parameters(tree: PyTree) -> int:

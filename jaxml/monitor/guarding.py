@@ -1,6 +1,7 @@
 """A wrapper for optax optimizers that keeps bad updates out of the parameters."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxml import trees
 from jaxml.monitor.layers import Layout, squares
 from jaxml.types import Array, PyTree
 
@@ -130,7 +132,7 @@ def guard(
         >>> bool(verdict(state).accepted), optax.apply_updates(params, updates)["w"].tolist()
         (False, [1.0, 1.0])
     """
-    optimizer = optax.with_extra_args_support(optimizer)
+    inner_update = update_given_loss(optimizer)
 
     def sizes(leaves: list[Array]) -> list[int]:
         """Tensors in each leaf: 1, or the number of stacked layers."""
@@ -188,7 +190,7 @@ def guard(
             lambda: split(jnp.ones_like(own), state.levels),
         )
         clipped = [(leaf * by).astype(leaf.dtype) for leaf, by in zip(leaves, factors, strict=True)]
-        updates, inner = optimizer.update(
+        updates, inner = inner_update(
             jax.tree.unflatten(structure, clipped), state.inner, params, **extra
         )
         inner = jax.tree.map(
@@ -196,15 +198,20 @@ def guard(
             inner,
             state.inner,
         )
-        kept, others = _by_parameter(inner, gradients)
+        (kept, others), (before, others_before) = (
+            _by_parameter(each, gradients) for each in (inner, state.inner)
+        )
         if params is not None:
             landed = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
-            half = [leaf if leaf.dtype == jnp.float16 else None for leaf in jax.tree.leaves(landed)]
-            kept.append(half)
-        moved = squares(list(zip(jax.tree.leaves(updates), *kept, strict=True)), number)
+            kept.append(_of_float16(landed))
+            before.append(_of_float16(params))
+        beside = [
+            [None if new is None else jnp.where(jnp.isfinite(old), new, 0) for new, old in pairs]
+            for pairs in (zip(*both, strict=True) for both in zip(kept, before, strict=True))
+        ]
+        moved = squares(list(zip(jax.tree.leaves(updates), *beside, strict=True)), number)
         accepted = finite & jnp.isfinite(jnp.sum(moved))
-        for new, old in zip(others, _by_parameter(state.inner, gradients)[1], strict=True):
-            accepted &= jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
+        accepted &= trees.stays_finite(others, others_before)
 
         updates, inner = jax.tree.map(
             lambda new, old: jnp.where(accepted, new, old),
@@ -215,6 +222,24 @@ def guard(
         return updates, GuardState(inner, levels, found)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def update_given_loss(optimizer: Any) -> Callable[..., tuple[PyTree, PyTree]]:
+    """Returns the optimizer's `update`, which may be given the loss, `value=`, whether it takes it or not.
+
+    That it takes further arguments is no sign: `optax.contrib.sam` is declared to, and does not.
+    """
+
+    def update(*arguments: Any, **extra: Any) -> tuple[PyTree, PyTree]:
+        try:
+            return optimizer.update(*arguments, **extra)
+        except TypeError as error:
+            if "value" not in extra or "unexpected keyword argument 'value'" not in str(error):
+                raise
+        del extra["value"]
+        return optimizer.update(*arguments, **extra)
+
+    return update
 
 
 def _judge(now: Array, levels: Array) -> tuple[Array, Array]:
@@ -248,6 +273,10 @@ def _judge(now: Array, levels: Array) -> tuple[Array, Array]:
     entered = jnp.stack([count, jnp.where(jumps, now, center), spread, now])
     rows = jnp.where(enters[None], entered, levels[:4])
     return coefficients, jnp.stack([*rows, jnp.where(jumps, 0.0, streak), bound])
+
+
+def _of_float16(tree: PyTree) -> list[Array | None]:
+    return [leaf if leaf.dtype == jnp.float16 else None for leaf in jax.tree.leaves(tree)]
 
 
 def _by_parameter(inner: PyTree, like: PyTree) -> tuple[list[list[Array | None]], list[Array]]:

@@ -11,6 +11,7 @@ import optax
 from jaxml import monitor, trees
 from jaxml import tables as row_tables
 from jaxml.ids import as_int32
+from jaxml.monitor.guarding import update_given_loss
 from jaxml.train.state import Report, State
 from jaxml.types import Array, PyTree
 
@@ -91,7 +92,9 @@ def make_step(
 
     One step gathers the rows that the batch needs, differentiates the mean loss with respect to the dense
     parameters and those rows, and updates both. A step that `accept`, or the guard of the optimizer
-    (`monitor.guard`), rejects changes only `step`, `position` and the guard's record. In dense state a
+    (`monitor.guard`), rejects changes only `step`, `position` and the guard's record. So does, with the
+    default `accept` or a guard, one after which a finite number of the parameters, the optimizer's or the
+    model's state would be infinite or NaN, or a square that a row optimizer keeps. In dense state a
     select undoes it; in tables the ids of the update are set out of range, because a select would touch
     every row.
 
@@ -145,19 +148,29 @@ def make_step(
                 task.loss, argnums=(0, 2), has_aux=True
             )(state.params, state.model_state, rows, batch, context, loss_key)
         accepted = accept(loss, {"params": d_params, "rows": d_rows})
+        guarded = monitor.is_guarded(state.opt_state)
+        # A verdict of the caller's own is not added to.
+        keeps_finite = guarded or accept is all_finite
+        if keeps_finite:
+            accepted &= trees.stays_finite(model_state, state.model_state)
+            # What row optimizers keep are squares.
+            kept = [d_rows[name] for name in sorted(ids) if state.table_states[name]]
+            accepted &= trees.all_finite(jax.tree.map(jnp.square, kept))
 
         with jax.named_scope("dense_update"):
             params, opt_state = state.params, state.opt_state
             if optimizer is not None:
-                guarded = monitor.is_guarded(opt_state)
                 extra = {"accept": accepted} if guarded else {}
-                updates, opt_state = optax.with_extra_args_support(optimizer).update(
+                updates, opt_state = update_given_loss(optimizer)(
                     d_params, state.opt_state, state.params, value=loss, **extra
                 )
                 params = optax.apply_updates(state.params, updates)
                 if guarded:
                     accepted = monitor.verdict(opt_state).accepted
-                else:
+                elif keeps_finite:
+                    before = state.params, state.opt_state
+                    accepted &= trees.stays_finite((params, opt_state), before)
+                if not guarded:
                     opt_state = trees.select(accepted, opt_state, state.opt_state)
             params, model_state = trees.select(
                 accepted, (params, model_state), (state.params, state.model_state)

@@ -158,13 +158,14 @@ def failing(where):
         return {
             "update": (squared, state),
             "moments": (small, (squared, *state[1:])),
-            "scalar": (small, (state[0], state[1] * 1e30 * 1e30, state[2])),
+            "scalar": (small, (state[0], state[1] * 1e30 * 1e30, *state[2:])),
             "nothing": (small, state),
         }[where]
 
     def init(params):
         # An infinity that was there before is none of the step's.
-        return jax.tree.map(jnp.zeros_like, params), jnp.ones(()), jnp.full((), jnp.inf)
+        lowest = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), params)
+        return jax.tree.map(jnp.zeros_like, params), jnp.ones(()), jnp.full((), jnp.inf), lowest
 
     return optax.GradientTransformation(init, update)
 
@@ -262,6 +263,21 @@ def test_no_parameters_and_wide_numbers():
             updates, state = jax.jit(optimizer.update)(params, state, params, value=value)
         assert updates["w"].dtype == jnp.float64 and state.verdict.accepted
         assert jax.tree.map(lambda leaf: leaf.dtype, state) == dtypes
+
+
+@pytest.mark.optimized
+def test_no_result_is_computed_again_for_each_of_its_uses():
+    """The cost of chained optimizers is the sum of their costs, in the program that is run."""
+    params = {f"layer_{i}": jnp.ones((4, 4)) for i in range(4)}
+    parts = optax.scale_by_adam(), optax.scale_by_belief(), optax.scale_by_amsgrad()
+
+    def cost(optimizer):
+        step = jax.jit(lambda g, s, p: optimizer.update(g, s, p, value=jnp.float32(1)))
+        compiled = step.lower(params, optimizer.init(params), params).compile()
+        return compiled.cost_analysis()["flops"]
+
+    one, all_three = (cost(monitor.guard(optax.chain(*parts[:n]))) for n in (1, 3))
+    assert all_three < 3.5 * one
 
 
 @pytest.mark.optimized

@@ -219,6 +219,39 @@ def test_the_verdict_is_the_callers(key):
     np.testing.assert_array_equal(after.tables["classes"], state.tables["classes"])
 
 
+def test_what_is_kept_is_finite(key):
+    """A square, a parameter or a statistic that overflows rejects the step; the gradient is finite."""
+    optimizer, rows = optax.sgd(1.0, momentum=0.9), tables.adagrad(0.1)
+
+    def task(where):
+        def loss(params, model_state, rows, batch, context, key):
+            size = 1e20 if where == "rows" else 1.0
+            wide = 6e4 if where == "parameters" else 1.0
+            total = size * rows["t"].sum() - jnp.float32(params["w"].sum()) * wide
+            lowest = jnp.minimum(model_state["lowest"], 3.0)
+            mean = model_state["mean"] + (jnp.inf if where == "statistics" else 1.0)
+            return total, ({"lowest": model_state["lowest"], "mean": mean}, {"lowest": lowest})
+
+        return Task(loss, lambda batch, state, key: ({"t": jnp.array([1])}, None))
+
+    for where in ("nowhere", "rows", "parameters", "statistics"):
+        step = make_step(task(where), optimizer=optimizer, row_optimizers={"t": lambda step: rows})
+        state = create_state(
+            key,
+            params={"w": jnp.full(2, 1e4, jnp.float16)},
+            model_state={"mean": jnp.zeros(()), "lowest": jnp.full((), jnp.inf)},
+            optimizer=optimizer,
+            tables={"t": jnp.zeros((3, 2))},
+            row_optimizers={"t": lambda step: rows},
+        )
+        after, report = jax.jit(step)(state, ())
+        assert bool(report.accepted) == (where == "nowhere"), where
+        if where != "nowhere":
+            before = dataclasses.replace(state, step=after.step, position=after.position)
+            for one, other in zip(bits(after), bits(before), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
 def test_compiled_equals_eager(key):
     optimizer, rows = optax.adam(1e-2), tables.adagrad(0.1)
     step = step_of(optimizer, rows)
