@@ -308,6 +308,8 @@ def apply_remedy(remedy: monitor.Remedy, recipe: Recipe) -> Recipe:
         change |= {"recurrent_scale": 1.0} if remedy.initializer else {}
     if remedy.epsilon_factor is not None:
         change["epsilon"] = recipe.epsilon * remedy.epsilon_factor
+    if remedy.epsilon is not None:
+        change["epsilon"] = remedy.epsilon
     if remedy.scale_inputs:
         change["scale_inputs"] = True
     if remedy.regularization == "increase":

@@ -585,6 +585,8 @@ _OPTIMIZER = (
              "clip_saturation", also="learning_rate_too_low", good=0.8, bad=0.4),
     _program("floored_by_epsilon", lambda _: _scaled_loss(1e-4, eps=1e-2), "update_floor",
              also="learning_rate_too_low", good=0.8, bad=0.4),
+    _program("divided_by_zero", lambda _: _on_digits(MLP((64, 64), 10), optax.adam(1e-3, eps=0.0)),
+             "zero_division", good=0.8, bad=0.4),
     _program("equal_start", lambda _: _on_digits(
         MLP((64, 64), 10, "relu", init.constant(0.01)), optax.sgd(0.1)),
              "poor_initialization", also="no_learnable_signal", good=0.6, bad=0.35),

@@ -153,7 +153,7 @@ def activity(
     tapped = [layer for layer in layers if layer.shape is not None]
     following = [*(seen[layer.name].inputs for layer in tapped[1:]), outputs]
     rows, flows = [], []
-    for layer, follows in zip(tapped, following, strict=True):
+    for layer, follows in zip(tapped, following, strict=bool(tapped)):
         came, delta = seen[layer.name].outputs, deltas[layer.name]
         if layer.kind == "cell":
             flows.append(_of_cell(delta))

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxml import trees
+from jaxml.monitor.guarding import update_given_loss
 from jaxml.monitor.history import After
 from jaxml.monitor.inputs import neighbour_signal
 from jaxml.monitor.symptoms.no_learnable_signal import held_out_signal
@@ -82,17 +83,19 @@ class FinalDiagnostics:
         rows = _finite_rows(data, seed)
         losses = np.full((len(_FACTORS), 4), np.nan)
         sharpness, clips_at, epsilon_share = (np.nan, np.nan), np.nan, np.nan
+        divides_by_zero = False
         if len(rows):
             x, y = trees.take(data, rows[:_SAMPLE])
             inner = opt_state.inner
             found = self._losses_and_limits(hyperparameters, first, last, inner, x, y)
-            losses, changes, sizes = (np.asarray(each, np.float64) for each in found)
+            losses, changes, sizes, at_rest = (np.asarray(each, np.float64) for each in found)
             # The norm from which on a larger gradient makes no other update.
             changed = np.flatnonzero(changes > 1e-4)
             if len(changed) and changed[-1] + 1 < len(changes) - _NORMALISED:
                 clips_at = float(2.0 ** _EXPONENTS[changed[-1] + 1])
             if _moments(inner) and sizes[0] > 0:
                 epsilon_share = float(1 - sizes[1] / sizes[0])
+            divides_by_zero = not at_rest
             if curved:
                 generator = np.random.default_rng(seed)
                 start = jax.tree.map(
@@ -112,6 +115,7 @@ class FinalDiagnostics:
             epsilon_share=epsilon_share,
             equal_units=_equal_units(first[0]),
             output_constant=bool(losses[1, 3] == 0),
+            divides_by_zero=divides_by_zero,
         )
 
     def held_out(
@@ -131,21 +135,20 @@ class FinalDiagnostics:
 
     def _losses_and_limits_of(
         self, hyperparameters: Any, first: Any, last: Any, inner: PyTree, x: PyTree, y: Array
-    ) -> tuple[Array, Array, Array]:
+    ) -> tuple[Array, Array, Array, Array]:
         def at(factor: Array) -> Array:
-            """Loss with the right labels, with those of others, of one answer for all; range of outputs."""
+            """Loss with the right labels, with others', of one answer for all; whether outputs vary."""
             params, model_state = _between(first, last, factor)
             outputs = self._compute(params, model_state, x, y, None, False)[1]
             # Labels of other examples, several times over.
             turns = [max(1, len(y) * part // 8) for part in (1, 3, 5, 7)]
             labels = jnp.stack([y, *(jnp.roll(y, turn, axis=0) for turn in turns)])
             losses = jax.lax.map(lambda labels: self._mean(outputs, labels), labels)
-            median = jax.tree.map(
-                lambda leaf: jnp.broadcast_to(jnp.median(leaf, axis=0), leaf.shape), outputs
-            )
-            ranges = [jnp.max(jnp.ptp(leaf, axis=0)) for leaf in jax.tree.leaves(outputs)]
+            median = jax.tree.map(lambda leaf: _one_answer(leaf, len(y)), outputs)
+            pairs = zip(jax.tree.leaves(outputs), jax.tree.leaves(median), strict=True)
+            varies = sum(jnp.any(leaf != middle) for leaf, middle in pairs)
             return jnp.stack(
-                [losses[0], jnp.mean(losses[1:]), self._mean(median, y), jnp.stack(ranges).max()]
+                [losses[0], jnp.mean(losses[1:]), self._mean(median, y), jnp.float32(varies)]
             )
 
         losses = jax.lax.map(at, np.array(_FACTORS, np.float32))
@@ -156,13 +159,13 @@ class FinalDiagnostics:
 
     def _limits_of(
         self, hyperparameters: Any, first: PyTree, last: PyTree, inner: PyTree
-    ) -> tuple[Array, Array]:
-        """How much doubling a gradient of each norm changes its update, relative; and norms of an update,
-        as it is, and with gradient and moments halved."""
-        update = optax.with_extra_args_support(self._optimizer(hyperparameters)).update
+    ) -> tuple[Array, Array, Array]:
+        """How much doubling a gradient of each norm changes its update, relative; norms of an update, as it
+        is, and with gradient and moments halved; and whether the update of nothing but zeros is finite."""
+        update = update_given_loss(self._optimizer(hyperparameters))
         averages = [node.mu for node in _moments(inner) if hasattr(node, "mu")]
-        like: Any = jax.tree.structure(last)
-        usable = [mu for mu in averages if jax.tree.structure(mu) == like]
+        shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
+        usable = [mu for mu in averages if shapes(mu) == shapes(last)]
         # A gradient as the optimizer has had them.
         gradient = usable[0] if usable else jax.tree.map(jnp.subtract, last, first)
         norm = optax.tree.norm(gradient)
@@ -174,18 +177,18 @@ class FinalDiagnostics:
             )
             state = _scale_moments(inner, factor)
             updates = update(scaled, state, last, value=jnp.float32(0))[0]
-            updates = jax.tree.map(lambda u: u.astype(jnp.float32), updates)
+            updates = jax.tree.map(lambda u: jnp.real(u).astype(jnp.float32), updates)
             away = optax.tree.norm(jax.tree.map(jnp.subtract, updates, before))
             return updates, (optax.tree.norm(updates), away)
 
         lengths = jnp.concatenate(
-            [np.asarray(2.0**_EXPONENTS, np.float32), jnp.stack([norm, 0.5 * norm])]
+            [np.asarray(2.0**_EXPONENTS, np.float32), jnp.stack([norm, 0.5 * norm, 0.0 * norm])]
         )
-        factors = jnp.array([1.0] * (len(_EXPONENTS) + 1) + [0.5], jnp.float32)
+        factors = jnp.array([1.0] * (len(_EXPONENTS) + 1) + [0.5, 0.0], jnp.float32)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), last)
         _, (sizes, aways) = jax.lax.scan(move, nothing, (lengths, factors))
-        changes = aways[1:-2] / jnp.where(sizes[1:-2] > 0, sizes[1:-2], 1.0)
-        return changes, sizes[-2:]
+        changes = aways[1:-3] / jnp.where(sizes[1:-3] > 0, sizes[1:-3], 1.0)
+        return changes, sizes[-3:-1], jnp.isfinite(sizes[-1])
 
     def _signal_of(self, params: PyTree, model_state: PyTree, x: PyTree, y: Array) -> Array:
         losses = lambda params, x, y: self._compute(params, model_state, x, y, None, False)[0]  # noqa: E731
@@ -201,18 +204,26 @@ class FinalDiagnostics:
                 return jnp.mean(self._compute(params, model_state, x, y, None, False)[0])
 
             def product(carry: tuple[PyTree, Array], _: None):
-                curved = jax.jvp(jax.grad(mean), (params,), (carry[0],))[1]
+                direction = jax.tree.map(lambda v, p: v.astype(p.dtype), carry[0], params)
+                curved = jax.jvp(jax.grad(mean), (params,), (direction,))[1]
                 norm = trees.global_norm(curved)
                 safe = jnp.where(norm > 0, norm, 1.0)
-                return (jax.tree.map(lambda leaf: leaf / safe, curved), norm), None
+                unit = jax.tree.map(lambda c: jnp.real(c / safe).astype(jnp.float32), curved)
+                return (unit, norm), None
 
             length = trees.global_norm(start)
-            unit = jax.tree.map(lambda v, p: (v / length).astype(p.dtype), start, params)
-            return jax.lax.scan(product, (unit, jnp.zeros((), jnp.float32)), None, _ITERATIONS)[0][
-                1
-            ]
+            unit = jax.tree.map(lambda v: v / length, start)
+            carry = unit, jnp.zeros((), jnp.float32)
+            return jax.lax.scan(product, carry, None, _ITERATIONS)[0][1]
 
         return jax.lax.map(at, np.array(_FACTORS[:2], np.float32))
+
+
+def _one_answer(outputs: Array, number: int) -> Array:
+    """The median of the answers for all examples; what is no answer, such as a scale for all, as it is."""
+    if outputs.shape[:1] != (number,) or not jnp.issubdtype(outputs.dtype, jnp.floating):
+        return outputs
+    return jnp.broadcast_to(jnp.median(outputs, axis=0), outputs.shape)
 
 
 def _between(first: Any, last: Any, factor: Array) -> Any:
@@ -240,8 +251,11 @@ def _finite_rows(data: tuple[PyTree, Any], seed: int) -> Any:
 
 
 def _holds_moments(node: Any) -> bool:
-    """Whether a node of an optimizer's state has second moments, as `nu`."""
-    return hasattr(node, "_fields") and "nu" in node._fields
+    """Whether a node of an optimizer's state has second moments, as `nu`, and not under another name."""
+    fields = getattr(node, "_fields", ())
+    if "nu" not in fields or "mu" not in fields:
+        return "nu" in fields
+    return bool(jax.tree.structure(node.mu) == jax.tree.structure(node.nu))
 
 
 def _moments(state: PyTree) -> list[Any]:
@@ -270,7 +284,7 @@ def _equal_units(params: PyTree) -> tuple[str, ...]:
     """Names of layers whose units all have the same weights, other than 0."""
     names = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        values = np.asarray(leaf, np.float64)
+        values = np.asarray(leaf, np.complex128 if np.iscomplexobj(leaf) else np.float64)
         if values.ndim < 2 or values.shape[-1] < 2 or values.size == values.shape[-1]:
             continue
         flat = values.reshape(-1, values.shape[-1])

@@ -62,6 +62,7 @@ class Remedy(NamedTuple):
         scale_inputs: standardize inputs, and targets if they are numbers.
         data: `"drop_non_finite"`, `"drop_outliers"`, `"shuffle"`, or `"check_labels"`.
         epsilon_factor: multiply the optimizer's epsilon by it.
+        epsilon: the optimizer's epsilon to set.
         cell: of a recurrent network: `"gru"` or `"lstm"`.
         preserve: weight of `preserving_penalty`.
         regularization: `"increase"` or `"decrease"`.
@@ -78,6 +79,7 @@ class Remedy(NamedTuple):
     scale_inputs: bool | None = None
     data: str | None = None
     epsilon_factor: float | None = None
+    epsilon: float | None = None
     cell: str | None = None
     preserve: float | None = None
     regularization: str | None = None
@@ -107,6 +109,8 @@ _WORDS: dict[str, Any] = {
     "output_activation": "remove the activation after the last layer",
     "scale_inputs": "scale inputs and numeric targets to mean 0 and deviation 1",
     "epsilon_factor": "multiply the optimizer's epsilon by {:.3g}",
+    "epsilon": "set the optimizer's epsilon above 0 in the parameters' precision, to {:.3g} say, or drop "
+    "inputs that are always 0",
     "cell": "use a {} cell",
     "preserve": "add monitor.preserving_penalty with weight {:.3g}",
     "unfreeze": "let the gradient and the optimizer reach every layer",

@@ -32,6 +32,7 @@ class After:
             together: 0 if epsilon plays no part, ½ if it is everything; NaN for other optimizers.
         equal_units: names of layers whose units all start with the same weights.
         output_constant: whether the outputs are the same for all examples.
+        divides_by_zero: whether the optimizer's update of a zero gradient is not finite.
         held_out: whether inputs predict labels to the initial model, in standard errors beyond chance
             (`held_out_signal`); NaN if there was no doubt.
         neighbours: whether they do so without a model (`inputs.neighbour_signal`), likewise.
@@ -47,6 +48,7 @@ class After:
     epsilon_share: float
     equal_units: tuple[str, ...]
     output_constant: bool
+    divides_by_zero: bool = False
     held_out: float = math.nan
     neighbours: float = math.nan
 
@@ -62,7 +64,8 @@ class History:
         norm: [S] of the gradient, unclipped.
         bound: [S] the guard's bound of the norm.
         layers: names of the rows of `statistics`.
-        statistics: [S, layers, `STATISTICS`]; norms of parameters are those of the last observation.
+        statistics: [S, layers, `STATISTICS`]; norms of parameters are those of the last observation. The
+            update of a refused step is 0, or NaN if it, or what the optimizer would keep, is not finite.
         measured: [S] whether all statistics of the step were measured.
         tapped: the observed layers.
         looks: [P] steps at which they were observed.

@@ -136,7 +136,9 @@ class Recorder:
         observed = steps % self._every == 0
         # Of a norm that is not finite and of one that is too large nothing is known but that.
         norms = np.exp(np.nan_to_num(verdict.log_norms, nan=np.inf, posinf=np.inf, neginf=-np.inf))
-        moved = np.where(verdict.accepted[:, None], verdict.update_norms, 0.0)
+        # Of a step that was refused: which updates were not finite.
+        refused = np.where(np.isfinite(verdict.update_norms), 0.0, np.nan)
+        moved = np.where(verdict.accepted[:, None], verdict.update_norms, refused)
         held = activity.parameter_norms[steps // self._every * self._every]
         statistics = [join(each, self.layout) for each in (norms[:, :-2], held, moved)]
         cells = [layer.shape[0] for layer in self._layers if layer.kind == "cell" and layer.shape]

@@ -85,6 +85,8 @@ class Fit:
     def predict(self, x: PyTree, *, batch_size: int = 1024) -> Any:
         """Returns the model's outputs for `x`, in evaluation mode, as NumPy arrays `[N, …]`.
 
+        What the model returns without examples, such as a scale for all of them, is returned as it is.
+
         Args:
             x: inputs like those it was trained on.
             batch_size: examples at a time.
@@ -95,14 +97,20 @@ class Fit:
         batch_size = checks.integer("batch_size", batch_size, at_least=1)
         x = inputs.arrays("x", x)
         number = len(jax.tree.leaves(x)[0])
-        found = []
-        for at in range(0, number, batch_size):
+        rows, found = min(batch_size, number), []
+        for at in range(0, number, rows):
             # The last batch ends with the last example, so that all have one shape.
-            first = max(0, min(at, number - batch_size))
-            part = trees.take(x, slice(first, first + batch_size))
+            part = trees.take(x, slice(min(at, number - rows), at + rows))
             outputs = self._outputs(self.params, self.model_state, part)
-            found.append(jax.tree.map(lambda leaf, n=at - first: np.asarray(leaf)[n:], outputs))
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+            found.append(jax.tree.map(np.asarray, outputs))
+
+        def joined(*parts: NDArray[Any]) -> NDArray[Any]:
+            # What is of no example, such as a scale for all, is the same in every batch.
+            if parts[0].shape[:1] != (rows,):
+                return parts[0]
+            return np.concatenate([*parts[:-1], parts[-1][len(parts) * rows - number :]])
+
+        return jax.tree.map(joined, *found)
 
     def evaluate(
         self, x: PyTree, y: Any, metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None

@@ -104,6 +104,14 @@ def rejected():
     return run
 
 
+def divided():
+    run = Example(failed=True).set(divides_by_zero=True)
+    run["accepted"][3:] = False
+    run.statistic("update_norm")[3:, :] = 0.0
+    run.statistic("update_norm")[3:, 1] = np.nan
+    return run
+
+
 def dead():
     run = Example(failed=True)
     run["alive"][8:, WIDTH : 2 * WIDTH] = False
@@ -238,6 +246,7 @@ FAULTS = {
     "clipped by the guard": (
         lambda: Example().set(coefficient=np.full(STEPS, 0.5)), "clip_saturation", "all layers",
     ),
+    "0 / 0 in the update": (divided, "zero_division", "hidden_1"),
     "below epsilon": (
         lambda: Example(failed=True).set(epsilon_share=0.5), "update_floor", "all layers",
     ),

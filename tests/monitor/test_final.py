@@ -1,6 +1,7 @@
 """Final diagnostics against what is known of a model, of data and of optimizers."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -25,15 +26,16 @@ def compute(params, model_state, x, y, key, training):
     return squared(outputs, y), outputs, state
 
 
-def measure(optimizer, data=(X, Y), steps=3, curved=False):
+def measure(optimizer, data=(X, Y), steps=3, curved=False, dtype=np.float32):
+    first, last = (jax.tree.map(lambda leaf: leaf.astype(dtype), each) for each in (FIRST, LAST))
     guarded = monitor.guard(optimizer)
-    state = guarded.init(LAST)
-    gradient = {"kernel": jnp.full((3, 1), 0.01)}
+    state = guarded.init(last)
+    gradient = {"kernel": jnp.full((3, 1), 0.01, dtype)}
     for _ in range(steps):
-        _, state = guarded.update(gradient, state, LAST)
+        _, state = guarded.update(gradient, state, last)
     diagnostics = monitor.FinalDiagnostics(compute, squared, lambda _: optimizer)
     return diagnostics.measure(
-        data, first=(FIRST, {}), last=(LAST, {}), opt_state=state, seed=0, curved=curved
+        data, first=(first, {}), last=(last, {}), opt_state=state, seed=0, curved=curved
     )
 
 
@@ -55,6 +57,36 @@ def test_losses_and_curvature():
     assert np.isnan(after.clips_at) and np.isnan(after.epsilon_share)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_parameters_in_half_precision(dtype):
+    after, wanted = (measure(optax.sgd(0.1), curved=True, dtype=of) for of in (dtype, np.float32))
+    assert after.sharpness == pytest.approx(wanted.sharpness, rel=0.05)
+    assert after.loss == pytest.approx(wanted.loss, rel=0.05)
+    first = jax.tree.map(lambda leaf: leaf.astype(dtype), FIRST)
+    diagnostics = monitor.FinalDiagnostics(compute, squared, lambda _: optax.sgd(0.1))
+    assert diagnostics.held_out((X, Y), (first, {}), seed=0) > 4
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "divides"),
+    [
+        (optax.adam(0.1), False),
+        (optax.adam(0.1, eps=0.0), True),
+        (optax.rmsprop(0.1, eps=0.0), True),
+        (optax.adamax(0.1, eps=0.0), True),
+        (optax.contrib.normalize(), True),
+        (optax.sgd(0.1), False),
+    ],
+)
+def test_a_division_of_zero_by_zero(optimizer, divides):
+    assert measure(optimizer).divides_by_zero == divides
+
+
+def test_an_epsilon_of_0_in_half_precision():
+    assert measure(optax.adam(0.1), dtype=jnp.float16).divides_by_zero
+    assert not measure(optax.adam(0.1, eps=1e-4), dtype=jnp.float16).divides_by_zero
+
+
 @pytest.mark.parametrize(
     ("optimizer", "clips_at", "epsilon"),
     [
@@ -73,6 +105,11 @@ def test_what_is_read_off_an_optimizer(optimizer, clips_at, epsilon):
         assert clips_at / 2 <= after.clips_at <= 2 * clips_at
     if epsilon is not None:
         assert after.epsilon_share == pytest.approx(epsilon, abs=0.01)
+
+
+def test_what_is_called_nu_is_not_always_a_second_moment():
+    """SM3 keeps its squares, a list for each parameter, as `mu`."""
+    assert np.isnan(measure(optax.sm3(0.1)).epsilon_share)
 
 
 def test_nothing_can_be_measured_without_finite_rows():

@@ -29,6 +29,7 @@ from jaxml.monitor.symptoms import (
     update_floor,
     vanishing_gradient,
     vanishing_through_time,
+    zero_division,
 )
 
 __all__ = ["REGISTRY", "SYMPTOMS"]
@@ -39,6 +40,7 @@ REGISTRY: tuple[Symptom, ...] = (
     excessive_regularization.SYMPTOM,
     learning_rate_too_high.SYMPTOM,
     exploding_gradient.SYMPTOM,
+    zero_division.SYMPTOM,
     non_finite.SYMPTOM,
     dead_relu.SYMPTOM,
     saturated_activation.SYMPTOM,

@@ -67,7 +67,9 @@ def held_out_signal(
         lambda leaf: leaf.mean(0), jax.lax.map(lambda chunk: gradient(params, chunk), first)
     )
     length = trees.global_norm(direction)
-    direction = jax.tree.map(lambda leaf: leaf / jnp.maximum(length, 1e-30), direction)
+    direction = jax.tree.map(
+        lambda leaf: (leaf / jnp.maximum(length, 1e-30)).astype(leaf.dtype), direction
+    )
     further = jax.lax.map(
         lambda chunk: jax.jvp(lambda params: growth(params, chunk), (params,), (direction,))[1],
         second,

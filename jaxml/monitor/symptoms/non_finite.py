@@ -71,6 +71,8 @@ def _in_steps(run: Run, found: Found) -> Finding | None:
     h = run.history
     rejected = float((~h.accepted).mean())
     explanation = found.get("learning_rate_too_high") or found.get("exploding_gradient")
+    if "zero_division" in found:
+        return None
     if not rejected:
         return None if found else run.curve.get("non_finite")
     if explanation and rejected <= _MOST:
@@ -99,5 +101,5 @@ SYMPTOM = Symptom(
     _remedy,
     _detect,
     _in_curve,
-    after=("learning_rate_too_high", "exploding_gradient"),
+    after=("zero_division", "learning_rate_too_high", "exploding_gradient"),
 )
