@@ -102,8 +102,10 @@ class Feature:
 _WIDENING = 5
 # Distinct values that decide whether integers end where they end.
 _LAST = 4
-# With fewer rows a domain is drafted as it stands: nothing can be known of values not seen.
+# With fewer rows a domain or range is drafted as it stands: nothing can be known of values not seen.
 _FEW_ROWS = 20
+# Another value as frequent as one seen so often would have been missed with a probability of e⁻⁵.
+_SURE = 5
 
 
 def infer_feature(column: Column, max_domain: int, min_domain_mass: float) -> Feature:
@@ -122,12 +124,19 @@ def infer_feature(column: Column, max_domain: int, min_domain_mass: float) -> Fe
         found["whole_numbers"] = column.type == "FLOAT" and share > 0 and column.is_whole()
     elif column.is_text:
         codes, distinct = column.codes()
-        rarest = np.bincount(codes[codes >= 0]).min()
-        if len(distinct) <= max_domain and (rarest > 1 or rows < _FEW_ROWS):
+        closed = rows < _FEW_ROWS or _is_closed(np.bincount(codes[codes >= 0]))
+        if len(distinct) <= max_domain and closed:
             found["domain"] = tuple(sorted(filter(is_utf8, distinct)))
     if any(found.get(name) is not None for name in ("domain", "min", "max")):
         found["min_domain_mass"] = min_domain_mass
     return Feature(**found)
+
+
+def _is_closed(counts: NDArray[np.int64]) -> bool:
+    """Returns whether no other values are to come (Good and Turing): none of the rare ones, of which there
+    are none or several, was seen just once."""
+    rare = counts[counts < _SURE]
+    return not len(rare) or bool(rare.min() > 1 and len(rare) >= _SURE)
 
 
 def _range(known: NDArray[Any], whole: bool) -> tuple[Any, Any]:
@@ -136,7 +145,7 @@ def _range(known: NDArray[Any], whole: bool) -> tuple[Any, Any]:
     if not len(finite):
         return None, None
     distinct, counts = np.unique(finite, return_counts=True)
-    k = min(10, len(finite) // 20) + 1
+    k = 11 if len(finite) >= _FEW_ROWS else 1
     # As Python's numbers: differences of int64 extremes overflow int64.
     high = _upper(finite[-k:].tolist(), distinct[-_LAST:].tolist(), counts[-_LAST:], whole)
     lowest, smallest = (
@@ -169,11 +178,10 @@ def _upper(end: list[Any], distinct: list[Any], counts: NDArray[np.int64], whole
 def _stops(distinct: list[int], counts: NDArray[np.int64]) -> bool:
     """Returns whether integers end where they end: 1 … 12, 0 … 99, but not counts of a rare event.
 
-    The last values follow each other in steps of one, each seen five times or more on average (so that the
-    next would have been missed by chance with a probability of e⁻⁵), and the last is not far rarer than
-    those before it.
+    The last values follow each other in steps of one, each seen five times or more on average, and the
+    last is not far rarer than those before it.
     """
     if distinct[-1] - distinct[0] != len(distinct) - 1:
         return False
     before = counts[:-1].mean() if len(counts) > 1 else 0
-    return bool(counts.mean() >= 5 and counts[-1] >= before / 3)
+    return bool(counts.mean() >= _SURE and counts[-1] >= before / 3)

@@ -12,8 +12,9 @@ from jaxml.validation.anomalies import Anomaly, Severity
 from jaxml.validation.columns import Column, is_utf8, plain
 from jaxml.validation.feature import Feature
 
-# A bound of a FLOAT may be passed by this much of itself: the same table in float32 is not an anomaly.
-_FLOAT32 = 2.0**-23
+# Floats may pass a bound by this much of it, and by the smallest number: the same table in float32 is not
+# an anomaly.
+_FLOAT32, _SMALLEST = 2.0**-23, 2.0**-126
 
 
 def check_feature(column: Column, feature: Feature) -> list[Anomaly]:
@@ -111,8 +112,9 @@ def _beyond(values: NDArray[Any], bound: float, type_: str | None, sign: int) ->
             bound = float(bound)
         except OverflowError:
             bound = math.inf if bound > 0 else -math.inf
-    slack = _FLOAT32 * abs(bound) if type_ == "FLOAT" and math.isfinite(bound) else 0
-    return bound + sign * slack
+    if values.dtype.kind != "f" or not math.isfinite(bound):
+        return bound
+    return bound + sign * (_FLOAT32 * abs(bound) + _SMALLEST)
 
 
 def _check_texts(column: Column, feature: Feature) -> list[Anomaly]:

@@ -148,8 +148,9 @@ def infer_schema(
     - **Presence**: a column without gaps must have none. One with a share m of them missing (out of N)
       must have 1 − 2m − 3·√(m(1−m)/N) present: twice as many gaps as were seen, and three standard
       errors.
-    - **Domain**: texts of at most `max_string_domain_size` distinct values, each seen twice or more, may
-      take no others. A value seen once is a sign that others are to come. (A table of fewer than 20 rows
+    - **Domain**: texts of at most `max_string_domain_size` distinct values may take no others if each was
+      seen five times or more, or each twice or more and five of them less often than that. Otherwise
+      there is a sign that others are to come, or none that they are not. (A table of fewer than 20 rows
       is taken as it stands.)
     - **Range**: the numbers seen, widened by five times the distance from the largest to the eleventh
       largest value. A bound that is reached again and again (hour 23, share 1.0) stays, and so does one
