@@ -117,13 +117,19 @@ def _joined(first: NDArray, second: NDArray) -> NDArray:
     """Returns both arrays as one that holds the integers exactly, unless there are fractions."""
     if first.dtype == second.dtype:
         return np.concatenate([first, second])
-    floats = [part for part in (first, second) if part.dtype.kind == "f"]
-    whole = [part for part in (first, second) if part.dtype.kind != "f"]
-    wide = any(max(-int(part[0]), int(part[-1])) > 2**53 for part in whole)
-    ids = all(((np.abs(part) < 2.0**63) & (np.floor(part) == part)).all() for part in floats)
-    if floats and not (wide and ids):
-        return np.concatenate([first.astype(np.float64), second.astype(np.float64)])
-    return integers([int(value) for part in (first, second) for value in part.tolist()])
+    parts = first, second
+    floats = [part.astype(np.float64) for part in parts]
+    exact = all(one.tolist() == part.tolist() for one, part in zip(floats, parts, strict=True))
+    of_floats = [part for part in parts if part.dtype.kind == "f"]
+    if of_floats and (exact or not all(map(_are_integers, of_floats))):
+        return np.concatenate(floats)
+    return integers([int(value) for part in parts for value in part.tolist()])
+
+
+def _are_integers(values: NDArray[np.float64]) -> bool:
+    """Returns whether ascending floats are integers of at most 64 bits."""
+    inside = -(2.0**63) <= values[0] and values[-1] < 2.0**64
+    return bool(inside and (np.floor(values) == values).all())
 
 
 def _summed(values: NDArray, counts: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64]]:

@@ -458,7 +458,10 @@ def _convert(known: list[Any], kinds: set[str]) -> tuple[str | None, NDArray[Any
 def _is_whole(number: Any) -> bool:
     if isinstance(number, decimal.Decimal):
         return number == number.to_integral_value()
-    return not isinstance(number, float | np.floating) or float(number).is_integer()
+    if isinstance(number, float | np.floating):
+        # 1e300 is no id.
+        return -(2.0**63) <= number < 2.0**64 and float(number).is_integer()
+    return True
 
 
 def integers(values: list[int]) -> NDArray[Any]:

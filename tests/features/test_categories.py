@@ -84,6 +84,8 @@ def test_ids_of_chunks_of_several_types_are_exact(chunks):
     for order in itertools.permutations(chunks):
         fitted = pipeline.fit({"id": chunk} for chunk in order)
         assert sorted(fitted({"id": values})["id"].tolist()) == list(range(len(values)))
+    at_once = pipeline.fit({"id": values}).state["id"][0]
+    assert sorted(at_once.terms) == sorted(fitted.state["id"][0].terms) == sorted(values)
     # Measurements are floats.
     assert (
         len(pipeline.fit([{"id": [2**60 + 1, 2**60 + 2]}, {"id": [0.5]}]).state["id"][0].terms) == 2

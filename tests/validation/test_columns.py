@@ -103,6 +103,7 @@ def test_types_and_gaps(values, type_, missing):
         (decimals(BIG, BIG + 1), [BIG, BIG + 1]),
         ([BIG, BIG + 1, 2.0], [BIG, BIG + 1, 2]),
         ([BIG, 0.5], [float(BIG), 0.5]),
+        ([BIG, 1e300, float("inf")], [float(BIG), 1e300, float("inf")]),
         (pa.array([*decimals(BIG), None], pa.decimal128(38, 10)), [BIG, 0]),
         (pa.array(decimals(3, "0.5"), pa.decimal128(9, 1)), [3.0, 0.5]),
         (pd.Series(decimals(3, 4), dtype=pd.ArrowDtype(pa.decimal128(20, 0))), [3, 4]),
