@@ -55,7 +55,7 @@ def weighted(loss: Callable[..., Array], class_weights) -> Callable[..., Array]:
 
     def weighted_loss(outputs: Any, labels: Any, **options: Any) -> Array:
         losses = loss(outputs, labels, **options)
-        where = options.get("where")
+        where: Any = options.get("where")
         where = where if where is None or isinstance(where, jax.Array) else np.asarray(where)
         w = checks.kept(of_examples(labels, where, losses.shape), where)
         # A weight of 0 is 0, even if the loss is not finite.

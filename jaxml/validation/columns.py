@@ -460,7 +460,7 @@ def _is_whole(number: Any) -> bool:
         return number == number.to_integral_value()
     if isinstance(number, float | np.floating):
         # 1e300 is no id.
-        return -(2.0**63) <= number < 2.0**64 and float(number).is_integer()
+        return -(2.0**63) <= float(number) < 2.0**64 and float(number).is_integer()
     return True
 
 
