@@ -23,7 +23,7 @@ ARROWS = {
     "tables": set(),
     "models": set(),
     "monitor": {"models.taps"},
-    "train": {"data.batches", "tables", "models", "monitor"},
+    "train": {"data.batches", "tables", "models", "monitor", "reports"},
     "reports": set(),
     "bench": set(),
 }

@@ -1,6 +1,8 @@
 """`fit`: one call from data to a trained model and what went wrong on the way."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import optax
 
 from jaxml import checks, trees
 from jaxml.keys import as_key
+from jaxml.reports import rundir
 from jaxml.train import inputs
 from jaxml.train.checkpoint import Checkpoints
 from jaxml.train.options import EarlyStopping, Monitor
@@ -57,7 +60,8 @@ def fit(
         validation_data: `(x, y)` on which the loss is measured at the start, in between, and at the end.
         early_stopping: needs `validation_data`; `params` are then those of the lowest validation loss.
         monitor: True, False, or a `Monitor` with options.
-        checkpoints: an entered `Checkpoints`, from which the training continues and where it is saved. The
+        checkpoints: an entered `Checkpoints`, from which the training continues and where it is saved; its
+            directory is also a run, which `python -m jaxml.train` lists. The
             result has the same bits as without the interruption (CPU; same number of devices). It may go on
             for more steps. Those of another model, loss, optimizer, data, key or option are refused; a
             schedule that depends on `num_steps` is another optimizer.
@@ -90,9 +94,39 @@ def fit(
         monitor=monitor,
         checkpoints=checkpoints,
     )
-    with Progress(trainer.num_steps) as progress:
-        trained = trainer.train(trainer.num_steps, progress)
-    return trainer.finished(trained)[0]
+    settings = {
+        "model": " ".join(repr(model).split()),
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+    }
+    with _run(checkpoints, settings) as run:
+        with Progress(trainer.num_steps) as progress:
+            trained = trainer.train(trainer.num_steps, progress)
+        (fitted,) = trainer.finished(trained)
+        if run is not None:
+            (run / rundir.METRICS).unlink(missing_ok=True)
+            rundir.record(
+                run,
+                loss_curve=fitted.loss_curve,
+                validation_steps=fitted.validation_steps.tolist(),
+                validation_curve=fitted.validation_curve.tolist(),
+                findings=fitted.findings if monitor else None,
+            )
+    return fitted
+
+
+@contextlib.contextmanager
+def _run(checkpoints: Checkpoints | None, settings: dict[str, Any]) -> Iterator[Path | None]:
+    """Yields the directory of the checkpoints, which is made a run if nothing is in it yet."""
+    if checkpoints is None:
+        yield None
+        return
+    run = checkpoints.directory
+    if run.exists() and any(run.iterdir()):
+        yield run if (run / rundir.RECORD).exists() else None
+    else:
+        with rundir.running("fit", settings, path=run):
+            yield run
 
 
 def verify_signal(

@@ -2,10 +2,13 @@
 
 import json
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxml import monitor, reports
+from jaxml import monitor, reports, train
 from jaxml.reports import rundir
 from jaxml.train import __main__ as command
 
@@ -165,3 +168,26 @@ def test_errors_are_one_line_and_leave_nothing(runs, tmp_path, capsys, arguments
     assert printed.out == "" and printed.err.startswith("error: ")
     assert message in printed.err and printed.err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "lost", "runs"]
+
+
+def test_a_fit_with_checkpoints_is_a_run(tmp_path, monkeypatch, capsys):
+    """Also when it is continued; a training that is refused changes nothing."""
+    monkeypatch.chdir(tmp_path)
+    x = np.linspace(-1, 1, 32)[:, None]
+
+    def fit(num_steps, rate=0.1):
+        with train.Checkpoints("mine", every=10) as kept:
+            train.fit(
+                nn.Dense(1), lambda outputs, y: jnp.square(outputs - y), optax.sgd(rate), (x, x),
+                num_steps=num_steps, batch_size=16, key=0, monitor=False, checkpoints=kept,
+            )  # fmt: skip
+
+    for num_steps in (20, 40):
+        fit(num_steps)
+        run = rundir.read("mine")
+        assert (run.status, run.num_steps, run.findings) == ("finished", num_steps, None)
+        assert len(run.losses) == num_steps and run.config["batch_size"] == 16
+    with pytest.raises(train.checkpoint.CheckpointError):
+        fit(60, rate=0.2)
+    assert rundir.read("mine").status == "finished"
+    assert command.main(["mine"]) == 0 and "finished" in capsys.readouterr().out
