@@ -59,7 +59,7 @@ def _in_scopes(program: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     for operation in program.eqns:
         words = re.findall(r"\w+", str(operation.source_info.name_stack))
         if not words:
-            for inner in _flat(list(operation.params.values())):
+            for inner in jax.tree.leaves(list(operation.params.values())):
                 if hasattr(inner, "eqns"):
                     yield from _in_scopes(inner)
         elif "transpose" not in words:
@@ -122,11 +122,3 @@ def _of_value(value: Any) -> str:
         value = jax.random.key_data(value)
     array = np.asarray(value)
     return f"{array.dtype}{array.shape}{hashlib.sha256(array.tobytes()).hexdigest()}"
-
-
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _flat(value)
-        else:
-            yield value
