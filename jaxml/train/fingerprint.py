@@ -17,7 +17,7 @@ PARTS = {
     "model": ("loss", "model"),
     "penalty": ("loss", "penalty"),
     "loss": ("loss",),
-    "optimizer": ("dense_update",),
+    "optimizer or schedule": ("dense_update",),
 }
 
 

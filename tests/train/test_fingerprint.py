@@ -102,8 +102,8 @@ def test_parts_of_a_step():
     base = parts(optax.adam(0.1))
     assert parts(optax.adam(0.1)) == base
     for changed, name in (
-        (parts(optax.adam(0.2)), "optimizer"),
-        (parts(optax.adam(0.1, eps=1e-7)), "optimizer"),
+        (parts(optax.adam(0.2)), "optimizer or schedule"),
+        (parts(optax.adam(0.1, eps=1e-7)), "optimizer or schedule"),
         (parts(optax.adam(0.1), power=3), "loss"),
     ):
         assert [part for part in base if base[part] != changed[part]] == [name]
