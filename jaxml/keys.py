@@ -20,7 +20,9 @@ def as_key(key: Any) -> Key:
     Traceback (most recent call last):
     ValueError: key must be a jax.random.key or an integer, got 0.5
     """
-    if isinstance(key, jax.Array | np.ndarray) and (
+    if isinstance(key, np.ndarray) and key.ndim:
+        key = jax.numpy.asarray(key)
+    if isinstance(key, jax.Array) and (
         key.ndim or jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
     ):
         return key
