@@ -314,28 +314,38 @@ def _loss_backward(options: _Options, kept, cotangents):
     d_losses = jnp.where(data.counted, cotangents[0], 0.0)
     columns = sweeps.columns(x)
 
+    finite = jnp.where(jnp.isfinite(log_partition), log_partition, 0.0)
+
     def add_block(carry, start: Array, size: int):
-        d_columns, d_table, d_biases = carry
+        d_columns, d_table, d_biases, d_scale = carry
         block = _block(columns, table, biases, scale, data, start, size)
         d_scores = _d_scores(block, data, scale, d_losses, log_partition, start)
         d_table = sweeps.write(d_table, sweeps.d_rows(x, d_scores), start)
         if d_biases is not None:
             d_biases = sweeps.write(d_biases, d_scores.sum(1), start)
-        return d_columns + sweeps.d_columns(block.rows, d_scores), d_table, d_biases
+        if data.softcap is None:
+            away = jnp.where(d_scores == 0, 0.0, block.logits - finite[None])
+            d_scale += (d_scores * away).sum() / scale
+        return d_columns + sweeps.d_columns(block.rows, d_scores), d_table, d_biases, d_scale
 
     carry = (
         jnp.zeros(columns.shape, jnp.float32),
         jnp.zeros_like(table),
         None if biases is None else jnp.zeros_like(biases),
+        jnp.zeros((), jnp.float32),
     )
-    d_columns, d_table, d_biases = sweeps.sweep(
+    d_columns, d_table, d_biases, d_scale = sweeps.sweep(
         add_block, carry, table.shape[0], options.block_size
     )
     d_x = d_columns.T
-    # u is (s + b) · scale, and Σ s ∂s is Σ x ∂x: no further pass over the logits.
-    d_scale = (x.astype(jnp.float32) * d_x).sum()
-    if biases is not None:
-        d_scale += (biases * d_biases).sum()
+    # u is (s + b) · scale. Over the classes ∂u sums up to that of the z-loss alone: what all logits have in
+    # common is taken out before its rounding counts.
+    d_scale += (2.0 * data.z_loss * d_losses * finite**2).sum()
+    if data.softcap is not None:
+        # Σ s ∂s is Σ x ∂x. Capped logits have little in common.
+        d_scale = (x.astype(jnp.float32) * d_x).sum()
+        if biases is not None:
+            d_scale += (biases * d_biases).sum()
     return d_x.astype(x.dtype), d_table, d_biases, d_scale / scale, None
 
 

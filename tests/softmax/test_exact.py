@@ -404,3 +404,17 @@ def test_options_at_a_score_of_infinity(loss):
     ):
         found = loss(x, np.array([3, 6]), w, biases, **options)
         np.testing.assert_array_equal(found, wanted, err_msg=str(options))
+
+
+@each
+def test_the_temperature_keeps_its_digits_at_a_common_offset(loss):
+    biases = np.float32(1e4 + np.random.default_rng(0).normal(size=50))
+
+    def of(temperature):
+        options = dict(temperature=temperature, label_smoothing=0.1)
+        return loss(jnp.ones((1, 1)), np.array([3]), jnp.zeros((50, 1)), biases, **options)[0]
+
+    u = (biases - biases.mean(dtype=float)) / 0.7
+    p = np.exp(u) / np.exp(u).sum()
+    wanted = -((p - 0.9 * (np.arange(50) == 3) - 0.1 / 50) * u).sum() / 0.7
+    np.testing.assert_allclose(jax.jit(jax.grad(of))(0.7), wanted, rtol=3e-3)
