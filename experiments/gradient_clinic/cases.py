@@ -306,6 +306,8 @@ def apply_remedy(remedy: monitor.Remedy, recipe: Recipe) -> Recipe:
     if recipe.cell != "none":
         change |= {"cell": remedy.cell} if remedy.cell else {}
         change |= {"recurrent_scale": 1.0} if remedy.initializer else {}
+    if remedy.loss == "check_sign":
+        change["loss_factor"] = -recipe.loss_factor
     if remedy.epsilon_factor is not None:
         change["epsilon"] = recipe.epsilon * remedy.epsilon_factor
     if remedy.epsilon is not None:

@@ -573,6 +573,8 @@ _OPTIMIZER = (
              "learning_rate_too_low", good=0.8, bad=0.4),
     _program("slow_by_far", lambda _: _on_digits(MLP((64, 64), 10), optax.sgd(1e-7)),
              "learning_rate_too_low", good=0.8, bad=0.4),
+    _program("wrong_sign", lambda _: _on_digits(MLP((64, 64), 10), optax.adam(1e-3), 300)._replace(
+        loss=lambda outputs, labels: -cross_entropy(outputs, labels)), "unbounded_loss"),
     _program("frozen_by_mistake", lambda _: _frozen((4, 64), 400, "hidden_0", "hidden_1"), "frozen_layer"),
     _program("shrunk_by_decay", lambda _: _on_digits(
         MLP((64, 64), 10), optax.adamw(1e-3, weight_decay=100.0)), "excessive_regularization"),

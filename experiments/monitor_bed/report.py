@@ -11,7 +11,7 @@ from jaxml import monitor, reports
 # Faults that are read off a loss curve; all others are of gradients, units, data and initial values.
 _OF_CURVES = {
     "loss_divergence", "loss_jump", "loss_oscillation", "loss_stuck", "repetitive_data", "overfitting",
-    "learning_rate_too_low", "no_learnable_signal",
+    "learning_rate_too_low", "no_learnable_signal", "unbounded_loss",
 }  # fmt: skip
 
 

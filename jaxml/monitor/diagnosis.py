@@ -44,6 +44,8 @@ def _findings(rule: str, subject: Run | Curve) -> dict[str, Finding]:
         look = getattr(symptom, rule)
         if look is not None and (finding := look(subject, found)) is not None:
             found[name] = finding._replace(remedy=str(remedy(finding)))
+            if symptom.alone:
+                break
     return found
 
 

@@ -66,6 +66,7 @@ class Remedy(NamedTuple):
         cell: of a recurrent network: `"gru"` or `"lstm"`.
         preserve: weight of `preserving_penalty`.
         regularization: `"increase"` or `"decrease"`.
+        loss: `"check_sign"`.
         unfreeze: let the gradient and the optimizer reach every layer.
     """
 
@@ -83,6 +84,7 @@ class Remedy(NamedTuple):
     cell: str | None = None
     preserve: float | None = None
     regularization: str | None = None
+    loss: str | None = None
     unfreeze: bool | None = None
 
     def changes(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ _WORDS: dict[str, Any] = {
     "inputs that are always 0",
     "cell": "use a {} cell",
     "preserve": "add monitor.preserving_penalty with weight {:.3g}",
+    "loss": {"check_sign": "minimise the loss times −1, or give it a minimum"},
     "unfreeze": "let the gradient and the optimizer reach every layer",
     "regularization": {
         "increase": "regularize more, stop early, or use a smaller model or more data",
@@ -142,6 +145,7 @@ class Symptom(NamedTuple):
         in_curve: `in_curve(curve, found) -> Finding | None` reads a loss curve alone.
         after: the symptoms that are looked for before this one, because they may explain it; `"*"` for all
             that do not have a `"*"` themselves.
+        alone: whether nothing else is looked for once it is found.
     """
 
     name: str
@@ -149,6 +153,7 @@ class Symptom(NamedTuple):
     detect: Callable[..., Finding | None] | None = None
     in_curve: Callable[..., Finding | None] | None = None
     after: tuple[str, ...] = ()
+    alone: bool = False
 
 
 def first_untried(name: str, options: Sequence[str], tried: Sequence[Remedy]) -> str:

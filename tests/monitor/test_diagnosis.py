@@ -238,6 +238,10 @@ FAULTS = {
         lambda: shrunk(held_out=9.0), "excessive_regularization", "all layers",
     ),
     "shrunk without a signal": (lambda: shrunk(held_out=0.5), "no_learnable_signal", "input"),
+    "wrong sign of the loss": (
+        lambda: too_high().set(losses=-2.3 * 1.05 ** np.arange(STEPS), loss=-4e4),
+        "unbounded_loss", "loss",
+    ),
     "unscaled": (lambda: Example(failed=True).set(input_scale=1e4), "unscaled_input", "input"),
     "class by class": (class_by_class, "repetitive_data", "input"),
     "clipped by the optimizer": (
@@ -329,6 +333,10 @@ def test_swings_of_a_run_that_learns_all_the_same_are_no_fault():
 
 def test_losses_without_labels_and_below_zero():
     assert Example().set(loss=0.1, mismatched_loss=0.1, constant_loss=0.1).findings() == []
+    # Slowing down, as towards a minimum, however far below 0.
+    settles = -9e3 * (1 - np.exp(-np.arange(STEPS) / 40)) + 1
+    far = dict(loss=-9e3, mismatched_loss=-10.0, constant_loss=-10.0, first_loss=1.0)
+    assert Example().set(**far, losses=settles).findings() == []
     below = dict(loss=-1.2, mismatched_loss=-1.0, constant_loss=-1.0, first_loss=1.0)
     assert Example().set(**below).findings() == []
 

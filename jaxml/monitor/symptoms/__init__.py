@@ -25,6 +25,7 @@ from jaxml.monitor.symptoms import (
     poor_initialization,
     repetitive_data,
     saturated_activation,
+    unbounded_loss,
     unscaled_input,
     update_floor,
     vanishing_gradient,
@@ -35,6 +36,7 @@ from jaxml.monitor.symptoms import (
 __all__ = ["REGISTRY", "SYMPTOMS"]
 
 REGISTRY: tuple[Symptom, ...] = (
+    unbounded_loss.SYMPTOM,
     unscaled_input.SYMPTOM,
     poor_initialization.SYMPTOM,
     excessive_regularization.SYMPTOM,
