@@ -255,7 +255,8 @@ def _holds_moments(node: Any) -> bool:
     fields = getattr(node, "_fields", ())
     if "nu" not in fields or "mu" not in fields:
         return "nu" in fields
-    return bool(jax.tree.structure(node.mu) == jax.tree.structure(node.nu))
+    structures: Any = jax.tree.structure(node.mu), jax.tree.structure(node.nu)
+    return bool(structures[0] == structures[1])
 
 
 def _moments(state: PyTree) -> list[Any]:
