@@ -205,12 +205,13 @@ def _begins(values: NDArray[Any], counts: NDArray[np.int64], most: int) -> NDArr
 
 
 def _level_rows(num_rows: int) -> NDArray[np.bool_]:
-    """Returns the rows at whose numbers coarse levels begin: every eighth, or some 256 of many.
+    """Returns the rows at whose numbers coarse levels begin: a random eighth, or some 256 of many.
 
     They are not counted in pairs. Where two columns have levels that begin at neighbouring rows, no row
     of the reference lies between, but rows of other tables do.
     """
-    return np.arange(num_rows) % max(num_rows // 256, 8) == 0
+    # Not every eighth: rows may come in periods, such as the hours of a day.
+    return np.random.default_rng(0).random(num_rows) * max(num_rows // 256, 8) < 1
 
 
 def _coarse_codes(column: Column, kept: ColumnStatistics) -> tuple[NDArray[np.int64], int]:

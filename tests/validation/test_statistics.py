@@ -286,6 +286,13 @@ def test_a_rare_text_does_not_hide_how_the_frequent_ones_go_with_others():
     assert found.kind == "ASSOCIATION_CHANGED"
 
 
+def test_rows_that_come_in_periods_are_counted_alike():
+    hour = np.arange(2400) % 24
+    table = {"hour": hour, "load": hour % 8 + np.random.default_rng(0).normal(size=2400)}
+    kept = generate_statistics({k: v[:1200] for k, v in table.items()})
+    assert find_changes({k: v[1200:] for k, v in table.items()}, kept) == []
+
+
 def test_a_table_in_float32_has_the_values_of_its_reference():
     rng = np.random.default_rng(0)
     table = {"a": rng.choice([0.1, 0.2, 0.7, 1e-9], 2000), "b": np.round(rng.normal(size=2000), 1)}
