@@ -64,7 +64,7 @@ def test_parameters_in_half_precision(dtype):
     assert after.loss == pytest.approx(wanted.loss, rel=0.05)
     first = jax.tree.map(lambda leaf: leaf.astype(dtype), FIRST)
     diagnostics = monitor.FinalDiagnostics(compute, squared, lambda _: optax.sgd(0.1))
-    assert diagnostics.held_out((X, Y), (first, {}), seed=0) > 4
+    assert diagnostics.held_out((X, Y), (first, {}), seed=0)["held_out"] > 4
 
 
 @pytest.mark.parametrize(
@@ -120,5 +120,5 @@ def test_nothing_can_be_measured_without_finite_rows():
 def test_labels_that_depend_on_inputs_and_labels_that_do_not():
     diagnostics = monitor.FinalDiagnostics(compute, squared, lambda _: optax.sgd(0.1))
     noise = RANDOM.permutation(Y)
-    found = [diagnostics.held_out((X, y), (FIRST, {}), seed=0) for y in (Y, noise)]
+    found = [diagnostics.held_out((X, y), (FIRST, {}), seed=0)["held_out"] for y in (Y, noise)]
     assert found[0] > 4 > abs(found[1])
