@@ -128,8 +128,8 @@ class Run:
     def held(self) -> NDArray[np.bool_]:
         """[layers], whether a layer has a gradient, and no accepted step moves it."""
         h = self.history
-        moved = (h.statistic("update_norm")[h.accepted] > 0).any(0)
-        return (h.statistic("gradient_norm")[h.accepted] > 0).any(0) & ~moved
+        moved = np.any(h.statistic("update_norm")[h.accepted] > 0, axis=0)
+        return np.asarray(np.any(h.statistic("gradient_norm")[h.accepted] > 0, axis=0) & ~moved)
 
     @functools.cached_property
     def zero(self) -> str | None:

@@ -80,8 +80,11 @@ def _detect(run: Run, found: Found) -> Finding | None:
         return None
     enough = (_FAILED if run.failed else _LEARNED) * after.loss
     along = [after.loss, *(value for _, value in further)]
-    falls_on = len(further) == len(after.further) and (np.diff(along) < 0).all()
-    falls_on &= along[0] - along[-1] > _ROUNDING * abs(along[0])
+    falls_on = (
+        len(further) == len(after.further)
+        and max(np.diff(along)) < 0
+        and along[0] - along[-1] > _ROUNDING * abs(along[0])
+    )
     if run.failed and (further[0][1] < enough or falls_on):
         # Where nothing was learned, three times as far is far enough.
         candidates = dict(further)
