@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxml import losses, metrics, softmax, tables
+from jaxml import losses, metrics, models, softmax, tables, train
 from jaxml.metrics import streaming
 from jaxml.softmax import Candidates, Sampler
 from jaxml.tables import RowGradient, RowOptimizer, optimizers
@@ -330,6 +331,81 @@ def test_outside_of_jit_on_explicit_axes():
     drawn = sampler.sample(sampler.update(state, y), KEY, y, NUM_SAMPLED)
     found = softmax.sampled_softmax_loss(x, y, w, None, drawn)
     close(found, softmax.sampled_softmax_loss(X, Y, W, None, jax.device_get(drawn)))
+
+
+MODEL = models.MLP((8,), 2)
+DATA = np.repeat(X, 4, 0), np.repeat(np.int32(X[:, 0] > X[:, 1]), 4)
+OPTIONS = dict(num_steps=12, key=0, validation_data=(X, np.int32(X[:, 0] > 0)), monitor=False)
+
+
+def fit(data, batch_size, seen=None):
+    def loss(outputs, labels):
+        if seen is not None:
+            jax.debug.inspect_array_sharding(outputs, callback=seen.append)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+    return train.fit(MODEL, loss, optax.adam(0.01), data, batch_size=batch_size, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "batch_size", [16, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, None))]
+)
+def test_fit_trains_on_the_devices_of_its_data(batch_size):
+    one = fit(DATA, batch_size)
+    seen = []
+    with jax.set_mesh(EXPLICIT):
+        sharded = jax.device_put(DATA, NamedSharding(EXPLICIT, EXAMPLES))
+        many = fit(sharded, batch_size, seen)
+    assert all(len(each.device_set) == 8 for each in seen)
+    assert any(each.is_fully_replicated for each in seen) == (batch_size == 6)
+    last = fit(jax.device_put(DATA, jax.devices()[-1]), batch_size)
+    for found in (many, last):
+        jax.tree.map(close, found.params, one.params)
+        close(found.loss_curve, one.loss_curve)
+        close(found.validation_curve, one.validation_curve)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("search", [train.sweep, train.successive_halving])
+def test_sweep_trains_on_the_devices_of_its_data(search):
+    def losses_of(data):
+        swept = search(
+            MODEL,
+            optax.softmax_cross_entropy_with_integer_labels,
+            lambda h: optax.adam(h["rate"]),
+            data,
+            space={"rate": [1e-3, 1e-2, 3e-2]},
+            batch_size=[8, 16],
+            **OPTIONS | {"num_steps": 40},
+        )
+        return [trial.fit.loss_curve for trial in swept.trials]
+
+    sharded = jax.device_put(DATA, NamedSharding(EXPLICIT, EXAMPLES))
+    jax.tree.map(close, losses_of(sharded), losses_of(DATA))
+
+
+@pytest.mark.slow
+def test_a_training_on_several_devices_goes_on_from_a_checkpoint(tmp_path):
+    sharded = jax.device_put(DATA, NamedSharding(EXPLICIT, EXAMPLES))
+    loss, optimizer = optax.softmax_cross_entropy_with_integer_labels, optax.adam(0.01)
+
+    def trained(num_steps, checkpoints=None):
+        return train.fit(
+            MODEL,
+            loss,
+            optimizer,
+            sharded,
+            num_steps=num_steps,
+            batch_size=16,
+            key=0,
+            monitor=False,
+            checkpoints=checkpoints,
+        )
+
+    for num_steps in (6, 12):
+        with train.Checkpoints(tmp_path) as checkpoints:
+            again = trained(num_steps, checkpoints)
+    jax.tree.map(np.testing.assert_array_equal, again.params, trained(12).params)
 
 
 # --- checks -------------------------------------------------------------------------------------

@@ -122,7 +122,9 @@ def make_sampler(
         inside = (ids >= 0) & (ids < num_classes)
         return jnp.where(inside, count(context, jnp.clip(ids, 0, num_classes - 1), request), 0)
 
-    @meshes.laid_out_as(Candidates("inputs", "inputs", "labels"))
+    like: Any = ("inputs", "inputs", "labels")
+
+    @meshes.laid_out_as(Candidates(*like))
     @compile_
     def drawn(state, key, *, num_sampled, unique, labels, where, inputs) -> Candidates:
         request = Request(num_sampled, unique, labels, where, inputs)

@@ -52,7 +52,9 @@ def fit(
             `use_running_average` where it has one.
         loss: `loss(outputs, labels)`, the loss of each example; the mean is minimised.
         optimizer: an optax transformation of gradients, parameters and the loss (`value`).
-        data: `(x, y)`, arrays `[N, …]`; x may be a pytree of arrays, as the model takes it.
+        data: `(x, y)`, arrays `[N, …]`; x may be a pytree of arrays, as the model takes it. On the devices
+            that JAX arrays are put on (`jax.device_put`) the model is trained, each with its share of a
+            batch if the batch size is a multiple of their number.
         num_steps: steps to take.
         batch_size: examples in a step, 1 … N; None for all, in their own order.
         key: key for initialisation, dropout and order, or an integer as seed.

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from jaxml import checks, monitor, trees
@@ -77,6 +78,28 @@ def _canonical(name: str, values: NDArray[Any]) -> NDArray[Any]:
         raise ValueError(f"{name} must hold numbers, got {values.dtype}")
     values = at_most_32_bits(name, values)
     return values.astype(_NARROW.get(values.dtype.str[1:], values.dtype), copy=False)
+
+
+def spread(data: PyTree) -> NamedSharding | None:
+    """Returns how examples are spread over the devices that arrays are put on; None for the default one."""
+    arrays = [leaf for leaf in jax.tree.leaves(data) if isinstance(leaf, jax.Array)]
+    devices = set().union(*(leaf.devices() for leaf in arrays if leaf.committed))
+    if not devices or devices == jax.device_put(np.zeros(())).devices():
+        return None
+    ordered = np.array(sorted(devices, key=lambda device: device.id))
+    mesh = Mesh(ordered, ("examples",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec("examples"))
+
+
+def put(tree: PyTree, spread: NamedSharding | None, whole: bool = False) -> Any:
+    """Returns arrays on these devices, their rows spread over them, or whole on each."""
+
+    def sharding(leaf: Any) -> NamedSharding | None:
+        if spread is None or (not whole and len(leaf) % spread.num_devices == 0):
+            return spread
+        return NamedSharding(spread.mesh, PartitionSpec())
+
+    return jax.device_put(tree, jax.tree.map(sharding, tree))
 
 
 def shapes(data: PyTree, rows: int) -> PyTree:

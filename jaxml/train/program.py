@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxml import models, monitor, trees
 from jaxml.train.loop import blank_reports, take_steps
@@ -51,6 +52,7 @@ class TrainingSpec:
         names: the hyperparameters.
         stops: whether training may stop early.
         width: the number of trials side by side under `vmap`; None for one trial without `vmap`.
+        spread: how examples are spread over several devices; None for the default device.
     """
 
     model: Any
@@ -61,6 +63,7 @@ class TrainingSpec:
     monitor: Monitor | None
     stops: bool
     width: int | None
+    spread: NamedSharding | None = None
 
 
 class Data(NamedTuple):
@@ -170,7 +173,9 @@ class Program:
             axes = _trial_axes(jax.eval_shape(start, key, example[0], scalars)[0])
             start = jax.vmap(start, in_axes=(0, None, 0), out_axes=(axes, 0))
         self.start = Compiled(start, compiler_options=_RUNS_ONCE)
-        self.run = Compiled(self._run, donate_argnums=0)
+        # On several devices each has the whole state.
+        whole = spec.spread and NamedSharding(spec.spread.mesh, PartitionSpec())
+        self.run = Compiled(self._run, donate_argnums=0, out_shardings=whole)
         self.outputs = jax.jit(
             lambda params, model_state, x: self.model.apply({"params": params, **model_state}, x)[0]
         )
@@ -267,6 +272,8 @@ class Program:
         batch = dict(zip("xy", training, strict=True))
         if rows.shape[-1]:
             batch = jax.tree.map(lambda leaf: leaf.at[rows].get(mode="promise_in_bounds"), batch)
+            if self.spec.spread is not None and len(rows) % self.spec.spread.num_devices == 0:
+                batch = jax.lax.with_sharding_constraint(batch, self.spec.spread)
         old = train_state.state
         state, report = self._step(hyperparameters, old, batch)
         if self.spec.width is not None and train_state.best is not None:

@@ -96,6 +96,7 @@ class Trainer:
     ) -> None:
         self.num_steps = checks.integer("num_steps", num_steps, at_least=1)
         self.trials, self._shuffle, self._checkpoints = list(trials), shuffle, checkpoints
+        spread = inputs.spread((data, validation_data))
         self._data = inputs.pair("data", data)
         self._validation = None
         if validation_data is not None:
@@ -125,6 +126,7 @@ class Trainer:
             self._monitor,
             stops=early_stopping is not None,
             width=None,
+            spread=spread,
         )
         self._programs: dict[Any, Program] = {}
         self._early_stopping = early_stopping
@@ -136,8 +138,8 @@ class Trainer:
             self._data,
             self._validation,
         )
-        # On the device; a tree of None has no leaves.
-        self._training, self._validating = jax.device_put((self._data, self._validation))
+        # On the devices; a tree of None has no leaves.
+        self._training, self._validating = inputs.put((self._data, self._validation), spread)
         self.seconds = {"compile": 0.0, "run": 0.0, "diagnose": 0.0}
         self.width = 0
 
@@ -184,7 +186,13 @@ class Trainer:
         def train(number: int) -> dict[int, Progressed]:
             return self._train_chunk(number, *chunks[number], before, until, progress)
 
-        if len(chunks) == 1:
+        spread: Any = self._spec.spread
+        if spread is not None:
+            # One program at a time, since its devices wait for each other; and no other mesh.
+            with jax.set_mesh(spread.mesh):
+                for number in range(len(chunks)):
+                    found |= train(number)
+        elif len(chunks) == 1:
             found |= train(0)
         else:
             # On a CPU the small operations of a chunk keep one core busy: each core takes a chunk.
@@ -259,6 +267,8 @@ class Trainer:
             orders = [each.order_seed for each in past]
         else:
             train_state, firsts, orders = self._start(program, trials, data.hyperparameters)
+        if self._spec.spread is not None:
+            train_state = inputs.put(train_state, self._spec.spread, whole=True)
         next_batches = self._batches(orders, batch_size, width)
         length = min(
             _STEPS_PER_CALL, max(1, _BYTES_PER_CALL // (4 * self._sizes[batch_size] * len(filled)))
@@ -307,6 +317,8 @@ class Trainer:
         if kept is not None:
             kept.finish(int(train_state.step), train_state)
         report = jax.tree.map(lambda *parts: np.concatenate(parts), *reports)
+        if self._spec.spread is not None:
+            train_state = _on_host(train_state)
         states = _unstack(train_state, len(chunk)) if width else [train_state]
         trained = {}
         for k, i in enumerate(chunk):
@@ -346,7 +358,7 @@ class Trainer:
 
     def _first(self, program: Program, trials: Sequence[Settings], hyperparameters: PyTree) -> Any:
         """Returns the arguments of `program.start`."""
-        keys = [trial.key for trial in trials]
+        keys = inputs.put([trial.key for trial in trials], self._spec.spread, whole=True)
         key = keys[0] if program.spec.width is None else jnp.stack(keys)
         return key, trees.take(self._data[0], slice(2)), hyperparameters
 
@@ -549,11 +561,16 @@ def _stack(states: Sequence[TrainState]) -> TrainState:
     return with_counts(trees.stack(states), np.array(first.step), np.array(first.position))
 
 
-def _unstack(train_state: TrainState, number: int) -> list[TrainState]:
-    """Returns the first trials of a population, in host memory."""
+def _on_host(train_state: TrainState) -> TrainState:
+    """Returns the state in host memory, but for its keys."""
     keys = jax.dtypes.prng_key
-    host = jax.tree.map(
+    return jax.tree.map(
         lambda leaf: leaf if jnp.issubdtype(leaf.dtype, keys) else np.asarray(leaf), train_state
     )
+
+
+def _unstack(train_state: TrainState, number: int) -> list[TrainState]:
+    """Returns the first trials of a population, in host memory."""
+    host = _on_host(train_state)
     apart = with_counts(host, None, None)
     return [with_counts(trees.take(apart, i), host.step, host.position) for i in range(number)]
