@@ -95,7 +95,8 @@ def guard(
 
     *Refused*: a step whose loss (`value=`), gradient or update is not finite, or that would make a finite
     number of the optimizer's state, or a float16 parameter, infinite or NaN. The update is then −0
-    everywhere, so that adding it changes no bit, and the optimizer's state stays as it was.
+    everywhere, so that adding it changes no bit, and the optimizer's state stays as it was. State of the
+    parameters' shapes must be finite from the start; other state need not be.
 
     *Clipped*: the norm of each tensor's gradient, and that of the whole gradient, is compared with the
     running level of its logarithm, an average over `MEMORY` steps. Above
@@ -198,20 +199,15 @@ def guard(
             inner,
             state.inner,
         )
-        (kept, others), (before, others_before) = (
-            _by_parameter(each, gradients) for each in (inner, state.inner)
-        )
+        # Of arrays like the parameters the old ones are not read: that would be a tenth of a step.
+        kept, others = _by_parameter(inner, gradients)
         if params is not None:
             landed = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
-            kept.append(_of_float16(landed))
-            before.append(_of_float16(params))
-        beside = [
-            [None if new is None else jnp.where(jnp.isfinite(old), new, 0) for new, old in pairs]
-            for pairs in (zip(*both, strict=True) for both in zip(kept, before, strict=True))
-        ]
-        moved = squares(list(zip(jax.tree.leaves(updates), *beside, strict=True)), number)
+            half = [leaf if leaf.dtype == jnp.float16 else None for leaf in jax.tree.leaves(landed)]
+            kept.append(half)
+        moved = squares(list(zip(jax.tree.leaves(updates), *kept, strict=True)), number)
         accepted = finite & jnp.isfinite(jnp.sum(moved))
-        accepted &= trees.stays_finite(others, others_before)
+        accepted &= trees.stays_finite(others, _by_parameter(state.inner, gradients)[1])
 
         updates, inner = jax.tree.map(
             lambda new, old: jnp.where(accepted, new, old),
@@ -273,10 +269,6 @@ def _judge(now: Array, levels: Array) -> tuple[Array, Array]:
     entered = jnp.stack([count, jnp.where(jumps, now, center), spread, now])
     rows = jnp.where(enters[None], entered, levels[:4])
     return coefficients, jnp.stack([*rows, jnp.where(jumps, 0.0, streak), bound])
-
-
-def _of_float16(tree: PyTree) -> list[Array | None]:
-    return [leaf if leaf.dtype == jnp.float16 else None for leaf in jax.tree.leaves(tree)]
 
 
 def _by_parameter(inner: PyTree, like: PyTree) -> tuple[list[list[Array | None]], list[Array]]:
