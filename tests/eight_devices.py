@@ -333,6 +333,45 @@ def test_outside_of_jit_on_explicit_axes():
     close(found, softmax.sampled_softmax_loss(X, Y, W, None, jax.device_get(drawn)))
 
 
+@pytest.mark.parametrize("kind", MESHES)
+def test_a_step_of_a_row_sharded_table(kind):
+    sampler = softmax.log_uniform(CLASSES)
+
+    def lookup(batch, state, key):
+        drawn = sampler.sample(state, key, batch["y"], NUM_SAMPLED)
+        return {"classes": {"true": batch["y"], "sampled": drawn.ids}}, drawn
+
+    def loss(params, model_state, rows, batch, drawn, key):
+        rows, inputs = rows["classes"], batch["x"] @ params
+        losses = softmax.sampled_softmax_loss_from_rows(
+            inputs, rows["true"], rows["sampled"], batch["y"], drawn
+        )
+        return losses.mean(), (model_state, {})
+
+    rules = {"classes": lambda step: tables.adagrad(0.1)}
+    step = train.make_step(train.Task(loss, lookup), optimizer=optax.sgd(0.1), row_optimizers=rules)
+
+    def stepped(table, batch):
+        state = train.create_state(
+            KEY,
+            params=np.eye(DIM, dtype=np.float32),
+            optimizer=optax.sgd(0.1),
+            tables={"classes": table},
+            row_optimizers=rules,
+        )
+        state, report = jax.jit(step, donate_argnums=0)(state, batch)
+        return state.params, state.tables["classes"], report.loss
+
+    wanted = stepped(W.copy(), {"x": X, "y": Y})
+    mesh = MESHES[kind]
+    with jax.set_mesh(mesh):
+        table = jax.device_put(W, NamedSharding(mesh, ROWS))
+        batch = jax.device_put({"x": X, "y": Y}, NamedSharding(mesh, EXAMPLES))
+        found = stepped(table, batch)
+    jax.tree.map(close, found, wanted)
+    assert not found[1].is_fully_replicated
+
+
 MODEL = models.MLP((8,), 2)
 DATA = np.repeat(X, 4, 0), np.repeat(np.int32(X[:, 0] > X[:, 1]), 4)
 OPTIONS = dict(num_steps=12, key=0, validation_data=(X, np.int32(X[:, 0] > 0)), monitor=False)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxml import monitor, trees
+from jaxml import meshes, monitor, trees
 from jaxml import tables as row_tables
 from jaxml.ids import as_int32
 from jaxml.monitor.guarding import update_given_loss
@@ -247,6 +247,7 @@ def _row_gradient(table: Array, ids: Any, values: Any) -> row_tables.RowGradient
     return row_tables.RowGradient(as_int32("ids", flat), values.reshape(-1, *table.shape[1:]))
 
 
+@meshes.laid_out_as(("table", "slots"))
 def _update_rows(
     optimizer: row_tables.RowOptimizer,
     ids: Array | Bags | Whole,
