@@ -93,8 +93,9 @@ def make_step(
     One step gathers the rows that the batch needs, differentiates the mean loss with respect to the dense
     parameters and those rows, and updates both. A step that `accept`, or the guard of the optimizer
     (`monitor.guard`), rejects changes only `step`, `position` and the guard's record. So does, with the
-    default `accept` or a guard, one after which a finite number of the parameters, the optimizer's or the
-    model's state would be infinite or NaN, or a square that a row optimizer keeps. In dense state a
+    default `accept` or a guard, one after which a finite number of the model's state, of parameters or an
+    optimizer's state in float16, or a square that a row optimizer keeps would be infinite or NaN; a guard
+    checks an optimizer's state in any precision. In dense state a
     select undoes it; in tables the ids of the update are set out of range, because a select would touch
     every row.
 
@@ -168,8 +169,11 @@ def make_step(
                 if guarded:
                     accepted = monitor.verdict(opt_state).accepted
                 elif keeps_finite:
-                    before = state.params, state.opt_state
-                    accepted &= trees.stays_finite((params, opt_state), before)
+                    # To read all moments again would be a quarter of a step.
+                    accepted &= trees.stays_finite(
+                        _of_float16((params, opt_state)),
+                        _of_float16((state.params, state.opt_state)),
+                    )
                 if not guarded:
                     opt_state = trees.select(accepted, opt_state, state.opt_state)
             params, model_state = trees.select(
@@ -223,6 +227,10 @@ def recorded(
         return after, dataclasses.replace(report, metrics={**report.metrics, **seen})
 
     return stepped
+
+
+def _of_float16(tree: PyTree) -> list[Array]:
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.dtype == jnp.float16]
 
 
 def _look_up(table: Array, ids: Any) -> Any:
