@@ -2,16 +2,17 @@
 
 The file is a table, with or without a header, whose columns are separated by commas, semicolons, tabs or
 spaces; or lines of JSON objects, such as a run's `metrics.jsonl`; or a JSON list of objects or object of
-lists. The training loss is the column named loss, train_loss or training_loss, or else the last column of
-numbers; the validation loss, if there is one, is the column named val_loss, validation_loss, test_loss or
-eval_loss. An empty training loss counts as NaN, which pandas writes so, unless the row holds a validation
-loss. The exit code is 0 if nothing is found, 1 if something is, and 2 if the file cannot be read.
+lists. The training loss is the column named loss, train_loss, train/loss or Training Loss, or else the last
+column of numbers; the validation loss, if there is one, is the column named val_loss, Validation Loss,
+test_loss or eval/loss. An empty training loss counts as NaN, which pandas writes so, unless the row holds a
+validation loss. The exit code is 0 if nothing is found, 1 if something is, 2 if the file cannot be read.
 """
 
 import csv
 import itertools
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 
 from jaxml.monitor.diagnosis import diagnose_loss_curve
 
-_TRAINING = ("loss", "train_loss", "training_loss", "train loss", "training loss")
-_VALIDATION = ("val_loss", "validation_loss", "test_loss", "eval_loss", "val loss")
+_TRAINING = ("loss", "train loss", "training loss", "loss train", "loss training")
+_HELD_OUT = ("val", "valid", "validation", "test", "eval")
+_VALIDATION = [*(f"{each} loss" for each in _HELD_OUT), *(f"loss {each}" for each in _HELD_OUT)]
 
 
 def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
@@ -39,13 +41,12 @@ def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         raise ValueError(f"{path} is not a table, nor JSON, in UTF-8: {error}") from error
     names = list(dict.fromkeys(name for row in rows for name in row))
     numeric = [n for n in names if any(math.isfinite(_number(row.get(n, ""))) for row in rows)]
-    validation = next((name for name in _VALIDATION if name in numeric), None)
+    words = {re.sub(r"[\W_]+", " ", name).strip(): name for name in reversed(names)}
+    validation = next((words[n] for n in _VALIDATION if words.get(n) in numeric), None)
     others = [name for name in numeric if name != validation]
-    training = next((name for name in _TRAINING if name in others), None)
-    if training is None:
-        if not others:
-            raise ValueError(f"{path} must have a column of numbers, got {names}")
-        training = others[-1]
+    training = next((words[n] for n in _TRAINING if n in words), others[-1] if others else None)
+    if training not in others:
+        raise ValueError(f"{path} must have a column of numbers, got {names}")
     losses, validations = [], []
     for row in rows:
         own, held_out = row.get(training), row.get(validation) if validation else None

@@ -94,6 +94,13 @@ FILES = {
     "an index without a name, tabs": "\n".join(
         ["\tloss\tlr", *(f"{i}\t{0.1 * 1.05**i}\t0.1" for i in range(300))]
     ),
+    "other names": "\n".join(
+        [
+            "Step,Training Loss,Validation Loss,Accuracy",
+            *(f"{i},{0.1 * 1.05**i},,0.5" for i in range(300)),
+        ]
+    ),
+    "names of a board": "\n".join(["train/loss,lr", *(f"{0.1 * 1.05**i},0.1" for i in range(300))]),
     "an object of lists": json.dumps({"loss": [0.1 * 1.05**i for i in range(300)], "lr": [0.1]}),
     "a list of objects": json.dumps([{"loss": 0.1 * 1.05**i} for i in range(300)]),
     "objects": "\n".join(f'{{"step": {i}, "loss": {0.1 * 1.05**i}}}' for i in range(300)),
@@ -131,7 +138,7 @@ def test_the_command_without_findings_and_without_numbers(tmp_path):
     path.write_text("loss\n" + "\n".join(map(str, decay(np.random.default_rng(0), 300))))
     done = run()
     assert (done.returncode, done.stdout.strip()) == (0, "nothing found")
-    for content in (b"word\nno number", b"\xff\xfel\0o\0", b"[1, 2]"):
+    for content in (b"word\nno number", b"step,loss\n0,high\n1,low", b"\xff\xfel\0o\0", b"[1, 2]"):
         path.write_bytes(content)
         done = run()
         assert done.returncode == 2 and done.stderr.startswith(f"error: {path}")
