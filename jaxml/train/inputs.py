@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -54,7 +54,7 @@ def pair(name: str, data: tuple[Any, Any], like: Arrays | None = None) -> Arrays
             another shape than `like`.
     """
     try:
-        x, y = data
+        x, y = data if not isinstance(data, Mapping) else ()
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a pair (x, y), got {type(data).__name__}") from None
     x, y = arrays(name, (arrays(name, x), np.asarray(y)))
@@ -167,7 +167,14 @@ def check_loss(
             f"model must take batches of x, whose examples have the shape {each} "
             f"(a single feature is a column, x[:, None]): {str(error).splitlines()[0]}"
         ) from error
-    found = jax.eval_shape(loss, made, y)
+    try:
+        found = jax.eval_shape(loss, made, y)
+    except Exception as error:
+        raise ValueError(
+            f"loss must take these outputs and labels, got labels of {y.dtype} of shape {y.shape} and "
+            f"outputs of shape {jax.tree.map(lambda leaf: leaf.shape, made)} for two examples: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     shape = getattr(found, "shape", None)
     if not shape or shape != y.shape[: len(shape)]:
         wanted = " or ".join(dict.fromkeys((str(y.shape), str(y.shape[:1]))))

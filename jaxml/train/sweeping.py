@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
@@ -191,6 +191,10 @@ def _trainer(
             "optimizer must be a function from hyperparameters to an optax transformation, "
             f"got {optimizer!r}"
         )
+    if not (penalty is None or callable(penalty)):
+        raise ValueError(
+            f"penalty must be a function of hyperparameters and parameters, got {penalty!r}"
+        )
     options: dict[str, Any] = dict(training)
     trials = _trials(space, options.pop("batch_size"), seeds, options.pop("key"))
     return Trainer(model, loss, optimizer, data, trials, penalty=penalty, **options)
@@ -198,7 +202,12 @@ def _trainer(
 
 def _trials(space: Any, batch_size: Any, seeds: int | Sequence[int], key: Key) -> list[Settings]:
     """A trial for each combination and seed, seeds running fastest."""
-    combinations = grid(space) if isinstance(space, Mapping) else [dict(each) for each in space]
+    try:
+        combinations = grid(space) if isinstance(space, Mapping) else [dict(each) for each in space]
+    except TypeError:
+        raise ValueError(
+            f"space must be a dict of values, or a list of dicts, got {space!r}"
+        ) from None
     if not combinations or not combinations[0]:
         raise ValueError(f"space must hold at least one hyperparameter, got {space!r}")
     names = list(combinations[0])
@@ -208,7 +217,11 @@ def _trials(space: Any, batch_size: Any, seeds: int | Sequence[int], key: Key) -
     sizes = list(batch_size) if isinstance(batch_size, Sequence | np.ndarray) else [batch_size]
     if not sizes:
         raise ValueError("batch_size must hold at least one number, got none")
-    numbers = range(int(seeds)) if isinstance(seeds, int | np.integer) else [*map(int, seeds)]
+    numbers = (
+        [checks.integer("seeds", each) for each in seeds]
+        if isinstance(seeds, Iterable)
+        else range(checks.integer("seeds", seeds))
+    )
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise ValueError(f"seeds must be at least 1, or different numbers from 0 on, got {seeds}")
     keys = {seed: jax.random.fold_in(as_key(key), seed) for seed in numbers}

@@ -101,6 +101,13 @@ class Trainer:
         self._validation = None
         if validation_data is not None:
             self._validation = inputs.pair("validation_data", validation_data, like=self._data)
+        given = (
+            ("early_stopping", early_stopping, EarlyStopping),
+            ("checkpoints", checkpoints, Checkpoints),
+        )
+        for name, value, kind in given:
+            if not isinstance(value, kind | None):
+                raise ValueError(f"{name} must be a train.{kind.__name__} or None, got {value!r}")
         if early_stopping is not None and self._validation is None:
             raise ValueError("early_stopping needs validation_data, got None")
         if not callable(loss):

@@ -31,7 +31,6 @@ from jaxml.validation.columns import (
     Column,
     Table,
     num_rows,
-    read_column,
     read_columns,
     table_columns,
 )
@@ -135,7 +134,7 @@ def generate_statistics(columns: Table, *, spans: ArrayLike | None = None) -> St
     pairs = {(a, b): _joint(rest[a], rest[b]) for a, b in itertools.combinations(read, 2)}
     drift: dict[tuple[str, ...], float] = {}
     if spans is not None:
-        drift, kept = _between_spans(read, kept, codes, read_column("spans", spans))
+        drift, kept = _between_spans(read, kept, codes, read_columns({"spans": spans})["spans"])
     hashes, copies = np.unique(row_hashes(given), return_counts=True)
     multiplicity = np.array(np.unique(copies, return_counts=True))
     return Statistics(num_rows(read), kept, pairs, multiplicity, hashes[:_SKETCH], drift)
@@ -360,6 +359,9 @@ the most frequent new value, (M / (N + M))ᵏ |
     Raises:
         ValueError: for columns that do not make a table.
     """
+    if not isinstance(statistics, Statistics):
+        wanted = "what generate_statistics returns"
+        raise ValueError(f"statistics must be {wanted}, got {type(statistics).__name__}")
     checks.number("significance", significance, at_most=1, above=0)
     given = _read(columns)
     read = _as_numbers(given)

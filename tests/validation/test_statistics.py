@@ -350,5 +350,9 @@ def test_small_and_strange_tables_go_through(reference):
     assert find_changes(odd, generate_statistics(odd), significance=1e-9) is not None
     with pytest.raises(ValueError, match="significance"):
         find_changes(table, reference, significance=0)
+    with pytest.raises(ValueError, match=r"statistics must be what .*, got dict"):
+        find_changes(table, table)
+    with pytest.raises(ValueError, match="'spans' must be one-dimensional"):
+        generate_statistics(table, spans="month")
     with pytest.raises(ValueError, match="INT 1 in row 0, BYTES"):
         generate_statistics({"a": [1, "x"]})
