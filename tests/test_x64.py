@@ -498,9 +498,15 @@ def result(found):
     )
 
 
+class WithDropout(nn.Module):
+    @nn.compact
+    def __call__(self, x, training=False):
+        return nn.Dense(3)(nn.Dropout(0.5, deterministic=not training)(x))
+
+
 def swept(search, **options):
     found = search(
-        models.MLP((4,), 3), losses.softmax_cross_entropy, lambda h: optax.sgd(h["learning_rate"]),
+        WithDropout(), losses.softmax_cross_entropy, lambda h: optax.sgd(h["learning_rate"]),
         DATA, space={"learning_rate": [0.01, 0.1]}, seeds=2, key=jax.random.key(0), **TRAINING,
         **options,
     )  # fmt: skip

@@ -89,6 +89,8 @@ class Data(NamedTuple):
 class Compiled:
     """A jitted function that is compiled once for each shape of its arguments, by one thread at a time.
 
+    It computes without `jax_enable_x64`, under which Flax's dropout draws other numbers.
+
     Attributes:
         seconds: time taken by tracing and compiling so far.
     """
@@ -100,21 +102,23 @@ class Compiled:
         self.seconds = 0.0
 
     def __call__(self, *arguments: Any) -> Any:
-        if jax.debug_nans.value:
-            # JAX then takes the program apart to name the operation that made a NaN.
-            return self._jitted(*jax.tree.map(jnp.asarray, arguments))
-        leaves, structure = jax.tree.flatten(arguments)
-        shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        with self._lock:
-            if shapes not in self._compiled:
-                started = time.perf_counter()
-                self._compiled[shapes] = self._jitted.lower(*arguments).compile()
-                self.seconds += time.perf_counter() - started
-        return self._compiled[shapes](*arguments)
+        with jax.enable_x64(False):
+            if jax.debug_nans.value:
+                # JAX then takes the program apart to name the operation that made a NaN.
+                return self._jitted(*jax.tree.map(jnp.asarray, arguments))
+            leaves, structure = jax.tree.flatten(arguments)
+            shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+            with self._lock:
+                if shapes not in self._compiled:
+                    started = time.perf_counter()
+                    self._compiled[shapes] = self._jitted.lower(*arguments).compile()
+                    self.seconds += time.perf_counter() - started
+            return self._compiled[shapes](*arguments)
 
     def trace(self, *arguments: Any) -> Any:
         """Returns what JAX traces, once for each shape of the arguments: `jaxpr` and `out_info`."""
-        return self._jitted.trace(*arguments)
+        with jax.enable_x64(False):
+            return self._jitted.trace(*arguments)
 
 
 def program_for(spec: TrainingSpec, example: PyTree) -> "Program":
