@@ -1,6 +1,7 @@
 """What the command of every experiment does alike: options, a run directory, the record, errors."""
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ def run(
         ) as run_dir:
             record = experiment(options, run_dir)
             if isinstance(record, Mapping):
-                line = " ".join([f"python -m experiments.{name}", *arguments])
+                line = f"python -m experiments.{name} {' '.join(arguments)} "
+                line = re.sub(r"--run[-_]dir[ =]\S+ ", "", line).rstrip()
                 record = {"command": line, **record}
             write(run_dir, record)
     except KeyboardInterrupt:

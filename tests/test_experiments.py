@@ -252,6 +252,7 @@ def test_every_experiment_leaves_the_same_record(experiment, code, status, tmp_p
     record = json.loads((run / "results.json").read_text())
     record = record if isinstance(record, dict) else record[0]
     assert record["half"] == 0.5 and "jax" in record["environment"]
+    assert record.get("command", "python -m experiments.half") == "python -m experiments.half"
     # Nothing is overwritten.
     assert command.run("half", Options, experiment, ["--run-dir", str(run)]) == 2
     assert "is not empty" in capsys.readouterr().err

@@ -86,7 +86,9 @@ def response_map(
     ]
     for line, noted in zip(texts, notes, strict=True):
         for j, note in enumerate(noted):
-            line[j] = "\n".join([line[j], *textwrap.wrap(note.replace("_", " "), width)])
+            line[j] = "\n".join(
+                [line[j], *textwrap.wrap(note.replace("_", " "), width, break_long_words=False)]
+            )
     size = max(7, min(11, 66 // len(across)))
     figure, axes = _cells(found, texts, size, title, label, "viridis_r", (low, high), extend="max")
     best_row, best_column = np.unravel_index(np.nanargmin(found), found.shape)
