@@ -17,6 +17,11 @@ if _SHARED not in os.environ:  # Before JAX is imported, which reads it; workers
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# `test_meshes.py` runs it in a process with eight devices.
+collect_ignore = (
+    ["eight_devices.py"] if "device_count" not in os.environ.get("XLA_FLAGS", "") else []
+)
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests ask for values, not for speed: compiling without optimizations takes a quarter less time.
 jax.config.update("jax_disable_most_optimizations", True)
