@@ -1,6 +1,6 @@
 """How long does `fit` take before it trains, and where does the time go?
 
-    python -m experiments.compile_time                           about two minutes
+    python -m experiments.compile_time                           twenty seconds
 
 The README's example, an MLP of eight hidden layers of width 8, 300 steps of Adam, with the monitor and
 without: in a fresh process with an empty cache on disk, a second `fit` there, and a second process that

@@ -1,13 +1,13 @@
 """How much longer do compiling and running a step take with the monitor?
 
-    python -m experiments.monitor_overhead                       four minutes
+    python -m experiments.monitor_overhead                       two minutes
 
 Programs: an MLP of nine layers of width 8 with Adam; lines of StableHLO and of compiled HLO, and CPU
 seconds to trace, lower and compile, of the optimizer alone and of a whole step, bare and guarded. Steps: an
 MLP of 0.95 million parameters, bare, guarded, and with the recorder besides, timed in turn in one process;
 each sample's ratio is to the bare one of the same round. Expected of a guarded step: 2.2 × the lines of
-HLO, 2.4 × the CPU seconds, 1.12 × the time where a bare step takes 12 ms, 1.03 × where it takes 47 ms; of
-the optimizer alone 2.9 × the lines and 4.5 × the CPU seconds.
+HLO, 2.3 × the CPU seconds, 1.11 × the time where a bare step takes 12 ms, 1.04 × where it takes 47 ms; of
+the optimizer alone 2.9 × the lines and 4.2 × the CPU seconds.
 """
 
 import dataclasses
