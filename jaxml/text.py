@@ -1,4 +1,4 @@
-"""Tables of text."""
+"""Text for people: tables, and errors in one line."""
 
 import itertools
 import textwrap
@@ -52,6 +52,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int | No
             ]
             lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the name of an error and the first line of its message, 200 characters of it.
+
+    >>> one_line(ValueError("no such file\\n  details")), one_line(AssertionError())
+    ('ValueError: no such file', 'AssertionError: ')
+    """
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def _is_number(cell: Any) -> bool:

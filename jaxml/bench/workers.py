@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from jaxml import text
+
 # A case: a function at the top of a module, and its arguments. The worker calls it to set the case up; it
 # returns `sample() -> seconds`.
 Case = tuple[Callable[..., Callable[[], float]], Mapping[str, Any]]
@@ -122,5 +124,4 @@ def _work(
                 return
             theirs.send((sample(), peak_bytes(), None))
     except Exception as error:
-        first = str(error).strip().splitlines() or [""]
-        theirs.send((None, peak_bytes(), f"{type(error).__name__}: {first[0][:200]}"))
+        theirs.send((None, peak_bytes(), text.one_line(error)))

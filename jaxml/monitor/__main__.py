@@ -75,9 +75,10 @@ def _objects(text: str) -> list[dict[str, str]]:
 def _table(text: str) -> list[dict[str, str]]:
     first = text.split("\n", 1)[0]
     separator = next((each for each in "\t;, " if each in first), ",")
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if row]
-    if separator == " ":
-        rows = [line.split() for line in text.splitlines() if line.strip()]
+    lines = text.splitlines()
+    spaced = [line.split() for line in lines]
+    rows = spaced if separator == " " else [*csv.reader(lines, delimiter=separator)]
+    rows = [row for row in rows if row]
     if separator == ";":
         # Where semicolons separate, a comma is the decimal point.
         rows = [[field.replace(",", ".") for field in row] for row in rows]

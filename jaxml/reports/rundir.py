@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxml import text
 from jaxml.files import write_json, write_text
 from jaxml.reports import jsonl
 from jaxml.reports.versions import environment
@@ -60,9 +61,8 @@ def running(
     try:
         yield run
     except BaseException as error:
-        first = str(error).strip().splitlines() or [""]
         with contextlib.suppress(OSError):
-            _change(run, status="failed", error=f"{type(error).__name__}: {first[0][:200]}")
+            _change(run, status="failed", error=text.one_line(error))
         raise
     _change(run, status="finished")
 

@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxml import checks
+from jaxml import checks, text
 from jaxml.files import replacing, write_json
 from jaxml.types import PyTree
 
@@ -260,7 +260,7 @@ class Checkpoints:
                     if old.step != best:
                         self._checkpointer.delete(old.step)
         except Exception as error:
-            raise CheckpointError(f"{path}: cannot be written: {_one_line(error)}") from error
+            raise CheckpointError(f"{path}: cannot be written: {text.one_line(error)}") from error
 
     def _wait(self) -> None:
         """Returns when all that was saved is on disk."""
@@ -365,19 +365,14 @@ def _orbax() -> Iterator[Any]:
             logger.setLevel(level)
 
 
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
-
-
 # The manifest
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     manifest["files"] = {file.relative_to(path.parent).as_posix(): _crc32(file) for file in files}
-    text = json.dumps(manifest, allow_nan=False)
-    write_json(path / _MANIFEST, {"format": _FORMAT, "crc32": zlib.crc32(text.encode())} | manifest)
+    content = json.dumps(manifest, allow_nan=False).encode()
+    write_json(path / _MANIFEST, {"format": _FORMAT, "crc32": zlib.crc32(content)} | manifest)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -462,7 +457,7 @@ def _read_state(path: Path, manifest: Mapping[str, Any], target: PyTree) -> PyTr
         with _orbax() as ocp:
             arrays |= ocp.load(path, {n: a for n, a in arrays.items() if a.size} or _NO_ARRAYS)
     except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read: {_one_line(error)}") from error
+        raise CheckpointError(f"{path}: cannot be read: {text.one_line(error)}") from error
     leaves = []
     for name, leaf in wanted.items():
         array = arrays[name]

@@ -62,11 +62,11 @@ def fit(
         validation_data: `(x, y)` on which the loss is measured at the start, in between, and at the end.
         early_stopping: needs `validation_data`; `params` are then those of the lowest validation loss.
         monitor: True, False, or a `Monitor` with options.
-        checkpoints: an entered `Checkpoints`, from which the training continues and where it is saved; its
-            directory is also a run, which `python -m jaxml.train` lists. The
+        checkpoints: an entered `Checkpoints`, from which the training continues and where it is saved. The
             result has the same bits as without the interruption (CPU; same number of devices). It may go on
             for more steps. Those of another model, loss, optimizer, data, key or option are refused; a
-            schedule that depends on `num_steps` is another optimizer.
+            schedule that depends on `num_steps` is another optimizer. The directory is also a run, which
+            `python -m jaxml.train` lists.
 
     Raises:
         ValueError: before the first step, if an argument is out of range, `x` and `y` differ in length,

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from jaxml import checks, monitor, trees
+from jaxml import checks, monitor, text, trees
 from jaxml.data import batches
 from jaxml.ids import at_most_32_bits
 from jaxml.types import Array, PyTree
@@ -165,7 +165,7 @@ def check_loss(
         each = jax.tree.map(lambda leaf: leaf.shape[1:], x)
         raise ValueError(
             f"model must take batches of x, whose examples have the shape {each} "
-            f"(a single feature is a column, x[:, None]): {str(error).splitlines()[0]}"
+            f"(a single feature is a column, x[:, None]): {text.one_line(error)}"
         ) from error
     try:
         found = jax.eval_shape(loss, made, y)
@@ -173,7 +173,7 @@ def check_loss(
         raise ValueError(
             f"loss must take these outputs and labels, got labels of {y.dtype} of shape {y.shape} and "
             f"outputs of shape {jax.tree.map(lambda leaf: leaf.shape, made)} for two examples: "
-            f"{str(error).splitlines()[0]}"
+            f"{text.one_line(error)}"
         ) from error
     shape = getattr(found, "shape", None)
     if not shape or shape != y.shape[: len(shape)]:

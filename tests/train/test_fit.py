@@ -272,6 +272,10 @@ def test_verify_signal():
 # Errors before the first step
 
 
+def _silent(outputs, labels):
+    raise AssertionError
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -293,6 +297,7 @@ def test_verify_signal():
         ({"optimizer": optax.adam}, "optimizer"),
         ({"key": 0.5}, "key must be a jax.random.key or an integer, got 0.5"),
         ({"data": (X[:48, 0], Y[:48])}, r"model must take .* shape \(\) .*x\[:, None\]"),
+        ({"loss": _silent}, "loss must take these outputs .*: AssertionError: $"),
         ({"loss": "squared"}, "loss"),
         ({"loss": lambda o, y: jnp.mean(jnp.square(o[:, 0] - y))}, r"loss must .*got \(\)"),
         ({"loss": lambda o, y: jnp.square(o - y[None])}, r"\(2,\).*\(2, 1\).*got \(2, 2\)"),
