@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml
 	@test -n "$(VERSION)" || { echo "no Python interpreter named '$(PYTHON)'" >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments,notebooks,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[experiments,serving,notebooks,docs,dev]'
 	@touch $@
 
 run: env  ## train the place-name resolver (five to ten minutes of training on two cores)

@@ -25,6 +25,7 @@ ARROWS = {
     "monitor": {"models.taps"},
     "train": {"data.batches", "tables", "models", "monitor", "reports"},
     "reports": set(),
+    "serving": {"validation", "features", "metrics", "reports"},
     "bench": set(),
 }
 
@@ -42,6 +43,9 @@ WALLS = {
     "tensorflow": ("experiments/",),
     "tokamax": ("experiments/",),
     "torch": ("experiments/",),
+    "safetensors": ("jaxml/serving/bundle.py",),
+    "starlette": ("jaxml/serving/server.py",),
+    "uvicorn": ("jaxml/serving/server.py",),
     "chex": (),
     "pytest": (),
 }

@@ -291,6 +291,11 @@ class FeaturePipeline:
     # Description.
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return tuple(self._columns)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the features."""
         return tuple(self._chains)

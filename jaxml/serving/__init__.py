@@ -1,0 +1,14 @@
+"""From a trained model to answers: bundles, their versions, static and dynamic inference.
+
+    serving.save("bundle", model=predict, params=params, pipeline=fitted, schema=schema, training=columns)
+    bundle = serving.load("bundle")
+    bundle.predict(columns)["probability"]                 # [B]
+
+Raw columns go through the fitted `FeaturePipeline` and the exported program in the same way everywhere: in
+evaluation, in `predict` over a whole table, and in the server.
+"""
+
+from jaxml.serving.bundle import Bundle, BundleError, load, save
+from jaxml.serving.store import Store, StoreError
+
+__all__ = ["Bundle", "BundleError", "Store", "StoreError", "load", "save"]

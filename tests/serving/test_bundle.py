@@ -1,0 +1,124 @@
+"""Bundles: what is written is what is read, and nothing else is."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxml import serving
+from jaxml.serving import manifest
+
+
+@pytest.fixture
+def copied(bundle_path, tmp_path):
+    return shutil.copytree(bundle_path, tmp_path / "copy")
+
+
+def test_a_bundle_answers_as_the_model_did(tmp_path, columns, flights, make_bundle):
+    answer = make_bundle(tmp_path / "b", columns)
+    bundle = serving.load(tmp_path / "b")
+    other, _ = flights(21, seed=1)
+    np.testing.assert_allclose(bundle.predict(other)["probability"], answer(other), atol=1e-6)
+    rows, answers = bundle.examples()
+    np.testing.assert_allclose(
+        bundle.predict(rows)["probability"], answers["probability"], atol=1e-6
+    )
+
+
+def test_rows_alone_and_in_a_batch_have_one_answer(bundle, columns):
+    some = {name: each[:19] for name, each in columns.items()}
+    together = bundle.predict(some)["probability"]
+    assert together.shape == (19,) and together.dtype == np.float32
+    for i in (0, 7, 18):
+        alone = bundle.predict({name: each[i : i + 1] for name, each in some.items()})
+        np.testing.assert_allclose(alone["probability"], together[i : i + 1], atol=1e-6)
+    none = bundle.predict({name: each[:0] for name, each in columns.items()})
+    assert none["probability"].shape == (0,)
+
+
+def test_loading_needs_neither_flax_nor_optax(bundle_path):
+    code = (
+        "import sys; from jaxml import serving; b = serving.load(sys.argv[1]); rows, a = b.examples();"
+        "print(b.predict(rows)['probability'][0] - a['probability'][0]);"
+        "print([n for n in ('flax', 'optax', 'orbax', 'starlette', 'pickle_') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle_path)], capture_output=True, text=True, check=True
+    )
+    difference, modules = done.stdout.splitlines()
+    assert abs(float(difference)) < 1e-6 and modules == "[]"
+
+
+def test_the_manifest_describes_the_bundle(bundle):
+    described = bundle.manifest
+    assert [tuple(each) for each in described.inputs] == [
+        ("origin", "BYTES", (-1,)),
+        ("distance", "INT64", (-1,)),
+        ("wind", "FP64", (-1,)),
+        ("hour", "INT64", (-1,)),
+    ]
+    assert [tuple(each) for each in described.outputs] == [("probability", "FP32", (-1,))]
+    assert bundle.program.buckets == (1, 2, 4, 8)
+
+
+@pytest.mark.parametrize("name", ["parameters.safetensors", "features.json", "manifest.json"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "link"])
+def test_a_damaged_file_is_refused(copied, name, harm):
+    path = copied / name
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif harm == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif harm == "remove":
+        path.unlink()
+    else:
+        path.rename(copied.parent / name)
+        path.symlink_to(copied.parent / name)
+    with pytest.raises(serving.BundleError) as caught:
+        serving.load(copied)
+    assert "\n" not in str(caught.value) and str(copied) in str(caught.value)
+
+
+def test_a_newer_format_and_a_file_outside_are_refused(copied):
+    content = json.loads((copied / "manifest.json").read_text())
+    newer = {**content, "format": manifest.FORMAT + 1, "something": "new"}
+    (copied / "manifest.json").write_text(json.dumps(newer))
+    with pytest.raises(serving.BundleError, match="newer version"):
+        serving.load(copied)
+    described = manifest.read
+    outside = {**content, "files": {"../secret": {"sha256": "0", "bytes": 1}}}
+    del outside["sha256"]
+    (copied / "manifest.json").write_text(json.dumps(outside))
+    with pytest.raises(serving.BundleError):
+        described(copied)
+
+
+def test_a_bundle_is_written_whole_or_not_at_all(tmp_path, columns, make_bundle):
+    with pytest.raises(ValueError, match="JSON"):
+        make_bundle(tmp_path / "b", columns, metrics={"AUC": np.nan})
+    assert list(tmp_path.iterdir()) == []
+    make_bundle(tmp_path / "b", columns)
+    with pytest.raises(ValueError, match="that exists"):
+        make_bundle(tmp_path / "b", columns)
+
+
+def test_requests_are_checked_row_by_row(bundle, columns):
+    row = {name: each[:2] for name, each in columns.items()}
+    assert bundle.check(row) == []
+    gap = {**row, "wind": np.array([np.nan, 3.0])}
+    assert bundle.check(gap) == []  # a tenth of the training rows had none
+    found = bundle.check({**row, "origin": ["EWR", "XXX"]})
+    assert [(each.kind, each.column, each.rows.tolist()) for each in found] == [
+        ("ENUM_TYPE_UNEXPECTED_STRING_VALUES", "origin", [1])
+    ]
+    del row["hour"]
+    found = bundle.check({**row, "late": [0, 1]})
+    assert {(each.kind, each.column) for each in found} == {
+        ("SCHEMA_MISSING_COLUMN", "hour"),
+        ("SCHEMA_NEW_COLUMN", "late"),
+    }
