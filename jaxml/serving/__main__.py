@@ -1,6 +1,6 @@
 """Publishes, serves, asks and checks models.
 
-python -m jaxml.serving publish RUN STORE               bundle a finished run, judge it, try it, switch to it
+python -m jaxml.serving publish RUN STORE               judge a finished run, try it, switch to it
 python -m jaxml.serving serve STORE --port 8000         answer over HTTP (Open Inference Protocol v2)
 python -m jaxml.serving predict STORE in.parquet out/   answer a whole table
 python -m jaxml.serving check STORE                     what was served against what was trained
