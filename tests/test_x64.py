@@ -643,18 +643,15 @@ def host(leaf):
 computed = {}
 
 
-# Seconds of compiling each; what they do differently with the flag, the others do as well.
-SLOW = """
-    softmax.SAMPLERS softmax.mixed softmax.random_fourier softmax.streaming_unigram
-    softmax.two_level_softmax
-    streaming.reliability_diagram streaming.roc_auc_with_bound streaming.roc_curve
-    streaming.precision_recall_curve models.listen monitor.held_out_signal
-    train.Checkpoints train.successive_halving train.verify_signal
-""".split()
+# The others take a minute of compiling; all run in `make test-all`.
+QUICK = [name for name in CASES if name.split(".")[0] in ("losses", "tables", "trees", "monitor")]
+QUICK += ["softmax.sampled_softmax_loss", "softmax.top_k", "models.MLP"]
+QUICK.remove("monitor.held_out_signal")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CASES]
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_values_and_draws_do_not_depend_on_the_flag(name, tmp_path):
     if CASES[name] not in computed:  # Some names have their case in common.

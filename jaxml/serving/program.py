@@ -18,16 +18,21 @@ Features = dict[str, NDArray]
 
 
 def named_leaves(params: PyTree) -> dict[str, NDArray]:
-    """Returns the arrays of a pytree by name, in its order.
+    """Returns the arrays of a pytree by name, in its order, with the dtypes that JAX gives them.
+
+    Raises:
+        ValueError: two arrays with one name.
 
     >>> list(named_leaves({"mlp": {"kernel": np.ones(2), "bias": np.ones(1)}}))
-    ['mlp.bias', 'mlp.kernel']
+    ['mlp/bias', 'mlp/kernel']
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-        for path, leaf in leaves
-    }
+    found: dict[str, NDArray] = {}
+    for path, leaf in jax.tree.leaves_with_path(params):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name in found:
+            raise ValueError(f"params must have one array named {name!r}, got two")
+        found[name] = np.asarray(jnp.asarray(leaf), order="C")
+    return found
 
 
 def exported(
@@ -46,7 +51,7 @@ def exported(
         ValueError: outputs that are not named arrays with one entry a row, or a model that depends on the
             number of rows.
     """
-    leaves, structure = jax.tree.flatten(params)
+    structure = jax.tree.structure(params)
     (rows,) = export.symbolic_shape("b")
 
     def program(leaves: Sequence[Any], features: Features) -> dict[str, Any]:
@@ -60,7 +65,9 @@ def exported(
                 )
         return dict(outputs)
 
-    shapes = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.asarray(leaf).dtype) for leaf in leaves]
+    shapes = [
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in named_leaves(params).values()
+    ]
     try:
         whole = export.export(jax.jit(program), platforms=PLATFORMS)(
             shapes, _shapes(features, rows)

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxml import serving
+from jaxml import features, serving
 from jaxml.serving import manifest
+from jaxml.validation.schema import infer_schema
 
 
 @pytest.fixture
@@ -122,3 +123,36 @@ def test_requests_are_checked_row_by_row(bundle, columns):
         ("SCHEMA_MISSING_COLUMN", "hour"),
         ("SCHEMA_NEW_COLUMN", "late"),
     }
+
+
+def test_parameters_of_any_layout_and_rank_are_kept(tmp_path, columns):
+    pipeline = features.FeaturePipeline({"hour": features.z_score()}).fit(columns)
+    params = {"scale": np.float64(2.0), "matrix": np.arange(6.0).reshape(2, 3).T}
+
+    def model(params, x):
+        return {"y": x["dense"] * params["scale"] + params["matrix"][:, 1][None], "ids": x["ids"]}
+
+    options = {"pipeline": pipeline, "schema": infer_schema(columns), "training": columns}
+    serving.save(tmp_path / "b", model=model, params=params, **options)
+    found = serving.load(tmp_path / "b").predict({"hour": columns["hour"][:5]})
+    wanted = 2 * pipeline({"hour": columns["hour"][:5]})["hour"][:, None] + [3, 4, 5]
+    np.testing.assert_allclose(found["y"], wanted, rtol=1e-6)
+    with pytest.raises(ValueError, match="one array named 'a/b', got two"):
+        twice = {"a": {"b": np.ones(1)}, "a/b": np.ones(1)}
+        serving.save(tmp_path / "c", model=model, params=twice, **options)
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (lambda params, x: x["dense"], "outputs by name"),
+        (lambda params, x: {"y": x["dense"].sum()}, "one entry a row"),
+        (lambda params, x: {"y": x["dense"] * (2 if len(x["dense"]) > 3 else 1)}, "number of rows"),
+    ],
+)
+def test_a_model_that_is_no_function_of_rows_is_refused(tmp_path, columns, model, message):
+    pipeline = features.FeaturePipeline({"hour": features.z_score()}).fit(columns)
+    options = {"pipeline": pipeline, "schema": infer_schema(columns), "training": columns}
+    with pytest.raises(ValueError, match=message):
+        serving.save(tmp_path / "b", model=model, params={}, **options)
+    assert list(tmp_path.iterdir()) == []
