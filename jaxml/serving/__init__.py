@@ -9,6 +9,17 @@ evaluation, in `predict` over a whole table, and in the server.
 """
 
 from jaxml.serving.bundle import Bundle, BundleError, load, save
+from jaxml.serving.candidate import Gate, Threshold, leave
 from jaxml.serving.store import Store, StoreError
 
-__all__ = ["Bundle", "BundleError", "Store", "StoreError", "load", "save"]
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Gate",
+    "Store",
+    "StoreError",
+    "Threshold",
+    "leave",
+    "load",
+    "save",
+]

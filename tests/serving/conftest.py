@@ -1,8 +1,10 @@
 """A tiny model of flights that every test of serving shares."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from jaxml import features, models, serving
 from jaxml.validation.schema import infer_schema
@@ -23,9 +25,8 @@ def _flights(num_rows=400, seed=0):
     return columns, late.astype(np.int64)
 
 
-def _make_bundle(path, columns, *, seed=0, name="flights", **options):
-    """Writes a bundle of a small network with random parameters."""
-    pipeline = features.FeaturePipeline(
+def _pipeline(columns):
+    return features.FeaturePipeline(
         {
             "origin": features.vocabulary(),
             "distance": [features.log_scaling(), features.z_score()],
@@ -34,6 +35,11 @@ def _make_bundle(path, columns, *, seed=0, name="flights", **options):
             "hour": features.bucketize([9, 13, 18]),
         }
     ).fit(columns)
+
+
+def _make_bundle(path, columns, *, seed=0, name="flights", **options):
+    """Writes a bundle of a small network with random parameters."""
+    pipeline = _pipeline(columns)
     module = models.TabularMLP(pipeline.id_sizes, 2, (8,), 1)
     dense, ids = pipeline.stack(pipeline(columns))
     params = module.init(jax.random.key(seed), {"dense": dense[:2], "ids": ids[:2]})
@@ -59,6 +65,34 @@ def _make_bundle(path, columns, *, seed=0, name="flights", **options):
     )
 
 
+def _logistic(columns, late, *, strength=1.0):
+    """Arguments of `serving.save` for a logistic regression; with strength 0 it knows nothing."""
+    pipeline = _pipeline(columns)
+    dense, ids = pipeline.stack(pipeline(columns))
+    fitted = LogisticRegression().fit(np.hstack([dense, ids]), late)
+    params = {
+        "kernel": fitted.coef_[0].astype(np.float32),
+        "bias": np.float32(fitted.intercept_[0]),
+    }
+    params["kernel"] *= strength
+
+    def predict(variables, x):
+        inputs = jnp.concatenate([x["dense"], x["ids"].astype(jnp.float32)], axis=1)
+        # A sum of products, so that a row has one answer to the last bit in any batch.
+        logits = (inputs * variables["kernel"][None]).sum(1) + variables["bias"]
+        return {"probability": jax.nn.sigmoid(logits)}
+
+    return {
+        "model": predict,
+        "params": params,
+        "pipeline": pipeline,
+        "schema": infer_schema(columns),
+        "training": columns,
+        "name": "flights",
+        "max_batch": 8,
+    }
+
+
 @pytest.fixture(scope="session")
 def flights():
     """`flights(num_rows, seed)` returns raw columns and labels."""
@@ -69,6 +103,12 @@ def flights():
 def make_bundle():
     """`make_bundle(path, columns, seed=…, **options)` writes a bundle and returns its model's answers."""
     return _make_bundle
+
+
+@pytest.fixture(scope="session")
+def logistic():
+    """`logistic(columns, labels, strength=…)` returns `serving.save`'s arguments for a fit."""
+    return _logistic
 
 
 @pytest.fixture(scope="session")
