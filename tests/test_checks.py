@@ -25,6 +25,7 @@ COUNTS = {
     "weights": lambda n: losses.balanced_class_weights(Y, n(3)),
     "vocabulary": lambda n: features.vocabulary(n(2), n(1), min_count=n(1)).fit(Y).terms,
     "buckets": lambda n: features.hash_buckets(n(9), seed=n(1)).apply((), Y),
+    "ngrams of a column": lambda n: features.character_ngrams(n(9), n(3)).apply((), ["a"]),
     "n-grams": lambda n: features.hashed_ngrams(["a"], num_buckets=n(9), max_ngrams=n(3)),
     "mlp": lambda n: models.MLP((n(2),), n(1)).init(KEY, X),
     "tabular": lambda n: models.TabularMLP((n(3),), n(2), (n(2),), n(1)).init(KEY, Y[:, None]),

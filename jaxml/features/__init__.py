@@ -12,7 +12,7 @@ from jaxml.features.binning import bucketize, quantile_buckets, uniform_buckets
 from jaxml.features.categories import cross, hash_buckets, one_hot, vocabulary
 from jaxml.features.gate import Finding, check
 from jaxml.features.missing import imputation, missing_indicator
-from jaxml.features.ngrams import hashed_ngrams
+from jaxml.features.ngrams import character_ngrams, hashed_ngrams
 from jaxml.features.pipeline import FeaturePipeline
 from jaxml.features.recommender import Recommendation, recommend
 from jaxml.features.scaling import (
@@ -30,6 +30,7 @@ __all__ = [
     "Recommendation",
     "Transform",
     "bucketize",
+    "character_ngrams",
     "check",
     "clipping",
     "cross",

@@ -79,6 +79,7 @@ class vocabulary(Transform):
         return Vocabulary(tuple(counts.values[kept].tolist()), tuple(counts.counts[kept].tolist()))
 
     def run(self, state: Vocabulary, column: Column) -> NDArray[np.int32]:
+        find, values = state.ids.get, column.exact()
         size, missing = len(state.terms), column.missing
         if size and column.num_present:
             texts = isinstance(state.terms[0], str)
@@ -87,7 +88,6 @@ class vocabulary(Transform):
                     f"values must be {'text' if texts else 'numbers'} such as {state.terms[0]!r}, "
                     f"got {column.known().tolist()[0]!r}"
                 )
-        find, values = state.ids.get, column.exact()
         found = (find(value, size) for value in values.ravel().tolist())
         ids = np.fromiter(found, np.int32, values.size).reshape(values.shape)
         if self.num_oov > 1 and (ids == size).any():

@@ -85,7 +85,7 @@ def check(
         raise ValueError("columns must hold at least one row, got none")
     collisions: dict[str, float] = {}
     unseen: dict[str, float] = {}
-    vectors: set[str] = set()
+    several: set[str] = set()
     for name, transform, before, after in pipeline.steps(columns):
         keys = transform.keys(before)
         if keys is not None:
@@ -93,15 +93,15 @@ def check(
         low, high = pipeline.output(name).out_of_vocabulary
         if high > low and transform.gives == "id":
             unseen[name] = float(np.mean((after >= low) & (after < high)))
-        if transform.gives == "vector":
-            vectors.add(name)
+        if transform.gives in ("vector", "ids"):
+            several.add(name)
     findings: list[Finding] = []
 
     def add(kind: Kind, value: float, limit: float, message: str) -> None:
         findings.append(Finding(name, kind, value, limit, message))
 
     for name, values in features.items():
-        rows = values.reshape(-1, values.shape[-1] if name in vectors else 1)
+        rows = values.reshape(-1, values.shape[-1] if name in several else 1)
         finite = np.isfinite(rows)
         if values.dtype.kind == "f":
             lost = float(1 - finite.all(1).mean())
@@ -138,7 +138,7 @@ def check(
         if len(rows) > 1 and (not len(known) or (known == known[:1]).all()):
             held = "no finite value"
             if len(known):
-                held = "one vector" if known.shape[1] > 1 else f"{known[0, 0]:g}"
+                held = "the same" if known.shape[1] > 1 else f"{known[0, 0]:g}"
             add("constant", float(bool(len(known))), 2.0, f"all rows hold {held}: leave it out")
         share = unseen.get(name, 0.0)
         if share > max_out_of_vocabulary:

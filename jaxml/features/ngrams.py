@@ -20,6 +20,7 @@ References:
     "Enriching Word Vectors with Subword Information" (TACL 2017).
 """
 
+import dataclasses
 import functools
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +30,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml import checks, hashing
+from jaxml.features.transform import Output, Transform
 from jaxml.hashing import MULTIPLIER, mix
+from jaxml.validation.columns import Column
+
+__all__ = ["character_ngrams", "hashed_ngrams"]
 
 _SIZES = (2, 3, 4)
 _BOUNDARY = np.uint32(ord(" "))
+_MOST_BUCKETS = 2**31 - 2
 _CHUNK = 1 << 14  # strings that are hashed at a time, so that the arrays stay in cache
 
 
@@ -81,7 +87,7 @@ def hashed_ngrams(strings: Any, *, num_buckets: int, max_ngrams: int) -> NDArray
                [ 691,  246,  564,  299],
                [1000, 1000, 1000, 1000]], dtype=int32)
     """
-    num_buckets = checks.integer("num_buckets", num_buckets, 1, 2**31 - 2)
+    num_buckets = checks.integer("num_buckets", num_buckets, 1, _MOST_BUCKETS)
     max_ngrams = checks.integer("max_ngrams", max_ngrams, 1)
     if isinstance(strings, str):
         raise ValueError(f"strings must be a sequence of strings, got {strings!r}")
@@ -110,6 +116,42 @@ def hashed_ngrams(strings: Any, *, num_buckets: int, max_ngrams: int) -> NDArray
         kept = place < max_ngrams
         padded[start + rows[kept], place[kept]] = ids[kept]
     return padded
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class character_ngrams(Transform):
+    """`hashed_ngrams` of a text: several ids a row, int32 [B, max_ngrams]. A missing text has none.
+
+    Args:
+        num_buckets: ids are in [0, num_buckets); num_buckets is an empty slot. In [1, 2³¹ − 1).
+        max_ngrams: ids of a row, ≥ 1.
+
+    Example:
+        >>> transform = character_ngrams(1000, 4)
+        >>> transform.apply(transform.fit(["Köln"]), ["Köln", None])
+        array([[ 691,  246,  564,  299],
+               [1000, 1000, 1000, 1000]], dtype=int32)
+    """
+
+    num_buckets: int
+    max_ngrams: int
+
+    gives = "ids"
+
+    def __post_init__(self) -> None:
+        self._set(num_buckets=checks.integer("num_buckets", self.num_buckets, 1, _MOST_BUCKETS))
+        self._set(max_ngrams=checks.integer("max_ngrams", self.max_ngrams, 1))
+
+    def run(self, state: tuple[()], column: Column) -> NDArray[np.int32]:
+        values = column.exact()
+        if not column.is_text and column.num_present:
+            raise ValueError(f"values must be text, got {column.known().tolist()[0]!r}")
+        texts = values.ravel().tolist() if column.is_text else [""] * values.size
+        ids = hashed_ngrams(texts, num_buckets=self.num_buckets, max_ngrams=self.max_ngrams)
+        return ids.reshape(*values.shape, self.max_ngrams)
+
+    def output(self, state: tuple[()]) -> Output:
+        return Output(self.num_buckets + 1, length=self.max_ngrams)
 
 
 def _each(form: Callable[[str], str], texts: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ Spec: TypeAlias = Transform | Sequence[Transform] | tuple[str, Transform | Seque
 """A chain of transforms of the column with the feature's own name, or (column, chain)."""
 
 _FORMAT = 2
+_LAST = ("vector", "ids")  # outputs with one more axis, which no transform takes
 _SHOWN = 20  # features of a pipeline in its repr
 _MOST_IDS = 1 << 20  # an id that did not occur is counted as possible below this
 
@@ -72,9 +73,14 @@ class _Chain(NamedTuple):
 
     @property
     def gives(self) -> str:
-        """ "number", "id" or "vector"."""
+        """ "number", "id", "vector" or "ids"."""
         given = [each.gives for each in self.transforms if each.gives != "same"]
         return given[-1] if given else "number"
+
+    @property
+    def is_id(self) -> bool:
+        """Whether the output is int32."""
+        return self.gives in ("id", "ids")
 
 
 class FeaturePipeline:
@@ -87,6 +93,7 @@ class FeaturePipeline:
             "carrier": [vocabulary(32), one_hot()],             # float32 [B, V + 2]
             "dest": vocabulary(),                               # int32 [B], for an embedding
             "hour": bucketize([6, 12, 18]),                     # int32 [B]
+            "name": character_ngrams(2**18, 48),                # int32 [B, 48]
             "carrier × hour": cross(["carrier", "hour"], 1000), # of the hour's buckets
         })
         fitted = pipeline.fit(train)                            # or of an iterable of chunks
@@ -98,8 +105,8 @@ class FeaturePipeline:
 
     Args:
         features: for each feature a transform, a chain of them, or (column, chain) if the column has
-            another name; an empty chain passes a number. A `cross` is the first in its chain, `one_hot` the
-            last.
+            another name; an empty chain passes a number. A `cross` is the first in its chain, `one_hot` and
+            `character_ngrams` the last.
 
     Raises:
         ValueError: no feature, something that is no transform, or a chain that does not fit together.
@@ -226,7 +233,8 @@ class FeaturePipeline:
             columns: by name, [B] each, or a scalar each for a single row; further columns are ignored.
 
         Returns:
-            For each feature int32 [B] ids, float32 [B] numbers or float32 [B, depth] vectors.
+            For each feature int32 [B] ids, or several a row, int32 [B, length]; float32 [B] numbers, or
+            vectors, float32 [B, depth].
 
         Raises:
             ValueError: a column is missing, of another length, or of another type than in fitting.
@@ -261,7 +269,7 @@ class FeaturePipeline:
                 except ValueError as error:
                     raise _located(name, chain, error) from error
                 yield Step(name, transform, values, made)
-                if transform.gives != "vector":
+                if transform.gives not in _LAST:
                     values = read_column("values", made)
                 if transform.gives == "id":
                     ids[name] = values
@@ -280,8 +288,8 @@ class FeaturePipeline:
         ids: list[NDArray] = []
         for name, chain in self._chains.items():
             values = np.asarray(features[name])
-            columns = values if chain.gives == "vector" else values[..., None]
-            (ids if chain.gives == "id" else dense).append(columns)
+            columns = values if chain.gives in _LAST else values[..., None]
+            (ids if chain.is_id else dense).append(columns)
         shape = (ids or dense)[0].shape[:-1]
         return (
             np.concatenate([np.zeros((*shape, 0), np.float32), *dense], axis=-1),
@@ -302,13 +310,20 @@ class FeaturePipeline:
 
     @property
     def id_names(self) -> tuple[str, ...]:
-        """The features that are ids."""
-        return tuple(name for name, chain in self._chains.items() if chain.gives == "id")
+        """A name for each column of ids: the feature's, with a number if it has several."""
+        names: list[str] = []
+        for name, chain in self._chains.items():
+            if chain.gives == "ids":
+                names.extend(f"{name}[{i}]" for i in range(self.output(name).length))
+            elif chain.is_id:
+                names.append(name)
+        return tuple(names)
 
     @property
     def id_sizes(self) -> tuple[int, ...]:
         """The number of ids of each of `id_names`: the rows of its embedding table."""
-        return tuple(self.output(name).width for name in self.id_names)
+        found = (self.output(name) for name, chain in self._chains.items() if chain.is_id)
+        return tuple(size for each in found for size in [each.width] * each.length)
 
     @property
     def dense_names(self) -> tuple[str, ...]:
@@ -323,7 +338,7 @@ class FeaturePipeline:
                         labels = transform.labels(own, width)
                 labels += [str(i) for i in range(len(labels), width)]
                 names.extend(f"{name}={label}" for label in labels)
-            elif chain.gives != "id":
+            elif not chain.is_id:
                 names.append(name)
         return tuple(names)
 
@@ -424,8 +439,9 @@ def _chain(name: str, spec: Any) -> _Chain:
             )
         if transform.sources and place:
             raise ValueError(f"feature {name!r} must have {transform!r} first in its chain")
-        if gives == "vector":
-            raise ValueError(f"feature {name!r} must have one_hot last, got {transform!r} after it")
+        if gives in _LAST:
+            last = type(transforms[place - 1]).__name__
+            raise ValueError(f"feature {name!r} must have {last} last, got {transform!r} after it")
         if transform.takes == "id" and gives == "number":
             raise ValueError(
                 f"feature {name!r} must have ids before {transform!r}, got numbers: put buckets before it"

@@ -42,25 +42,26 @@ class Output(NamedTuple):
         low: lower bound of the output.
         high: upper bound of the output.
         out_of_vocabulary: ids [first, end) of unseen categories.
+        length: the number of ids of a row.
     """
 
     width: int = 1
     low: float = -np.inf
     high: float = np.inf
     out_of_vocabulary: tuple[int, int] = (0, 0)
+    length: int = 1
 
 
 class Transform:
     """Base class of feature transforms; see the module's docstring for how to write one.
 
     Class attributes:
-        gives: "number" (float32), "id" (int32), "vector" (float32 with one more axis), or "same" as the
-            input.
+        gives: "number" (float32), "id" (int32), "vector" or "ids" (one more axis), or "same" as the input.
         takes: "any", or "id" where a number makes no sense.
         State: class of the fitted state, None if there is none.
     """
 
-    gives: ClassVar[Literal["number", "id", "vector", "same"]]
+    gives: ClassVar[Literal["number", "id", "vector", "ids", "same"]]
     takes: ClassVar[Literal["any", "id"]] = "any"
     State: ClassVar[type | None] = None
 

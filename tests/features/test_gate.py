@@ -5,6 +5,7 @@ import pytest
 
 from jaxml.features import (
     FeaturePipeline,
+    character_ngrams,
     check,
     clipping,
     cross,
@@ -40,6 +41,7 @@ CHAINS = {
     "carrier": [vocabulary(), one_hot()],
     "tail": hash_buckets(20_000),
     "carrier × hour": cross(["carrier", "hour"], 10_000),
+    "letters": ("carrier", character_ngrams(50, 8)),
     "delay": [imputation(), clipping(-3, 3), z_score()],
 }
 FITTED = FeaturePipeline(CHAINS).fit(table())
@@ -61,7 +63,10 @@ def test_a_clean_table_passes():
         ({"share": np.full(N, 0.5)}, [("share", "constant")]),
         ({"share": 1.1 * rng.random(N)}, [("share", "out_of_range")]),
         ({"miles": 1e30 * table()["miles"]}, [("miles", "too_large")]),
-        ({"carrier": ["z"] * N}, [("carrier", "constant"), ("carrier", "out_of_vocabulary")]),
+        (
+            {"carrier": ["z"] * N},
+            [("carrier", "constant"), ("carrier", "out_of_vocabulary"), ("letters", "constant")],
+        ),
         ({"carrier": rng.choice(list("abcdefgh"), N)}, [("carrier", "out_of_vocabulary")]),
         ({"tail": np.repeat([5], N)}, [("tail", "constant")]),
         ({"delay": np.full(N, np.nan)}, [("delay", "constant")]),

@@ -10,6 +10,7 @@ import pytest
 from jaxml.features import (
     FeaturePipeline,
     bucketize,
+    character_ngrams,
     check,
     clipping,
     cross,
@@ -54,6 +55,7 @@ PIPELINE = FeaturePipeline(
         "ids hashed": ("ids", [hash_buckets(30), one_hot()]),
         "carrier": [vocabulary(), one_hot()],
         "carrier is missing": ("carrier", missing_indicator()),
+        "carrier in letters": ("carrier", character_ngrams(40, 5)),
         "hour": bucketize([6, 12, 18]),
         "hour itself": ("hour", one_hot()),
         "carrier × hour": cross(["carrier", "hour"], 100),
@@ -84,7 +86,8 @@ def rows(at):
 
 def test_the_features_are_those_of_the_transforms():
     for name, values in MADE.items():
-        assert values.dtype == (np.int32 if name in FITTED.id_names else np.float32), name
+        ids = name in FITTED.id_names or f"{name}[0]" in FITTED.id_names
+        assert values.dtype == (np.int32 if ids else np.float32), name
         assert np.isfinite(values).all() or name == "holes passed"
     log, far = np.log(TABLE["x"]), TABLE["far"]
     clipped = np.clip(TABLE["x"], *np.quantile(TABLE["x"], [0.05, 0.95]))
@@ -96,7 +99,12 @@ def test_the_features_are_those_of_the_transforms():
     np.testing.assert_array_equal(MADE["hour"], TABLE["hour"] // 6)
     np.testing.assert_array_equal(MADE["flag"], TABLE["flag"])
     np.testing.assert_array_equal(MADE["carrier is missing"], TABLE["carrier"] == "")
-    for name, depth in {"x of log": 8, "hour itself": 24, "a cross of three": 200}.items():
+    for name, depth in {
+        "carrier in letters": 5,
+        "x of log": 8,
+        "hour itself": 24,
+        "a cross of three": 200,
+    }.items():
         assert MADE[name].shape == (N, depth)
 
 
@@ -163,6 +171,12 @@ def test_a_matrix_and_ids_for_a_model():
     assert dense.shape == (N, len(FITTED.dense_names)) and dense.dtype == np.float32
     assert ids.shape == (N, len(FITTED.id_names)) and ids.dtype == np.int32
     assert (ids.max(0) < FITTED.id_sizes).all()
+    assert len(FITTED.id_sizes) == len(FITTED.id_names)
+    at = FITTED.id_names.index("carrier in letters[0]")
+    assert FITTED.id_names[at + 4] == "carrier in letters[4]"
+    assert FITTED.id_sizes[at : at + 5] == (41,) * 5
+    np.testing.assert_array_equal(ids[:, at : at + 5], MADE["carrier in letters"])
+    assert (ids[TABLE["carrier"] == "", at] == 40).all()
     at = FITTED.dense_names.index("carrier=UA")
     np.testing.assert_array_equal(dense[:, at], TABLE["carrier"] == "UA")
     assert {"carrier=missing", "carrier=?", "hour itself=23"} <= set(FITTED.dense_names)
@@ -228,6 +242,14 @@ def test_frames_are_tables():
         (lambda: clipping(quantiles="ab"), "quantiles must be two numbers .* got 'ab'"),
         (lambda: FeaturePipeline({"x": [z_score(), one_hot()]}), "must have ids before one_hot"),
         (lambda: FeaturePipeline({"x": [one_hot(), z_score()]}), "must have one_hot last"),
+        (
+            lambda: FeaturePipeline({"x": [character_ngrams(9, 3), one_hot()]}),
+            r"must have character_ngrams last, got one_hot\(\) after it",
+        ),
+        (
+            lambda: FITTED({**TABLE, "carrier": ["UA"] * (N - 1) + [1]}),
+            "feature 'carrier' of column 'carrier': column 'carrier' must hold all numbers or all text",
+        ),
         (lambda: FeaturePipeline({"x": [z_score(), cross(["a", "b"], 3)]}), "first in its chain"),
         (lambda: FeaturePipeline({"x": ("a", z_score(), 1)}), r"must be \(column, transforms\)"),
         (

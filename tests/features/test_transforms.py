@@ -31,6 +31,7 @@ CASES = {
     "vocabulary": (features.vocabulary(3, 2), TEXTS, [1]),
     "vocabulary of numbers": (features.vocabulary(5), IDS, ["UA"]),
     "hash_buckets": (features.hash_buckets(50), TEXTS, None),
+    "character_ngrams": (features.character_ngrams(50, 6), TEXTS, [1]),
     "one_hot": (features.one_hot(), IDS, ["UA"]),
     "cross": (features.cross(["a", "b"], 50), {"a": TEXTS, "b": IDS}, None),
 }
@@ -51,7 +52,7 @@ def test_a_value_gets_the_same_bits_alone_and_in_any_shape(name):
     transform, values, _ = CASES[name]
     state = transform.fit(values)
     whole = transform.apply(state, values)
-    assert whole.dtype == (np.int32 if transform.gives == "id" else np.float32)
+    assert whole.dtype == (np.int32 if transform.gives in ("id", "ids") else np.float32)
     for i in (0, 7, 500):
         np.testing.assert_array_equal(transform.apply(state, take(values, i)), whole[i])
     np.testing.assert_array_equal(transform.apply(state, take(values, slice(3, 9))), whole[3:9])
@@ -90,7 +91,8 @@ def test_outputs_stay_within_what_is_stated(name):
     transform, values, _ = CASES[name]
     state = transform.fit(values)
     output, made = transform.output(state), transform.apply(state, values)
-    if transform.gives == "id":
+    if transform.gives in ("id", "ids"):
+        assert made.shape == (501,) + (output.length,) * (transform.gives == "ids")
         assert made.min() >= 0 and made.max() < output.width == len(
             transform.labels(state, output.width)
         )
@@ -154,6 +156,8 @@ def test_options_from_numpy_are_those_from_python():
         (lambda: features.vocabulary(min_count=0), "min_count must be an integer"),
         (lambda: features.hash_buckets(0), "num_buckets must be an integer in"),
         (lambda: features.hash_buckets(5, seed=-1), "seed must be an integer"),
+        (lambda: features.character_ngrams(0, 5), "num_buckets must be an integer in"),
+        (lambda: features.character_ngrams(5, 0), "max_ngrams must be an integer of at least 1"),
         (lambda: features.cross("ab", 5), "columns must be two names or more, got 'ab'"),
         (lambda: features.cross(["a", "b"], 0), "num_buckets must be an integer"),
         (lambda: features.one_hot(0), "depth must be an integer of at least 1, got 0"),
