@@ -74,8 +74,8 @@ class _Chain(NamedTuple):
     @property
     def gives(self) -> str:
         """ "number", "id", "vector" or "ids"."""
-        given = [each.gives for each in self.transforms if each.gives != "same"]
-        return given[-1] if given else "number"
+        given = (each.gives for each in reversed(self.transforms) if each.gives != "same")
+        return next(given, "number")
 
     @property
     def is_id(self) -> bool:
@@ -242,12 +242,13 @@ class FeaturePipeline:
         table = self._read(columns)
         made = {step.feature: step.after for step in self.steps(table)}
         features: dict[str, NDArray] = {}
-        for name, chain in self._chains.items():
-            try:
-                values = made[name] if name in made else table[chain.column].numbers()
-            except ValueError as error:
-                raise _located(name, chain, error) from error
-            features[name] = handed_over(values)
+        with np.errstate(over="ignore"):
+            for name, chain in self._chains.items():
+                try:
+                    values = made[name] if name in made else table[chain.column].numbers()
+                except ValueError as error:
+                    raise _located(name, chain, error) from error
+                features[name] = handed_over(values)
         return features
 
     def __call__(self, columns: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
@@ -263,16 +264,17 @@ class FeaturePipeline:
             values: Any = table.get(chain.column)
             if chain.sources:
                 values = tuple((ids if each in parts else table)[each] for each in chain.sources)
-            for transform, own in zip(chain.transforms, state[name], strict=True):
+            for place, transform in enumerate(chain.transforms):
+                if place:
+                    values = read_column("values", values)
                 try:
-                    made = transform.run(own, values)
+                    made = transform.run(state[name][place], values)
                 except ValueError as error:
                     raise _located(name, chain, error) from error
                 yield Step(name, transform, values, made)
-                if transform.gives not in _LAST:
-                    values = read_column("values", made)
+                values = made
                 if transform.gives == "id":
-                    ids[name] = values
+                    values = ids[name] = read_column("values", made)
 
     def stack(self, features: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Returns the features as a model takes them: one matrix, and ids for embeddings.

@@ -9,6 +9,7 @@ References:
 """
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -296,7 +297,7 @@ class clipping(Transform):
         return Bounds(*quantile(*_finite(counts), self.quantiles).tolist())
 
     def run(self, state: Bounds, column: Column) -> NDArray[np.float64]:
-        return np.clip(column.numbers(), state.low, state.high)
+        return column.numbers().clip(state.low, state.high)  # type: ignore[arg-type]
 
     def output(self, state: Bounds) -> Output:
         low, high = state
@@ -343,7 +344,7 @@ class interpolated_buckets(Transform):
         x, edges = column.numbers(), state.edges
         if edges[0] == edges[-1]:
             return np.where(np.isnan(x), x, 0.5)
-        levels = np.linspace(0, 1, len(edges))
+        levels = _levels(len(edges))
         # At equal edges one takes the last level, the other the first.
         y = (np.interp(x, edges, levels) - np.interp(-x, -edges[::-1], -levels[::-1])) / 2
         y = np.where(x <= edges[0], 0.0, y)
@@ -351,3 +352,10 @@ class interpolated_buckets(Transform):
 
     def output(self, state: Edges) -> Output:
         return Output(low=0.0, high=1.0)
+
+
+@functools.cache
+def _levels(number: int) -> NDArray[np.float64]:
+    levels = np.linspace(0, 1, number)
+    levels.flags.writeable = False
+    return levels

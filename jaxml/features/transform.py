@@ -143,7 +143,9 @@ class Transform:
         Raises:
             ValueError: values of another type than in fitting.
         """
-        return handed_over(self.run(state, self.read(values)))
+        made = self.run(state, self.read(values))
+        with np.errstate(over="ignore"):
+            return handed_over(made)
 
     def to_json(self, state: Any) -> dict[str, Any]:
         """Returns name, options and state as JSON can hold them."""
@@ -192,9 +194,8 @@ class Transform:
 
 
 def handed_over(made: NDArray) -> NDArray:
-    """Returns what a model takes: float32 numbers and vectors, int32 ids."""
-    with np.errstate(over="ignore"):
-        return made if made.dtype == np.int32 else made.astype(np.float32, copy=False)
+    """Returns what a model takes: float32 numbers and vectors, int32 ids; the caller ignores overflow."""
+    return made if made.dtype == np.int32 else made.astype(np.float32, copy=False)
 
 
 def _listed(value: Any) -> Any:

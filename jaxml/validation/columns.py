@@ -300,6 +300,11 @@ def read_column(name: str, values: Any) -> Column:
     """
     if isinstance(values, Column):
         return values
+    if type(values) is np.ndarray:  # A request of one row has hundreds of such columns.
+        if values.dtype == np.float64:
+            return Column(name, "FLOAT", values, np.isnan(values))
+        if values.dtype == np.int64:
+            return Column(name, "INT", values, np.zeros(values.shape, bool))
     given = _as_array(values)
     array = np.ma.getdata(given)
     shown = np.ones(array.shape, bool)
