@@ -44,6 +44,7 @@ WALLS = {
     "tokamax": ("experiments/",),
     "torch": ("experiments/",),
     "safetensors": ("jaxml/serving/bundle.py",),
+    "prometheus_client": ("jaxml/serving/meters.py",),
     "starlette": ("jaxml/serving/server.py",),
     "uvicorn": ("jaxml/serving/server.py",),
     "chex": (),

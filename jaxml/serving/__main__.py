@@ -8,8 +8,11 @@ python -m jaxml.serving rollback STORE                  put the version before b
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from jaxml.serving.store import Store
 
@@ -20,6 +23,44 @@ def rollback(options: argparse.Namespace) -> int:
     return 0
 
 
+def serve(options: argparse.Namespace) -> int:
+    """Answers over HTTP until it is told to stop."""
+    from jaxml.serving import server
+
+    token = os.environ.get("JAXML_TOKEN") or None
+    if options.token_file is not None:
+        token = Path(options.token_file).read_text("utf-8").strip()
+        if not token:
+            raise ValueError(f"{options.token_file}: must hold a token, is empty")
+    return server.serve(
+        options.path,
+        server.Options(
+            host=options.host,
+            port=options.port,
+            max_wait_ms=options.max_wait_ms,
+            max_queue=options.max_queue,
+            timeout=options.timeout,
+            token=token,
+            log_sample=options.log_sample,
+        ),
+    )
+
+
+def _add_serve(commands: Any) -> None:
+    command = commands.add_parser("serve", help="answer over HTTP (Open Inference Protocol v2)")
+    command.add_argument("path", metavar="STORE", help="a store, or a bundle")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    command.add_argument("--port", type=int, default=8000, help="0 for any")
+    command.add_argument(
+        "--max-wait-ms", type=float, default=5.0, help="longest wait for a batch to fill"
+    )
+    command.add_argument("--max-queue", type=int, default=1024, help="most rows that wait")
+    command.add_argument("--timeout", type=float, default=10.0, help="seconds for a request")
+    command.add_argument("--token-file", help="holds the token; else JAXML_TOKEN does, if set")
+    command.add_argument("--log-sample", type=float, default=1.0, help="share that is logged")
+    command.set_defaults(run=serve)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs a command; returns the exit code: 0, 1 if a judgement is negative, 2 for bad input."""
     parser = argparse.ArgumentParser(
@@ -28,6 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
     command = commands.add_parser("rollback", help="put the version before back into use")
     command.add_argument("store", metavar="STORE")
     command.set_defaults(run=rollback)

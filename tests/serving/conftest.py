@@ -1,5 +1,8 @@
 """A tiny model of flights that every test of serving shares."""
 
+import contextlib
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,3 +132,38 @@ def bundle_path(tmp_path_factory, columns, make_bundle):
 def bundle(bundle_path):
     """The bundle, loaded."""
     return serving.load(bundle_path)
+
+
+@contextlib.contextmanager
+def _running(path, **options):
+    """Serves a store or bundle in a thread; yields its URL and the `Service`."""
+    import uvicorn
+
+    from jaxml.serving.server import Options, Service
+
+    ready = threading.Event()
+    service = Service(path, Options(**options), lambda error: error or ready.set())
+    config = uvicorn.Config(service.app, port=0, log_config=None, access_log=False, lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert ready.wait(60)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}", service
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
+@pytest.fixture(scope="session")
+def running():
+    """`with running(path, **options) as (url, service)` serves a store or bundle in a thread."""
+    return _running
+
+
+@pytest.fixture(scope="session")
+def url(bundle_path, running):
+    """Where the bundle is served."""
+    with running(bundle_path) as (place, _):
+        yield place
