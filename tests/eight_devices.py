@@ -146,6 +146,12 @@ SOFTMAX = {
         (EXAMPLES, ROWS, ROWS),
         EXAMPLES,
     ),
+    "top_k_probabilities": Case(
+        lambda x, w, b: softmax.top_k_probabilities(x, w, b, k=3, block_size=5),
+        (X, W, B),
+        (EXAMPLES, ROWS, ROWS),
+        EXAMPLES,
+    ),
     "estimate_gap": Case(gap, (X, Y, W), (EXAMPLES, EXAMPLES, ROWS)),
     "neighbourhoods": Case(
         lambda w: softmax.neighbourhoods(w, KEY, block_size=12), (W,), (ROWS,), WHOLE

@@ -249,6 +249,9 @@ SOFTMAX = {
     "softmax.top_k": lambda: softmax.top_k(
         jnp.asarray(X), jnp.asarray(TABLE, float), jnp.asarray(BIASES), k=3, block_size=4
     ),
+    "softmax.top_k_probabilities": lambda: softmax.top_k_probabilities(
+        jnp.asarray(X), jnp.asarray(TABLE, float), jnp.asarray(BIASES), k=3, block_size=4
+    ),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ registry.py    SAMPLERS: all of the above, as tests, benchmark and experiments u
 sampled.py     sampled_softmax_loss, nce_loss, …         per_example.py own candidates for each example
 exact.py       full_softmax_loss                         blockwise.py   the same without a [B, C] array
 one_vs_all.py  one_vs_all_loss                           adaptive.py    clusters of classes
-search.py      top_k                                     gap.py         sampled against exact, measured
+search.py      top_k, top_k_probabilities                gap.py         sampled against exact, measured
 planner.py     recommend                                 drawing/       exact random draws from 10⁸ classes
 ```
 
@@ -51,7 +51,7 @@ from jaxml.softmax.sampled import (
     sampled_softmax_loss_from_rows,
 )
 from jaxml.softmax.samplers import Candidates, Sampler, log_uniform, uniform, unigram
-from jaxml.softmax.search import top_k
+from jaxml.softmax.search import top_k, top_k_probabilities
 
 __all__ = [
     "SAMPLERS",
@@ -86,6 +86,7 @@ __all__ = [
     "sampled_softmax_loss_from_rows",
     "streaming_unigram",
     "top_k",
+    "top_k_probabilities",
     "two_level_softmax",
     "uniform",
     "unigram",

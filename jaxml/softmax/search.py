@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,34 +35,87 @@ def top_k(
     >>> print(scores, ids)
     [[4. 3. 3.]] [[2 0 3]]
     """
+    return _search(*_checked(inputs, weights, biases, k, block_size))
+
+
+@meshes.laid_out_as("inputs")
+def top_k_probabilities(
+    inputs, weights, biases=None, *, k: int, block_size: int | None = None
+) -> tuple[Array, Array]:
+    """Returns the k most probable classes of each input, with their probabilities among all classes.
+
+        p_c = exp(score_c − log Σ_j exp(score_j))
+
+    It reads the classes once, and is otherwise as `top_k`.
+
+    Returns:
+        `(probabilities, ids)`, float32 and int32 [*batch, k], best first; NaN if a score is NaN or +inf, or
+        every one −inf.
+
+    >>> probabilities, ids = top_k_probabilities(jnp.ones((1, 1)), jnp.log(jnp.array([[1.0], [3.0]])), k=1)
+    >>> print(probabilities.round(2), ids)
+    [[0.75]] [[1]]
+    """
+    (scores, ids), total = _probabilities(*_checked(inputs, weights, biases, k, block_size))
+    return jnp.exp(scores - total[..., None]), ids
+
+
+def _checked(inputs, weights, biases, k, block_size) -> tuple[Any, ...]:
     inputs, weights, biases = checked_table(inputs, weights, biases)
     num_classes = weights.shape[0]
     k = checks.integer("k", k, 1, num_classes)
     if block_size is None:
         block_size = _default_block_size(math.prod(inputs.shape[:-1]), num_classes, k)
-    block_size = checks.integer("block_size", block_size, 1)
-    return _search(inputs, weights, biases, k, block_size)
+    return inputs, weights, biases, k, checks.integer("block_size", block_size, 1)
 
 
 # Compiled once, also for calls outside of `jit`.
-@functools.partial(jax.jit, static_argnames=("k", "block_size"))
+@functools.partial(jax.jit, static_argnums=(3, 4))
 def _search(inputs: Array, weights: Array, biases: Array | None, k: int, block_size: int):
+    merge = functools.partial(with_block, k=k)
+    return _over_blocks(merge, inputs, weights, biases, k, block_size)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _probabilities(inputs: Array, weights: Array, biases: Array | None, k: int, block_size: int):
+    """Returns scores and ids of the k best, and log Σ exp of all scores."""
+
+    def merge(carry, scores, start):
+        total = jax.nn.logsumexp(scores, axis=-1)
+        if carry is None:
+            return with_block(None, scores, start, k), total
+        return with_block(carry[0], scores, start, k), jnp.logaddexp(carry[1], total)
+
+    return _over_blocks(merge, inputs, weights, biases, k, block_size)
+
+
+def _over_blocks(
+    merge: Callable[[Any, Array, Any], Any],
+    inputs: Array,
+    weights: Array,
+    biases: Array | None,
+    k: int,
+    block_size: int,
+) -> Any:
+    """Returns the last `carry = merge(carry, scores, start)` over blocks of classes, from a carry of None.
+
+    The first block holds k classes: no filler then ever competes with a score of −inf.
+    """
     num_classes = weights.shape[0]
 
-    def merge_block(best, start, size):
+    def block(carry, start, size):
         rows = lax.dynamic_slice_in_dim(weights, start, size)
         scores = products(inputs, rows)
         if biases is not None:
             block_biases = lax.dynamic_slice_in_dim(biases, start, size).astype(jnp.float32)
             scores += aligned(block_biases, scores.ndim)
-        return with_block(best, scores, start, k)
+        return merge(carry, scores, start)
 
-    # The first block must hold k classes: no filler then ever competes with a score of −inf.
     first = min(num_classes, -(-k // block_size) * block_size)
-    best = merge_block(None, 0, first)
+    carry = block(None, 0, first)
     return sweep(
-        lambda best, start, size: merge_block(best, start + first, size),
-        best,
+        lambda carry, start, size: block(carry, start + first, size),
+        carry,
         num_classes - first,
         block_size,
     )

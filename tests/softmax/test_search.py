@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxml.softmax import top_k
+from jaxml.softmax import top_k, top_k_probabilities
 
 
 def reference(inputs, weights, biases, k):
@@ -88,10 +88,37 @@ def test_a_score_of_nan_comes_first_and_hides_no_other():
         assert np.isnan(scores[0, 0])
 
 
-def test_vmap_equals_a_batch():
+@pytest.mark.parametrize("num_classes, block_size", [(1, None), (23, 5), (1000, 999), (1000, 64)])
+def test_probabilities_are_those_of_the_softmax_over_all_classes(num_classes, block_size):
+    rng = np.random.default_rng(0)
+    inputs, weights = rng.normal(size=(2, 3, 8)), 3 * rng.normal(size=(num_classes, 8))
+    biases = np.where(np.arange(num_classes) % 7 == 3, -np.inf, 100 * rng.normal(size=num_classes))
+    k = min(4, num_classes)
+    for offset in (None, biases):
+        scores = inputs @ weights.T + (0 if offset is None else offset)
+        wanted = np.exp(scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True))
+        got, ids = top_k_probabilities(inputs, weights, offset, k=k, block_size=block_size)
+        np.testing.assert_array_equal(ids, reference(inputs, weights, offset, k)[1])
+        np.testing.assert_allclose(got, -np.sort(-wanted)[..., :k], rtol=2e-4, atol=1e-7)
+        assert (got.dtype, ids.dtype) == (jnp.float32, jnp.int32)
+
+
+def test_the_most_probable_classes_of_any_number_of_inputs():
+    """Exported for a symbolic batch, as a model that is served."""
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(50, 4)), jnp.float32)
+    inputs = weights[:7] * 2
+    search = jax.jit(lambda x: top_k_probabilities(x, weights, k=2, block_size=16))
+    (rows,) = jax.export.symbolic_shape("b")
+    exported = jax.export.export(search)(jax.ShapeDtypeStruct((rows, 4), jnp.float32))
+    for wanted, got in zip(search(inputs), exported.call(inputs), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("function", [top_k, top_k_probabilities])
+def test_vmap_equals_a_batch(function):
     rng = np.random.default_rng(0)
     inputs, weights = rng.normal(size=(4, 8)), rng.normal(size=(100, 8))
-    search = jax.jit(lambda inputs: top_k(inputs, weights, k=5, block_size=30))
+    search = jax.jit(lambda inputs: function(inputs, weights, k=5, block_size=30))
     expected_scores, expected_ids = search(inputs)
     scores, ids = jax.vmap(search)(inputs)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
