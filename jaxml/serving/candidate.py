@@ -75,8 +75,13 @@ class Threshold:
             raise ValueError(f"threshold of {self.metric!r} must have a bound or a change")
         if self.values and self.by is None:
             raise ValueError(f"values must belong to a column `by`, got {self.values} without one")
-        if self.by is not None and self.metric in _DIRECTIONS["machine"]:
+        if self.by is not None and self.on_machine:
             raise ValueError(f"{self.metric!r} is of the whole bundle, got by={self.by!r}")
+
+    @property
+    def on_machine(self) -> bool:
+        """Whether the metric is of the bundle and the machine, not of the answers."""
+        return self.metric in _DIRECTIONS["machine"]
 
     @property
     def direction(self) -> int:

@@ -1,0 +1,399 @@
+"""Is a candidate good enough to be used: on its own, beside the bundle in use, and beside a simple model?
+
+All three answer the same held-out rows. Three kinds of check:
+
+bound: the metric is at least (or at most) a number. Inclusive.
+
+change: the metric is not worse than that of the bundle in use by more than is allowed, beyond noise. Noise
+    is estimated by a paired bootstrap: 200 times, whole groups (days) are drawn with replacement, the same
+    ones for both models, and the difference of their metrics is computed anew. Its interval is
+
+        difference ± t · √(G / (G − 1)) · standard deviation of the 200 differences
+
+    with Student's t of G − 1 degrees of freedom for G groups. The check fails if the whole interval lies
+    beyond what is allowed; if it reaches into that, the loss may be chance. The intervals are so wide that
+    two equally good models pass all changes of a gate together in at least 95 of 100 cases (Bonferroni). A
+    small loss in a noisy metric can pass, therefore; bounds keep many of those from adding up.
+
+baseline: the metric is better than that of the simple model, beyond noise: the 95 % interval of the
+    difference lies above 0. One that is only as good as the simple model passes in 2.5 of 100 cases.
+
+A metric that cannot be computed fails, and so does a value named in `Threshold.values` that is not there.
+With fewer than 100 rows, 10 groups, or 10 rows of either label, figures mean little: such a value of a
+column is skipped unless it is named, and all rows together fail. Without a bundle in use there is no change
+to check, and the verdict says so. One in use that cannot answer the held-out rows any more fails the check.
+
+References:
+    Efron and Tibshirani 1993, An introduction to the bootstrap, chapters 8 and 12.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml.serving import scores
+from jaxml.serving.bundle import Bundle
+from jaxml.serving.candidate import Gate, Threshold
+from jaxml.validation.columns import Column, Table, read_columns, table_columns
+
+__all__ = ["Check", "Verdict", "judge"]
+
+_ROWS, _GROUPS, _OF_A_CLASS = 100, 10, 10  # fewer are too few
+_RESAMPLES = 200
+_LEVEL = 0.05
+_TIMED = 40  # rows, one at a time
+_BASELINE = {"binary": "roc_auc", "top_k": "precision@1"}
+
+Answers = NDArray[Any] | str
+"""Answers of a model to the held-out rows, or the reason why there are none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what it was.
+        outcome: "passed", "failed" or "skipped".
+        value: of the candidate.
+        against: the same of the bundle in use, or of the baseline.
+        wanted: in words.
+        interval: of the candidate's value minus the other.
+        note: what else is to say, such as why it failed.
+    """
+
+    name: str
+    outcome: str
+    value: float | None = None
+    against: float | None = None
+    wanted: str = ""
+    interval: tuple[float, float] | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """All checks of a candidate; it is passed if none has failed."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check has failed."""
+        return all(each.outcome != "failed" for each in self.checks)
+
+
+def judge(candidate: Bundle, current: Bundle | None, held_out: Table, gate: Gate) -> Verdict:
+    """Returns the verdict on a candidate by held-out rows.
+
+    Args:
+        candidate: the bundle to judge.
+        current: the bundle in use, None if there is none.
+        held_out: raw columns, label, and what else the gate names.
+        gate: what is asked.
+
+    Raises:
+        ValueError: labels, groups or the baseline are not there, or labels are not what the task needs.
+    """
+    rows = HeldOut.read(held_out, gate)
+    own, before = _answers(candidate, held_out, gate), None
+    if isinstance(own, str):
+        return Verdict((Check("answers to the held-out rows", "failed", note=own),))
+    if current is not None:
+        before = _answers(current, held_out, gate)
+        if not _same_ids(candidate, current, gate.output):
+            before = f"ids of {gate.output!r} stand for other labels in the bundle in use"
+    in_use = current if isinstance(before, np.ndarray) else before
+    machine = _machine(candidate, in_use, held_out, gate, _level(rows, gate))
+    return Verdict((*quality(own, before, rows, gate), *machine))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Held-out rows as a gate sees them.
+
+    Attributes:
+        labels: [n], 0 and 1 as float64, or ids as int64.
+        group: [n], the number of each row's group.
+        columns: all columns.
+        copies: [200, G], how often each group is in each resample.
+    """
+
+    labels: NDArray[Any]
+    group: NDArray[np.int64]
+    columns: Mapping[str, Column]
+    copies: NDArray[np.uint8]
+
+    @classmethod
+    def read(cls, table: Table, gate: Gate) -> "HeldOut":
+        """Returns the rows of a table, or raises a ValueError that names the column at fault."""
+        columns = read_columns(table, "held_out")
+        for name in filter(None, (gate.label, gate.group, gate.baseline)):
+            if name not in columns:
+                raise ValueError(
+                    f"held-out rows must have the column {name!r}, got {list(columns)}"
+                )
+        labels = columns[gate.label].numbers()
+        wrong = (labels != 0) & (labels != 1) if gate.task == "binary" else labels % 1 != 0
+        if wrong.any():
+            wanted = "0 or 1" if gate.task == "binary" else "ids"
+            row = int(np.argmax(wrong))
+            raise ValueError(f"{gate.label!r} must be {wanted}, got {labels[row]} in row {row}")
+        group = np.arange(len(labels))
+        if gate.group is not None:
+            codes, _ = columns[gate.group].codes()
+            group = np.unique(codes, return_inverse=True)[1]
+        rng, number = np.random.default_rng(0), int(group.max(initial=-1)) + 1
+        copies = np.zeros((_RESAMPLES, number), np.uint8)
+        for each in copies:
+            each[:] = np.bincount(rng.integers(0, number, number), minlength=number)
+        kind = np.float64 if gate.task == "binary" else np.int64
+        return cls(labels.astype(kind), group, columns, copies)
+
+    def parts(self, threshold: Threshold) -> list["_Part"]:
+        """Returns the parts of the rows on which a threshold is judged."""
+        if threshold.by is None:
+            return [self._part("", np.ones(len(self.labels), bool), required=True)]
+        if threshold.by not in self.columns:
+            return [_Part(threshold.by, None, "held-out rows have no such column", True)]
+        codes, distinct = self.columns[threshold.by].codes()
+        named = [value for value in threshold.values if value not in distinct]
+        found = [
+            self._part(f"{threshold.by} = {value}", codes == i, required=value in threshold.values)
+            for i, value in enumerate(distinct)
+        ]
+        found += [_Part(f"{threshold.by} = {value}", None, "no such rows", True) for value in named]
+        if not any(part.rows is not None or part.required for part in found):
+            found.append(_Part(threshold.by, None, "no value has enough rows", True))
+        return found
+
+    def _part(self, name: str, rows: NDArray[np.bool_], *, required: bool) -> "_Part":
+        number, groups = int(rows.sum()), len(np.unique(self.group[rows]))
+        lacking = ""
+        if number < _ROWS:
+            lacking = f"{number} rows are too few"
+        elif groups < _GROUPS:
+            lacking = f"{groups} groups are too few"
+        elif self.labels.dtype == np.float64:
+            ones = int(self.labels[rows].sum())
+            if min(ones, number - ones) < _OF_A_CLASS:
+                lacking = f"{ones} of {number} rows with label 1 are too few, or too many"
+        return _Part(name, None if lacking else rows, lacking, required)
+
+
+class _Part(NamedTuple):
+    """Some of the rows; None if there are too few."""
+
+    name: str
+    rows: NDArray[np.bool_] | None
+    lacking: str
+    required: bool
+
+
+def quality(
+    own: NDArray[Any], before: Answers | None, rows: HeldOut, gate: Gate
+) -> Iterator[Check]:
+    """Yields the checks of the answers.
+
+    Args:
+        own: the candidate's, [n], or [n, k] for top_k.
+        before: those of the bundle in use; a text if it has none; None without a bundle in use.
+        rows: the held-out rows.
+        gate: what is asked.
+    """
+    level = _level(rows, gate)
+    for each in gate.thresholds:
+        if each.on_machine:
+            continue
+        for part in rows.parts(each):
+            name = f"{each.metric}, {part.name}" if part.name else each.metric
+            if part.rows is None:
+                yield Check(name, "failed" if part.required else "skipped", note=part.lacking)
+            else:
+                yield from _judged(each, name, part.rows, own, before, rows, level)
+    if gate.baseline is not None:
+        yield _above_baseline(own, rows, gate)
+
+
+def _level(rows: HeldOut, gate: Gate) -> float:
+    """Returns how often each of the intervals of changes may miss the difference."""
+    changes = [each for each in gate.thresholds if _changes(each)]
+    judged = [part for each in changes for part in rows.parts(each) if part.rows is not None]
+    return _LEVEL / max(1, len(judged))
+
+
+def _changes(threshold: Threshold) -> bool:
+    return threshold.change is not None or threshold.relative_change is not None
+
+
+def _judged(
+    threshold: Threshold,
+    name: str,
+    part: NDArray[np.bool_],
+    own: NDArray[Any],
+    before: Answers | None,
+    rows: HeldOut,
+    level: float,
+) -> Iterator[Check]:
+    labels, group = rows.labels[part], rows.group[part]
+    try:
+        metric = scores.metric_of(threshold.metric, labels, own[part])
+    except ValueError as error:
+        yield Check(name, "failed", note=f"metric not found: {error}")
+        return
+    value = scores.whole(metric, labels)
+    yield from _bound(threshold, name, value)
+    if not _changes(threshold):
+        return
+    if isinstance(before, np.ndarray):
+        try:
+            other = scores.metric_of(threshold.metric, labels, before[part])
+        except ValueError as error:
+            before = f"metric not found: {error}"
+    if not isinstance(before, np.ndarray):
+        yield _no_change(name, value, before)
+        return
+    samples = scores.differences(metric, other, group, rows.copies)
+    difference = scores.Difference(
+        value, scores.whole(other, labels), samples, len(np.unique(group))
+    )
+    yield _change(threshold, name, difference, level)
+
+
+def _bound(threshold: Threshold, name: str, value: float) -> Iterator[Check]:
+    if threshold.bound is None:
+        return
+    sign = threshold.direction
+    good = sign * value >= sign * threshold.bound
+    wanted = f"at {'least' if sign > 0 else 'most'} {_shown(threshold.bound)}"
+    note = "" if np.isfinite(value) else "metric not found: it is not a number"
+    yield Check(name, "passed" if good else "failed", value, wanted=wanted, note=note)
+
+
+def _change(threshold: Threshold, name: str, of: scores.Difference, level: float) -> Check:
+    limits = []
+    if threshold.change is not None:
+        limits.append(threshold.change)
+    if threshold.relative_change is not None:
+        limits.append(threshold.relative_change * abs(of.against))
+    allowed, sign = min(limits), threshold.direction
+    low, high = of.interval(level)
+    best = high if sign > 0 else -low  # the most that the candidate may be better
+    good = best >= -allowed
+    wanted = f"{'below' if sign > 0 else 'above'} the one in use by at most {_shown(allowed)}"
+    note = ""
+    if not np.isfinite(best):
+        note = "metric not found: the difference is not a number"
+    elif good and sign * (of.value - of.against) < -allowed:
+        note = "may be chance"
+    outcome = "passed" if good else "failed"
+    return Check(f"change of {name}", outcome, of.value, of.against, wanted, (low, high), note)
+
+
+def _no_change(name: str, value: float, before: str | None) -> Check:
+    if before is None:
+        return Check(f"change of {name}", "skipped", value, note="no bundle is in use")
+    return Check(f"change of {name}", "failed", value, note=before)
+
+
+def _above_baseline(own: NDArray[Any], rows: HeldOut, gate: Gate) -> Check:
+    metric = _BASELINE[gate.task]
+    name, given = f"{metric} above {gate.baseline!r}", rows.columns[gate.baseline or ""]
+    simple = given.numbers()
+    part = rows.parts(Threshold(metric, bound=0.0))[0]
+    if part.rows is None:
+        return Check(name, "failed", note=part.lacking)
+    try:
+        first = scores.metric_of(metric, rows.labels, own)
+        other = scores.metric_of(
+            metric, rows.labels, simple if gate.task == "binary" else simple[:, None]
+        )
+    except ValueError as error:
+        return Check(name, "failed", note=f"metric not found: {error}")
+    samples = scores.differences(first, other, rows.group, rows.copies)
+    value, against = scores.whole(first, rows.labels), scores.whole(other, rows.labels)
+    low, high = scores.Difference(value, against, samples, rows.copies.shape[1]).interval(_LEVEL)
+    note = "may be chance" if value > against and not low > 0 else ""
+    wanted = "above that of the simple model"
+    return Check(name, "passed" if low > 0 else "failed", value, against, wanted, (low, high), note)
+
+
+# ---------------------------------------------------------------------------------------------- answers
+
+
+def _answers(bundle: Bundle, table: Table, gate: Gate) -> Answers:
+    """Returns the program's answers [n, …], or why there are none."""
+    given = table_columns(table)
+    absent = [name for name in bundle.columns if name not in given]
+    if absent:
+        return f"it needs the column {absent[0]!r}, which the held-out rows do not have"
+    try:
+        found = bundle.program(bundle.encode({name: given[name] for name in bundle.columns}))
+    except (ValueError, TypeError) as error:
+        return f"it cannot answer the held-out rows: {str(error).splitlines()[0]:.200}"
+    if gate.output not in found:
+        return f"it has no output {gate.output!r}, but {list(found)}"
+    answers = found[gate.output]
+    ids = np.issubdtype(answers.dtype, np.integer)
+    if (answers.ndim, ids) != ((1, False) if gate.task == "binary" else (2, True)):
+        wanted = "probabilities [B]" if gate.task == "binary" else "ids [B, k]"
+        return f"{gate.output!r} must be {wanted}, got {answers.dtype} {answers.shape}"
+    return answers
+
+
+def _same_ids(candidate: Bundle, current: Bundle, output: str) -> bool:
+    own, other = (bundle.labels.get(output, ()) for bundle in (candidate, current))
+    return np.array_equal(own, other)
+
+
+# ---------------------------------------------------------------------------------------------- machine
+
+
+def _machine(
+    candidate: Bundle, in_use: Bundle | str | None, held_out: Table, gate: Gate, level: float
+) -> Iterator[Check]:
+    """Yields the checks of time and size; `in_use` may be the reason why there is nothing to compare."""
+    bundles = [candidate, in_use] if isinstance(in_use, Bundle) else [candidate]
+    for each in (each for each in gate.thresholds if each.on_machine):
+        drawn = _sizes(bundles) if each.metric == "size_bytes" else _times(bundles, held_out)
+        values = [float(np.median(one)) for one in drawn]
+        yield from _bound(each, each.metric, values[0])
+        if not _changes(each):
+            continue
+        if not isinstance(in_use, Bundle):
+            yield _no_change(each.metric, values[0], in_use)
+            continue
+        count = len(drawn[0])
+        chosen = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
+        first, other = (np.median(one[chosen], axis=1) for one in drawn)
+        difference = scores.Difference(values[0], values[1], first - other, count)
+        yield _change(each, each.metric, difference, level)
+
+
+def _sizes(bundles: Sequence[Bundle]) -> list[NDArray[np.float64]]:
+    return [
+        np.array([sum(each["bytes"] for each in bundle.manifest.files.values())], np.float64)
+        for bundle in bundles
+    ]
+
+
+def _times(bundles: Sequence[Bundle], held_out: Table) -> list[NDArray[np.float64]]:
+    """Returns milliseconds [40] of one row at a time, in turns, so that both meet the same noise."""
+    given = table_columns(held_out)
+    found: list[list[float]] = [[] for _ in bundles]
+    for i in range(-2, _TIMED):  # The first two compile and warm.
+        row = max(i, 0) % len(next(iter(given.values())))
+        for bundle, times in zip(bundles, found, strict=True):
+            one = {name: given[name][row : row + 1] for name in bundle.columns}
+            start = time.perf_counter()
+            bundle.predict(one)
+            times.append(1000 * (time.perf_counter() - start))
+    return [np.array(each[2:]) for each in found]
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
