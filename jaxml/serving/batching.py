@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxml.serving.bundle import Bundle
+from jaxml.serving.log import Log
+from jaxml.serving.program import Features
 from jaxml.validation.anomalies import Anomaly
-from jaxml.validation.columns import Column, read_columns
+from jaxml.validation.columns import read_columns
 
 __all__ = ["Batcher", "Overloaded", "Refused", "Version"]
 
@@ -31,12 +33,12 @@ class Version(NamedTuple):
     Attributes:
         number: of the version.
         bundle: the model.
-        log: a `Log` that takes what was served, if that is to be kept.
+        log: takes what was served, if that is to be kept.
     """
 
     number: int
     bundle: Bundle
-    log: Any = None
+    log: Log | None = None
 
 
 class Overloaded(Exception):
@@ -74,8 +76,8 @@ class _Done(NamedTuple):
     """Requests that were answered together."""
 
     requests: Sequence[_Waiting]
-    columns: Mapping[str, Column]
-    features: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, NDArray[Any]]
+    features: Features
     outputs: Mapping[str, NDArray[Any]]
 
 
@@ -229,6 +231,7 @@ def _write(done: _Done) -> None:
     ids = [each.id for each in done.requests for _ in range(each.num_rows)]
     rows = [row for each in done.requests for row in range(each.num_rows)]
     log = done.requests[0].version.log
+    assert log is not None
     log.append(ids, rows, done.columns, done.features, done.outputs)
 
 
@@ -236,9 +239,10 @@ def _answers(group: Sequence[_Waiting]) -> list[_Done | tuple[_Waiting, Exceptio
     """Answers requests of the same version and kinds together, and those at fault alone."""
     bundle, joined = group[0].version.bundle, _joined(group)
     try:
-        found = [each for each in bundle.check(joined) if each.severity == "error"]
+        read = read_columns(joined)
+        found = [each for each in bundle.check(read) if each.severity == "error"]
         if not found:
-            features = bundle.encode(joined)
+            features = bundle.encode(read)
             outputs = bundle.decode(bundle.program(features))
             return [_Done(group, joined, features, outputs)]
     except Exception as error:
@@ -265,13 +269,13 @@ def _at_fault(group: Sequence[_Waiting], found: Sequence[Anomaly]) -> list[bool]
     return fault.tolist()
 
 
-def _joined(group: Sequence[_Waiting]) -> dict[str, Column]:
+def _joined(group: Sequence[_Waiting]) -> dict[str, NDArray[Any]]:
     columns = {}
     for name in group[0].columns:
         parts = [each.columns[name] for each in group]
         masked = any(isinstance(each, np.ma.MaskedArray) for each in parts)
         columns[name] = (np.ma.concatenate if masked else np.concatenate)(parts)
-    return read_columns(columns)
+    return columns
 
 
 def _parts(done: _Done) -> list[tuple[_Waiting, dict[str, NDArray[Any]]]]:

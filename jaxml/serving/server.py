@@ -39,8 +39,10 @@ from starlette.routing import Route
 
 import jaxml
 from jaxml.serving import bundle as bundles
-from jaxml.serving import manifest, protocol
+from jaxml.serving import manifest, openapi, protocol, status
 from jaxml.serving.batching import Batcher, Overloaded, Refused, Version
+from jaxml.serving.bundle import Bundle
+from jaxml.serving.log import Log
 from jaxml.serving.meters import Meters
 from jaxml.serving.protocol import ProtocolError
 from jaxml.serving.store import Store
@@ -97,10 +99,12 @@ class Service:
         self.options, self.meters = options, Meters()
         self._announce = announce
         self._store = None if (Path(path) / manifest.FILE).exists() else Store(path)
-        number = self._store.current() if self._store else 1
-        self.version = self._load(number, Path(path))
+        number = self._store.current() if self._store else None
+        bundle = bundles.load(self._store.bundle(number) if self._store else path)
+        self.version, self.recent = self._new(number or 1, bundle), status.Recent(bundle)
         self.ready = False
-        self._told = ""  # of the store
+        self._refused: int | None = None  # version
+        self._told = ""
         self._batcher: Batcher
         self.app = _Front(self, self._application())
 
@@ -112,6 +116,8 @@ class Service:
             Route("/v2", self._server),
             Route("/metrics", self._metrics),
             Route("/status", self._status),
+            Route("/openapi.json", self._openapi),
+            Route("/", self._page),
         ]
         for place in (model, f"{model}/versions/{{version}}"):
             routes += [
@@ -124,9 +130,11 @@ class Service:
         )
         return Starlette(routes=routes, exception_handlers=errors, lifespan=self._life)
 
-    def _load(self, number: int | None, path: Path) -> Version:
-        place = self._store.bundle(number) if self._store else path
-        return Version(number or 1, bundles.load(place))
+    def _new(self, number: int, bundle: Bundle) -> Version:
+        if self._store is None or not self.options.log_sample:
+            return Version(number, bundle)
+        place = self._store.path / "served" / str(number)
+        return Version(number, bundle, Log(place, bundle.pipeline, sample=self.options.log_sample))
 
     @contextlib.asynccontextmanager
     async def _life(self, app: Starlette) -> AsyncIterator[None]:
@@ -142,6 +150,8 @@ class Service:
         self.ready = False
         task.cancel()
         await self._batcher.close()
+        if self.version.log is not None:
+            await asyncio.to_thread(self.version.log.close)
 
     async def _follow(self) -> None:
         """Warms the bundle, then follows the store: a version that is published is put into use."""
@@ -158,25 +168,28 @@ class Service:
             try:
                 number = self._store.current()
                 if number is not None and number != self.version.number:
-                    await self._switch(number)
+                    await self._switch(self._store, number)
             except (OSError, ValueError) as error:
                 self._tell(str(error))
 
-    async def _switch(self, number: int) -> None:
-        if self._told.startswith(f"version {number} "):
+    async def _switch(self, store: Store, number: int) -> None:
+        if number == self._refused:
             return
         try:
-            version = await asyncio.to_thread(self._load, number, Path())
-            await asyncio.to_thread(version.bundle.warm)
+            bundle = await asyncio.to_thread(_warm, store.bundle(number))
         except Exception as error:
+            self._refused = number
             self.meters.refused_versions.inc()
             self._tell(f"version {number} is refused, {self.version.number} stays in use: {error}")
             return
-        self.version = (
-            version  # Those that wait are answered by the bundle that they were read for.
-        )
+        before = self.version
+        # Those that wait are answered by the bundle that they were read for.
+        self.version, self.recent = self._new(number, bundle), status.Recent(bundle)
         self.meters.version.set(number)
         self._tell(f"version {number} is in use")
+        await self._batcher.answered()
+        if before.log is not None:
+            await asyncio.to_thread(before.log.close)
 
     def _tell(self, message: str) -> None:
         """Writes a line on stderr, once for the same message."""
@@ -247,6 +260,8 @@ class Service:
         name = asked.id or uuid.uuid4().hex
         request.state.facts.update(rows=asked.num_rows, id=name, version=used.number)
         answers = await self._batcher.answer(used, asked.columns, name)
+        if used is self.version:
+            self.recent.add(asked.columns)
         content, length = protocol.encode(
             asked,
             answers,
@@ -266,7 +281,21 @@ class Service:
         return Response(self.meters.text(), media_type="text/plain; version=0.0.4")
 
     async def _status(self, request: Request) -> Response:
-        return JSONResponse({"live": self.meters.live(self._batcher.queued)})
+        used, live = self.version, self.meters.live(self._batcher.queued)
+        return JSONResponse(
+            await asyncio.to_thread(
+                status.describe, used.bundle, used.number, live=live, served=self.recent
+            )
+        )
+
+    async def _openapi(self, request: Request) -> Response:
+        used = self.version
+        return JSONResponse(openapi.describe(used.bundle.manifest, used.number))
+
+    async def _page(self, request: Request) -> Response:
+        page = status.page()
+        headers = {"Content-Security-Policy": page.policy, "X-Content-Type-Options": "nosniff"}
+        return Response(page.content, media_type="text/html", headers=headers)
 
 
 class _Front:
@@ -280,14 +309,14 @@ class _Front:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        code = 500
         facts: dict[str, Any] = {}
         scope.setdefault("state", {})["facts"] = facts
 
         async def sending(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
+            nonlocal code
             if message["type"] == "http.response.start":
-                status = message["status"]
+                code = message["status"]
             await send(message)
 
         try:
@@ -296,10 +325,10 @@ class _Front:
         finally:
             seconds = time.perf_counter() - started
             endpoint = getattr(scope.get("endpoint"), "__name__", "none").strip("_")
-            self._service.meters.answered(endpoint, status, seconds)
+            self._service.meters.answered(endpoint, code, seconds)
             for kind in facts.pop("anomalies", ()):
                 self._service.meters.anomalies.labels(kind).inc()
-            line = {"method": scope["method"], "path": scope["path"], "status": status}
+            line = {"method": scope["method"], "path": scope["path"], "status": code}
             _write({**line, "ms": round(1e3 * seconds, 3), **facts})
 
     def _admits(self, scope: MutableMapping[str, Any]) -> bool:
@@ -320,22 +349,22 @@ async def _unauthorized(scope: Any, receive: Any, send: Any) -> None:
 
 
 def _error(request: Request, error: Exception) -> Response:
-    status, message, headers = 500, "internal error", {}
+    code, message, headers = 500, "internal error", {}
     if isinstance(error, ProtocolError):
-        status, message = error.status, str(error)
+        code, message = error.status, str(error)
     elif isinstance(error, Refused):
-        status, message = 422, str(error)
+        code, message = 422, str(error)
         request.state.facts["anomalies"] = [each.kind for each in error.anomalies]
     elif isinstance(error, Overloaded):
-        status, message, headers = 503, str(error), {"Retry-After": "1"}
+        code, message, headers = 503, str(error), {"Retry-After": "1"}
     elif isinstance(error, HTTPException):
-        status, message = error.status_code, error.detail
+        code, message = error.status_code, error.detail
         headers = dict(error.headers or {})
     elif isinstance(error, ClientDisconnect):
-        status, message = 400, "the client left"
-    if status in (408, 413):
+        code, message = 400, "the client left"
+    if code in (408, 413):
         headers["Connection"] = "close"  # The rest of the body is not read.
-    return JSONResponse({"error": message}, status, headers)
+    return JSONResponse({"error": message}, code, headers)
 
 
 async def _body(request: Request, timeout: float) -> bytes:
@@ -368,6 +397,12 @@ def _inflated(body: bytes, encoding: str) -> bytes:
     if not inflate.eof or inflate.unused_data:
         raise ProtocolError(400, f"the body is no whole {encoding}")
     return whole
+
+
+def _warm(path: Path) -> Bundle:
+    bundle = bundles.load(path)
+    bundle.warm()
+    return bundle
 
 
 def _write(line: dict[str, Any]) -> None:
