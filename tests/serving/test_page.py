@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -86,3 +88,60 @@ def test_the_status_says_what_the_bundle_holds(bundle):
 def test_the_examples_of_the_form_fit_the_schema(bundle):
     inputs = status.describe(bundle, 1, live={})["inputs"]
     assert bundle.check({each["name"]: [each["example"]] for each in inputs}) == []
+
+
+def test_a_few_rows_have_no_drift(bundle, columns):
+    recent = status.Recent(bundle)
+    recent.add({name: each[:40] for name, each in columns.items()})
+    found = status.describe(bundle, 1, live={}, served=recent)
+    assert found["drift"] == []
+
+
+@pytest.fixture(scope="module")
+def shown(url, tmp_path_factory):
+    """`shown(fragment)` returns the page as Chromium shows it: the HTML after its script has run."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("needs Chromium, to run the page's script: none is installed")
+    profile = tmp_path_factory.mktemp("chromium")
+    command = [found, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+
+    def show(fragment):
+        done = subprocess.run(
+            [*command, "--virtual-time-budget=2000", "--dump-dom", f"{url}/#{fragment}"],
+            capture_output=True,
+            timeout=60,
+        )
+        return re.sub(r"<(script|style)>.*?</\1>", "", done.stdout.decode(), flags=re.DOTALL)
+
+    return show
+
+
+def inside(text, name):
+    """Returns the text of the element with an id."""
+    start = text.index(">", text.index(f'id="{name}"')) + 1
+    depth, end = 1, start
+    while depth:
+        tag = re.compile(r"<(/?)(?:div|p|h1|form)\b").search(text, end)
+        depth, end = depth + (-1 if tag[1] else 1), tag.end()
+    return " ".join(re.sub(r"<[^>]*>", " ", text[start : tag.start()]).split())
+
+
+def test_the_page_answers_in_a_browser(shown, bundle):
+    text = shown("answer")
+    rows, _ = bundle.examples()
+    wanted = bundle.predict({name: values[:1] for name, values in rows.items()})["probability"][0]
+    assert inside(text, "answer") == f"{wanted:.3f} probability"
+    assert inside(text, "model") == "flights"
+    assert "EWR JFK LGA" in inside(text, "fields") and "5 to 23" in inside(text, "fields")
+    assert inside(text, "live").startswith("Requests")
+    assert bundle.manifest.digest[:16] in inside(text, "bundle")
+    assert inside(text, "connection") == "ready"
+
+
+def test_the_page_says_which_field_is_at_fault(shown):
+    text = shown("hour=99&answer")
+    assert inside(text, "error").startswith("No answer: check “hour” error: INT_TYPE_BIG_INT")
+    (field,) = re.findall(r'<input[^>]*aria-invalid="true"[^>]*>', text)
+    assert 'type="number"' in field and 'max="23"' in field
