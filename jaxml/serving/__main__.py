@@ -61,6 +61,26 @@ def _add_serve(commands: Any) -> None:
     command.set_defaults(run=serve)
 
 
+def check(options: argparse.Namespace) -> int:
+    """Compares what was served with what was trained; returns 1 if they differ."""
+    from jaxml.serving import checking
+
+    report = checking.check(options.store, table=options.table, key=options.key)
+    print(report)
+    if options.plot:
+        checking.plot(report, options.plot)
+    return int(report.failed)
+
+
+def _add_check(commands: Any) -> None:
+    command = commands.add_parser("check", help="what was served against what was trained")
+    command.add_argument("store", metavar="STORE")
+    command.add_argument("--table", help="raw columns from where training has them, CSV or Parquet")
+    command.add_argument("--key", help="the table's column that holds the ids of requests")
+    command.add_argument("--plot", metavar="PNG", help="draw the distances")
+    command.set_defaults(run=check)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs a command; returns the exit code: 0, 1 if a judgement is negative, 2 for bad input."""
     parser = argparse.ArgumentParser(
@@ -73,6 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     command = commands.add_parser("rollback", help="put the version before back into use")
     command.add_argument("store", metavar="STORE")
     command.set_defaults(run=rollback)
+    _add_check(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
