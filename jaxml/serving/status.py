@@ -5,18 +5,24 @@ import functools
 import hashlib
 import math
 import re
+import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxml.serving import skew
 from jaxml.serving.bundle import Bundle
-from jaxml.validation.columns import Table
 
 __all__ = ["Page", "Recent", "describe", "page"]
 
 _ROWS = 2000  # of the rows answered last
-_EVERY = 10.0  # seconds
+_FEWEST = 50
+_EVERY = 20.0  # seconds
 
 
 class Page(NamedTuple):
@@ -53,17 +59,52 @@ class Recent:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._parts: deque[Table] = deque(maxlen=_ROWS)
+        self._parts: deque[Mapping[str, NDArray[Any]]] = deque()
+        self._rows = 0
         self._drift: list[dict[str, Any]] = []
-        self._measured = -math.inf
+        self._next = -math.inf
+        self._adding, self._measuring = threading.Lock(), threading.Lock()
 
-    def add(self, columns: Table) -> None:
-        """Keeps the raw columns of a request. Cheap, and safe in any thread."""
-        self._parts.append(columns)
+    def add(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Keeps the raw columns [B] of a request; the last 2,000 rows are kept."""
+        with self._adding:
+            self._parts.append(columns)
+            self._rows += _length(columns)
+            while self._rows - _length(self._parts[0]) >= _ROWS:
+                self._rows -= _length(self._parts.popleft())
 
     def drift(self) -> list[dict[str, Any]]:
-        """Returns column, distance, threshold and rows of each column, measured every ten seconds."""
-        return self._drift
+        """Returns column, distance, threshold, rows, and whether it differs by more than chance.
+
+        It is measured at most every 20 seconds, and empty for fewer than 50 rows.
+        """
+        with self._measuring:
+            if self._rows >= _FEWEST and time.monotonic() >= self._next:
+                self._drift = self._measured()
+                self._next = time.monotonic() + _EVERY
+            return self._drift
+
+    def _measured(self) -> list[dict[str, Any]]:
+        with self._adding:
+            parts = list(self._parts)
+        served = {
+            name: np.ma.concatenate([part[name] for part in parts]) for name in self._bundle.columns
+        }
+        found = skew.compare_columns(served, self._bundle.training(), self._bundle.schema)
+        return [
+            {
+                "column": each.column,
+                "distance": each.distance,
+                "threshold": each.threshold,
+                "rows": each.rows,
+                "differs": bool(each.differs),
+            }
+            for each in found
+        ]
+
+
+def _length(columns: Mapping[str, NDArray[Any]]) -> int:
+    return len(next(iter(columns.values())))
 
 
 def describe(

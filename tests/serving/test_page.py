@@ -90,6 +90,24 @@ def test_the_examples_of_the_form_fit_the_schema(bundle):
     assert bundle.check({each["name"]: [each["example"]] for each in inputs}) == []
 
 
+def test_drift_is_that_of_the_rows_answered_last(bundle, flights):
+    recent = status.Recent(bundle)
+    rows, _ = flights(2400, seed=3)
+    rows["hour"][:400] = 0  # These rows are forgotten below.
+    for at in range(0, 400, 4):
+        recent.add({name: each[at : at + 4] for name, each in rows.items()})
+    assert recent.drift()[0]["column"] == "hour" and recent.drift()[0]["differs"]
+    assert recent.drift()[0]["rows"] == 400
+    for at in range(400, 2400, 4):
+        recent.add({name: each[at : at + 4] for name, each in rows.items()})
+    assert recent.drift()[0]["rows"] == 400  # Measured a moment ago.
+    recent._next = 0.0
+    found = json.loads(json.dumps(recent.drift()))
+    assert {each["rows"] for each in found} == {2000}
+    assert {each["column"] for each in found} == set(bundle.columns)
+    assert not any(each["differs"] for each in found)
+
+
 def test_a_few_rows_have_no_drift(bundle, columns):
     recent = status.Recent(bundle)
     recent.add({name: each[:40] for name, each in columns.items()})
