@@ -11,7 +11,7 @@ import numpy as np
 from jaxml import checks, text
 from jaxml.reports import plots
 from jaxml.serving import log, skew
-from jaxml.serving.bundle import Bundle, load
+from jaxml.serving.bundle import TOLERANCE, Bundle, load
 from jaxml.serving.log import Served
 from jaxml.serving.skew import ColumnSkew, RowSkew
 from jaxml.serving.store import Store
@@ -30,7 +30,7 @@ class Report:
         model: name and version.
         served: the log.
         columns: distances of the raw columns from those of training.
-        again: features that were logged, against those of the same raw columns.
+        again: features and answers that were logged, against those of the same raw columns.
         table: raw columns and features of the same rows in a table, against what was logged; None without
             a table.
     """
@@ -56,7 +56,11 @@ class Report:
         ]
         lines += [f"left out: {each}" for each in self.served.damaged]
         lines += ["", *_distribution(self.columns)]
-        lines += ["", "Features computed again from the served columns:", *_rows(self.again)]
+        lines += [
+            "",
+            "Features and answers computed again from the served columns:",
+            *_rows(self.again),
+        ]
         if self.table is not None:
             lines += ["", "The same rows in the table:", *_rows(self.table)]
         return "\n".join(lines)
@@ -84,20 +88,28 @@ def check(
     for name in bundle.columns:
         checks.choice("served column", name, served.columns)
     raw = {name: served.columns[name] for name in bundle.columns}
-    rows = range(len(served))
     return Report(
         model=f"{bundle.manifest.name}, version {bundle.path.name}",
         served=served,
         columns=tuple(skew.compare_columns(raw, bundle.training(), bundle.schema)),
-        again=skew.compare_rows(
-            _features(bundle, raw), served.features, expected_keys=rows, served_keys=rows
-        ),
+        again=_again(bundle, raw, served),
         table=None if table is None else _against(Path(table), key, bundle, raw, served),
     )
 
 
-def _features(bundle: Bundle, raw: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(log.named_features(bundle.pipeline, bundle.encode(raw)))
+def _again(bundle: Bundle, raw: Mapping[str, Any], served: Served) -> RowSkew:
+    features = bundle.encode(raw)
+    expected = {f"feature {n}": each for n, each in log.named_features(bundle.pipeline, features)}
+    got = {f"feature {name}": each for name, each in served.features.items()}
+    for name, values in log.named_outputs(bundle.program(features)):
+        answers = served.outputs.get(name)
+        # Batches of other sizes may round otherwise, so ids of equal probability may change places.
+        if values.dtype.kind == "f" and answers is not None:
+            near = np.isclose(values, answers, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+            expected[f"output {name}"] = np.where(near, answers, values)
+            got[f"output {name}"] = answers
+    rows = range(len(served))
+    return skew.compare_rows(expected, got, expected_keys=rows, served_keys=rows)
 
 
 def _against(
@@ -109,7 +121,8 @@ def _against(
     for name in bundle.columns:
         checks.choice("column", name, table)
     expected = {f"column {name}": table[name] for name in bundle.columns}
-    expected |= {f"feature {name}": each for name, each in _features(bundle, table).items()}
+    features = log.named_features(bundle.pipeline, bundle.encode(table))
+    expected |= {f"feature {name}": each for name, each in features}
     got = {f"column {name}": each for name, each in raw.items()}
     got |= {f"feature {name}": each for name, each in served.features.items()}
     asked = served.keys

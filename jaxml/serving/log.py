@@ -31,7 +31,7 @@ from jaxml.serving.program import Features
 from jaxml.validation import readers, writers
 from jaxml.validation.columns import Table, table_columns
 
-__all__ = ["Log", "Served", "named_features", "read"]
+__all__ = ["Log", "Served", "named_features", "named_outputs", "read"]
 
 _ROWS = 4096  # of a file, about
 _SECONDS = 5.0  # until rows are in a file
@@ -96,7 +96,7 @@ class Log:
             "time": np.full(len(ids), np.datetime64(time.time_ns() // 1000, "us")),
             **{f"column/{name}": _array(each) for name, each in table_columns(columns).items()},
             **{f"feature/{n}": each for n, each in named_features(self._pipeline, features)},
-            **{f"output/{name}": each for name, each in _flat(outputs)},
+            **{f"output/{name}": each for name, each in named_outputs(outputs)},
         }
         if self.sample < 1:
             hashes = hashing.hash_texts(ids.tolist())
@@ -252,11 +252,8 @@ def named_features(
         yield from zip(names, np.asarray(matrix).T, strict=True)
 
 
-def _files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("[!.]*.parquet"))
-
-
-def _flat(outputs: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+def named_outputs(outputs: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yields the name and the values [B] of each column of the outputs."""
     for name, given in outputs.items():
         values = np.asarray(given)
         if values.ndim == 1:
@@ -264,6 +261,10 @@ def _flat(outputs: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[An
         else:
             flat = values.reshape(len(values), -1).T
             yield from ((f"{name}/{i}", each) for i, each in enumerate(flat))
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("[!.]*.parquet"))
 
 
 def _array(values: Any) -> NDArray[Any]:
