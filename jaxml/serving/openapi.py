@@ -4,15 +4,10 @@ from typing import Any
 
 import jaxml
 from jaxml.serving.manifest import Manifest, Tensor
+from jaxml.serving.protocol import DATATYPES
 
 __all__ = ["describe"]
 
-_DATATYPES = [
-    "BOOL",
-    *(f"{sign}INT{bits}" for sign in ("U", "") for bits in (8, 16, 32, 64)),
-    *(f"FP{bits}" for bits in (16, 32, 64)),
-    "BYTES",
-]
 _VALUE = {"type": ["number", "string", "boolean", "null"]}
 _OBJECT = {"type": "object"}
 _ID = {"type": "string", "maxLength": 256}
@@ -95,7 +90,7 @@ def _request(manifest: Manifest) -> dict[str, Any]:
     tensor = {
         "name": {"enum": [each.name for each in manifest.inputs]},
         "shape": _SHAPE,
-        "datatype": {"enum": _DATATYPES},
+        "datatype": {"enum": [*DATATYPES]},
         "parameters": _OBJECT,
         "data": data,
     }
@@ -121,7 +116,7 @@ def _response(manifest: Manifest) -> dict[str, Any]:
     tensor = {
         "name": {"enum": [each.name for each in manifest.outputs]},
         "shape": _SHAPE,
-        "datatype": {"enum": _DATATYPES},
+        "datatype": {"enum": [*DATATYPES]},
         "parameters": _OBJECT,
         "data": {"type": "array", "items": _VALUE},
     }

@@ -9,10 +9,11 @@ integer or float; it is read as the bundle's own type where no value changes by 
 the rest.
 """
 
+import itertools
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -23,7 +24,7 @@ from jaxml.validation.columns import is_utf8
 
 __all__ = ["ProtocolError", "Request", "decode", "encode"]
 
-_DTYPES = {
+DATATYPES = {
     "BOOL": np.dtype("?"),
     **{
         f"{name}INT{8 * n}": np.dtype(f"<{kind}{n}")
@@ -31,12 +32,16 @@ _DTYPES = {
         for n in (1, 2, 4, 8)
     },
     **{f"FP{8 * n}": np.dtype(f"<f{n}") for n in (2, 4, 8)},
+    "BYTES": np.dtype(object),
 }
+# What JSON may hold for each kind of dtype; null is a missing value.
+_NONE = type(None)
 _TYPES: dict[str, tuple[set[type], str]] = {
-    "b": ({bool}, "true and false"),
-    "i": ({int}, "integers"),
-    "u": ({int}, "integers"),
-    "f": ({int, float}, "numbers"),
+    "b": ({bool, _NONE}, "true and false"),
+    "i": ({int, _NONE}, "integers"),
+    "u": ({int, _NONE}, "integers"),
+    "f": ({int, float, _NONE}, "numbers"),
+    "O": ({str, _NONE}, "texts"),
 }
 _LONGEST_ID = 256
 
@@ -91,26 +96,15 @@ def decode(
         isinstance(asked, str) and len(asked) <= _LONGEST_ID and is_utf8(asked)
     ):
         _refuse(f"id must be a text of at most {_LONGEST_ID} characters")
-    tensors = _named(content.get("inputs"), "input", [each.name for each in inputs])
-    columns, at = {}, 0
-    for name, tensor in tensors.items():  # Binary data are in this order.
-        size = _parameters(tensor, f"input {name!r}").get("binary_data_size")
-        if size is None:
-            columns[name] = _from_json(name, tensor)
-        else:
-            if type(size) is not int or not 0 <= size <= len(blob) - at:
-                _refuse(
-                    f"input {name!r} has binary_data_size {size!r:.40}, but {len(blob) - at} bytes are left"
-                )
-            columns[name] = _from_binary(name, tensor, blob[at : at + size])
-            at += size
-    if at < len(blob):
-        _refuse(f"{len(blob) - at} bytes follow the tensors that the inputs describe")
-    missing = [each.name for each in inputs if each.name not in columns]
+    known = {each.name: each.datatype for each in inputs}
+    tensors = _named(content.get("inputs"), "input", [*known])
+    missing = [name for name in known if name not in tensors]
     if missing:
         _refuse(f"input {missing[0]!r} is missing{_more(missing)}")
-    read = {each.name: _as(each.datatype, columns[each.name]) for each in inputs}
-    return Request(asked, read, _wanted(content, outputs), _num_rows(read))
+    rows = _num_rows(tensors)
+    columns = _columns(tensors, rows, blob)
+    read = {name: _as(datatype, columns[name]) for name, datatype in known.items()}
+    return Request(asked, read, _wanted(content, outputs), rows)
 
 
 def encode(
@@ -225,29 +219,56 @@ def _flag(parameters: Mapping[str, Any], name: str, usual: bool) -> bool:
     return given
 
 
-def _rows(name: str, tensor: Mapping[str, Any]) -> int:
-    """Returns B of the shape [B] or [B, 1]."""
-    shape: Any = tensor.get("shape")
-    whole = isinstance(shape, list) and all(type(each) is int and each >= 0 for each in shape)
-    if not whole or len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
-        _refuse(f"input {name!r} must have the shape [B] or [B, 1], got {shape!r:.60}")
-    return shape[0]
-
-
-def _dtype(name: str, tensor: Mapping[str, Any]) -> np.dtype | None:
-    """Returns the dtype of numbers, None for texts."""
-    given = tensor.get("datatype")
-    if given == "BYTES":
-        return None
-    if not isinstance(given, str) or given not in _DTYPES:
+def _num_rows(tensors: Mapping[str, dict[str, Any]]) -> int:
+    """Returns B of the shapes, each [B] or [B, 1]."""
+    found: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        shape: Any = tensor.get("shape")
+        whole = isinstance(shape, list) and len(shape) in (1, 2) and type(shape[0]) is int
+        if not whole or shape[0] < 0 or shape[1:] not in ([], [1]):
+            _refuse(f"input {name!r} must have the shape [B] or [B, 1], got {shape!r:.60}")
+        found.setdefault(shape[0], name)
+    if len(found) > 1:
+        (rows, name), (others, other) = list(found.items())[:2]
         _refuse(
-            f"input {name!r} must have a datatype of {', '.join([*_DTYPES, 'BYTES'])}, got {given!r:.40}"
+            f"inputs must have one length, got {rows} rows of {name!r} and {others} of {other!r}"
         )
-    return _DTYPES[given]
+    ((rows, name),) = found.items()
+    if not rows:
+        _refuse(f"input {name!r} must have at least one row")
+    return rows
 
 
-def _from_json(name: str, tensor: Mapping[str, Any]) -> NDArray[Any]:
-    rows, dtype = _rows(name, tensor), _dtype(name, tensor)
+def _columns(
+    tensors: Mapping[str, dict[str, Any]], rows: int, blob: memoryview
+) -> dict[str, NDArray[Any]]:
+    columns, at = {}, 0
+    lists: dict[str, dict[str, list[Any]]] = {}
+    for name, tensor in tensors.items():  # Binary data are in this order.
+        datatype: Any = tensor.get("datatype")
+        if not isinstance(datatype, str) or datatype not in DATATYPES:
+            _refuse(
+                f"input {name!r} must have a datatype of {', '.join(DATATYPES)}, got {datatype!r:.40}"
+            )
+        size = _parameters(tensor, f"input {name!r}").get("binary_data_size")
+        if size is None:
+            lists.setdefault(datatype, {})[name] = _data(name, tensor, rows)
+            continue
+        if type(size) is not int or not 0 <= size <= len(blob) - at:
+            left = len(blob) - at
+            _refuse(f"input {name!r} has binary_data_size {size!r:.40}, but {left} bytes are left")
+        if "data" in tensor:
+            _refuse(f"input {name!r} has both data and binary_data_size")
+        columns[name] = _from_binary(name, datatype, rows, blob[at : at + size])
+        at += size
+    if at < len(blob):
+        _refuse(f"{len(blob) - at} bytes follow the tensors that the inputs describe")
+    for datatype, some in lists.items():
+        columns |= _from_json(some, datatype)
+    return columns
+
+
+def _data(name: str, tensor: Mapping[str, Any], rows: int) -> list[Any]:
     data = tensor.get("data")
     if not isinstance(data, list):
         _refuse(f"input {name!r} must have data, a list, or binary_data_size")
@@ -257,52 +278,69 @@ def _from_json(name: str, tensor: Mapping[str, Any]) -> NDArray[Any]:
         data = [each[0] for each in data]
     if len(data) != rows:
         _refuse(f"input {name!r} has the shape {tensor['shape']}, but {len(data)} values")
-    wanted, words = _TYPES[dtype.kind] if dtype else ({str}, "texts")
-    found = set(map(type, data)) - {type(None)}
-    if not found <= wanted:
-        row = next(i for i, each in enumerate(data) if type(each) not in {*wanted, type(None)})
+    return data
+
+
+def _from_json(lists: Mapping[str, list[Any]], datatype: str) -> dict[str, NDArray[Any]]:
+    """Returns columns of one datatype and length: hundreds are read at once."""
+    flat = [*itertools.chain.from_iterable(lists.values())]
+    types, words = _TYPES[DATATYPES[datatype].kind]
+    found = set(map(type, flat))
+    if not found <= types:
+        name, row = _first(lists, lambda value: type(value) not in types)
         _refuse(
-            f"input {name!r} is {tensor['datatype']} and must hold {words}, "
-            f"got {data[row]!r:.60} in row {row}"
+            f"input {name!r} is {datatype} and must hold {words}, got {lists[name][row]!r:.60} in row {row}"
         )
-    if dtype is None:
-        for row, each in enumerate(data):
-            if each is not None and not is_utf8(each):
-                _refuse(
-                    f"input {name!r} must hold texts in UTF-8, got half a surrogate pair in row {row}"
-                )
-        return np.array(data, object)
-    return _numbers(name, data, dtype)
+    gaps = [value is None for value in flat] if _NONE in found else None
+    dtype = DATATYPES[datatype]
+    if datatype == "BYTES":
+        if not is_utf8("".join(filter(None, flat))):
+            name, row = _first(lists, lambda value: value is not None and not is_utf8(value))
+            _refuse(
+                f"input {name!r} must hold texts in UTF-8, got half a surrogate pair in row {row}"
+            )
+        values = np.array(flat, object)
+    else:
+        numbers = _numbers(flat, dtype)
+        if numbers is None:
+            name, row = _first(lists, lambda value: _numbers([value], dtype) is None)
+            _refuse(f"input {name!r} holds a number that {datatype} cannot, in row {row}")
+        values = numbers
+    columns = dict(zip(lists, values.reshape(len(lists), -1), strict=True))
+    if gaps is not None and values.dtype.kind in "biu":
+        for name, gap in zip(lists, np.reshape(gaps, (len(lists), -1)), strict=True):
+            if gap.any():
+                columns[name] = np.ma.masked_array(columns[name], gap)
+    return columns
 
 
-def _numbers(name: str, data: list[Any], dtype: np.dtype) -> NDArray[Any]:
-    missing = [each is None for each in data]
+def _first(lists: Mapping[str, list[Any]], bad: Callable[[Any], bool]) -> tuple[str, int]:
+    """Returns the column and row of the first value at fault."""
+    every = ((name, row, v) for name, data in lists.items() for row, v in enumerate(data))
+    return next((name, row) for name, row, value in every if bad(value))
+
+
+def _numbers(values: list[Any], dtype: np.dtype) -> NDArray[Any] | None:
+    """Returns numbers, NaN or 0 for None; None if there is one that the dtype cannot hold."""
     try:
-        if dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                values = np.array(data, np.float64).astype(dtype)  # None is NaN.
-            if np.isinf(values).any():
-                raise OverflowError
-            return values
-        values = np.array([0 if each is None else each for each in data], dtype)
+        if dtype.kind != "f":
+            return np.array([0 if each is None else each for each in values], dtype)
+        with np.errstate(over="ignore"):
+            numbers = np.array(values, np.float64).astype(dtype, copy=False)
+        return None if np.isinf(numbers).any() else numbers
     except OverflowError:
-        _refuse(f"input {name!r} holds a number that {dtype.name} cannot")
-    return np.ma.masked_array(values, missing) if any(missing) else values
+        return None
 
 
-def _from_binary(name: str, tensor: Mapping[str, Any], blob: memoryview) -> NDArray[Any]:
-    rows, dtype = _rows(name, tensor), _dtype(name, tensor)
-    if "data" in tensor:
-        _refuse(f"input {name!r} has both data and binary_data_size")
-    if dtype is None:
+def _from_binary(name: str, datatype: str, rows: int, blob: memoryview) -> NDArray[Any]:
+    if datatype == "BYTES":
         return _texts(name, rows, blob)
-    if len(blob) != rows * dtype.itemsize:
-        _refuse(
-            f"input {name!r} of {rows} rows must have {rows * dtype.itemsize} bytes, got {len(blob)}"
-        )
-    if dtype.kind == "b" and (np.frombuffer(blob, np.uint8) > 1).any():
+    size = rows * DATATYPES[datatype].itemsize
+    if len(blob) != size:
+        _refuse(f"input {name!r} of {rows} rows must have {size} bytes, got {len(blob)}")
+    if datatype == "BOOL" and (np.frombuffer(blob, np.uint8) > 1).any():
         _refuse(f"input {name!r} is BOOL and must hold bytes of 0 and 1")
-    return np.frombuffer(blob, dtype)
+    return np.frombuffer(blob, DATATYPES[datatype]).copy()  # The body is not kept.
 
 
 def _texts(name: str, rows: int, blob: memoryview) -> NDArray[Any]:
@@ -326,14 +364,14 @@ def _as(datatype: str, values: NDArray[Any]) -> NDArray[Any]:
     kind = values.dtype.kind
     if kind in "Ob":
         return values
-    if kind == "u" and (not values.size or values.max() < 2**63):
+    if kind == "u" and values.max() < 2**63:
         kind = "i"
-    wide = values.astype({"i": np.int64, "u": np.uint64, "f": np.float64}[kind])
+    wide = values.astype({"i": np.int64, "u": np.uint64, "f": np.float64}[kind], copy=False)
     if kind == "f" and datatype == "INT64":
         return _whole(wide)
     if kind in "iu" and datatype == "FP64":
         floats = np.ma.filled(wide.astype(np.float64), math.nan)
-        return floats if np.abs(np.ma.filled(wide, 0)).max(initial=0) <= 2**53 else wide
+        return floats if np.abs(np.ma.filled(wide, 0)).max() <= 2**53 else wide
     return wide
 
 
@@ -347,19 +385,6 @@ def _whole(values: NDArray[Any]) -> NDArray[Any]:
     return np.ma.masked_array(integers, missing) if missing.any() else integers
 
 
-def _num_rows(columns: Mapping[str, NDArray[Any]]) -> int:
-    lengths = {name: len(values) for name, values in columns.items()}
-    first, rows = next(iter(lengths.items()))
-    for name, length in lengths.items():
-        if length != rows:
-            _refuse(
-                f"inputs must have one length, got {rows} rows of {first!r} and {length} of {name!r}"
-            )
-    if not rows:
-        _refuse(f"input {first!r} must have at least one row")
-    return rows
-
-
 def _to_json(values: NDArray[Any]) -> list[Any]:
     flat = values.ravel()
     if flat.dtype.kind == "f" and not np.isfinite(flat).all():
@@ -369,6 +394,6 @@ def _to_json(values: NDArray[Any]) -> list[Any]:
 
 def _to_binary(values: NDArray[Any], datatype: str) -> bytes:
     if datatype != "BYTES":
-        return values.astype(_DTYPES[datatype]).tobytes()
+        return values.astype(DATATYPES[datatype]).tobytes()
     texts = [each.encode() for each in values.ravel()]
     return b"".join(part for each in texts for part in (struct.pack("<I", len(each)), each))

@@ -79,7 +79,8 @@ def test_what_would_change_is_left_for_the_schema_to_judge():
 FAULTS = {
     "unknown": ({"name": "other"}, "'other' is unknown"),
     "twice": ({"name": "x"}, "'x' is given twice"),
-    "shape": ({"shape": [3]}, "'n' has the shape [3], but 2 values"),
+    "shape": ({"shape": [3]}, "2 rows of 'text' and 3 of 'n'"),
+    "values": ({"data": [1, 2, 3]}, "'n' has the shape [2], but 3 values"),
     "wide": ({"shape": [1, 2]}, "'n' must have the shape"),
     "negative": ({"shape": [-1]}, "'n' must have the shape"),
     "true": ({"shape": [True]}, "'n' must have the shape"),
@@ -90,10 +91,16 @@ FAULTS = {
     "float": ({"data": [1, 2.0]}, "'n' is INT64 and must hold integers, got 2.0 in row 1"),
     "boolean": ({"data": [1, True]}, "'n' is INT64 and must hold integers, got True in row 1"),
     "text": ({"data": [1, "2"]}, "got '2' in row 1"),
-    "huge": ({"data": [1, 2**63]}, "'n' holds a number that int64 cannot"),
-    "small": ({"datatype": "UINT8", "data": [1, -1]}, "'n' holds a number that uint8 cannot"),
-    "infinite": ({"datatype": "FP16", "data": [1, 1e6]}, "'n' holds a number that float16 cannot"),
-    "beyond": ({"datatype": "FP64", "data": [1, 10**400]}, "'n' holds a number"),
+    "huge": ({"data": [1, 2**63]}, "'n' holds a number that INT64 cannot, in row 1"),
+    "small": (
+        {"datatype": "UINT8", "data": [1, -1]},
+        "'n' holds a number that UINT8 cannot, in row 1",
+    ),
+    "infinite": (
+        {"datatype": "FP16", "data": [1, 1e6]},
+        "'n' holds a number that FP16 cannot, in row 1",
+    ),
+    "beyond": ({"datatype": "FP64", "data": [1, 10**400]}, "'n' holds a number that FP64 cannot"),
     "surrogate": ({"datatype": "BYTES", "data": ["a", "\ud800"]}, "'n' must hold texts in UTF-8"),
     "no data": ({"data": None}, "'n' must have data"),
     "parameters": ({"parameters": 1}, "input 'n' has parameters that are no object"),
@@ -113,11 +120,10 @@ def test_a_fault_names_the_input(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shape": [3]}, "'n' of 3 rows must have 24 bytes, got 16"),
-        ({"datatype": "BOOL", "shape": [16]}, "'n' is BOOL and must hold bytes of 0 and 1"),
-        ({"datatype": "BYTES", "shape": [4]}, "'n' of 4 rows has 16 bytes that are not 4 texts"),
-        ({"datatype": "BYTES", "shape": [1]}, "'n' of 1 rows has 16 bytes that are not 1 texts"),
-        ({"shape": [1], "parameters": {"binary_data_size": 8}}, "8 bytes follow"),
+        ({"datatype": "INT32"}, "'n' of 2 rows must have 8 bytes, got 16"),
+        ({"datatype": "BOOL"}, "'n' of 2 rows must have 2 bytes, got 16"),
+        ({"datatype": "BYTES"}, "'n' of 2 rows has 16 bytes that are not 2 texts"),
+        ({"datatype": "INT32", "parameters": {"binary_data_size": 8}}, "8 bytes follow"),
         ({"parameters": {"binary_data_size": 17}}, "16 bytes are left"),
         ({"parameters": {"binary_data_size": -1}}, "binary_data_size -1"),
         ({"parameters": {"binary_data_size": 1.0}}, "binary_data_size 1.0"),
@@ -127,6 +133,30 @@ def test_a_fault_of_binary_data_names_the_input(change, message):
     with pytest.raises(ProtocolError) as error:
         columns(("n",), n=change)
     assert message in str(error.value)
+
+
+def test_the_bytes_of_booleans_are_0_and_1():
+    tensors = [Tensor("yes", "INT64", (-1,))]
+    inputs = [
+        {"name": "yes", "shape": [2], "datatype": "BOOL", "parameters": {"binary_data_size": 2}}
+    ]
+    text = json.dumps({"inputs": inputs}).encode()
+    read = decode(text + b"\1\0", str(len(text)), tensors, OUTPUTS)
+    assert read.columns["yes"].tolist() == [True, False]
+    with pytest.raises(ProtocolError, match="'yes' is BOOL and must hold bytes of 0 and 1"):
+        decode(text + b"\1\2", str(len(text)), tensors, OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [b"\1\0\0\0a", b"\1\0\0\0a\1\0\0", b"\1\0\0\0a\2\0\0\0b", b"\xff\xff\xff\xff", b"\0" * 9],
+)
+def test_the_bytes_of_texts_must_add_up(blob):
+    parameters = {"binary_data_size": len(blob)}
+    tensor = {"name": "t", "shape": [2], "datatype": "BYTES", "parameters": parameters}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(ProtocolError, match="bytes that are not 2 texts"):
+        decode(text + blob, str(len(text)), [Tensor("t", "BYTES", (-1,))], OUTPUTS)
 
 
 def test_texts_that_are_not_utf8_are_refused():
