@@ -45,8 +45,8 @@ WALLS = {
     "torch": ("experiments/",),
     "safetensors": ("jaxml/serving/bundle.py",),
     "prometheus_client": ("jaxml/serving/meters.py",),
-    "starlette": ("jaxml/serving/server.py",),
-    "uvicorn": ("jaxml/serving/server.py",),
+    "starlette": ("jaxml/serving/server.py", "experiments/serving_load/one_by_one.py"),
+    "uvicorn": ("jaxml/serving/server.py", "experiments/serving_load/one_by_one.py"),
     "chex": (),
     "pytest": (),
 }

@@ -1,0 +1,79 @@
+"""Measures, compares and draws; see the package's docstring."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import command
+from experiments.serving_load import report, servers, standins, traffic
+from experiments.serving_load.bench import Bench, Plan
+from jaxml import reports, serving
+
+MODELS = {"flights": standins.of_flights, "geonames": standins.of_places}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Measures servers of two models under load, and compares every answer."""
+
+    flights: Path | None = None
+    """Bundle, store or run of the flights model; None for the newest run, or else a stand-in."""
+    geonames: Path | None = None
+    """Bundle, store or run of the place-name resolver; None for the newest run, or else a stand-in."""
+    requests: int = 100_000
+    """Requests of the long run."""
+    smoke: bool = False
+    """Measure little, for a moment each, to see that it runs."""
+    seed: int = 0
+    """Seed of the arrivals."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is measured of each model."""
+        return Plan(0.2, 1, (1, 64), (0.5,)) if self.smoke else Plan(2.0, 3)
+
+
+def measured(model: str, path: Path, config: Config, run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the rows of one model."""
+    made = traffic.make(serving.load(path))
+    with contextlib.ExitStack() as stack:
+        started = {
+            name: stack.enter_context(servers.running(arguments, run_dir / f"{model}-{i}.log"))
+            for i, (name, arguments) in enumerate(servers.commands(path).items())
+        }
+        bench = Bench(model, made, started, config.plan)
+        bench.closed()
+        bench.opened(config.seed)
+        if model == "flights":
+            bench.long(2000 if config.smoke else config.requests)
+    return bench.rows
+
+
+def experiment(config: Config, run_dir: Path) -> Any:
+    """Measures, prints and draws; returns the record."""
+    rows: list[dict[str, Any]] = []
+    for model, standin in MODELS.items():
+        path = servers.bundle(model, getattr(config, model), standin, run_dir)
+        rows += measured(model, path, config, run_dir)
+        report.tables(rows, model)
+        report.picture(rows, model, run_dir / f"latency-{model}.png")
+    summary = report.summary(rows)
+    reports.table("in one run", ["figure", "value"], [[k, f"{v:,.4g}"] for k, v in summary.items()])
+    record = {"summary": summary, "rows": rows}
+    command.write(run_dir, record)
+    if summary["wrong answers"]:
+        raise command.Failed(f"{summary['wrong answers']} answers are wrong")
+    return record
+
+
+def main(arguments: Sequence[str]) -> int:
+    return command.run("serving_load", Config, experiment, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
