@@ -10,6 +10,7 @@ evaluation, in `predict` over a whole table, and in the server.
 
 from jaxml.serving.bundle import Bundle, BundleError, load, save
 from jaxml.serving.candidate import Gate, Threshold, leave
+from jaxml.serving.publishing import publish
 from jaxml.serving.store import Store, StoreError
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "Threshold",
     "leave",
     "load",
+    "publish",
     "save",
 ]

@@ -17,6 +17,30 @@ from typing import Any
 from jaxml.serving.store import Store
 
 
+def publish(options: argparse.Namespace) -> int:
+    """Judges a finished run, tries it in a server, and switches to it."""
+    from jaxml.serving.publishing import publish as attempt
+
+    told = attempt(options.run_dir, options.store)
+    if told.number is None:
+        print(f"in use already: version {told.version}")
+        return 0
+    page = Path(options.store, "verdicts", f"{told.number}.html")
+    print(f"{told.table()}\n\nverdict: {page}")
+    for reason in told.reasons:
+        print(f"refused: {reason}")
+    if told.passed:
+        print(f"in use: version {told.version}")
+    return 0 if told.passed else 1
+
+
+def _add_publish(commands: Any) -> None:
+    command = commands.add_parser("publish", help="judge a finished run, try it, switch to it")
+    command.add_argument("run_dir", metavar="RUN", help="a run directory, or a folder inside")
+    command.add_argument("store", metavar="STORE", help="is made if it is not there")
+    command.set_defaults(run=publish)
+
+
 def rollback(options: argparse.Namespace) -> int:
     """Puts the version before back into use."""
     print(f"in use: version {Store(options.store).rollback()}")
@@ -89,6 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_publish(commands)
     _add_serve(commands)
     command = commands.add_parser("rollback", help="put the version before back into use")
     command.add_argument("store", metavar="STORE")

@@ -64,6 +64,7 @@ class Check:
         wanted: in words.
         interval: of the candidate's value minus the other.
         note: what else is to say, such as why it failed.
+        seconds: that it took, if that matters.
     """
 
     name: str
@@ -73,6 +74,17 @@ class Check:
     wanted: str = ""
     interval: tuple[float, float] | None = None
     note: str = ""
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        numbers = "" if self.value is None else shown(self.value)
+        if self.against is not None:
+            numbers += f" against {shown(self.against)}"
+        if self.interval is not None:
+            low, high = map(shown, self.interval)
+            numbers += f" (difference {low} to {high})"
+        wanted = f"{self.wanted} is wanted" if self.wanted else ""
+        return f"{self.name}: {'; '.join(filter(None, (numbers, wanted, self.note)))}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +178,7 @@ class HeldOut:
             self._part(f"{threshold.by} = {value}", codes == i, required=value in threshold.values)
             for i, value in enumerate(distinct)
         ]
+        found.sort(key=lambda part: part.name)
         found += [_Part(f"{threshold.by} = {value}", None, "no such rows", True) for value in named]
         if not any(part.rows is not None or part.required for part in found):
             found.append(_Part(threshold.by, None, "no value has enough rows", True))
@@ -239,29 +252,25 @@ def _judged(
     rows: HeldOut,
     level: float,
 ) -> Iterator[Check]:
-    labels, group = rows.labels[part], rows.group[part]
+    labels = rows.labels[part]
     try:
-        metric = scores.metric_of(threshold.metric, labels, own[part])
+        value = scores.value(threshold.metric, labels, own[part])
     except ValueError as error:
         yield Check(name, "failed", note=f"metric not found: {error}")
         return
-    value = scores.whole(metric, labels)
     yield from _bound(threshold, name, value)
     if not _changes(threshold):
         return
     if isinstance(before, np.ndarray):
         try:
-            other = scores.metric_of(threshold.metric, labels, before[part])
+            found = scores.compare(
+                threshold.metric, labels, own[part], before[part], rows.group[part], rows.copies
+            )
+            yield _change(threshold, name, found, level)
+            return
         except ValueError as error:
-            before = f"metric not found: {error}"
-    if not isinstance(before, np.ndarray):
-        yield _no_change(name, value, before)
-        return
-    samples = scores.differences(metric, other, group, rows.copies)
-    difference = scores.Difference(
-        value, scores.whole(other, labels), samples, len(np.unique(group))
-    )
-    yield _change(threshold, name, difference, level)
+            before = f"of the bundle in use, metric not found: {error}"
+    yield _no_change(name, value, before)
 
 
 def _bound(threshold: Threshold, name: str, value: float) -> Iterator[Check]:
@@ -269,7 +278,7 @@ def _bound(threshold: Threshold, name: str, value: float) -> Iterator[Check]:
         return
     sign = threshold.direction
     good = sign * value >= sign * threshold.bound
-    wanted = f"at {'least' if sign > 0 else 'most'} {_shown(threshold.bound)}"
+    wanted = f"at {'least' if sign > 0 else 'most'} {shown(threshold.bound)}"
     note = "" if np.isfinite(value) else "metric not found: it is not a number"
     yield Check(name, "passed" if good else "failed", value, wanted=wanted, note=note)
 
@@ -284,7 +293,7 @@ def _change(threshold: Threshold, name: str, of: scores.Difference, level: float
     low, high = of.interval(level)
     best = high if sign > 0 else -low  # the most that the candidate may be better
     good = best >= -allowed
-    wanted = f"{'below' if sign > 0 else 'above'} the one in use by at most {_shown(allowed)}"
+    wanted = f"at most {shown(allowed)} {'lower' if sign > 0 else 'higher'}"
     note = ""
     if not np.isfinite(best):
         note = "metric not found: the difference is not a number"
@@ -301,25 +310,20 @@ def _no_change(name: str, value: float, before: str | None) -> Check:
 
 
 def _above_baseline(own: NDArray[Any], rows: HeldOut, gate: Gate) -> Check:
-    metric = _BASELINE[gate.task]
-    name, given = f"{metric} above {gate.baseline!r}", rows.columns[gate.baseline or ""]
-    simple = given.numbers()
-    part = rows.parts(Threshold(metric, bound=0.0))[0]
+    metric, column = _BASELINE[gate.task], gate.baseline or ""
+    name, simple = f"{metric} above {column!r}", rows.columns[column].numbers()
+    (part,) = rows.parts(Threshold(metric, bound=0.0))
     if part.rows is None:
         return Check(name, "failed", note=part.lacking)
+    other = simple if gate.task == "binary" else simple[:, None]
     try:
-        first = scores.metric_of(metric, rows.labels, own)
-        other = scores.metric_of(
-            metric, rows.labels, simple if gate.task == "binary" else simple[:, None]
-        )
+        found = scores.compare(metric, rows.labels, own, other, rows.group, rows.copies)
     except ValueError as error:
         return Check(name, "failed", note=f"metric not found: {error}")
-    samples = scores.differences(first, other, rows.group, rows.copies)
-    value, against = scores.whole(first, rows.labels), scores.whole(other, rows.labels)
-    low, high = scores.Difference(value, against, samples, rows.copies.shape[1]).interval(_LEVEL)
-    note = "may be chance" if value > against and not low > 0 else ""
-    wanted = "above that of the simple model"
-    return Check(name, "passed" if low > 0 else "failed", value, against, wanted, (low, high), note)
+    low, high = found.interval(_LEVEL)
+    note = "may be chance" if found.value > found.against and not low > 0 else ""
+    outcome = "passed" if low > 0 else "failed"
+    return Check(name, outcome, found.value, found.against, "higher", (low, high), note)
 
 
 # ---------------------------------------------------------------------------------------------- answers
@@ -395,5 +399,6 @@ def _times(bundles: Sequence[Bundle], held_out: Table) -> list[NDArray[np.float6
     return [np.array(each[2:]) for each in found]
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """Returns a number as text, four digits or all those before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -17,7 +17,7 @@ _CELLS = 1 << 19  # weights at once: they fit into the cache
 
 
 class Difference(NamedTuple):
-    """A metric of two models, and resamples [B] of its difference."""
+    """A metric of two models, and samples [R] of the difference from resamples of whole groups."""
 
     value: float
     against: float
@@ -32,29 +32,43 @@ class Difference(NamedTuple):
         return middle - width, middle + width
 
 
-def whole(metric: Metric, labels: NDArray[Any]) -> float:
-    """Returns the metric of all rows."""
-    return float(metric(np.ones((1, len(labels))))[0])
+def value(name: str, labels: NDArray[Any], answers: NDArray[Any]) -> float:
+    """Returns a metric, or raises a ValueError if it is not defined."""
+    return _whole(metric_of(name, labels, answers), len(labels))
 
 
-def differences(
-    first: Metric, other: Metric, group: NDArray[np.int64], copies: NDArray[np.uint8]
-) -> NDArray[np.float64]:
-    """Returns first − other for each resample [R].
+def compare(
+    name: str,
+    labels: NDArray[Any],
+    own: NDArray[Any],
+    other: NDArray[Any],
+    group: NDArray[np.int64],
+    copies: NDArray[np.uint8],
+) -> Difference:
+    """Returns a metric of two models and its difference in each resample.
 
     Args:
-        first: a metric of n rows.
-        other: the same of another model.
+        name: of the metric.
+        labels: [n].
+        own: answers of the one, [n] or [n, k].
+        other: answers of the other.
         group: [n], each row's group.
         copies: [R, G], how often each group is in each resample.
+
+    Raises:
+        ValueError: the metric is not defined for one of them.
     """
-    size = max(1, _CELLS // len(group))
-    parts = [
-        first(weights) - other(weights)
-        for at in range(0, len(copies), size)
-        for weights in [copies[at : at + size][:, group].astype(np.float64)]
-    ]
-    return np.concatenate(parts)
+    first, second = (metric_of(name, labels, each) for each in (own, other))
+    size, samples = max(1, _CELLS // len(group)), []
+    for at in range(0, len(copies), size):
+        weights = copies[at : at + size][:, group].astype(np.float64)
+        samples.append(first(weights) - second(weights))
+    one, two = (_whole(each, len(labels)) for each in (first, second))
+    return Difference(one, two, np.concatenate(samples), len(np.unique(group)))
+
+
+def _whole(metric: Metric, number: int) -> float:
+    return float(metric(np.ones((1, number)))[0])
 
 
 def metric_of(name: str, labels: NDArray[Any], answers: NDArray[Any]) -> Metric:

@@ -51,9 +51,9 @@ def test_precision_and_recall_count_the_right_ids():
     labels = np.array([3, 1, 4, 1])
     ids = np.array([[3, 0, 2], [0, 1, 2], [0, 1, 2], [2, 0, 1]])
     for name, wanted in (("precision@1", 0.25), ("recall@2", 0.5), ("recall@3", 0.75)):
-        assert scores.whole(scores.metric_of(name, labels, ids), labels) == wanted
+        assert scores.value(name, labels, ids) == wanted
     with pytest.raises(ValueError, match="3 answers"):
-        scores.metric_of("recall@4", labels, ids)
+        scores.value("recall@4", labels, ids)
 
 
 NO_LOSS = (serving.Threshold("roc_auc", change=0.0), serving.Threshold("log_loss", change=0.0))
