@@ -4,6 +4,7 @@ pyarrow splits the files (`pip install 'jaxml[validation]'`); types are decided 
 0, the header not included.
 """
 
+import contextlib
 import csv
 import dataclasses
 import datetime
@@ -13,7 +14,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,34 +110,37 @@ def read_csv(
     """
     if delimiter is not None and len(delimiter) != 1:
         raise ValueError(f"delimiter must be one character, got {delimiter!r}")
-    file = _CsvFile(path, _text(path, encoding, delimiter or ","), delimiter or ",")
+    file = CsvText(path, _text(path, encoding, delimiter or ","), delimiter or ",")
     header = file.header()
     if len(header) == 1 and delimiter != ",":
         file.check_delimiter(header[0], sure=delimiter is not None)
-    features = {} if schema is None else schema.features
-    wanted = {n: "BOOL" if f.is_bool else f.type for n, f in features.items()}
+    wanted = types_of(schema) if schema is not None else {}
     for name, type_ in (types or {}).items():
         checks.choice("types", name, header)
         wanted[name] = checks.choice("types", type_, ("INT", "FLOAT", "BOOL", "BYTES", "TIME"))
     gone = {missing} if isinstance(missing, str) else set(missing)
-    fields = file.split(header)
+    fields = file.split(header, header)
     if len(fields[-1].codes) and not file.text.endswith(("\n", "\r")):
-        _check_last(fields[-1])
-    columns = {field.name: _convert(field, gone, wanted.get(field.name)) for field in fields}
+        check_last(fields[-1])
+    columns = {field.name: convert(field, gone, wanted.get(field.name)) for field in fields}
     return _ordered(columns, schema)
 
 
 @dataclasses.dataclass(frozen=True)
-class _CsvFile:
+class CsvText:
+    """The header and some rows of a CSV file, and how many rows and lines of the file precede them."""
+
     path: str | os.PathLike[str]
     text: str
-    delimiter: str
+    delimiter: str = ","
+    rows_before: int = 0
+    lines_before: int = 0
 
     def header(self) -> list[str]:
         _, header = next(self._records(), (0, []))
         if not header:
             raise BadFile(self.path, "the file is empty: not even a header")
-        header = _named(header)
+        header = named(header)
         for i, name in enumerate(header):
             if not name.strip():
                 raise BadFile(self.path, f"column {i} of the header has no name", line=1)
@@ -154,7 +158,7 @@ class _CsvFile:
         )
         for other in ",;\t| ".replace(self.delimiter, ""):
             names, fields = (
-                [each for _, r in _split(text, other) for each in r] for text in (name, row)
+                [each for _, r in split(text, other) for each in r] for text in (name, row)
             )
             alike, numbers = len(names) == len(fields), all(map(_FLOAT.fullmatch, fields))
             if len(names) > 1 and (alike and numbers if other == " " else alike or not sure):
@@ -162,8 +166,8 @@ class _CsvFile:
                 reason = f"the one column is {_short(name)}; pass delimiter={other!r}{more}"
                 raise BadFile(self.path, reason, line=1)
 
-    def split(self, header: list[str]) -> list["_Field"]:
-        pyarrow, arrow_csv = _pyarrow(), importlib.import_module("pyarrow.csv")
+    def split(self, header: list[str], columns: Sequence[str]) -> list["Field"]:
+        arrow, arrow_csv = pyarrow(), importlib.import_module("pyarrow.csv")
         data = self.text.lstrip("\r\n").encode()
         names = [f"f{i}" for i in range(len(header))]
         odd = []
@@ -174,7 +178,7 @@ class _CsvFile:
 
         try:
             table = arrow_csv.read_csv(
-                pyarrow.BufferReader(data),
+                arrow.BufferReader(data),
                 arrow_csv.ReadOptions(
                     use_threads=False,  # With threads, rows have no number.
                     block_size=min(len(data) + 1, 2**31 - 1),
@@ -187,18 +191,19 @@ class _CsvFile:
                     invalid_row_handler=skip,
                 ),
                 arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pyarrow.string()), strings_can_be_null=False
+                    column_types=dict.fromkeys(names, arrow.string()), strings_can_be_null=False
                 ),
             )
-        except pyarrow.ArrowInvalid as error:
+        except arrow.ArrowInvalid as error:
             raise BadFile(self.path, str(error)) from error
         if odd or data.count(b'"') % 2:
             self._check_quotes()
         if odd:
             raise self._unsplit(header, odd[0].number - 2, odd[0].actual_columns)
         return [
-            _Field(self, name, encoded.dictionary.to_pylist(), encoded.indices.to_numpy())
+            Field(self, name, encoded.dictionary.to_pylist(), encoded.indices.to_numpy())
             for name, column in zip(header, table.columns, strict=True)
+            if name in columns
             for encoded in [column.slice(1).combine_chunks().dictionary_encode()]
         ]
 
@@ -213,37 +218,44 @@ class _CsvFile:
     def _check_quotes(self) -> None:
         rows = -2
         try:
-            for _ in _split(self.text, self.delimiter, strict=True):
+            for _ in split(self.text, self.delimiter, strict=True):
                 rows += 1
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 reason = "a quote is opened and never closed: is the file cut short?"
                 line = sum(1 for _ in io.StringIO(self.text, newline=""))
-                raise BadFile(self.path, reason, row=rows + 1, line=line) from None
+                raise self._bad(reason, rows + 1, line) from None
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        return _split(self.text, self.delimiter)
+        return split(self.text, self.delimiter)
 
     def refuse(self, reason: str, row: int, column: str) -> BadFile:
         line, _ = next(itertools.islice(self._records(), row + 1, None), (None, []))
+        return self._bad(reason, row, line, column)
+
+    def _bad(self, reason: str, row: int, line: int | None, column: str | None = None) -> BadFile:
+        row, line = row + self.rows_before, None if line is None else line + self.lines_before
         return BadFile(self.path, reason, row=row, line=line, column=column)
 
 
-def _named(header: list[str]) -> list[str]:
+def named(header: list[str]) -> list[str]:
     """Returns the header with names for the columns at its beginning that have none."""
     unnamed = next((i for i, name in enumerate(header) if name.strip()), 0)
     own = ["index"] if unnamed == 1 and "index" not in header else None
     return [*(own or [f"level_{i}" for i in range(unnamed)]), *header[unnamed:]]
 
 
-def _split(text: str, delimiter: str, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line on which each record ends, and its fields; slower than pyarrow.
+def split(
+    text: str | Iterable[str], delimiter: str, *, strict: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line on which each record of a text (or of its lines) ends, and the record's fields.
 
     Empty lines are left out, but for those within a file of one column.
     """
     limit = csv.field_size_limit(2**31 - 1)  # 131,072 characters otherwise.
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+        lines = io.StringIO(text, newline="") if isinstance(text, str) else text
+        reader = csv.reader(lines, delimiter=delimiter, strict=strict)
         width = 0
         for record in reader:
             width = width or len(record)
@@ -253,11 +265,16 @@ def _split(text: str, delimiter: str, *, strict: bool = False) -> Iterator[tuple
         csv.field_size_limit(limit)
 
 
+def types_of(schema: Schema) -> dict[str, str | None]:
+    """Returns the types of a schema's columns, as texts are parsed."""
+    return {name: "BOOL" if each.is_bool else each.type for name, each in schema.features.items()}
+
+
 @dataclasses.dataclass(frozen=True)
-class _Field:
+class Field:
     """The distinct texts of a column, and the place of each row's among them."""
 
-    file: _CsvFile
+    file: CsvText
     name: str
     distinct: list[str]
     codes: NDArray[np.integer]
@@ -267,7 +284,7 @@ class _Field:
         return self.file.refuse(f"{_short(text)} is {reason}", row, self.name)
 
 
-def _pyarrow() -> Any:
+def pyarrow() -> Any:
     try:
         return importlib.import_module("pyarrow")
     except ModuleNotFoundError as error:
@@ -276,16 +293,28 @@ def _pyarrow() -> Any:
         ) from error
 
 
-def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raises OSError for a directory."""
     if os.path.isdir(path):
         raise IsADirectoryError(f"{os.fspath(path)} is a directory, a file is wanted")
+
+
+@contextlib.contextmanager
+def open_text(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Yields the bytes of a file, decompressed, as a file object."""
+    check_file(path)
     try:
-        with _pyarrow().input_stream(os.fspath(path), compression="detect") as file:
-            data = file.read()
+        with pyarrow().input_stream(os.fspath(path), compression="detect") as file:
+            yield file
     except FileNotFoundError:
         raise
     except OSError as error:
         raise BadFile(path, f"the compressed file is cut short or damaged ({error})") from error
+
+
+def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
+    with open_text(path) as file:
+        data = file.read()
     if encoding.lower() in ("utf-8", "utf8") and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise BadFile(path, "the file is UTF-16 by its first bytes; pass encoding='utf-16'")
     try:
@@ -293,10 +322,10 @@ def _text(path: str | os.PathLike[str], encoding: str, delimiter: str) -> str:
     except UnicodeDecodeError as error:
         start = error.start + len(data) - len(error.object)  # Some codecs drop the mark first.
         before = data[:start].decode("latin-1") + "?"
-        rows = [record for _, record in _split(before, delimiter)]
+        rows = [record for _, record in split(before, delimiter)]
         reason = f"byte 0x{data[start]:02x} is not {encoding}; pass the encoding of the file"
         row, line = len(rows) - 2 if len(rows) > 1 else None, before.count("\n") + 1
-        column = _named(rows[0])[min(len(rows[-1]), len(rows[0])) - 1] if len(rows) > 1 else None
+        column = named(rows[0])[min(len(rows[-1]), len(rows[0])) - 1] if len(rows) > 1 else None
         raise BadFile(path, reason, row=row, line=line, column=column) from error
     except LookupError as error:
         raise ValueError(f"encoding must be one that Python knows, got {encoding!r}") from error
@@ -311,7 +340,7 @@ def _ordered(columns: dict[str, NDArray[Any]], schema: Schema | None) -> dict[st
     return {name: columns[name] for name in dict.fromkeys([*known, *columns])}
 
 
-def _check_last(field: _Field) -> None:
+def check_last(field: Field) -> None:
     """Refuses a last line without a line break whose last field seems to be cut.
 
     That is a text found nowhere else in its column, which is shorter than any of twenty or more, has
@@ -337,7 +366,7 @@ def _decimals(text: str) -> int:
     return len(text.partition(".")[2]) if _FLOAT.fullmatch(text) else 0
 
 
-def _convert(field: _Field, gone: set[str], wanted: str | None) -> NDArray[Any]:
+def convert(field: Field, gone: set[str], wanted: str | None) -> NDArray[Any]:
     """Returns the values; each distinct text is looked at once."""
     wanted = wanted or _guess(field, gone)
     parsed = []
@@ -381,7 +410,7 @@ def _parse(value: str, wanted: str) -> Any:
     raise ValueError(f"a text, and {wanted} cannot be read from text")
 
 
-def _guess(field: _Field, gone: set[str]) -> str:
+def _guess(field: Field, gone: set[str]) -> str:
     sizes = np.bincount(field.codes, minlength=len(field.distinct)).tolist()
     counts = {text: n for text, n in zip(field.distinct, sizes, strict=True) if text not in gone}
     if not counts:
@@ -455,46 +484,76 @@ def read_parquet(
     ...
     jaxml.validation.readers.BadFile: ...
     """
-    pyarrow, parquet = _pyarrow(), importlib.import_module("pyarrow.parquet")
+    arrow = pyarrow()
     data = Path(path).read_bytes()
-    try:
-        # Nanoseconds, the default for INT96, end in 2262.
-        file = parquet.ParquetFile(pyarrow.BufferReader(data), coerce_int96_timestamp_unit="us")
-        names = file.schema_arrow.names
+    with arrow_errors(path):
+        file = open_parquet(path, arrow.BufferReader(data))
         for name in columns or ():
-            checks.choice("columns", name, names)
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise BadFile(path, "the file has this column twice", column=name)
+            checks.choice("columns", name, file.schema_arrow.names)
         table = file.read(columns=None if columns is None else list(columns))
-    except (pyarrow.ArrowException, OSError) as error:
+    return _ordered(parquet_columns(path, table, schema), schema)
+
+
+def open_parquet(path: str | os.PathLike[str], source: Any) -> Any:
+    """Returns a pyarrow.parquet.ParquetFile; raises BadFile for a name that is there twice."""
+    parquet = importlib.import_module("pyarrow.parquet")
+    # Nanoseconds, the default for INT96, end in 2262. A buffer, so that no column is read as a whole.
+    file = parquet.ParquetFile(source, coerce_int96_timestamp_unit="us", buffer_size=1 << 20)
+    names = file.schema_arrow.names
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise BadFile(path, "the file has this column twice", column=name)
+    return file
+
+
+@contextlib.contextmanager
+def arrow_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises BadFile where pyarrow cannot read a Parquet file."""
+    try:
+        yield
+    except (pyarrow().ArrowException, OSError) as error:
         raise BadFile(path, f"not a Parquet file, or a damaged one ({error})") from error
+
+
+def parquet_columns(
+    path: str | os.PathLike[str], table: Any, schema: Schema | None, rows_before: int = 0
+) -> dict[str, NDArray[Any]]:
+    """Returns the columns of a pyarrow Table, as `read_parquet` does.
+
+    Args:
+        path: the file, for errors.
+        table: some rows of it.
+        schema: types that are insisted on.
+        rows_before: number of rows before these, for errors.
+    """
     found = {}
     for name in table.column_names:
         column, kind = read_column(name, table.column(name)), str(table.column(name).type)
         if column.type == "MIXED":
             reason = f"columns must hold numbers, texts or times, got {kind}"
-            raise BadFile(path, reason, row=0, column=name)
+            raise BadFile(path, reason, row=rows_before, column=name)
         row = None if "binary" in kind or not column.is_text else first_not_utf8(column.values)
         if row is not None:
-            raise BadFile(path, "a text is not UTF-8", row=row, column=name)
+            raise BadFile(path, "a text is not UTF-8", row=rows_before + row, column=name)
         feature = schema.features.get(name) if schema is not None else None
-        if feature and feature.type and column.type:
-            if column.is_text != (feature.type == "BYTES"):
-                raise _other_type(path, column, feature.type, kind)
+        wanted = feature.type if feature is not None else None
+        if wanted and column.type and column.is_text != (wanted == "BYTES"):
+            raise _other_type(path, column, wanted, kind, rows_before)
         found[name] = column.values
         if column.is_text or column.type is None or (column.type == "INT" and column.missing.any()):
             pairs = zip(column.values.tolist(), column.missing.tolist(), strict=True)
             values = [None if missing else value for value, missing in pairs]
-            found[name] = _array(values, "BOOL" if column.is_bool else column.type)
-    return _ordered(found, schema)
+            found[name] = _array(values, "BOOL" if column.is_bool else column.type or wanted)
+    return found
 
 
-def _other_type(path: str | os.PathLike[str], column: Column, wanted: str, kind: str) -> BadFile:
+def _other_type(
+    path: str | os.PathLike[str], column: Column, wanted: str, kind: str, rows_before: int
+) -> BadFile:
     """Names the first text that does not spell a number, or the first value."""
     rows = np.flatnonzero(column.present).tolist()
     odd = (row for row in rows if column.is_text and not _FLOAT.fullmatch(column.values[row]))
     row = next(odd, rows[0])
     value = column.values[row : row + 1].tolist()[0]
     reason = f"{wanted} is wanted, got {kind} such as {_short(value)}"
-    return BadFile(path, reason, row=row, column=column.name)
+    return BadFile(path, reason, row=rows_before + row, column=column.name)
