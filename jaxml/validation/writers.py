@@ -2,8 +2,10 @@
 
 import importlib
 import os
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxml import files
 from jaxml.validation.columns import Table, read_column, table_columns
@@ -16,7 +18,8 @@ def write_parquet(path: str | os.PathLike[str], columns: Table) -> None:
 
     Args:
         path: the file to create or replace; its directory is made.
-        columns: by name, [N] each, or [N, k] for lists of k values.
+        columns: by name, [N] each, or [N, k] for lists of k values; a row of a masked array that is hidden
+            as a whole is a null.
 
     Raises:
         ValueError: columns of different lengths, or of values that Parquet cannot hold.
@@ -33,10 +36,22 @@ def write_parquet(path: str | os.PathLike[str], columns: Table) -> None:
                 given.tolist() if given.dtype == object else given, mask=column.missing
             )
         else:
-            arrays[name] = pyarrow.array(given.tolist())
+            hidden = np.all(np.ma.getmaskarray(values).reshape(len(given), -1), axis=1)
+            arrays[name] = _lists(pyarrow, given, hidden)
     try:
         table = pyarrow.table(arrays)
     except pyarrow.ArrowException as error:
         raise ValueError(f"columns must make a table: {error}") from error
     with files.replacing(path) as temporary:
         parquet.write_table(table, temporary)
+
+
+def _lists(pyarrow: Any, given: NDArray[Any], hidden: NDArray[np.bool_] | None) -> Any:
+    if given.ndim == 1:
+        return pyarrow.array(given.tolist() if given.dtype == object else given)
+    rows, size, *rest = given.shape
+    offsets = pyarrow.array(np.arange(rows + 1, dtype=np.int32) * size)
+    values = _lists(pyarrow, given.reshape(rows * size, *rest), None)
+    return pyarrow.ListArray.from_arrays(
+        offsets, values, mask=None if hidden is None else pyarrow.array(hidden)
+    )
