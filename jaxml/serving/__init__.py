@@ -9,6 +9,7 @@ evaluation, in `predict` over a whole table, and in the server.
 """
 
 from jaxml.serving.bundle import Bundle, BundleError, load, save
+from jaxml.serving.cached import Cached
 from jaxml.serving.candidate import Gate, Threshold, leave
 from jaxml.serving.publishing import publish
 from jaxml.serving.store import Store, StoreError
@@ -16,6 +17,7 @@ from jaxml.serving.store import Store, StoreError
 __all__ = [
     "Bundle",
     "BundleError",
+    "Cached",
     "Gate",
     "Store",
     "StoreError",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxml.serving.store import Store
+from jaxml.serving.store import Store, bundle_of
 
 
 def publish(options: argparse.Namespace) -> int:
@@ -105,6 +105,27 @@ def _add_check(commands: Any) -> None:
     command.set_defaults(run=check)
 
 
+def predict(options: argparse.Namespace) -> int:
+    """Answers a whole table."""
+    from jaxml.serving import bundle, static
+
+    path, version = bundle_of(options.path)
+    report = static.predict(
+        bundle.load(path), options.table, options.directory, key=options.key, version=version
+    )
+    print(report)
+    return 0
+
+
+def _add_predict(commands: Any) -> None:
+    command = commands.add_parser("predict", help="answer a whole table; goes on after a kill")
+    command.add_argument("path", metavar="STORE", help="a store, or a bundle")
+    command.add_argument("table", metavar="TABLE", help="a Parquet file, or CSV by its suffix")
+    command.add_argument("directory", metavar="OUT", help="for the answers: OUT/part-*.parquet")
+    command.add_argument("--key", metavar="COLUMN", help="also write look-ups by this column")
+    command.set_defaults(run=predict)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs a command; returns the exit code: 0, 1 if a judgement is negative, 2 for bad input."""
     parser = argparse.ArgumentParser(
@@ -115,6 +136,7 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_publish(commands)
     _add_serve(commands)
+    _add_predict(commands)
     command = commands.add_parser("rollback", help="put the version before back into use")
     command.add_argument("store", metavar="STORE")
     command.set_defaults(run=rollback)

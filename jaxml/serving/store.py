@@ -15,11 +15,23 @@ from pathlib import Path
 from jaxml import files
 from jaxml.serving import manifest
 
-__all__ = ["Store", "StoreError"]
+__all__ = ["Store", "StoreError", "bundle_of"]
 
 
 class StoreError(ValueError):
     """A directory is no store, is empty, or is damaged. The message is one line."""
+
+
+def bundle_of(path: str | os.PathLike[str]) -> tuple[Path, int]:
+    """Returns the directory and the version of the bundle that a store uses; a bundle alone is version 1.
+
+    Raises:
+        StoreError: there is neither.
+    """
+    if (Path(path) / manifest.FILE).exists():
+        return Path(path), 1
+    store = Store(path)
+    return store.bundle(), store.current() or 1
 
 
 class Store:
