@@ -38,6 +38,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import jaxml
+from jaxml import checks
 from jaxml.serving import bundle as bundles
 from jaxml.serving import manifest, openapi, protocol, status
 from jaxml.serving.batching import Batcher, Overloaded, Refused, Version
@@ -76,6 +77,13 @@ class Options:
     timeout: float = 10.0
     token: str | None = None
     log_sample: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.integer("port", self.port, 0, 65535)
+        checks.number("max_wait_ms", self.max_wait_ms, 0)
+        checks.integer("max_queue", self.max_queue, 1)
+        checks.number("timeout", self.timeout, above=0)
+        checks.number("log_sample", self.log_sample, 0, 1)
 
 
 class Service:
@@ -369,6 +377,9 @@ def _error(request: Request, error: Exception) -> Response:
 
 async def _body(request: Request, timeout: float) -> bytes:
     """Returns the body of a request, which is never kept beyond the limit."""
+    declared = request.headers.get("Content-Length", "0")
+    if declared.isdecimal() and int(declared) > MAX_BYTES:
+        raise ProtocolError(413, f"the body may have {MAX_BYTES} bytes, got {declared}")
     parts, size = [], 0
     try:
         async with asyncio.timeout(timeout):
@@ -419,9 +430,6 @@ def serve(path: str | os.PathLike[str], options: Options) -> int:
         ValueError: as `Service`.
         OSError: the address is taken, or none of this machine.
     """
-    listening = _listen(options.host, options.port)
-    host, port = listening.getsockname()[:2]
-    place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     faults: list[Exception] = []
 
     def announce(error: Exception | None) -> None:
@@ -429,11 +437,12 @@ def serve(path: str | os.PathLike[str], options: Options) -> int:
             faults.append(error)
             server.should_exit = True
             return
-        used = service.version
-        name = used.bundle.manifest.name
-        print(f"serving {name} version {used.number} on {place}", flush=True)
+        used, (host, port) = service.version, listening.getsockname()[:2]
+        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        print(f"serving {used.bundle.manifest.name} version {used.number} on {place}", flush=True)
 
     service = Service(path, options, announce)
+    listening = _listen(options.host, options.port)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     # uvicorn raises the signal again once all is answered, which would not be the exit code 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -442,7 +451,8 @@ def serve(path: str | os.PathLike[str], options: Options) -> int:
             service.app, log_config=None, access_log=False, server_header=False, lifespan="on"
         )
     )
-    server.run(sockets=[listening])
+    with listening:
+        server.run(sockets=[listening])
     if faults:
         raise ValueError(f"{os.fspath(path)}: the program cannot be run: {faults[0]!r:.300}")
     return 0
