@@ -9,6 +9,7 @@ python -m jaxml.serving rollback STORE                  put the version before b
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,4 +153,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Ends as an error does: files are closed, and a server that is being tried ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main(sys.argv[1:]))

@@ -15,9 +15,7 @@ from jaxml.serving.verdicts import Publication
 __all__ = ["publish"]
 
 
-def publish(
-    run: str | os.PathLike[str], store: str | os.PathLike[str], *, ready_within: float = 120.0
-) -> Publication:
+def publish(run: str | os.PathLike[str], store: str | os.PathLike[str]) -> Publication:
     """Judges what a finished run left beside the bundle in use, tries it in a server, and switches to it.
 
     Each attempt leaves a verdict in the store, whatever it is. A bundle that is refused is not added.
@@ -25,7 +23,6 @@ def publish(
     Args:
         run: a run directory, or a folder inside of one, with what `leave` wrote.
         store: directory of the store; it is made if it is not there.
-        ready_within: seconds in which a server of the bundle must become ready.
 
     Raises:
         CandidateError: a ValueError: the run is not finished, or left nothing, or another model.
@@ -55,7 +52,7 @@ def publish(
         if current.manifest.digest == told.digest:
             return told
     judged = judge(new, current, given.held_out, given.gate)
-    tried = try_out(new, ready_within=ready_within) if judged.passed else None
+    tried = try_out(new) if judged.passed else None
     version = home.add(given.bundle) if tried is not None and tried.passed else None
     told = dataclasses.replace(
         told, number=verdicts.next_number(folder), version=version, gate=judged, trial=tried

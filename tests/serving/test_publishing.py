@@ -1,7 +1,11 @@
 """From runs to the version in use; each attempt leaves a verdict."""
 
 import json
+import subprocess
+import sys
+import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +73,24 @@ def test_only_what_is_better_and_works_is_switched_to(root, tmp_path, capsys):
         c for c in refused["gate"]["checks"] if c["name"].startswith("change of log_loss")
     )
     assert change["outcome"] == "failed" and 0 < change["interval"][0] < change["interval"][1]
+
+
+@pytest.mark.slow
+def test_no_server_is_left_if_publishing_is_ended(root, tmp_path):
+    children = Path("/proc/self/task")
+    if not list(children.glob("*/children")):
+        pytest.skip("the children of a process are only seen on Linux")
+    command = [sys.executable, "-m", "jaxml.serving", "publish", root / "first", tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    while not (server := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)  # It has been started for sure.
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and out == b""
+    assert not Path(f"/proc/{server.strip()}").exists()
+    assert serving.Store(tmp_path).versions() == []
 
 
 def test_what_cannot_be_published_is_one_line(root, tmp_path, capsys, flights, logistic):
