@@ -92,7 +92,9 @@ class imputation(Transform):
     def run(self, state: Fill, column: Column) -> NDArray:
         # Ids keep all digits, for a vocabulary that follows.
         if column.type != "INT" or not float(state.value).is_integer():
-            return np.where(column.missing, state.value, column.numbers())
+            numbers = column.numbers()
+            numbers[column.missing] = state.value
+            return numbers
         fill = integers([int(state.value)])
         values = column.exact()
         if values.dtype != fill.dtype:

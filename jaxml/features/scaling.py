@@ -164,8 +164,9 @@ class linear_scaling(Transform):
         span = state.maximum - state.minimum
         if span == 0:
             return np.where(np.isnan(x), x, (self.low + self.high) / 2)
-        y = self.low + (self.high - self.low) * ((x - state.minimum) / span)
-        return np.where(x == state.maximum, self.high, y)
+        y = np.asarray(self.low + (self.high - self.low) * ((x - state.minimum) / span))
+        y[x == state.maximum] = self.high
+        return y
 
     def output(self, state: Range) -> Output:
         return Output(low=self.low, high=self.high)
@@ -344,18 +345,20 @@ class interpolated_buckets(Transform):
         x, edges = column.numbers(), state.edges
         if edges[0] == edges[-1]:
             return np.where(np.isnan(x), x, 0.5)
-        levels = _levels(len(edges))
+        levels, reversed_levels = _levels(len(edges))
         # At equal edges one takes the last level, the other the first.
-        y = (np.interp(x, edges, levels) - np.interp(-x, -edges[::-1], -levels[::-1])) / 2
-        y = np.where(x <= edges[0], 0.0, y)
-        return np.where(x >= edges[-1], 1.0, y)
+        upper, lower = np.interp(x, edges, levels), np.interp(-x, -edges[::-1], reversed_levels)
+        y = np.asarray((upper - lower) / 2)
+        y[x <= edges[0]] = 0.0
+        y[x >= edges[-1]] = 1.0
+        return y
 
     def output(self, state: Edges) -> Output:
         return Output(low=0.0, high=1.0)
 
 
 @functools.cache
-def _levels(number: int) -> NDArray[np.float64]:
+def _levels(number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the levels of edges, and those of the edges with the other sign."""
     levels = np.linspace(0, 1, number)
-    levels.flags.writeable = False
-    return levels
+    return levels, -levels[::-1]
