@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import command
-from experiments.serving_load import report, servers, standins, traffic
+from experiments.serving_load import client, report, servers, standins, traffic
 from experiments.serving_load.bench import Bench, Plan
 from jaxml import reports, serving
 
@@ -38,33 +38,39 @@ class Config:
         return Plan(0.2, 1, (1, 64), (0.5,)) if self.smoke else Plan(2.0, 3)
 
 
-def measured(model: str, path: Path, config: Config, run_dir: Path) -> list[dict[str, Any]]:
-    """Returns the rows of one model."""
-    made = traffic.make(serving.load(path))
+def measured(
+    model: str, path: Path, config: Config, run_dir: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Returns the rows of one model, and what is asked of it."""
+    bundle = serving.load(path)
+    made = traffic.make(bundle)
     with contextlib.ExitStack() as stack:
         started = {
-            name: stack.enter_context(servers.running(arguments, run_dir / f"{model}-{i}.log"))
-            for i, (name, arguments) in enumerate(servers.commands(path).items())
+            name: stack.enter_context(servers.running(arguments))
+            for name, arguments in servers.commands(path).items()
         }
         bench = Bench(model, made, started, config.plan)
         bench.closed()
         bench.opened(config.seed)
         if model == "flights":
             bench.long(2000 if config.smoke else config.requests)
-    return bench.rows
+    size = len(b"".join(made.requests[traffic.BATCHED][0])) + client.DIGITS
+    return bench.rows, {"columns": len(bundle.columns), "request_bytes": size}
 
 
 def experiment(config: Config, run_dir: Path) -> Any:
     """Measures, prints and draws; returns the record."""
     rows: list[dict[str, Any]] = []
+    models: dict[str, Any] = {}
     for model, standin in MODELS.items():
         path = servers.bundle(model, getattr(config, model), standin, run_dir)
-        rows += measured(model, path, config, run_dir)
+        found, models[model] = measured(model, path, config, run_dir)
+        rows += found
         report.tables(rows, model)
         report.picture(rows, model, run_dir / f"latency-{model}.png")
     summary = report.summary(rows)
     reports.table("in one run", ["figure", "value"], [[k, f"{v:,.4g}"] for k, v in summary.items()])
-    record = {"summary": summary, "rows": rows}
+    record = {"summary": summary, "models": models, "rows": rows}
     command.write(run_dir, record)
     if summary["wrong answers"]:
         raise command.Failed(f"{summary['wrong answers']} answers are wrong")

@@ -75,6 +75,7 @@ class Bench:
         same = [share * capacity[traffic.BATCHED] for share in self.plan.shares]
         limit = self.plan.shares[-1] * capacity[traffic.PLAIN]
         loads += [(traffic.PLAIN, None, load) for load in same if load < limit]
+        loads = [(name, share, float(f"{load:.3g}")) for name, share, load in loads]
         for repeat in range(self.plan.repeats):
             for name, share, load in reports.progress(loads, f"{self.model}: load"):
                 moments = arrivals(load, self.plan.seconds, seed + repeat)

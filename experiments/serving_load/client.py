@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+DIGITS = 9  # of a request's number, in its bytes
 _PATIENCE = 60.0  # seconds after which a run without an end is an error
 
 
@@ -145,7 +146,7 @@ class _Run:
     def send(self, connection: "_Connection", arrived: float) -> None:
         before, behind = self.load.requests[self.sent % len(self.load.requests)]
         connection.current = (self.sent, arrived)
-        connection.transport.write(b"%b%09d%b" % (before, self.sent, behind))
+        connection.transport.write(b"%b%0*d%b" % (before, DIGITS, self.sent, behind))
         self.sent += 1
 
     def now(self) -> float:

@@ -4,6 +4,7 @@ import contextlib
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,22 +39,23 @@ def commands(bundle: Path) -> dict[str, list[str]]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path) -> Iterator[Server]:
+def running(command: list[str]) -> Iterator[Server]:
     """Yields a server that is ready; it is stopped when the block ends.
 
     Args:
         command: a module and its arguments.
-        log: a file for what it prints.
 
     Raises:
         OSError: it ended, or was not ready in time.
     """
-    with log.open("w") as file:
+    with (
+        tempfile.NamedTemporaryFile() as log
+    ):  # A line for each request: not in the run's directory.
         process = subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, "-m", *command], stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            yield Server(process.pid, _port(process, log))
+            yield Server(process.pid, _port(process, Path(log.name)))
         finally:
             process.terminate()
             process.wait()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.serving_load.client import Answer
+from experiments.serving_load.client import DIGITS, Answer
 from jaxml import serving
 from jaxml.validation.columns import plain, read_columns
 
@@ -95,9 +95,9 @@ def _binary(row: Mapping[str, Any], types: Mapping[str, str]) -> tuple[dict[str,
 
 
 def _request(path: str, content: Mapping[str, Any], blob: bytes = b"") -> tuple[bytes, bytes]:
-    """Returns what stands before and behind the nine digits of a request's number, its id."""
+    """Returns what stands before and behind the digits of a request's number, its id."""
     before, behind = b'{"id":"', b'",' + json.dumps(content, separators=(",", ":")).encode()[1:]
-    length = len(before) + 9 + len(behind)
+    length = len(before) + DIGITS + len(behind)
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         f"Content-Length: {length + len(blob)}\r\n"
@@ -114,7 +114,7 @@ def wrong(traffic: Traffic, answers: Sequence[Answer]) -> int:
 
 def _right(traffic: Traffic, answer: Answer) -> bool:
     content = json.loads(answer.body)
-    if content.pop("id") != f"{answer.number:09d}":
+    if content.pop("id") != f"{answer.number:0{DIGITS}d}":
         return False
     row = answer.number % len(next(iter(traffic.answers.values())))
     if "outputs" in content:
