@@ -44,6 +44,7 @@ _TYPES: dict[str, tuple[set[type], str]] = {
     "O": ({str, _NONE}, "texts"),
 }
 _LONGEST_ID = 256
+_MOST_ROWS = 1 << 31  # Python refuses to print the longest numbers that it can read.
 
 
 class ProtocolError(ValueError):
@@ -225,7 +226,7 @@ def _num_rows(tensors: Mapping[str, dict[str, Any]]) -> int:
     for name, tensor in tensors.items():
         shape: Any = tensor.get("shape")
         whole = isinstance(shape, list) and len(shape) in (1, 2) and type(shape[0]) is int
-        if not whole or shape[0] < 0 or shape[1:] not in ([], [1]):
+        if not whole or not 0 <= shape[0] < _MOST_ROWS or shape[1:] not in ([], [1]):
             _refuse(f"input {name!r} must have the shape [B] or [B, 1], got {shape!r:.60}")
         found.setdefault(shape[0], name)
     if len(found) > 1:

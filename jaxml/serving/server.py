@@ -136,7 +136,9 @@ class Service:
         errors: dict[Any, Any] = dict.fromkeys(
             (HTTPException, ProtocolError, Refused, Overloaded, ClientDisconnect, Exception), _error
         )
-        return Starlette(routes=routes, exception_handlers=errors, lifespan=self._life)
+        app = Starlette(routes=routes, exception_handlers=errors, lifespan=self._life)
+        app.router.redirect_slashes = False  # To where the client's own Host header says.
+        return app
 
     def _new(self, number: int, bundle: Bundle) -> Version:
         if self._store is None or not self.options.log_sample:
@@ -378,8 +380,8 @@ def _error(request: Request, error: Exception) -> Response:
 async def _body(request: Request, timeout: float) -> bytes:
     """Returns the body of a request, which is never kept beyond the limit."""
     declared = request.headers.get("Content-Length", "0")
-    if declared.isdecimal() and int(declared) > MAX_BYTES:
-        raise ProtocolError(413, f"the body may have {MAX_BYTES} bytes, got {declared}")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > MAX_BYTES):
+        raise ProtocolError(413, f"the body may have {MAX_BYTES} bytes, got {declared:.18}")
     parts, size = [], 0
     try:
         async with asyncio.timeout(timeout):
