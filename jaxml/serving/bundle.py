@@ -33,7 +33,7 @@ from jaxml.features import FeaturePipeline
 from jaxml.serving import manifest
 from jaxml.serving.manifest import BundleError, Manifest, Tensor
 from jaxml.serving.program import Features, Program, exported, named_leaves
-from jaxml.serving.rows import row_schema, validate_rows
+from jaxml.serving.rows import row_schema, validate_rows, with_times
 from jaxml.types import PyTree
 from jaxml.validation import readers, writers
 from jaxml.validation.anomalies import Anomaly
@@ -164,7 +164,7 @@ class Bundle:
 
     def check(self, columns: Table) -> list[Anomaly]:
         """Returns the anomalies of a request by the schema; `rows` are those at fault."""
-        return validate_rows(columns, self._row_schema)
+        return validate_rows(with_times(columns, self._row_schema), self._row_schema)
 
     def encode(self, columns: Table) -> Features:
         """Returns the features that the model is given: `dense` float32 [B, D] and `ids` int32 [B, K].
@@ -172,7 +172,7 @@ class Bundle:
         Raises:
             ValueError: a column is missing, of another length, or of another type than in training.
         """
-        return _stacked(self.pipeline, table_columns(columns))
+        return _stacked(self.pipeline, with_times(columns, self._row_schema))
 
     def predict(self, columns: Table) -> dict[str, NDArray[Any]]:
         """Returns the outputs [B, …] by name; outputs of ids that have labels are texts.

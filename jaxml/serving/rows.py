@@ -1,13 +1,39 @@
 """Which rows of a request may be answered: the schema, row by row."""
 
 import dataclasses
+import datetime
 from typing import Any
 
 from jaxml.validation.anomalies import Anomaly
-from jaxml.validation.columns import Table
+from jaxml.validation.columns import Table, read_column, table_columns
 from jaxml.validation.schema import Schema, validate
 
-__all__ = ["row_schema", "validate_rows"]
+__all__ = ["row_schema", "validate_rows", "with_times"]
+
+
+def with_times(columns: Table, schema: Schema) -> dict[str, Any]:
+    """Returns the columns of a request with times in place of their texts (ISO 8601): JSON has no times.
+
+    A column with another text is left as it is, for the schema to judge.
+
+    >>> from jaxml.validation.schema import Feature
+    >>> found = with_times({"at": ["2013-01-01T05:15", None]}, Schema({"at": Feature("TIME")}))
+    >>> found["at"].type, found["at"].missing.tolist()
+    ('TIME', [False, True])
+    """
+    read = table_columns(columns)
+    for name, feature in schema.features.items():
+        if feature.type != "TIME" or name not in read:
+            continue
+        column = read[name] = read_column(name, read[name])
+        if column.is_text and column.num_present:
+            texts = column.values.tolist()
+            try:
+                times = [datetime.datetime.fromisoformat(text) if text else None for text in texts]
+            except ValueError:
+                continue
+            read[name] = read_column(name, times)
+    return read
 
 
 def row_schema(schema: Schema, columns: tuple[str, ...]) -> Schema:

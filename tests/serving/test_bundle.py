@@ -125,6 +125,33 @@ def test_requests_are_checked_row_by_row(bundle, columns):
     }
 
 
+def test_times_may_come_as_texts(tmp_path):
+    """JSON has no times; the recorded rows are JSON."""
+    times = np.datetime64("2013-01-01T05:15") + np.arange(40).astype("m8[h]")
+    pipeline = features.FeaturePipeline({"at": features.z_score()}).fit({"at": times})
+    serving.save(
+        tmp_path / "b",
+        model=lambda params, x: {"sum": x["dense"].sum(1) * params},
+        params=np.float32(1),
+        pipeline=pipeline,
+        schema=infer_schema({"at": times}),
+        training={"at": times},
+        max_batch=2,
+    )
+    bundle = serving.load(tmp_path / "b")
+    bundle.warm()
+    zones = ["2013-01-01T05:15:00", "2013-01-01T08:15:00+02:00"]
+    assert bundle.check({"at": zones})  # One of them names no zone.
+    assert not bundle.check({"at": zones[:1]}) and not bundle.check({"at": zones[1:]})
+    rows, _ = bundle.examples()
+    assert rows["at"][0] == "2013-01-01T05:15:00"
+    np.testing.assert_array_equal(
+        bundle.predict({"at": rows["at"]})["sum"], bundle.predict({"at": times[:16]})["sum"]
+    )
+    (found,) = bundle.check({"at": ["2013-01-01", "yesterday"]})
+    assert (found.kind, found.column) == ("UNEXPECTED_DATA_TYPE", "at")
+
+
 def test_parameters_of_any_layout_and_rank_are_kept(tmp_path, columns):
     pipeline = features.FeaturePipeline({"hour": features.z_score()}).fit(columns)
     params = {"scale": np.float64(2.0), "matrix": np.arange(6.0).reshape(2, 3).T}
