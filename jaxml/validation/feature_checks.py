@@ -37,6 +37,8 @@ def check_feature(column: Column, feature: Feature) -> list[Anomaly]:
 
 def _check_presence(column: Column, feature: Feature) -> list[Anomaly]:
     rows, present = len(column.values), column.num_present
+    if present >= feature.min_count and present / rows >= feature.min_fraction:
+        return []
     missing = np.flatnonzero(column.missing)
     share = len(missing) / rows
     found = []
@@ -138,6 +140,8 @@ def _outside(
     kind: str, column: Column, feature: Feature, odd: NDArray[np.bool_], message: str
 ) -> list[Anomaly]:
     """Returns an anomaly if less than `min_domain_mass` of the values are inside."""
+    if not odd.any():
+        return []
     odd = odd & column.present
     if not odd.any() or 1 - odd.sum() / column.num_present >= feature.min_domain_mass:
         return []
