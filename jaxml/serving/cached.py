@@ -4,7 +4,6 @@ cached = Cached(bundle, "answers")                         # of `static.predict(
 cached.predict({"id": [17, 4]}).outputs["probability"]     # [2]
 """
 
-import dataclasses
 import math
 import os
 import time
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from jaxml.serving import lookup
 from jaxml.serving.bundle import Bundle
 from jaxml.serving.static import LOOKUP, described_outputs, read_record
-from jaxml.validation.columns import Column, Table, plain, read_column, read_columns, table_columns
+from jaxml.validation.columns import Table, plain, read_column, read_columns, table_columns
 
 __all__ = ["Answers", "Cached"]
 
@@ -123,14 +122,8 @@ class Cached:
                     f"columns must hold {list(names)} to ask the model, got {list(given)}"
                 )
             read = read_columns({name: given[name] for name in names})
-            for name, values in self._bundle.predict(_rows(read, ~known)).items():
+            unknown = {name: column.take(~known) for name, column in read.items()}
+            for name, values in self._bundle.predict(unknown).items():
                 outputs[name][~known] = values
             age[~known], digest[~known] = 0.0, self._bundle.manifest.digest
         return Answers(outputs, known, age, digest)
-
-
-def _rows(columns: dict[str, Column], rows: NDArray[np.bool_]) -> dict[str, Column]:
-    return {
-        name: dataclasses.replace(each, values=each.values[rows], missing=each.missing[rows])
-        for name, each in columns.items()
-    }

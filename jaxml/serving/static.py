@@ -25,7 +25,7 @@ from jaxml import checks, files, reports
 from jaxml.serving import lookup
 from jaxml.serving.bundle import Bundle
 from jaxml.validation import readers, streams, writers
-from jaxml.validation.columns import read_column
+from jaxml.validation.columns import Column, read_column
 
 __all__ = ["Report", "predict"]
 
@@ -101,9 +101,10 @@ def predict(
             writer = lookup.Writer(out / LOOKUP, bundle.manifest.outputs)
             store = stack.enter_context(contextlib.closing(writer))
             start = min(there, store.chunks)
-        chunks = streams.stream(
+        stream = streams.stream(
             table, bundle.schema, num_rows=chunk_rows, columns=columns, skip=start
         )
+        chunks = stack.enter_context(contextlib.closing(stream))
         for number in reports.progress(range(start, len(parts)), "chunk"):
             chunk = _answer(bundle, next(chunks), number * chunk_rows)
             keys = {} if key is None else {key: _keys(table, chunk, key)}
@@ -195,8 +196,8 @@ class _Chunk:
     """Rows of a table, answered: their numbers, columns, faults ("" if none) and masked outputs."""
 
     rows: NDArray[np.int64]
-    columns: dict[str, NDArray[Any]]
-    faults: NDArray[np.str_]
+    columns: dict[str, Column]
+    faults: NDArray[Any]
     outputs: dict[str, np.ma.MaskedArray]
 
     @property
@@ -204,15 +205,15 @@ class _Chunk:
         return self.faults == ""
 
 
-def _answer(bundle: Bundle, columns: dict[str, NDArray[Any]], first: int) -> _Chunk:
+def _answer(bundle: Bundle, columns: dict[str, Column], first: int) -> _Chunk:
     inputs = {name: columns[name] for name in bundle.columns}
-    number = len(inputs[bundle.columns[0]])
+    number = len(inputs[bundle.columns[0]].values)
     faults = _faults(bundle, inputs, number)
     good = faults == ""
     if good.all():
         found = bundle.predict(inputs)
     elif good.any():
-        found = bundle.predict({name: each[good] for name, each in inputs.items()})
+        found = bundle.predict({name: each.take(good) for name, each in inputs.items()})
     else:
         kinds = bundle.program.outputs
         found = bundle.decode({name: np.zeros((0, *s), d) for name, (d, s) in kinds.items()})
@@ -227,25 +228,26 @@ def _answer(bundle: Bundle, columns: dict[str, NDArray[Any]], first: int) -> _Ch
     return _Chunk(np.arange(first, first + number), columns, faults, outputs)
 
 
-def _faults(bundle: Bundle, inputs: dict[str, NDArray[Any]], number: int) -> NDArray[np.str_]:
+def _faults(bundle: Bundle, inputs: dict[str, Column], number: int) -> NDArray[Any]:
     """Returns a text for each row with an anomaly, "" for the others."""
-    texts: list[list[str]] = [[] for _ in range(number)]
+    texts = np.full(number, "", object)
     for each in bundle.check(inputs):
         if each.severity == "error" and each.column is not None:
             rows = each.rows if len(each.rows) else np.arange(number)
-            values = read_column(each.column, inputs[each.column]).examples(rows)
+            values = inputs[each.column].examples(rows)
             for row, value in zip(rows.tolist(), values, strict=True):
-                texts[row].append(f"{each.kind} in {each.column!r}: {value!r:.80}")
-    return np.array(["; ".join(each) for each in texts])
+                before = f"{texts[row]}; " if texts[row] else ""
+                texts[row] = f"{before}{each.kind} in {each.column!r}: {value!r:.80}"
+    return texts
 
 
-def _gaps(texts: NDArray[np.str_]) -> np.ma.MaskedArray:
+def _gaps(texts: NDArray[Any]) -> np.ma.MaskedArray:
     return np.ma.MaskedArray(texts, texts == "")
 
 
 def _keys(table: str | os.PathLike[str], chunk: _Chunk, key: str) -> NDArray[Any]:
     """Returns the keys of a chunk: texts (objects) or integers."""
-    column = read_column(key, chunk.columns[key])
+    column = chunk.columns[key]
     if column.missing.any():
         row = int(chunk.rows[np.argmax(column.missing)])
         raise readers.BadFile(table, "the key is missing", row=row, column=key)

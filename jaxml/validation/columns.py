@@ -70,6 +70,10 @@ class Column:
         """Returns the values that are present, in order."""
         return self.values[~self.missing] if self.missing.any() else self.values.ravel()
 
+    def take(self, rows: Any) -> "Column":
+        """Returns some rows (a mask, numbers, or a slice) as a column of the same type."""
+        return dataclasses.replace(self, values=self.values[rows], missing=self.missing[rows])
+
     def is_whole(self) -> bool:
         """Returns whether every value present is a whole number."""
         known = self.known()

@@ -491,7 +491,16 @@ def read_parquet(
         for name in columns or ():
             checks.choice("columns", name, file.schema_arrow.names)
         table = file.read(columns=None if columns is None else list(columns))
-    return _ordered(parquet_columns(path, table, schema), schema)
+    types = {} if schema is None else {n: f.type for n, f in schema.features.items()}
+    found = {}
+    for name in table.column_names:
+        column = parquet_column(path, name, table.column(name), types.get(name))
+        found[name] = column.values
+        if column.is_text or column.type is None or (column.type == "INT" and column.missing.any()):
+            pairs = zip(column.values.tolist(), column.missing.tolist(), strict=True)
+            values = [None if missing else value for value, missing in pairs]
+            found[name] = _array(values, "BOOL" if column.is_bool else column.type)
+    return _ordered(found, schema)
 
 
 def open_parquet(path: str | os.PathLike[str], source: Any) -> Any:
@@ -509,42 +518,43 @@ def open_parquet(path: str | os.PathLike[str], source: Any) -> Any:
 @contextlib.contextmanager
 def arrow_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Raises BadFile where pyarrow cannot read a Parquet file."""
+    errors = (pyarrow().ArrowException, OSError)
     try:
         yield
-    except (pyarrow().ArrowException, OSError) as error:
+    except errors as error:
         raise BadFile(path, f"not a Parquet file, or a damaged one ({error})") from error
 
 
-def parquet_columns(
-    path: str | os.PathLike[str], table: Any, schema: Schema | None, rows_before: int = 0
-) -> dict[str, NDArray[Any]]:
-    """Returns the columns of a pyarrow Table, as `read_parquet` does.
+def parquet_column(
+    path: str | os.PathLike[str], name: str, values: Any, wanted: str | None, rows_before: int = 0
+) -> Column:
+    """Returns a column of a pyarrow Table.
 
     Args:
         path: the file, for errors.
-        table: some rows of it.
-        schema: types that are insisted on.
+        name: of the column.
+        values: pyarrow ChunkedArray, some rows of it.
+        wanted: the type that is insisted on, None for any.
         rows_before: number of rows before these, for errors.
     """
-    found = {}
-    for name in table.column_names:
-        column, kind = read_column(name, table.column(name)), str(table.column(name).type)
-        if column.type == "MIXED":
-            reason = f"columns must hold numbers, texts or times, got {kind}"
-            raise BadFile(path, reason, row=rows_before, column=name)
-        row = None if "binary" in kind or not column.is_text else first_not_utf8(column.values)
-        if row is not None:
-            raise BadFile(path, "a text is not UTF-8", row=rows_before + row, column=name)
-        feature = schema.features.get(name) if schema is not None else None
-        wanted = feature.type if feature is not None else None
-        if wanted and column.type and column.is_text != (wanted == "BYTES"):
-            raise _other_type(path, column, wanted, kind, rows_before)
-        found[name] = column.values
-        if column.is_text or column.type is None or (column.type == "INT" and column.missing.any()):
-            pairs = zip(column.values.tolist(), column.missing.tolist(), strict=True)
-            values = [None if missing else value for value, missing in pairs]
-            found[name] = _array(values, "BOOL" if column.is_bool else column.type or wanted)
-    return found
+    kind = str(values.type)
+    if kind in ("string", "large_string"):
+        values = values.dictionary_encode()  # Each distinct text is made, and looked at, once.
+    column = read_column(name, values)
+    if column.type == "MIXED":
+        reason = f"columns must hold numbers, texts or times, got {kind}"
+        raise BadFile(path, reason, row=rows_before, column=name)
+    if column.is_text and "binary" not in kind:
+        try:
+            values.validate(full=True)
+        except pyarrow().ArrowInvalid:
+            row = rows_before + (first_not_utf8(column.values) or 0)
+            raise BadFile(path, "a text is not UTF-8", row=row, column=name) from None
+    if wanted and column.type and column.is_text != (wanted == "BYTES"):
+        raise _other_type(path, column, wanted, kind, rows_before)
+    if wanted and column.type is None:
+        return read_column(name, _array([None] * len(column.values), wanted))
+    return column
 
 
 def _other_type(

@@ -1,7 +1,7 @@
 """CSV and Parquet files in chunks of rows, for tables that do not fit into memory.
 
     for columns in stream("flights.parquet", schema, num_rows=10_000):
-        ...                                                # arrays of up to 10,000 values by name
+        ...                                                # `Column`s of up to 10,000 values by name
 
 Values, missing values and refusals are those of `jaxml.validation.readers`. Types come from the schema: a
 chunk cannot tell what the others hold.
@@ -9,15 +9,15 @@ chunk cannot tell what the others hold.
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxml import checks
 from jaxml.validation import readers
+from jaxml.validation.columns import Column, read_column
 from jaxml.validation.readers import BadFile, CsvText
 from jaxml.validation.schema import Schema
 
@@ -55,7 +55,7 @@ def stream(
     num_rows: int,
     columns: Sequence[str] | None = None,
     skip: int = 0,
-) -> Iterator[dict[str, NDArray[Any]]]:
+) -> Generator[dict[str, Column]]:
     """Yields the columns of a file chunk by chunk, in memory that does not grow with the file.
 
     Args:
@@ -67,8 +67,8 @@ def stream(
         skip: number of chunks to leave out at the beginning.
 
     Yields:
-        Arrays [num_rows] by column, as `readers.read_csv` and `readers.read_parquet` return them: integers
-        are floats with NaN in those chunks in which some are missing.
+        Columns [num_rows] by name, with the values that `readers.read_csv` and `readers.read_parquet`
+        return.
 
     Raises:
         BadFile: a ValueError that names the file and, where it can, row and column, as the readers do.
@@ -80,7 +80,7 @@ def stream(
     ...     _ = file.write("city,size\\nRome,7\\nOslo,\\nPerth,2\\n")
     ...     file.flush()
     ...     sizes = Schema({"size": Feature("INT")})
-    ...     [chunk["size"].tolist() for chunk in stream(file.name, sizes, num_rows=2)]
+    ...     [chunk["size"].values.tolist() for chunk in stream(file.name, sizes, num_rows=2)]
     [[7.0, nan], [2]]
     """
     num_rows = checks.integer("num_rows", num_rows, 1)
@@ -103,7 +103,7 @@ def _check_columns(
 
 def _parquet(
     path: str | os.PathLike[str], schema: Schema, columns: list[str], num_rows: int, skip: int
-) -> Iterator[dict[str, NDArray[Any]]]:
+) -> Iterator[dict[str, Column]]:
     file = _open_parquet(path)
     _check_columns(path, columns, file.schema_arrow.names)
     groups = range(file.metadata.num_row_groups)
@@ -111,11 +111,14 @@ def _parquet(
     at = skip * num_rows
     first = int(np.searchsorted(ends, at, "right"))
     unwanted = at - int(ends[first - 1]) if first else at
+    types = {name: feature.type for name, feature in schema.features.items()}
     with readers.arrow_errors(path):
         batches = file.iter_batches(num_rows, row_groups=list(groups[first:]), columns=columns)
         for table in _tables(batches, unwanted, num_rows):
-            found = readers.parquet_columns(path, table, schema, at)
-            yield {name: found[name] for name in columns}
+            yield {
+                name: readers.parquet_column(path, name, table.column(name), types.get(name), at)
+                for name in columns
+            }
             at += table.num_rows
 
 
@@ -144,7 +147,7 @@ def _tables(batches: Iterator[Any], unwanted: int, num_rows: int) -> Iterator[An
 
 def _csv(
     path: str | os.PathLike[str], schema: Schema, columns: list[str], num_rows: int, skip: int
-) -> Iterator[dict[str, NDArray[Any]]]:
+) -> Iterator[dict[str, Column]]:
     types = readers.types_of(schema)
     parts = _csv_parts(path, num_rows)
     first = next(parts)
@@ -163,7 +166,12 @@ def _csv(
             fields = {field.name: field for field in text.split(header, columns)}
             if header[-1] in fields and not part.text.endswith(("\n", "\r")):
                 readers.check_last(fields[header[-1]])
-            yield {n: readers.convert(fields[n], {""}, types.get(n) or "BYTES") for n in columns}
+            yield {
+                name: read_column(
+                    name, readers.convert(fields[name], {""}, types.get(name) or "BYTES")
+                )
+                for name in columns
+            }
 
 
 class _Part(NamedTuple):

@@ -33,7 +33,9 @@ def write_parquet(path: str | os.PathLike[str], columns: Table) -> None:
             if column.values.dtype.kind in "mM":
                 given = column.values.astype(f"{column.values.dtype.kind}8[us]")
             arrays[name] = pyarrow.array(
-                given.tolist() if given.dtype == object else given, mask=column.missing
+                given.tolist() if given.dtype == object else given,
+                pyarrow.string() if column.is_text and not column.num_present else None,
+                mask=column.missing,
             )
         else:
             hidden = np.all(np.ma.getmaskarray(values).reshape(len(given), -1), axis=1)

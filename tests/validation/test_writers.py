@@ -15,7 +15,7 @@ def test_lists_and_hidden_values(tmp_path):
         "texts": np.array([["a", "b"], ["c", ""], ["é", "f"]], object),
         "deep": np.arange(12).reshape(3, 2, 2),
         "id": np.ma.MaskedArray(np.arange(3, dtype=np.int32), [False, True, True]),
-        "no text": np.ma.MaskedArray(np.array(["", "", ""]), True),
+        "no text": np.ma.MaskedArray(np.array(["", "", ""], object), True),
     }
     write_parquet(path, table)
     read = pyarrow.parquet.read_table(path)
