@@ -31,7 +31,7 @@ GATE = "gate.json"
 _DIRECTIONS = {
     "binary": {"roc_auc": 1, "log_loss": -1, "brier": -1, "calibration_error": -1},
     "top_k": {"precision@1": 1},
-    "machine": {"latency_ms": -1, "size_bytes": -1},
+    "bundle": {"refused_rows": -1, "latency_ms": -1, "size_bytes": -1},
 }
 _RECALL = re.compile(r"recall@([1-9][0-9]*)")
 
@@ -46,9 +46,9 @@ class Threshold:
 
     Attributes:
         metric: "roc_auc", "log_loss", "brier", "calibration_error" (binary); "precision@1", "recall@10",
-            any k (top_k); "latency_ms", the median time of one row on the judging machine, or
-            "size_bytes" of the bundle. More is better of the first and of precision and recall, less of the
-            others.
+            any k (top_k); "refused_rows", the share of held-out rows that the bundle's own schema refuses;
+            "latency_ms", the median time of one row on the judging machine; "size_bytes" of the bundle.
+            More is better of the first and of precision and recall, less of the others.
         bound: the worst value admitted.
         change: how much worse than the bundle in use the metric may be, at least 0.
         relative_change: the same, as a share of the value of the bundle in use. If both are given, both
@@ -75,13 +75,13 @@ class Threshold:
             raise ValueError(f"threshold of {self.metric!r} must have a bound or a change")
         if self.values and self.by is None:
             raise ValueError(f"values must belong to a column `by`, got {self.values} without one")
-        if self.by is not None and self.on_machine:
+        if self.by is not None and self.of_bundle:
             raise ValueError(f"{self.metric!r} is of the whole bundle, got by={self.by!r}")
 
     @property
-    def on_machine(self) -> bool:
-        """Whether the metric is of the bundle and the machine, not of the answers."""
-        return self.metric in _DIRECTIONS["machine"]
+    def of_bundle(self) -> bool:
+        """Whether the metric is of the whole bundle, not of its answers."""
+        return self.metric in _DIRECTIONS["bundle"]
 
     @property
     def direction(self) -> int:
@@ -119,7 +119,7 @@ class Gate:
         checks.choice("task", self.task, ("binary", "top_k"))
         if not self.thresholds and self.baseline is None:
             raise ValueError("gate must have thresholds or a baseline, got neither")
-        known = [*_DIRECTIONS[self.task], *_DIRECTIONS["machine"]]
+        known = [*_DIRECTIONS[self.task], *_DIRECTIONS["bundle"]]
         for each in self.thresholds:
             if not (self.task == "top_k" and _RECALL.fullmatch(each.metric)):
                 checks.choice("metric", each.metric, known)

@@ -120,8 +120,8 @@ def judge(candidate: Bundle, current: Bundle | None, held_out: Table, gate: Gate
         if not _same_ids(candidate, current, gate.output):
             before = f"ids of {gate.output!r} stand for other labels in the bundle in use"
     in_use = current if isinstance(before, np.ndarray) else before
-    machine = _machine(candidate, in_use, held_out, gate, _level(rows, gate))
-    return Verdict((*quality(own, before, rows, gate), *machine))
+    whole = _of_bundle(candidate, in_use, held_out, gate, _level(rows, gate))
+    return Verdict((*quality(own, before, rows, gate), *whole))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,7 +191,7 @@ class HeldOut:
             lacking = f"{number} rows are too few"
         elif groups < _GROUPS:
             lacking = f"{groups} groups are too few"
-        elif self.labels.dtype == np.float64:
+        elif self.labels.dtype == np.float64:  # 0 and 1
             ones = int(self.labels[rows].sum())
             if min(ones, number - ones) < _OF_A_CLASS:
                 lacking = f"{ones} of {number} rows with label 1 are too few, or too many"
@@ -220,7 +220,7 @@ def quality(
     """
     level = _level(rows, gate)
     for each in gate.thresholds:
-        if each.on_machine:
+        if each.of_bundle:
             continue
         for part in rows.parts(each):
             name = f"{each.metric}, {part.name}" if part.name else each.metric
@@ -354,16 +354,16 @@ def _same_ids(candidate: Bundle, current: Bundle, output: str) -> bool:
     return np.array_equal(own, other)
 
 
-# ---------------------------------------------------------------------------------------------- machine
+# ---------------------------------------------------------------------------------------------- bundles
 
 
-def _machine(
+def _of_bundle(
     candidate: Bundle, in_use: Bundle | str | None, held_out: Table, gate: Gate, level: float
 ) -> Iterator[Check]:
-    """Yields the checks of time and size; `in_use` may be the reason why there is nothing to compare."""
+    """Yields the checks of whole bundles; `in_use` may be the reason why there is nothing to compare."""
     bundles = [candidate, in_use] if isinstance(in_use, Bundle) else [candidate]
-    for each in (each for each in gate.thresholds if each.on_machine):
-        drawn = _sizes(bundles) if each.metric == "size_bytes" else _times(bundles, held_out)
+    for each in (each for each in gate.thresholds if each.of_bundle):
+        drawn = _SAMPLES[each.metric](bundles, held_out)
         values = [float(np.median(one)) for one in drawn]
         yield from _bound(each, each.metric, values[0])
         if not _changes(each):
@@ -378,11 +378,21 @@ def _machine(
         yield _change(each, each.metric, difference, level)
 
 
-def _sizes(bundles: Sequence[Bundle]) -> list[NDArray[np.float64]]:
-    return [
-        np.array([sum(each["bytes"] for each in bundle.manifest.files.values())], np.float64)
-        for bundle in bundles
-    ]
+def _refused(bundles: Sequence[Bundle], held_out: Table) -> list[NDArray[np.float64]]:
+    given, found = table_columns(held_out), []
+    for bundle in bundles:
+        columns = {name: given[name] for name in bundle.columns}
+        refused = np.zeros(len(next(iter(columns.values()))), bool)
+        for each in bundle.check(columns):
+            if each.severity == "error":
+                refused[each.rows if len(each.rows) else slice(None)] = True
+        found.append(refused.mean(keepdims=True))
+    return found
+
+
+def _sizes(bundles: Sequence[Bundle], held_out: Table) -> list[NDArray[np.float64]]:
+    sizes = (sum(each["bytes"] for each in one.manifest.files.values()) for one in bundles)
+    return [np.array([size], np.float64) for size in sizes]
 
 
 def _times(bundles: Sequence[Bundle], held_out: Table) -> list[NDArray[np.float64]]:
@@ -397,6 +407,9 @@ def _times(bundles: Sequence[Bundle], held_out: Table) -> list[NDArray[np.float6
             bundle.predict(one)
             times.append(1000 * (time.perf_counter() - start))
     return [np.array(each[2:]) for each in found]
+
+
+_SAMPLES = {"refused_rows": _refused, "latency_ms": _times, "size_bytes": _sizes}
 
 
 def shown(value: float) -> str:

@@ -213,6 +213,18 @@ def test_bundles_are_judged_on_the_same_rows(bundles):
     assert 0 < low < high
 
 
+def test_rows_that_the_schema_refuses_are_counted(bundles):
+    good, _, table = bundles
+    gate = binary(serving.Threshold("refused_rows", bound=0.02))
+    (check,) = gates.judge(good, None, table, gate).checks
+    assert check.outcome == "passed"
+    refused = {row for each in good.check({n: table[n] for n in good.columns}) for row in each.rows}
+    assert check.value == len(refused) / 600
+    away = np.where(np.arange(600) < 30, "TEB", table["origin"])
+    (check,) = gates.judge(good, None, {**table, "origin": away}, gate).checks
+    assert check.outcome == "failed" and 0.05 <= check.value <= 0.07
+
+
 def test_a_bundle_in_use_that_cannot_answer_any_more_fails_the_changes(bundles):
     good, bad, table = bundles
     gate = binary(
