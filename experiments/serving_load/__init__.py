@@ -1,7 +1,7 @@
 """How many requests a second does a model answer, how fast, and are all answers right?
 
     python -m experiments.serving_load            eight minutes on two cores
-    python -m experiments.serving_load --smoke    a quarter of a minute, to see that it runs
+    python -m experiments.serving_load --smoke    half a minute, to see that it runs
 
 The models are the bundles of the newest finished runs of `experiments.flights` and `experiments.geonames`
 below runs/, or those that `--flights` and `--geonames` name: a bundle, a store or a run. Where there is no

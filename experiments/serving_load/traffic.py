@@ -40,18 +40,18 @@ def make(bundle: serving.Bundle) -> Traffic:
     """
     training = bundle.training()
     faults = [each.rows for each in bundle.check(training)]
-    fine = np.setdiff1d(
-        np.arange(len(next(iter(training.values())))), np.concatenate([[], *faults])
-    )
-    answers = bundle.predict({name: each[fine] for name, each in training.items()})
-    # Only the first row of those with one answer.
-    texts = [repr([each[i].tolist() for each in answers.values()]) for i in range(len(fine))]
-    first = np.unique(texts, return_index=True)[1]
-    some = np.random.default_rng(0).permutation(first)[:_ROWS]
-    if len(some) < 2:
+    number = len(next(iter(training.values())))
+    fine = np.setdiff1d(np.arange(number), np.concatenate([[], *faults]))
+    some = np.random.default_rng(0).permutation(fine)[: 2 * _ROWS]
+    answers = bundle.predict({name: each[some] for name, each in training.items()})
+    # Of rows with one answer only the first.
+    texts = [repr([each[i].tolist() for each in answers.values()]) for i in range(len(some))]
+    kept = np.sort(np.unique(texts, return_index=True)[1])[:_ROWS]
+    if len(kept) < 2:
         raise ValueError(f"{bundle.path}: rows of its training data must have different answers")
+    chosen = {name: training[name][some[kept]] for name in bundle.columns}
     rows = {}
-    for name, column in read_columns({n: training[n][fine[some]] for n in bundle.columns}).items():
+    for name, column in read_columns(chosen).items():
         pairs = zip(plain(column.values), column.missing.tolist(), strict=True)
         rows[name] = [None if missing else _json(value) for value, missing in pairs]
     each_row = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
@@ -62,7 +62,7 @@ def make(bundle: serving.Bundle) -> Traffic:
         PLAIN: [_request("/predict", {"row": row}) for row in each_row],
         BINARY: [_request(path, *_binary(row, types)) for row in each_row],
     }
-    return Traffic(requests, {name: each[some] for name, each in answers.items()})
+    return Traffic(requests, {name: each[kept] for name, each in answers.items()})
 
 
 def _json(value: Any) -> Any:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.serving_load import __main__ as serving_load
-from experiments.serving_load import bench, client, report, traffic
+from experiments.serving_load import bench, client, report, servers, traffic
+from jaxml import reports, serving
 
 
 class Canned(socketserver.StreamRequestHandler):
@@ -117,6 +118,29 @@ def test_the_experiment_on_tiny_models(bundle_path, tmp_path):
     for model in ("flights", "geonames"):
         assert report.throughput(record["rows"], model, traffic.BATCHED, 64) > 0
         assert (run / f"latency-{model}.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_the_bundle_of_the_newest_finished_run_is_taken(bundle_path, tmp_path, monkeypatch):
+    def leave(name):
+        (tmp_path / name / "candidate/bundle").mkdir(parents=True)
+        return tmp_path / name / "candidate/bundle"
+
+    def found(given=None):
+        return servers.bundle("flights", given, lambda path: path.mkdir(), tmp_path)
+
+    monkeypatch.chdir(tmp_path)
+    assert found() == tmp_path / "flights"  # The stand-in.
+    for name in ("older", "newer", "without"):
+        run = reports.rundir.create("flights", {}, path=tmp_path / "runs/flights" / name)
+        reports.rundir.record(run)
+    reports.rundir.create("flights", {}, path=tmp_path / "runs/flights/unfinished")
+    older, newer, _ = (leave(f"runs/flights/{n}") for n in ("older", "newer", "unfinished"))
+    assert found() == newer
+    assert found(older.parents[1]) == older
+    store = serving.Store(tmp_path / "store")
+    store.switch(store.add(bundle_path))
+    assert found(store.path) == store.bundle()
+    assert found(bundle_path) == bundle_path
 
 
 def test_what_is_no_bundle_is_one_line(tmp_path, capsys):
