@@ -15,6 +15,7 @@ The only file that knows the web framework. Every answer that is no success is `
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import hmac
 import json
 import logging
@@ -92,7 +93,7 @@ class Service:
     Args:
         path: a store, or the directory of a bundle.
         options: how it is served.
-        announce: is called once: with None when the model is ready, or with the error if it cannot be run.
+        announce: is called with None when a version is in use, with the error if the first cannot be run.
 
     Raises:
         ValueError: no store and no bundle, an empty store, or a damaged bundle.
@@ -177,14 +178,14 @@ class Service:
             await asyncio.sleep(_POLL)
             try:
                 number = self._store.current()
-                if number is not None and number != self.version.number:
+                if number == self.version.number:
+                    self._refused = None
+                elif number not in (None, self._refused):
                     await self._switch(self._store, number)
             except (OSError, ValueError) as error:
                 self._tell(str(error))
 
     async def _switch(self, store: Store, number: int) -> None:
-        if number == self._refused:
-            return
         try:
             bundle = await asyncio.to_thread(_warm, store.bundle(number))
         except Exception as error:
@@ -200,6 +201,8 @@ class Service:
         await self._batcher.answered()
         if before.log is not None:
             await asyncio.to_thread(before.log.close)
+        del before
+        self._announce(None)
 
     def _tell(self, message: str) -> None:
         """Writes a line on stderr, once for the same message."""
@@ -426,7 +429,7 @@ def _write(line: dict[str, Any]) -> None:
 def serve(path: str | os.PathLike[str], options: Options) -> int:
     """Serves a store or a bundle until SIGTERM or SIGINT; returns the exit code.
 
-    Prints one line when the model is ready: `serving NAME version V on http://127.0.0.1:8000`.
+    Prints a line when a version is in use: `serving NAME version V on http://127.0.0.1:8000`.
 
     Raises:
         ValueError: as `Service`.
@@ -439,6 +442,10 @@ def serve(path: str | os.PathLike[str], options: Options) -> int:
             faults.append(error)
             server.should_exit = True
             return
+        # A full collection would stop all answers for 0.1 s, again and again.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         used, (host, port) = service.version, listening.getsockname()[:2]
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"serving {used.bundle.manifest.name} version {used.number} on {place}", flush=True)
@@ -446,6 +453,8 @@ def serve(path: str | os.PathLike[str], options: Options) -> int:
     service = Service(path, options, announce)
     listening = _listen(options.host, options.port)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    # The thread that reads requests must not wait 5 ms for the one that computes at each of its steps.
+    sys.setswitchinterval(5e-4)
     # uvicorn raises the signal again once all is answered, which would not be the exit code 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
     server = uvicorn.Server(
