@@ -12,15 +12,19 @@ rows. Its candidates are neighbourhoods: blocks of classes whose vectors are sim
 epoch. A batch has a few examples of each block, so that candidates are hard negatives for these and a
 sample of all classes for the others.
 
+A run leaves a candidate that `python -m jaxml.serving publish` takes: the model answers a name with its
+five most probable places. `resolve` asks it, too.
+
 Expect a strict P@1 of 0.61 on all held-out aliases, and of 0.58 on those without a twin in training (an
 alias of the same place that differs only by accents, case, hyphens or spaces). Training takes five to
 ten minutes on two cores.
 """
 
 import dataclasses
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +33,12 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxml import bench, files, models, reports, softmax, tables, train
+from jaxml import bench, features, files, models, reports, serving, softmax, tables, train
 from jaxml.bench import tfidf
 from jaxml.data import cache, geonames, grouping
-from jaxml.features import hashed_ngrams
 from jaxml.train import checkpoint
 from jaxml.types import Array, PyTree
+from jaxml.validation import schema
 
 EXAMPLE_QUERIES = (
     "Muenchen",
@@ -46,6 +50,8 @@ EXAMPLE_QUERIES = (
     "Lisbona",
 )
 RECALL_AT = (1, 10, 100)
+ANSWERS = 5
+"""Places that the model names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +99,15 @@ class Aliases:
     ngrams: np.ndarray
 
 
+def pipeline(config: Config) -> features.FeaturePipeline:
+    """Returns the feature of a name, the same in training and in answers; it learns nothing from data."""
+    ngrams = features.character_ngrams(config.num_buckets, config.max_ngrams)
+    return features.FeaturePipeline({"name": ngrams}).fit({"name": EXAMPLE_QUERIES})
+
+
 def hashed(config: Config, aliases: Sequence[str]) -> np.ndarray:
-    """Returns the n-gram ids of aliases, the same in training and in answers."""
-    return hashed_ngrams(aliases, num_buckets=config.num_buckets, max_ngrams=config.max_ngrams)
+    """Returns the n-gram ids of aliases."""
+    return pipeline(config).encode({"name": aliases})["name"]
 
 
 def load_names(config: Config) -> geonames.GeoNames:
@@ -405,8 +417,14 @@ def initial_shapes(config: Config, names: geonames.GeoNames) -> train.State:
     )
 
 
-def report_results(config: Config, aliases: Aliases, state: train.State, run_dir: Path) -> None:
-    """Evaluates model and baseline on the held-out aliases; writes results.json and pictures."""
+def report_results(
+    config: Config, aliases: Aliases, state: train.State, run_dir: Path
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Evaluates model and baseline on the held-out aliases; writes results.json and pictures.
+
+    Returns:
+        The results, and the baseline's ranking `[N, k]`, None without one.
+    """
     names = aliases.names
     k = min(RECALL_AT[-1], names.num_places)
     started = time.perf_counter()
@@ -415,6 +433,7 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
         "jaxml": judge(names, ranked),
         "seconds": {"search": time.perf_counter() - started},
     }
+    found = None
     if config.baseline:
         started = time.perf_counter()
         train_names, queries = names.alias.take(names.train), names.alias.take(names.test.pairs)
@@ -444,6 +463,89 @@ def report_results(config: Config, aliases: Aliases, state: train.State, run_dir
         title="Unseen spellings: is the place first, among ten, among a hundred?",
         path=run_dir / "results.png",
     )
+    return results, found
+
+
+# --------------------------------------------------------------------------------------- the candidate
+
+
+def make_model(config: Config) -> Callable[[PyTree, PyTree], dict[str, Array]]:
+    """Returns the model that is served: the most probable places of a name, and their probabilities."""
+
+    def model(params: PyTree, features: PyTree) -> dict[str, Array]:
+        inputs = encode(params["ngrams"], features["ids"]) / config.temperature
+        shares, places = softmax.top_k_probabilities(
+            inputs,
+            params["places"],
+            k=min(ANSWERS, len(params["places"])),
+            block_size=8192,  # The number of rows is not known when the model is exported.
+        )
+        return {"place": places, "probability": shares}
+
+    return model
+
+
+def make_gate(baseline: bool) -> serving.Gate:
+    """Returns what is asked of a resolver of all places before it answers."""
+    twin = {"by": "twin", "values": ("no", "yes")}
+    return serving.Gate(
+        task="top_k",
+        label="place",
+        output="place",
+        baseline="TF-IDF" if baseline else None,
+        thresholds=(
+            serving.Threshold("precision@1", bound=0.5, change=0.01),
+            serving.Threshold("recall@5", bound=0.7, change=0.01),
+            serving.Threshold("precision@1", bound=0.45, change=0.02, **twin),
+            serving.Threshold("latency_ms", bound=250.0),
+            serving.Threshold("size_bytes", bound=300e6),
+        ),
+    )
+
+
+def leave(
+    config: Config,
+    names: geonames.GeoNames,
+    state: train.State,
+    run_dir: Path,
+    results: Mapping[str, Any],
+    baseline: np.ndarray | None,
+) -> serving.Bundle:
+    """Writes the candidate of a run, in place of one that an interrupted run has left; returns its bundle.
+
+    Args:
+        config: of the run.
+        names: the data.
+        state: after training.
+        run_dir: of the run.
+        results: of `report_results`.
+        baseline: TF-IDF's ranking of the test aliases.
+    """
+    test = names.test
+    held_out = {
+        "name": names.alias.take(test.pairs),
+        "place": names.place[test.pairs],
+        "twin": np.where(test.has_twin, "yes", "no"),
+    }
+    if baseline is not None:
+        held_out["TF-IDF"] = baseline[:, 0]
+    training = {"name": names.alias.take(names.train)}
+    shutil.rmtree(run_dir / "candidate", ignore_errors=True)
+    serving.leave(
+        run_dir,
+        held_out=held_out,
+        gate=make_gate(baseline is not None),
+        model=make_model(config),
+        params={"ngrams": state.tables["ngrams"], "places": class_vectors(state)},
+        pipeline=pipeline(config),
+        schema=schema.infer_schema(training),
+        training=training,
+        name="geonames",
+        labels={"place": list(map("{} ({})".format, names.name, names.country))},
+        metrics=results["jaxml"]["strict, all"],
+        max_batch=64,
+    )
+    return serving.load(run_dir / "candidate" / "bundle")
 
 
 def check(config: Config) -> None:
@@ -497,8 +599,9 @@ def train_command(config: Config, *, run_dir: Path | None, resume: Path | None) 
         finally:
             writer.close()
         print(f"trained in {time.perf_counter() - started:.0f} s")
-        report_results(config, aliases, state, run_dir)
-        for line in answer(config, names, state, EXAMPLE_QUERIES, k=3):
+        results, baseline = report_results(config, aliases, state, run_dir)
+        bundle = leave(config, names, state, run_dir, results, baseline)
+        for line in answers(bundle, EXAMPLE_QUERIES, k=3):
             print(line)
         print(f"pictures, record and checkpoint: {run_dir}")
 
@@ -519,38 +622,22 @@ def read_config(run_dir: Path) -> Config:
     return Config(**stored)
 
 
-def answer(
-    config: Config, names: geonames.GeoNames, state: train.State, queries: Iterable[str], *, k: int
-) -> Iterator[str]:
+def answers(bundle: serving.Bundle, queries: Iterable[str], *, k: int) -> Iterator[str]:
     """Yields for each query a line with the k most probable places and their probabilities."""
-    vectors, k = class_vectors(state), min(k, names.num_places)
-
-    @jax.jit
-    def probabilities(ids: Array) -> tuple[Array, Array]:
-        inputs = encode(state.tables["ngrams"], ids)
-        logits = inputs @ vectors.T / config.temperature
-        scores, places = jax.lax.top_k(logits, k)
-        return jnp.exp(scores - jax.nn.logsumexp(logits, axis=-1, keepdims=True)), places
-
     for query in queries:
-        shares, places = (np.asarray(out)[0] for out in probabilities(hashed(config, [query])))
-        found = ", ".join(
-            f"{names.name[place]} ({names.country[place]}) {share:.2f}"
-            for share, place in zip(shares, places.tolist(), strict=True)
-        )
-        yield f"{query} -> {found}"
+        found = bundle.predict({"name": [query]})
+        places = zip(found["place"][0, :k], found["probability"][0], strict=False)
+        yield f"{query} -> " + ", ".join(f"{place} {share:.2f}" for place, share in places)
 
 
 def resolve_command(run_dir: Path, queries: Sequence[str], *, k: int) -> None:
     """Resolves names with a finished run; without names, each line of standard input that is not empty."""
-    config = read_config(run_dir)
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    names = load_names(config)
-    target = jax.eval_shape(lambda: initial_shapes(config, names))
-    state = checkpoint.load(run_dir / "checkpoints", target)
+    read_config(run_dir)
+    if not 1 <= k <= ANSWERS:
+        raise ValueError(f"k must be from 1 to {ANSWERS}, got {k}")
+    bundle = serving.load(run_dir / "candidate" / "bundle")
     asked = (query.strip() for query in queries or sys.stdin)
-    for line in answer(config, names, state, filter(None, asked), k=k):
+    for line in answers(bundle, filter(None, asked), k=k):
         print(line, flush=True)
 
 
@@ -575,8 +662,8 @@ class Resolve:
     """Directory of the run."""
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Names to resolve; without any, the lines of standard input."""
-    k: int = 5
-    """Places shown for a name."""
+    k: int = ANSWERS
+    """Places shown for a name, at most five."""
 
 
 def main(arguments: Sequence[str]) -> int:

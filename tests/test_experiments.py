@@ -16,8 +16,9 @@ import pytest
 from experiments import command, geonames, softmax_scaling
 from experiments.softmax_benchmark import __main__ as softmax_benchmark
 from experiments.softmax_benchmark import cost, layers, peers, problems, quality
-from jaxml import reports, softmax
+from jaxml import reports, serving, softmax
 from jaxml.data import geonames as data
+from jaxml.serving import candidate
 from jaxml.train import checkpoint
 
 SMALL = [
@@ -55,7 +56,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         "run.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json", "loss.png",
-        "results.png",
+        "results.png", "candidate",
     }  # fmt: skip
     assert json.loads((finished / "run.json").read_text())["config"]["num_steps"] == 130
     record = reports.jsonl.read(finished / "metrics.jsonl")
@@ -109,24 +110,47 @@ def test_a_finished_run_answers_names(finished, capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines() == [first]
 
 
+def test_the_candidate_answers_as_the_evaluation_ranked(finished):
+    found = candidate.read(finished)
+    bundle = serving.load(found.bundle)
+    answers = bundle.predict({"name": found.held_out["name"]})
+    assert (
+        answers["place"].shape == answers["probability"].shape == (len(found.held_out["name"]), 5)
+    )
+    right = bundle.labels["place"][found.held_out["place"]][:, None] == answers["place"]
+    results = json.loads((finished / "results.json").read_text())
+    for method, ranked in (
+        ("jaxml", right[:, 0]),
+        ("TF-IDF", found.held_out["TF-IDF"] == found.held_out["place"]),
+    ):
+        assert ranked.mean() == results[method]["strict, all"]["P@1"]
+    shares = answers["probability"]
+    assert (np.diff(shares) <= 0).all() and (shares.sum(1) <= 1 + 1e-6).all()
+    assert {anomaly.kind for anomaly in bundle.check({"name": ["Bad Ischl", ""]})} == {
+        "FEATURE_TYPE_LOW_FRACTION_PRESENT"
+    }
+    assert {each.by for each in found.gate.thresholds} == {None, "twin"}
+
+
 def one_line_error(capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     return error
 
 
-def test_a_damaged_checkpoint_is_one_line_and_exit_code_2(finished, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("part", "arguments"),
+    [("checkpoints", ["--resume", "RUN"]), ("candidate/bundle", ["resolve", "RUN", "x"])],
+)
+def test_a_damaged_file_is_one_line_and_exit_code_2(part, arguments, finished, tmp_path, capsys):
     broken = tmp_path / "broken"
     shutil.copytree(finished, broken)
-    largest = max(
-        (broken / "checkpoints").rglob("*"), key=lambda p: p.is_file() and p.stat().st_size
-    )
+    largest = max((broken / part).rglob("*"), key=lambda p: p.is_file() and p.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    for arguments in (["resolve", str(broken), "x"], ["--resume", str(broken)]):
-        assert geonames.main(arguments) == 2
-        assert "damaged" in one_line_error(capsys)
+    assert geonames.main([str(broken) if each == "RUN" else each for each in arguments]) == 2
+    assert "damaged" in one_line_error(capsys)
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):
