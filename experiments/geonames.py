@@ -487,7 +487,6 @@ def make_model(config: Config) -> Callable[[PyTree, PyTree], dict[str, Array]]:
 
 def make_gate(baseline: bool) -> serving.Gate:
     """Returns what is asked of a resolver of all places before it answers."""
-    twin = {"by": "twin", "values": ("no", "yes")}
     return serving.Gate(
         task="top_k",
         label="place",
@@ -496,7 +495,9 @@ def make_gate(baseline: bool) -> serving.Gate:
         thresholds=(
             serving.Threshold("precision@1", bound=0.5, change=0.01),
             serving.Threshold("recall@5", bound=0.7, change=0.01),
-            serving.Threshold("precision@1", bound=0.45, change=0.02, **twin),
+            serving.Threshold(
+                "precision@1", bound=0.45, change=0.02, by="twin", values=("no", "yes")
+            ),
             serving.Threshold("latency_ms", bound=250.0),
             serving.Threshold("size_bytes", bound=300e6),
         ),
