@@ -4,12 +4,17 @@ No feature depends on events after its clock: later events are rewritten and fea
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from experiments.flights import __main__ as experiment
-from experiments.flights import clocks, judging, models, table
+from experiments.flights import candidate, clocks, judging, models, table
+from jaxml import serving
+from jaxml.features import FeaturePipeline, bucketize
+from jaxml.serving import candidate as candidates
+from jaxml.serving import rows
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,14 @@ def test_a_run_from_tables_to_pictures(few, tmp_path, monkeypatch):
         assert (tmp_path / f"{clock}-thresholds.png").read_bytes()[1:4] == b"PNG"
     assert results["clocks"]["early"]["random split"].keys() >= {"split by time"}
     assert (tmp_path / "models.png").read_bytes()[1:4] == b"PNG"
+    for clock, place in (("late", tmp_path), ("early", tmp_path / "early")):
+        left = candidates.read(place)
+        bundle = serving.load(left.bundle)
+        figures = results["clocks"][clock]["classification"]["network"]
+        assert bundle.manifest.name == f"flights-{clock}"
+        assert bundle.manifest.metrics["AUC"] == pytest.approx(figures["AUC"])
+        assert len(left.held_out["late"]) == results["rows"]["test"]
+        assert set(left.gate.columns) <= set(left.held_out)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +114,59 @@ def made():
     rng = np.random.default_rng(0)
     dense, ids = rng.normal(size=(1200, 2)).astype(np.float32), rng.integers(0, 4, (1200, 1))
     minutes = 20 * dense[:, 0] + 15 * (ids[:, 0] == 2) + 10 * rng.normal(size=1200)
-    inputs = models.Inputs({"dense": dense, "ids": ids.astype(np.int32)}, (4,), ("carrier",), [])
+    pipeline = FeaturePipeline({"a": [], "b": [], "carrier": bucketize([1, 2, 3])})
+    pipeline = pipeline.fit({"a": dense[:, 0], "b": dense[:, 1], "carrier": ids[:, 0]})
+    inputs = models.Inputs({"dense": dense, "ids": ids.astype(np.int32)}, pipeline, [])
     return inputs, minutes, table.Split(*np.split(np.arange(1200), [800, 1000]))
+
+
+def test_a_clock_leaves_a_candidate_that_answers_as_its_network(made, tmp_path):
+    inputs, minutes, parts = made
+    late, test = (minutes > 15).astype(float), parts.test
+    settings = models.Settings(
+        (8,), epochs=1.0, batch_size=200, learning_rate=3e-2, members=3, monitor=False
+    )
+    trained = {
+        "network": models.network(inputs, late, parts, settings),
+        "logistic": models.logistic(inputs, late, parts, dataclasses.replace(settings, widths=())),
+    }
+    outputs = trained["network"].outputs[test]
+    figures = judging.classification(late[test], outputs)
+    columns = {
+        "a": inputs.x["dense"][:, 0],
+        "b": inputs.x["dense"][:, 1],
+        "carrier": inputs.x["ids"][:, 0],
+        "origin": np.resize(table.ORIGINS, 1200),
+    }
+    flights = SimpleNamespace(day=np.arange(1200) // 10)
+    left = dict(inputs=inputs, settings=settings, trained=trained, late=late)
+    candidate.leave(tmp_path, "early", columns, flights, parts, figures=figures, **left)
+    bundle = serving.load(tmp_path / "early" / "candidate" / "bundle")
+    asked = {name: each[test] for name, each in columns.items()}
+    np.testing.assert_allclose(
+        bundle.predict(asked)["probability"], judging.probability(outputs), atol=1e-6
+    )
+    wrong = {**figures, "AUC": figures["AUC"] + 1e-4}
+    with pytest.raises(RuntimeError, match="the bundle has AUC"):
+        candidate.leave(tmp_path, "late", columns, flights, parts, figures=wrong, **left)
+
+
+def test_a_schema_admits_other_flights_and_no_other_units(few):
+    columns = clocks.early(*few)
+    seen, later = ({name: each[at::2] for name, each in columns.items()} for at in (0, 1))
+    by_row = rows.row_schema(candidate.reviewed(seen), tuple(columns))
+    number = len(later["carrier"])
+
+    def refused(name, values):
+        found = [each.rows for each in rows.validate_rows({**later, name: values}, by_row)]
+        return len(np.unique(np.concatenate([*found, np.zeros(0, int)]))) / number
+
+    assert refused("carrier", later["carrier"]) < 0.01
+    assert refused("wind", np.full(number, np.nan)) < 0.01
+    assert refused("pressure", later["pressure"] / 33.86) > 0.9
+    assert refused("scheduled duration", later["scheduled duration"] * 60) == 1
+    assert refused("origin", np.full(number, "??")) == 1
+    assert refused("distance", np.full(number, np.nan)) == 1
 
 
 def test_members_are_averaged_and_measured_in_minutes(made):
@@ -135,7 +199,7 @@ def test_features_of_all_flights_are_fitted_on_the_training_rows(few):
     inputs = models.inputs(columns, parts.training)
     assert inputs.x["dense"].dtype == np.float32 and inputs.x["ids"].dtype == np.int32
     assert np.isfinite(inputs.x["dense"]).all()
-    assert (inputs.x["ids"].max(0) < inputs.sizes).all()
+    assert (inputs.x["ids"].max(0) < inputs.pipeline.id_sizes).all()
     later = {name: np.concatenate([v, v[:5]]) for name, v in columns.items()}
     again = models.inputs(later, parts.training).x
     for name, values in inputs.x.items():

@@ -15,7 +15,8 @@ int32 ids; networks and logistic regression are trained under the monitor; thres
 validation months; all models, scikit-learn's on the same features included, are compared on the test
 months.
 
-A run writes the schemas and pictures beside its record.
+A run writes the schemas and pictures beside its record, and leaves two candidates that
+`python -m jaxml.serving publish` takes: RUN, the network of the late clock, and RUN/early.
 
 Expected result, AUC and log loss on the test months with the average of two networks: the evening before at
 least 0.738 and about 0.487 (gradient boosting 0.737 and 0.494), 30 minutes before at least 0.795 and about
@@ -33,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments import command
-from experiments.flights import clocks, judging, models, report, table
+from experiments.flights import candidate, clocks, judging, models, report, table
 from jaxml import bench, losses, metrics, reports
 from jaxml.validation import leaks, schema
 
@@ -157,7 +158,7 @@ def on_clock(
     config: Config,
     run: Path,
 ) -> dict[str, Any]:
-    """Returns the results of one clock, and draws its thresholds."""
+    """Returns the results of one clock, draws its thresholds, and leaves a candidate."""
     labels = (flights.arr_delay > LATE).astype(np.float64)
     settings = dataclasses.replace(models.NETWORKS[clock], seed=config.seed)
     linear = dataclasses.replace(models.LOGISTIC, seed=config.seed)
@@ -206,6 +207,18 @@ def on_clock(
     chosen = judging.thresholds(labels, judging.probability(network.outputs), parts)
     report.thresholds(
         run / f"{clock}-thresholds.png", clock, chosen, labels[test], network.outputs[test]
+    )
+    candidate.leave(
+        run,
+        clock,
+        columns,
+        flights,
+        parts,
+        inputs=inputs,
+        settings=settings,
+        trained=trained,
+        figures=classification["network"],
+        late=labels,
     )
     minutes = np.nan_to_num(flights.arr_delay)
     result = {

@@ -12,9 +12,20 @@ import optax
 from numpy.typing import NDArray
 
 from experiments.flights.table import Split
-from jaxml import features, losses, models, train
+from jaxml import features, losses, models, train, trees
+from jaxml.types import Array, PyTree
 
-__all__ = ["LOGISTIC", "NETWORKS", "Inputs", "Settings", "Trained", "inputs", "logistic", "network"]
+__all__ = [
+    "LOGISTIC",
+    "NETWORKS",
+    "Inputs",
+    "Settings",
+    "Trained",
+    "inputs",
+    "logistic",
+    "network",
+    "probability",
+]
 
 _BUCKETS = 64
 _CATEGORIES = ("carrier", "origin", "dest", "weekday", "hour")
@@ -74,14 +85,12 @@ class Inputs(NamedTuple):
 
     Attributes:
         x: `dense`, float32 [N, D], and `ids`, int32 [N, K].
-        sizes: [K], number of ids of each categorical column.
-        id_names: [K].
+        pipeline: fitted, which made them.
         findings: of the gate on features.
     """
 
     x: dict[str, NDArray]
-    sizes: tuple[int, ...]
-    id_names: tuple[str, ...]
+    pipeline: features.FeaturePipeline
     findings: list[str]
 
     @property
@@ -93,8 +102,8 @@ class Inputs(NamedTuple):
         """Returns float32 [N, …]: numbers, and ids without the crosses as one-hot columns."""
         hot = [
             np.eye(size, dtype=np.float32)[self.x["ids"][:, k]]
-            for k, size in enumerate(self.sizes)
-            if " × " not in self.id_names[k]
+            for k, size in enumerate(self.pipeline.id_sizes)
+            if " × " not in self.pipeline.id_names[k]
         ]
         return np.concatenate([self.x["dense"], *hot], axis=1)
 
@@ -142,7 +151,7 @@ def inputs(columns: Mapping[str, NDArray], training: NDArray[np.int64]) -> Input
     dense, ids = (np.concatenate(parts) for parts in zip(*stacked, strict=True))
     found = features.check(fitted, take(training[:: -(-len(training) // _AT_ONCE)]))
     x = {"dense": dense, "ids": ids}
-    return Inputs(x, fitted.id_sizes, fitted.id_names, [str(each) for each in found])
+    return Inputs(x, fitted, [str(each) for each in found])
 
 
 class Trained(NamedTuple):
@@ -152,16 +161,38 @@ class Trained(NamedTuple):
         members: float64 [M, N], logits or minutes of delay of each member.
         seconds: of training, compilation included.
         findings: of the monitor, for each member.
+        variables: of a network, [M, …].
     """
 
     members: NDArray[np.float64]
     seconds: float
     findings: tuple[list[Any], ...] = ()
+    variables: PyTree = None
 
     @property
     def outputs(self) -> NDArray[np.float64]:
         """[N], the mean over members."""
         return self.members.mean(0)
+
+
+def tabular(pipeline: features.FeaturePipeline, settings: Settings) -> models.TabularMLP:
+    """Returns the network's module."""
+    sizes = pipeline.id_sizes
+    dims = tuple(min(settings.embedding_dim, size // 2 + 1) for size in sizes)
+    return models.TabularMLP(sizes, dims, settings.widths, 1, "gelu", dropout=settings.dropout)
+
+
+def probability(
+    pipeline: features.FeaturePipeline, settings: Settings
+) -> Callable[[PyTree, PyTree], dict[str, Array]]:
+    """Returns the model that is served: the probability by the mean of the members' logits."""
+    module = tabular(pipeline, settings)
+
+    def model(variables: PyTree, x: PyTree) -> dict[str, Array]:
+        logits = jax.vmap(module.apply, in_axes=(0, None))(variables, x)
+        return {"probability": jax.nn.sigmoid(logits[..., 0].mean(0))}
+
+    return model
 
 
 def network(
@@ -183,13 +214,9 @@ def network(
         loss: per-example loss.
         scale: (center, width) by which labels are standardized.
     """
-    dims = tuple(min(settings.embedding_dim, size // 2 + 1) for size in inputs.sizes)
-    module = models.TabularMLP(
-        inputs.sizes, dims, settings.widths, 1, "gelu", dropout=settings.dropout
-    )
     center, width = scale
     trained = _trained(
-        module,
+        tabular(inputs.pipeline, settings),
         lambda outputs, labels: loss(outputs[..., 0], labels),
         inputs.x,
         (labels - center) / width,
@@ -252,8 +279,10 @@ def _trained(
         monitor=settings.monitor and train.Monitor(final_diagnostics=False),
     )
     seconds = time.perf_counter() - began
-    outputs = [trial.fit.predict(x, batch_size=_AT_ONCE).reshape(-1) for trial in swept.trials]
-    return Trained(np.stack(outputs).astype(np.float64), seconds, tuple(swept.findings))
+    fits = [trial.fit for trial in swept.trials]
+    outputs = [fit.predict(x, batch_size=_AT_ONCE).reshape(-1) for fit in fits]
+    variables = trees.stack([{"params": fit.params, **fit.model_state} for fit in fits])
+    return Trained(np.stack(outputs).astype(np.float64), seconds, tuple(swept.findings), variables)
 
 
 def scikit_learn_logistic(
