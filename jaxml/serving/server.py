@@ -19,6 +19,7 @@ import gc
 import hmac
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import jaxml
 from jaxml import checks
@@ -52,6 +55,9 @@ from jaxml.serving.store import Store
 __all__ = ["Options", "Service", "serve"]
 
 MAX_BYTES = 16 << 20
+_MAX_ARRIVING = 16 * MAX_BYTES
+_MAX_HEADERS = 64 << 10
+_PATIENCE = 10.0  # seconds for headers, or for the rest of a body that is not wanted
 _POLL = 1.0  # seconds between looks at the store
 _OPEN = ("/", "/v2/health/live", "/v2/health/ready")  # without a token
 _HEADER = "Inference-Header-Content-Length"
@@ -114,6 +120,7 @@ class Service:
         self.ready = False
         self._refused: int | None = None  # version
         self._told = ""
+        self._arriving = 0  # bytes of bodies that have not ended
         self._batcher: Batcher
         self.app = _Front(self, self._application())
 
@@ -260,7 +267,7 @@ class Service:
 
     async def _infer(self, request: Request) -> Response:
         self._named(request)
-        body = await _body(request, self.options.timeout)
+        body = await self._body(request)
         self._check_ready()
         used = self._named(request)  # Another may have been published meanwhile.
         described = used.bundle.manifest
@@ -288,6 +295,28 @@ class Service:
         return Response(
             content, media_type="application/octet-stream", headers={_HEADER: str(length)}
         )
+
+    async def _body(self, request: Request) -> bytes:
+        """Returns the body of a request, which is never kept beyond the limit."""
+        declared = request.headers.get("Content-Length", "0")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > MAX_BYTES):
+            raise ProtocolError(413, f"the body may have {MAX_BYTES} bytes, got {declared:.18}")
+        parts, size, timeout = [], 0, self.options.timeout
+        try:
+            async with asyncio.timeout(timeout):
+                async for part in request.stream():
+                    size += len(part)
+                    self._arriving += len(part)
+                    if size > MAX_BYTES:
+                        raise ProtocolError(413, f"the body may have {MAX_BYTES} bytes")
+                    if self._arriving > _MAX_ARRIVING:
+                        raise Overloaded("too many bodies arrive at once")
+                    parts.append(part)
+        except TimeoutError:
+            raise ProtocolError(408, f"the body did not come within {timeout:g} s") from None
+        finally:
+            self._arriving -= size
+        return _inflated(b"".join(parts), request.headers.get("Content-Encoding", "identity"))
 
     async def _metrics(self, request: Request) -> Response:
         self.meters.queue.set(self._batcher.queued)
@@ -361,6 +390,77 @@ async def _unauthorized(scope: Any, receive: Any, send: Any) -> None:
     await answer(scope, receive, send)
 
 
+class _Connection(HttpToolsProtocol):
+    """A connection that may not be slow: headers and the rest of an answered body have a deadline.
+
+    What is no HTTP is answered in JSON, too.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+    _in_headers = False
+    _read = 0  # bytes of headers that have not ended
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._met()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self._in_headers
+        super().data_received(data)
+        self._read = self._read + len(data) if before and self._in_headers else 0
+        if self._read > _MAX_HEADERS:
+            self._refuse(431, f"headers may have {_MAX_HEADERS} bytes")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_headers = True
+        self._expect()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_headers:  # None that follow a body.
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._met()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._met()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._expect()  # Read to its end, so that the client can read the answer.
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "this is no HTTP request")
+
+    def _expect(self) -> None:
+        self._met()
+        self._deadline = self.loop.call_later(_PATIENCE, self.timeout_keep_alive_handler)
+
+    def _met(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, code: int, message: str) -> None:
+        if not self.transport.is_closing():
+            content = json.dumps({"error": message}).encode()
+            head = (
+                f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + content)
+            self.transport.close()
+
+
 def _error(request: Request, error: Exception) -> Response:
     code, message, headers = 500, "internal error", {}
     if isinstance(error, ProtocolError):
@@ -375,27 +475,7 @@ def _error(request: Request, error: Exception) -> Response:
         headers = dict(error.headers or {})
     elif isinstance(error, ClientDisconnect):
         code, message = 400, "the client left"
-    if code in (408, 413):
-        headers["Connection"] = "close"  # The rest of the body is not read.
     return JSONResponse({"error": message}, code, headers)
-
-
-async def _body(request: Request, timeout: float) -> bytes:
-    """Returns the body of a request, which is never kept beyond the limit."""
-    declared = request.headers.get("Content-Length", "0")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > MAX_BYTES):
-        raise ProtocolError(413, f"the body may have {MAX_BYTES} bytes, got {declared:.18}")
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(timeout):
-            async for part in request.stream():
-                size += len(part)
-                if size > MAX_BYTES:
-                    raise ProtocolError(413, f"the body may have {MAX_BYTES} bytes")
-                parts.append(part)
-    except TimeoutError:
-        raise ProtocolError(408, f"the body did not come within {timeout:g} s") from None
-    return _inflated(b"".join(parts), request.headers.get("Content-Encoding", "identity"))
 
 
 def _inflated(body: bytes, encoding: str) -> bytes:
@@ -424,6 +504,21 @@ def _warm(path: Path) -> Bundle:
 def _write(line: dict[str, Any]) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     sys.stderr.write(json.dumps({"time": now, **line}, ensure_ascii=True) + "\n")
+
+
+def configured(service: Service) -> uvicorn.Config:
+    """Returns how the web server runs a service."""
+    return uvicorn.Config(
+        service.app,
+        http=_Connection,
+        ws="none",
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(2 * service.options.timeout) + 1,  # To read, to answer.
+        lifespan="on",
+    )
 
 
 def serve(path: str | os.PathLike[str], options: Options) -> int:
@@ -457,11 +552,7 @@ def serve(path: str | os.PathLike[str], options: Options) -> int:
     sys.setswitchinterval(5e-4)
     # uvicorn raises the signal again once all is answered, which would not be the exit code 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            service.app, log_config=None, access_log=False, server_header=False, lifespan="on"
-        )
-    )
+    server = uvicorn.Server(configured(service))
     with listening:
         server.run(sockets=[listening])
     if faults:

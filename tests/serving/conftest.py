@@ -139,11 +139,12 @@ def _running(path, **options):
     """Serves a store or bundle in a thread; yields its URL and the `Service`."""
     import uvicorn
 
-    from jaxml.serving.server import Options, Service
+    from jaxml.serving.server import Options, Service, configured
 
     ready = threading.Event()
     service = Service(path, Options(**options), lambda error: error or ready.set())
-    config = uvicorn.Config(service.app, port=0, log_config=None, access_log=False, lifespan="on")
+    config = configured(service)
+    config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
