@@ -112,9 +112,11 @@ class _Server:
             raise _Failure(f"it ended with exit code {code}")
 
     def tail(self) -> str:
-        """Returns the end of what the process wrote on stderr."""
+        """Returns the last line that the process wrote on stderr, and more of them behind it."""
         written = self.written("err").strip()
-        return f"; it wrote: {written[-_TAIL:]}" if written else ""
+        if not written:
+            return ""
+        return f"; it wrote at last: {written.splitlines()[-1]:.300}\n\n{written[-_TAIL:]}"
 
     def written(self, name: str) -> str:
         """Returns what the process wrote: "out" or "err"."""

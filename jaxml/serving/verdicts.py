@@ -48,7 +48,7 @@ class Publication:
     def reasons(self) -> list[str]:
         """A line for each check that failed."""
         checks = (*self.gate.checks, *(self.trial.checks if self.trial else ()))
-        return [str(each) for each in checks if each.outcome == "failed"]
+        return [str(each).splitlines()[0] for each in checks if each.outcome == "failed"]
 
     def table(self) -> str:
         """Returns the checks as a text of 80 columns; those that were skipped are counted."""
@@ -103,7 +103,7 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0;
 th { color: #59636e; font-weight: 600 }
 .number { text-align: right; white-space: nowrap; padding-right: 1.5rem }
 .passed { color: #1a7f37 } .failed { color: #b42318; font-weight: 600 } .skipped { color: #59636e }
-small { display: block; color: #59636e; overflow-wrap: anywhere; white-space: pre-wrap }
+small { display: block; font-weight: 400; color: #59636e; overflow-wrap: anywhere; white-space: pre-wrap }
 @media (max-width: 40rem) {
   thead { display: none } tr { display: block; padding: .5rem 0; border-bottom: 1px solid #d1d9e0 }
   td, td.number { display: block; border: 0; padding: 0; text-align: left } td:empty { display: none }
