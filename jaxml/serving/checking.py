@@ -13,6 +13,7 @@ from jaxml.reports import plots
 from jaxml.serving import log, skew
 from jaxml.serving.bundle import TOLERANCE, Bundle, load
 from jaxml.serving.log import Served
+from jaxml.serving.rows import with_times
 from jaxml.serving.skew import ColumnSkew, RowSkew
 from jaxml.serving.store import Store
 from jaxml.validation import readers
@@ -87,7 +88,7 @@ def check(
     served = log.read(store.path / "served" / bundle.path.name)
     for name in bundle.columns:
         checks.choice("served column", name, served.columns)
-    raw = {name: served.columns[name] for name in bundle.columns}
+    raw = with_times({name: served.columns[name] for name in bundle.columns}, bundle.schema)
     return Report(
         model=f"{bundle.manifest.name}, version {bundle.path.name}",
         served=served,
@@ -116,7 +117,7 @@ def _against(
     path: Path, key: str | None, bundle: Bundle, raw: Mapping[str, Any], served: Served
 ) -> RowSkew:
     read = readers.read_csv if path.suffix == ".csv" else readers.read_parquet
-    table = read(path, bundle.schema)
+    table = with_times(read(path, bundle.schema), bundle.schema)
     keys = table[checks.choice("key", key or "", table)]
     for name in bundle.columns:
         checks.choice("column", name, table)

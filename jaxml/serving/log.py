@@ -62,7 +62,7 @@ class Log:
         self.directory = Path(directory)
         self.sample = checks.number("sample", sample, 0, 1)
         self.written = self.lost = 0
-        self._pipeline = pipeline
+        self._names = {"dense": pipeline.dense_names, "ids": pipeline.id_names}
         self._batches: list[dict[str, NDArray[Any]]] = []
         self._buffered = 0
         self._failing = self._closed = False
@@ -94,8 +94,9 @@ class Log:
             "request": ids,
             "row": np.asarray(rows, np.int64),
             "time": np.full(len(ids), np.datetime64(time.time_ns() // 1000, "us")),
+            "dense": features["dense"],
+            "ids": features["ids"],
             **{f"column/{name}": _array(each) for name, each in table_columns(columns).items()},
-            **{f"feature/{n}": each for n, each in named_features(self._pipeline, features)},
             **{f"output/{name}": each for name, each in named_outputs(outputs)},
         }
         if self.sample < 1:
@@ -123,7 +124,11 @@ class Log:
             # Names in order of time; several processes may write here.
             name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}.parquet"
             try:
-                writers.write_parquet(self.directory / name, _joined(batches))
+                table = _joined(batches)
+                for part, names in self._names.items():
+                    matrix = table.pop(part)
+                    table |= {f"feature/{own}": matrix[:, i] for i, own in enumerate(names)}
+                writers.write_parquet(self.directory / name, table)
                 self._remove_oldest()
             except Exception as error:  # Of any kind: answering goes on.
                 self._lose(number, f"{type(error).__name__}: {error}")
