@@ -1,7 +1,11 @@
 """The client of another project, unchanged: every mix of JSON and binary tensors, metadata and errors."""
 
+import jax
 import numpy as np
 import pytest
+
+from jaxml import features, serving
+from jaxml.validation.schema import infer_schema
 
 http = pytest.importorskip("tritonclient.http")
 from tritonclient.utils import InferenceServerException  # noqa: E402
@@ -88,3 +92,46 @@ def test_errors_reach_the_client(client, columns, binary):
     with pytest.raises(InferenceServerException, match="no such model") as error:
         client.infer("other", inputs(columns, binary, rows))
     assert error.value.status() == "404"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory, running):
+    """A model of texts to texts: for each name the two airports that it is nearest to."""
+    names = {"name": np.array(["Newark", "Kennedy", "LaGuardia"] * 4, object)}
+    pipeline = features.FeaturePipeline({"name": features.vocabulary()}).fit(names)
+    path = tmp_path_factory.mktemp("places") / "bundle"
+
+    def model(scores, x):
+        probability, top = jax.lax.top_k(scores[x["ids"][:, 0]], 2)
+        return {"probability": probability, "place": top}
+
+    serving.save(
+        path,
+        model=model,
+        params=np.random.default_rng(0).random((pipeline.id_sizes[0], 3)).astype(np.float32),
+        pipeline=pipeline,
+        schema=infer_schema(names),
+        training=names,
+        name="places",
+        labels={"place": ["EWR", "JFK", "São Paulo"]},
+        max_batch=4,
+    )
+    with running(path) as (url, _):
+        with http.InferenceServerClient(url.removeprefix("http://")) as made:
+            yield made, serving.load(path)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("output", [False, True])
+def test_texts_go_in_and_come_out(places, binary, output):
+    client, bundle = places
+    names = np.array([["Kennedy"], ["LaGuardia"], ["Newark"]], object)
+    tensor = http.InferInput("name", names.shape, "BYTES")
+    tensor.set_data_from_numpy(names, binary_data=binary)
+    outputs = [http.InferRequestedOutput(name, output) for name in ("place", "probability")]
+    answer = client.infer("places", [tensor], outputs=outputs)
+    wanted = bundle.predict({"name": names[:, 0]})
+    got = answer.as_numpy("place")
+    got = [[each.decode() if output else each for each in row] for row in got]
+    assert got == wanted["place"].tolist() and "São Paulo" in {*got[0], *got[1], *got[2]}
+    np.testing.assert_array_equal(answer.as_numpy("probability"), wanted["probability"])
