@@ -9,7 +9,9 @@
     examples.json           raw rows, and the answers that the model itself gave when the bundle was written
     labels.json             texts of the outputs that are ids
 
-A bundle holds no pickle and no code, and reading it needs neither Flax nor Optax.
+A bundle holds no pickle and no code, and reading it needs neither Flax nor Optax. Its hashes protect from
+damage. Who can write a whole bundle is trusted all the same: a program that is made up can end the process
+that compiles it, as XLA does not check everything.
 """
 
 import contextlib
@@ -25,7 +27,6 @@ from typing import Any
 import jax
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from jaxml import checks, files, reports
@@ -35,7 +36,7 @@ from jaxml.serving.manifest import BundleError, Manifest, Tensor
 from jaxml.serving.program import Features, Program, exported, named_leaves
 from jaxml.serving.rows import row_schema, validate_rows, with_times
 from jaxml.types import PyTree
-from jaxml.validation import readers, writers
+from jaxml.validation import readers, streams, writers
 from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Table, num_rows, plain, read_columns, table_columns
 from jaxml.validation.schema import Schema
@@ -50,6 +51,7 @@ TRAINING = "training.parquet"
 EXAMPLES = "examples.json"
 LABELS = "labels.json"
 
+_FILES = (SCHEMA, FEATURES, PARAMETERS, PROGRAM, TRAINING, EXAMPLES, LABELS)
 _KEPT = 10_000  # training rows in a bundle
 _EXAMPLES = 16
 _DATATYPES = {"INT": "INT64", "FLOAT": "FP64"}  # Texts and times are BYTES.
@@ -91,9 +93,7 @@ def save(
         ValueError: parts that do not fit together, or a model whose exported program answers otherwise.
     """
     target = Path(path)
-    max_batch = checks.integer("max_batch", max_batch, 1, 1 << 16)
-    if max_batch & (max_batch - 1):
-        raise ValueError(f"max_batch must be a power of two, got {max_batch}")
+    max_batch = manifest.checked_batch(max_batch)
     rows, inputs = _training_rows(training, schema, pipeline)
     features = _stacked(pipeline, _take(rows, slice(0, _EXAMPLES)))
     blob = exported(model, params, features)
@@ -111,7 +111,6 @@ def save(
         writers.write_parquet(beside / TRAINING, rows)
         files.write_json(beside / EXAMPLES, _examples(rows, _decoded(answers, texts)))
         files.write_json(beside / LABELS, texts)
-        written = (SCHEMA, FEATURES, PARAMETERS, PROGRAM, TRAINING, EXAMPLES, LABELS)
         manifest.write(
             beside,
             Manifest(
@@ -124,7 +123,7 @@ def save(
                 metrics={key: float(each) for key, each in (metrics or {}).items()},
                 findings=tuple(map(str, findings)),
                 environment=reports.environment(),
-                files=manifest.hashed(beside, written),
+                files=manifest.hashed(beside, _FILES),
             ),
         )
 
@@ -198,7 +197,10 @@ class Bundle:
 
     def training(self) -> dict[str, NDArray[Any]]:
         """Returns raw rows of the training data, up to 10,000."""
-        return readers.read_parquet(self.path / TRAINING)
+        place = self.path / TRAINING
+        if (rows := streams.shape(place).num_rows) > _KEPT:
+            raise BundleError(f"{place}: may have {_KEPT} rows, has {rows}")
+        return readers.read_parquet(place)
 
 
 def load(path: str | os.PathLike[str]) -> Bundle:
@@ -209,6 +211,9 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     """
     place = Path(path)
     described = manifest.read(place)
+    for name in _FILES:
+        if name not in described.files:
+            raise BundleError(f"{place}: has no hash of {name}")
     try:
         schema = Schema.load(place / SCHEMA)
         pipeline = FeaturePipeline.load(place / FEATURES)
@@ -219,7 +224,12 @@ def load(path: str | os.PathLike[str]) -> Bundle:
             described.max_batch,
         )
         texts = json.loads((place / LABELS).read_text("utf-8"))
-    except (SafetensorError, KeyError, ValueError) as error:
+        _check_labels(texts, run.outputs)
+        if _inputs(schema, pipeline) != described.inputs:
+            raise ValueError("the features have other inputs than the manifest")
+        if _outputs(run.outputs, texts) != described.outputs:
+            raise ValueError("the program has other outputs than the manifest")
+    except Exception as error:  # What was made up can raise anything.
         raise BundleError(f"{place}: cannot be read: {error!r:.300}") from error
     columns = tuple(each.name for each in described.inputs)
     return Bundle(
@@ -252,8 +262,13 @@ def _training_rows(
     found = validate_rows(_take(rows, slice(0, _EXAMPLES)), row_schema(schema, pipeline.columns))
     if found:
         raise ValueError(f"training must fit the schema, got {found[0]}")
-    return rows, tuple(
-        Tensor(name, _DATATYPES.get(schema[name].type or "", "BYTES"), (-1,)) for name in read
+    return rows, _inputs(schema, pipeline)
+
+
+def _inputs(schema: Schema, pipeline: FeaturePipeline) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(name, _DATATYPES.get(schema[name].type or "", "BYTES"), (-1,))
+        for name in pipeline.columns
     )
 
 
@@ -279,7 +294,7 @@ def _check_answers(wanted: Mapping[str, NDArray], got: Mapping[str, NDArray]) ->
 def _check_labels(texts: Mapping[str, Sequence[str]], outputs: Mapping[str, Any]) -> None:
     for name, each in texts.items():
         checks.choice("labels", name, outputs)
-        if not all(isinstance(text, str) for text in each):
+        if not isinstance(each, list) or not all(isinstance(text, str) for text in each):
             raise ValueError(f"labels[{name!r}] must be texts")
         if not np.issubdtype(outputs[name][0], np.integer):
             raise ValueError(f"output {name!r} has labels and must be ids, got {outputs[name][0]}")

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxml import files
+from jaxml import checks, files
 
 FILE = "manifest.json"
 FORMAT = 1
+_MAX_BYTES = 16 << 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -79,6 +80,14 @@ def checked_name(name: str) -> str:
     return name
 
 
+def checked_batch(max_batch: int) -> int:
+    """Returns the largest number of rows of a call, or raises a ValueError if it is no power of two."""
+    number = checks.integer("max_batch", max_batch, 1, 1 << 16)
+    if number & (number - 1):
+        raise ValueError(f"max_batch must be a power of two, got {number}")
+    return number
+
+
 def hashed(directory: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Returns SHA-256 and size of each file."""
     return {
@@ -102,29 +111,37 @@ def read(directory: Path) -> Manifest:
     if not path.is_file() or path.is_symlink():
         reason = "has no manifest.json" if directory.is_dir() else "no such directory"
         raise BundleError(f"{directory}: is no bundle: {reason}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise BundleError(f"{path}: is damaged: it may have {_MAX_BYTES} bytes")
     try:
-        content = json.loads(path.read_text("utf-8"))
-        written = content["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = _parsed(path)
+        for name, wanted in manifest.files.items():
+            _verify(directory / checked_name(name), wanted)
+    except (BundleError, OSError):
+        raise
+    except Exception as error:  # What was made up can raise anything.
         raise BundleError(f"{path}: is damaged: {error!r:.120}") from error
+    return manifest
+
+
+def _parsed(path: Path) -> Manifest:
+    content = json.loads(path.read_text("utf-8"))
+    written = content["format"]
     if not isinstance(written, int) or written > FORMAT:
         raise BundleError(
-            f"{directory}: was written in format {written!r} by a newer version; this one reads "
+            f"{path.parent}: was written in format {written!r:.20} by a newer version; this one reads "
             f"formats up to {FORMAT}"
         )
-    try:
-        own = content.pop("sha256")
-        for name in ("inputs", "outputs"):
-            content[name] = tuple(Tensor(n, d, tuple(s)) for n, d, s in content[name])
-        for name in ("parameters", "findings"):
-            content[name] = tuple(content[name])
-        manifest = Manifest(**content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path}: is damaged: {error!r:.120}") from error
+    own = content.pop("sha256")
+    for name in ("inputs", "outputs"):
+        content[name] = tuple(Tensor(n, d, tuple(s)) for n, d, s in content[name])
+    for name in ("parameters", "findings"):
+        content[name] = tuple(content[name])
+    manifest = Manifest(**content)
     if own != manifest.digest:
         raise BundleError(f"{path}: is damaged: its SHA-256 differs from the one written in it")
-    for name, wanted in manifest.files.items():
-        _verify(directory / checked_name(name), wanted)
+    checked_name(manifest.name)
+    checked_batch(manifest.max_batch)
     return manifest
 
 

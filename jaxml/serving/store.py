@@ -125,5 +125,5 @@ class Store:
         try:
             content = json.loads(self.record.read_text("utf-8"))
             return int(content["current"]), [int(each) for each in content["before"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
             raise StoreError(f"{self.record}: is damaged: {error!r:.120}") from error
