@@ -135,7 +135,6 @@ def describe(
     }
 
 
-@functools.lru_cache(maxsize=2)
 def _inputs(bundle: Bundle) -> list[dict[str, Any]]:
     """Returns name, datatype, usual values and an example of each input."""
     rows, _ = bundle.examples()

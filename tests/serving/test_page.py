@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from jaxml.serving import status
@@ -116,8 +117,8 @@ def test_a_few_rows_have_no_drift(bundle, columns):
 
 
 @pytest.fixture(scope="module")
-def shown(url, tmp_path_factory):
-    """`shown(fragment)` returns the page as Chromium shows it: the HTML after its script has run."""
+def shown(tmp_path_factory):
+    """`shown(address)` returns the page as Chromium shows it: the HTML after its script has run."""
     names = ("chromium", "chromium-browser", "google-chrome")
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
@@ -125,9 +126,9 @@ def shown(url, tmp_path_factory):
     profile = tmp_path_factory.mktemp("chromium")
     command = [found, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
 
-    def show(fragment):
+    def show(address):
         done = subprocess.run(
-            [*command, "--virtual-time-budget=2000", "--dump-dom", f"{url}/#{fragment}"],
+            [*command, "--virtual-time-budget=2000", "--dump-dom", address],
             capture_output=True,
             timeout=60,
         )
@@ -146,8 +147,8 @@ def inside(text, name):
     return " ".join(re.sub(r"<[^>]*>", " ", text[start : tag.start()]).split())
 
 
-def test_the_page_answers_in_a_browser(shown, bundle):
-    text = shown("answer")
+def test_the_page_answers_in_a_browser(shown, url, bundle):
+    text = shown(f"{url}/#answer")
     rows, _ = bundle.examples()
     wanted = bundle.predict({name: values[:1] for name, values in rows.items()})["probability"][0]
     assert inside(text, "answer") == f"{wanted:.3f} probability"
@@ -158,8 +159,25 @@ def test_the_page_answers_in_a_browser(shown, bundle):
     assert inside(text, "connection") == "ready"
 
 
-def test_the_page_says_which_field_is_at_fault(shown):
-    text = shown("hour=99&answer")
+def test_the_page_says_which_field_is_at_fault(shown, url):
+    text = shown(f"{url}/#hour=99&answer")
     assert inside(text, "error").startswith("No answer: check “hour” error: INT_TYPE_BIG_INT")
     (field,) = re.findall(r'<input[^>]*aria-invalid="true"[^>]*>', text)
     assert 'type="number"' in field and 'max="23"' in field
+
+
+def test_no_name_or_value_becomes_markup(shown, running, make_bundle, columns, tmp_path):
+    airports = np.where(columns["origin"] == "LGA", "<i>LGA</i>", columns["origin"])
+    make_bundle(tmp_path / "bundle", columns | {"origin": airports}, findings=["<i>dead units</i>"])
+    with running(tmp_path / "bundle") as (place, _):
+        text = shown(f"{place}/#origin=<i>?</i>&answer")
+    assert text.count("&lt;i&gt;dead units&lt;/i&gt;") == 1
+    assert text.count("&lt;i&gt;LGA&lt;/i&gt;") >= 2 and "<i>" not in text
+
+
+def test_the_page_asks_for_the_token(shown, running, bundle_path):
+    with running(bundle_path, token="secret") as (place, _):
+        text = shown(place)
+    (box,) = re.findall(r'<section id="token-box"[^>]*>', text)
+    assert "hidden" not in box
+    assert inside(text, "connection").startswith("a token is wanted")
