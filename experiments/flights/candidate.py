@@ -66,6 +66,7 @@ def gate(clock: str) -> serving.Gate:
             serving.Threshold("log_loss", bound=most_loss, change=0.002),
             serving.Threshold("calibration_error", bound=0.05),
             serving.Threshold("roc_auc", change=0.01, by="origin", values=table.ORIGINS),
+            serving.Threshold("refused_rows", bound=0.01),
             serving.Threshold("latency_ms", bound=100.0),
             serving.Threshold("size_bytes", bound=10e6),
         ),
