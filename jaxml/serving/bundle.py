@@ -106,7 +106,8 @@ def save(
     with _new_directory(target) as beside:
         schema.save(beside / SCHEMA)
         pipeline.save(beside / FEATURES)
-        safetensors.save_file(leaves, beside / PARAMETERS)
+        # `save_file` makes a file that nobody else can read.
+        (beside / PARAMETERS).write_bytes(safetensors.save(leaves))
         (beside / PROGRAM).write_bytes(blob)
         writers.write_parquet(beside / TRAINING, rows)
         files.write_json(beside / EXAMPLES, _examples(rows, _decoded(answers, texts)))

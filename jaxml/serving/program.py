@@ -1,6 +1,7 @@
 """A model as a StableHLO program that runs without the code that wrote it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,14 +70,26 @@ def exported(
         jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in named_leaves(params).values()
     ]
     try:
-        whole = export.export(jax.jit(program), platforms=PLATFORMS)(
-            shapes, _shapes(features, rows)
-        )
+        with _without_paths():
+            whole = export.export(jax.jit(program), platforms=PLATFORMS)(
+                shapes, _shapes(features, rows)
+            )
     except (TypeError, NotImplementedError, jax.errors.JAXTypeError) as error:
         raise ValueError(
             f"model must not depend on the number of rows: {str(error).splitlines()[0]:.200}"
         ) from error
     return bytes(whole.serialize())
+
+
+@contextlib.contextmanager
+def _without_paths() -> Iterator[None]:
+    """Keeps the names of source files, and so of this machine's directories, out of a program."""
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
 
 
 class Program:

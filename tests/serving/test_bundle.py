@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -63,6 +65,13 @@ def test_the_manifest_describes_the_bundle(bundle):
     ]
     assert [tuple(each) for each in described.outputs] == [("probability", "FP32", (-1,))]
     assert bundle.program.buckets == (1, 2, 4, 8)
+
+
+def test_files_hold_no_path_of_the_machine_and_are_readable_alike(bundle_path):
+    assert len({path.stat().st_mode for path in bundle_path.iterdir()}) == 1
+    for path in bundle_path.iterdir():
+        assert str(Path(__file__).parent).encode() not in path.read_bytes(), path.name
+    assert jax.config.jax_traceback_in_locations_limit != 0
 
 
 @pytest.mark.parametrize("name", ["parameters.safetensors", "features.json", "manifest.json"])
