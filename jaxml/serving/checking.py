@@ -21,6 +21,7 @@ from jaxml.validation import readers
 __all__ = ["Report", "check", "plot"]
 
 _SHOWN, _DRAWN, _LEVELS = 20, 20, 10
+_ANSWERS = 10_000  # A model of many classes takes milliseconds for each.
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -31,7 +32,8 @@ class Report:
         model: name and version.
         served: the log.
         columns: distances of the raw columns from those of training.
-        again: features and answers that were logged, against those of the same raw columns.
+        features: those that were logged, against those of the same raw columns.
+        answers: the same of the answers, of the last 10,000 rows.
         table: raw columns and features of the same rows in a table, against what was logged; None without
             a table.
     """
@@ -39,13 +41,14 @@ class Report:
     model: str
     served: Served
     columns: tuple[ColumnSkew, ...]
-    again: RowSkew
+    features: RowSkew
+    answers: RowSkew
     table: RowSkew | None
 
     @property
     def failed(self) -> bool:
         """Whether anything is past its threshold."""
-        sides = [self.again, *([self.table] if self.table else [])]
+        sides = (self.features, self.answers, *([self.table] if self.table else []))
         return any(each.differs for each in self.columns) or any(
             each.different or each.ambiguous for each in sides
         )
@@ -57,13 +60,13 @@ class Report:
         ]
         lines += [f"left out: {each}" for each in self.served.damaged]
         lines += ["", *_distribution(self.columns)]
-        lines += [
-            "",
-            "Features and answers computed again from the served columns:",
-            *_rows(self.again),
-        ]
-        if self.table is not None:
-            lines += ["", "The same rows in the table:", *_rows(self.table)]
+        for heading, rows in (
+            ("Features, computed again from the served columns:", self.features),
+            ("Answers, computed again:", self.answers),
+            ("The same rows in the table:", self.table),
+        ):
+            if rows is not None:
+                lines += ["", heading, *_rows(rows)]
         return "\n".join(lines)
 
 
@@ -88,28 +91,34 @@ def check(
     served = log.read(store.path / "served" / bundle.path.name)
     for name in bundle.columns:
         checks.choice("served column", name, served.columns)
-    raw = with_times({name: served.columns[name] for name in bundle.columns}, bundle.schema)
+    raw = {name: served.columns[name] for name in bundle.columns}
     return Report(
         model=f"{bundle.manifest.name}, version {bundle.path.name}",
         served=served,
         columns=tuple(skew.compare_columns(raw, bundle.training(), bundle.schema)),
-        again=_again(bundle, raw, served),
+        features=_features_again(bundle, raw, served),
+        answers=_answers_again(bundle, raw, served),
         table=None if table is None else _against(Path(table), key, bundle, raw, served),
     )
 
 
-def _again(bundle: Bundle, raw: Mapping[str, Any], served: Served) -> RowSkew:
-    features = bundle.encode(raw)
-    expected = {f"feature {n}": each for n, each in log.named_features(bundle.pipeline, features)}
-    got = {f"feature {name}": each for name, each in served.features.items()}
-    for name, values in log.named_outputs(bundle.program(features)):
-        answers = served.outputs.get(name)
-        # Batches of other sizes may round otherwise, so ids of equal probability may change places.
-        if values.dtype.kind == "f" and answers is not None:
-            near = np.isclose(values, answers, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
-            expected[f"output {name}"] = np.where(near, answers, values)
-            got[f"output {name}"] = answers
+def _features_again(bundle: Bundle, raw: Mapping[str, Any], served: Served) -> RowSkew:
+    expected = dict(log.named_features(bundle.pipeline, bundle.encode(raw)))
     rows = range(len(served))
+    return skew.compare_rows(expected, served.features, expected_keys=rows, served_keys=rows)
+
+
+def _answers_again(bundle: Bundle, raw: Mapping[str, Any], served: Served) -> RowSkew:
+    last = slice(max(0, len(served) - _ANSWERS), len(served))
+    outputs = bundle.program(bundle.encode({name: each[last] for name, each in raw.items()}))
+    expected, got = {}, {}
+    for name, values in log.named_outputs(outputs):
+        # Batches of other sizes may round otherwise, so ids of equal probability may change places.
+        if values.dtype.kind == "f" and name in served.outputs:
+            got[name] = served.outputs[name][last]
+            near = np.isclose(values, got[name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+            expected[name] = np.where(near, got[name], values)
+    rows = range(last.start, last.stop)
     return skew.compare_rows(expected, got, expected_keys=rows, served_keys=rows)
 
 
@@ -124,7 +133,7 @@ def _against(
     expected = {f"column {name}": table[name] for name in bundle.columns}
     features = log.named_features(bundle.pipeline, bundle.encode(table))
     expected |= {f"feature {name}": each for name, each in features}
-    got = {f"column {name}": each for name, each in raw.items()}
+    got = {f"column {n}": each for n, each in with_times(raw, bundle.schema).items()}
     got |= {f"feature {name}": each for name, each in served.features.items()}
     asked = served.keys
     found = skew.compare_rows(
