@@ -362,12 +362,14 @@ def _texts(name: str, rows: int, blob: memoryview) -> NDArray[Any]:
 
 def _as(datatype: str, values: NDArray[Any]) -> NDArray[Any]:
     """Returns a column in the widest type of its kind, and numbers as the bundle's where none changes."""
+    if values.dtype == DATATYPES[datatype]:  # Usual, and each column of hundreds comes here.
+        return values
     kind = values.dtype.kind
     if kind in "Ob":
         return values
     if kind == "u" and values.max() < 2**63:
         kind = "i"
-    wide = values.astype({"i": np.int64, "u": np.uint64, "f": np.float64}[kind], copy=False)
+    wide = values.astype({"i": np.int64, "u": np.uint64, "f": np.float64}[kind])
     if kind == "f" and datatype == "INT64":
         return _whole(wide)
     if kind in "iu" and datatype == "FP64":

@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import gc
 import hmac
+import itertools
 import json
 import logging
 import math
@@ -120,6 +121,8 @@ class Service:
         self.ready = False
         self._refused: int | None = None  # version
         self._told = ""
+        # No system call for each id: it would give the turn to the other thread.
+        self._own, self._ids = uuid.uuid4().hex[:12], itertools.count()
         self._arriving = 0  # bytes of bodies that have not ended
         self._batcher: Batcher
         self.app = _Front(self, self._application())
@@ -277,7 +280,7 @@ class Service:
         if asked.num_rows > self.options.max_queue:
             message = f"a request may have {self.options.max_queue} rows, got {asked.num_rows}"
             raise ProtocolError(413, message)
-        name = asked.id or uuid.uuid4().hex
+        name = asked.id or f"{self._own}-{next(self._ids)}"
         request.state.facts.update(rows=asked.num_rows, id=name, version=used.number)
         answers = await self._batcher.answer(used, asked.columns, name)
         if used is self.version:
