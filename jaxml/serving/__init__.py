@@ -4,6 +4,9 @@
     bundle = serving.load("bundle")
     bundle.predict(columns)["probability"]                 # [B]
 
+    serving.leave(run, held_out=rows, gate=gate, model=predict, …)  # in an experiment, beside its results
+    serving.publish(run, "store").passed                   # judged, tried in a server, and in use
+
 Raw columns go through the fitted `FeaturePipeline` and the exported program in the same way everywhere: in
 evaluation, in `predict` over a whole table, and in the server.
 """

@@ -185,6 +185,6 @@ def read(run: str | os.PathLike[str]) -> Candidate:
         thresholds = [Threshold(**each) for each in content.pop("thresholds")]
         gate = Gate(**content, thresholds=tuple(thresholds))
         rows = readers.read_parquet(place / HELD_OUT)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CandidateError(f"{place}: cannot be read: {error!r:.300}") from error
     return Candidate(place / BUNDLE, rows, gate)

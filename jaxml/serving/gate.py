@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxml import text
 from jaxml.serving import scores
 from jaxml.serving.bundle import Bundle
 from jaxml.serving.candidate import Gate, Threshold
@@ -337,8 +338,8 @@ def _answers(bundle: Bundle, table: Table, gate: Gate) -> Answers:
         return f"it needs the column {absent[0]!r}, which the held-out rows do not have"
     try:
         found = bundle.program(bundle.encode({name: given[name] for name in bundle.columns}))
-    except (ValueError, TypeError) as error:
-        return f"it cannot answer the held-out rows: {str(error).splitlines()[0]:.200}"
+    except (ValueError, TypeError, RuntimeError) as error:
+        return f"it cannot answer the held-out rows: {text.one_line(error)}"
     if gate.output not in found:
         return f"it has no output {gate.output!r}, but {list(found)}"
     answers = found[gate.output]

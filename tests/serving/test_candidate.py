@@ -47,10 +47,12 @@ def test_what_is_left_is_what_is_read(tmp_path, held_out, flights, logistic):
     with pytest.raises(reports.RunDirectoryError, match="is no run"):
         candidate.read(tmp_path)
     gate = run / "early" / "candidate" / "gate.json"
-    gate.write_text(json.dumps({**json.loads(gate.read_text()), "task": "ternary"}))
-    with pytest.raises(candidate.CandidateError, match="ternary") as caught:
-        candidate.read(run / "early")
-    assert "\n" not in str(caught.value)
+    content = json.loads(gate.read_text())
+    for wrong in ({**content, "task": "ternary"}, {"task": "binary"}, {**content, "k": 3}, [], "x"):
+        gate.write_text(json.dumps(wrong))
+        with pytest.raises(candidate.CandidateError, match="cannot be read") as caught:
+            candidate.read(run / "early")
+        assert "\n" not in str(caught.value)
 
 
 def test_a_gate_that_the_rows_cannot_serve_is_refused(tmp_path, held_out, flights, logistic):
