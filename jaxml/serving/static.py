@@ -32,7 +32,7 @@ __all__ = ["Report", "predict"]
 RECORD = "static.json"
 LOOKUP = "lookup.sqlite"
 ROW, ANOMALY = "row", "anomaly"
-CHUNK_ROWS = 1 << 16
+CHUNK_ROWS = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True)

@@ -507,7 +507,7 @@ def open_parquet(path: str | os.PathLike[str], source: Any) -> Any:
     """Returns a pyarrow.parquet.ParquetFile; raises BadFile for a name that is there twice."""
     parquet = importlib.import_module("pyarrow.parquet")
     # Nanoseconds, the default for INT96, end in 2262. A buffer, so that no column is read as a whole.
-    file = parquet.ParquetFile(source, coerce_int96_timestamp_unit="us", buffer_size=1 << 20)
+    file = parquet.ParquetFile(source, coerce_int96_timestamp_unit="us", buffer_size=1 << 16)
     names = file.schema_arrow.names
     for i, name in enumerate(names):
         if name in names[:i]:
