@@ -29,8 +29,8 @@ References:
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +39,11 @@ from jaxml import text
 from jaxml.serving import scores
 from jaxml.serving.bundle import Bundle
 from jaxml.serving.candidate import Gate, Threshold
-from jaxml.validation.columns import Column, Table, read_columns, table_columns
+from jaxml.serving.held_out import RESAMPLES, HeldOut
+from jaxml.validation.columns import Table, table_columns
 
 __all__ = ["Check", "Verdict", "judge"]
 
-_ROWS, _GROUPS, _OF_A_CLASS = 100, 10, 10  # fewer are too few
-_RESAMPLES = 200
 _LEVEL = 0.05
 _TIMED = 40  # rows, one at a time
 _BASELINE = {"binary": "roc_auc", "top_k": "precision@1"}
@@ -123,89 +122,6 @@ def judge(candidate: Bundle, current: Bundle | None, held_out: Table, gate: Gate
     in_use = current if isinstance(before, np.ndarray) else before
     whole = _of_bundle(candidate, in_use, held_out, gate, _level(rows, gate))
     return Verdict((*quality(own, before, rows, gate), *whole))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Held-out rows as a gate sees them.
-
-    Attributes:
-        labels: [n], 0 and 1 as float64, or ids as int64.
-        group: [n], the number of each row's group.
-        columns: all columns.
-        copies: [200, G], how often each group is in each resample.
-    """
-
-    labels: NDArray[Any]
-    group: NDArray[np.int64]
-    columns: Mapping[str, Column]
-    copies: NDArray[np.uint8]
-
-    @classmethod
-    def read(cls, table: Table, gate: Gate) -> "HeldOut":
-        """Returns the rows of a table, or raises a ValueError that names the column at fault."""
-        columns = read_columns(table, "held_out")
-        for name in filter(None, (gate.label, gate.group, gate.baseline)):
-            if name not in columns:
-                raise ValueError(
-                    f"held-out rows must have the column {name!r}, got {list(columns)}"
-                )
-        labels = columns[gate.label].numbers()
-        wrong = (labels != 0) & (labels != 1) if gate.task == "binary" else labels % 1 != 0
-        if wrong.any():
-            wanted = "0 or 1" if gate.task == "binary" else "ids"
-            row = int(np.argmax(wrong))
-            raise ValueError(f"{gate.label!r} must be {wanted}, got {labels[row]} in row {row}")
-        group = np.arange(len(labels))
-        if gate.group is not None:
-            codes, _ = columns[gate.group].codes()
-            group = np.unique(codes, return_inverse=True)[1]
-        rng, number = np.random.default_rng(0), int(group.max(initial=-1)) + 1
-        copies = np.zeros((_RESAMPLES, number), np.uint8)
-        for each in copies:
-            each[:] = np.bincount(rng.integers(0, number, number), minlength=number)
-        kind = np.float64 if gate.task == "binary" else np.int64
-        return cls(labels.astype(kind), group, columns, copies)
-
-    def parts(self, threshold: Threshold) -> list["_Part"]:
-        """Returns the parts of the rows on which a threshold is judged."""
-        if threshold.by is None:
-            return [self._part("", np.ones(len(self.labels), bool), required=True)]
-        if threshold.by not in self.columns:
-            return [_Part(threshold.by, None, "held-out rows have no such column", True)]
-        codes, distinct = self.columns[threshold.by].codes()
-        named = [value for value in threshold.values if value not in distinct]
-        found = [
-            self._part(f"{threshold.by} = {value}", codes == i, required=value in threshold.values)
-            for i, value in enumerate(distinct)
-        ]
-        found.sort(key=lambda part: part.name)
-        found += [_Part(f"{threshold.by} = {value}", None, "no such rows", True) for value in named]
-        if not any(part.rows is not None or part.required for part in found):
-            found.append(_Part(threshold.by, None, "no value has enough rows", True))
-        return found
-
-    def _part(self, name: str, rows: NDArray[np.bool_], *, required: bool) -> "_Part":
-        number, groups = int(rows.sum()), len(np.unique(self.group[rows]))
-        lacking = ""
-        if number < _ROWS:
-            lacking = f"{number} rows are too few"
-        elif groups < _GROUPS:
-            lacking = f"{groups} groups are too few"
-        elif self.labels.dtype == np.float64:  # 0 and 1
-            ones = int(self.labels[rows].sum())
-            if min(ones, number - ones) < _OF_A_CLASS:
-                lacking = f"{ones} of {number} rows with label 1 are too few, or too many"
-        return _Part(name, None if lacking else rows, lacking, required)
-
-
-class _Part(NamedTuple):
-    """Some of the rows; None if there are too few."""
-
-    name: str
-    rows: NDArray[np.bool_] | None
-    lacking: str
-    required: bool
 
 
 def quality(
@@ -373,7 +289,7 @@ def _of_bundle(
             yield _no_change(each.metric, values[0], in_use)
             continue
         count = len(drawn[0])
-        chosen = np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
+        chosen = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
         first, other = (np.median(one[chosen], axis=1) for one in drawn)
         difference = scores.Difference(values[0], values[1], first - other, count)
         yield _change(each, each.metric, difference, level)

@@ -8,7 +8,8 @@ import pytest
 from jaxml import metrics, serving
 from jaxml.serving import gate as gates
 from jaxml.serving import scores
-from jaxml.serving.gate import HeldOut, quality
+from jaxml.serving.gate import quality
+from jaxml.serving.held_out import HeldOut
 
 
 def binary(*thresholds, **options):
