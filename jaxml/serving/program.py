@@ -84,7 +84,7 @@ def exported(
 @contextlib.contextmanager
 def _without_paths() -> Iterator[None]:
     """Keeps the names of source files, and so of this machine's directories, out of a program."""
-    before = jax.config.jax_traceback_in_locations_limit
+    before = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield
