@@ -65,7 +65,7 @@ class Report:
             ("Answers, computed again:", self.answers),
             ("The same rows in the table:", self.table),
         ):
-            if rows is not None:
+            if rows is not None and rows.features:
                 lines += ["", heading, *_rows(rows)]
         return "\n".join(lines)
 

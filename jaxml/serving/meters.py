@@ -26,6 +26,7 @@ class Meters:
         batch_requests: requests that were answered together.
         anomalies: those that were refused, by kind.
         queue: rows that wait.
+        lost: rows that were served and could not be logged.
         version: of the model in use.
         refused_versions: published versions that could not be loaded.
     """
@@ -49,6 +50,9 @@ class Meters:
             "anomalies", "Anomalies that were refused", ["kind"], **own
         )
         self.queue = prometheus_client.Gauge("queue_rows", "Rows that wait", **own)
+        self.lost = prometheus_client.Gauge(
+            "log_rows_lost", "Rows that this version could not log", **own
+        )
         self.version = prometheus_client.Gauge("model_version", "The version in use", **own)
         self.refused_versions = prometheus_client.Counter(
             "refused_versions", "Published versions that could not be loaded", **own

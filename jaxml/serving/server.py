@@ -323,6 +323,8 @@ class Service:
 
     async def _metrics(self, request: Request) -> Response:
         self.meters.queue.set(self._batcher.queued)
+        log = self.version.log
+        self.meters.lost.set(log.lost if log else 0)
         return Response(self.meters.text(), media_type="text/plain; version=0.0.4")
 
     async def _status(self, request: Request) -> Response:

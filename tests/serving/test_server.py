@@ -175,6 +175,7 @@ def test_metrics_and_access_log(bundle_path, running, columns, capsys):
         "jaxml_infer_seconds_count 2.0",
         "jaxml_batch_rows_sum 4.0",
         "jaxml_queue_rows 0.0",
+        "jaxml_log_rows_lost 0.0",
         "jaxml_model_version 1.0",
     ):
         assert line in figures
