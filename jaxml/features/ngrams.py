@@ -40,6 +40,7 @@ _SIZES = (2, 3, 4)
 _BOUNDARY = np.uint32(ord(" "))
 _MOST_BUCKETS = 2**31 - 2
 _CHUNK = 1 << 14  # strings that are hashed at a time, so that the arrays stay in cache
+_CHUNK_CHARACTERS = 1 << 20  # A few hundred bytes are needed for each.
 
 
 def normalise(text: str) -> str:
@@ -97,9 +98,9 @@ def hashed_ngrams(strings: Any, *, num_buckets: int, max_ngrams: int) -> NDArray
         if not isinstance(string, str):
             raise ValueError(f"strings[{row}] must be a string, got {string!r}")
     padded = np.full((len(strings), max_ngrams), num_buckets, np.int32)
-    for start in range(0, len(strings), _CHUNK):
+    for start, end in _chunks(strings):
         # U+0000 separates the strings below, so it is replaced by a space, which means the same.
-        texts = [string.replace("\0", " ") for string in strings[start : start + _CHUNK]]
+        texts = [string.replace("\0", " ") for string in strings[start:end]]
         written, folded = _each(normalise, texts), _each(fold, texts)
         differ = [row for row, text in enumerate(folded) if text != written[row]]
         parts = [
@@ -152,6 +153,18 @@ class character_ngrams(Transform):
 
     def output(self, state: tuple[()]) -> Output:
         return Output(self.num_buckets + 1, length=self.max_ngrams)
+
+
+def _chunks(strings: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yields start and end of strings that are hashed together: not too many, and not too long."""
+    start = characters = 0
+    for row, string in enumerate(strings):
+        characters += len(string)
+        if row > start and (row - start == _CHUNK or characters > _CHUNK_CHARACTERS):
+            yield start, row
+            start, characters = row, len(string)
+    if strings:
+        yield start, len(strings)
 
 
 def _each(form: Callable[[str], str], texts: Sequence[str]) -> list[str]:

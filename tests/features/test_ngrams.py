@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxml.features import hashed_ngrams
+from jaxml.features import hashed_ngrams, ngrams
 from jaxml.features.ngrams import fold, normalise
 
 WORD = 2**64 - 1
@@ -77,6 +77,13 @@ def test_a_string_has_the_same_ids_alone_and_among_many_and_long_ones_are_cut():
     alone = [(ids + [64] * width)[:width] for text in TEXTS for ids in rows([text], 64)]
     np.testing.assert_array_equal(many, np.tile(alone, (1_000, 1)))
     assert hashed_ngrams([], num_buckets=64, max_ngrams=3).shape == (0, 3)
+
+
+@pytest.mark.parametrize("characters", [1, 7, 40])
+def test_long_strings_are_hashed_a_few_at_a_time(monkeypatch, characters):
+    wanted = hashed_ngrams(TEXTS, num_buckets=64, max_ngrams=9)
+    monkeypatch.setattr(ngrams, "_CHUNK_CHARACTERS", characters)
+    np.testing.assert_array_equal(hashed_ngrams(TEXTS, num_buckets=64, max_ngrams=9), wanted)
 
 
 def test_ids_never_change():
