@@ -6,7 +6,7 @@ A request is JSON, or JSON with the bytes of tensors behind it (the binary tenso
 
 A missing value is null, NaN in a binary float, or an empty text. A column may come in any width of
 integer or float; it is read as the bundle's own type where no value changes by that, and the schema judges
-the rest.
+the rest. A text may have 4,096 characters.
 """
 
 import itertools
@@ -44,6 +44,7 @@ _TYPES: dict[str, tuple[set[type], str]] = {
     "O": ({str, _NONE}, "texts"),
 }
 _LONGEST_ID = 256
+_LONGEST_TEXT = 4096  # The features of a text take time and memory by its length.
 _MOST_ROWS = 1 << 31  # Python refuses to print the longest numbers that it can read.
 
 
@@ -266,7 +267,20 @@ def _columns(
         _refuse(f"{len(blob) - at} bytes follow the tensors that the inputs describe")
     for datatype, some in lists.items():
         columns |= _from_json(some, datatype)
+    _check_lengths(columns)
     return columns
+
+
+def _check_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
+    for name, values in columns.items():
+        if values.dtype.kind == "O":
+            for row, text in enumerate(values.tolist()):
+                if text is not None and len(text) > _LONGEST_TEXT:
+                    _refuse(
+                        f"input {name!r} may hold texts of {_LONGEST_TEXT} characters, got {len(text)} in "
+                        f"row {row}",
+                        413,
+                    )
 
 
 def _data(name: str, tensor: Mapping[str, Any], rows: int) -> list[Any]:

@@ -22,6 +22,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -61,6 +62,7 @@ _MAX_HEADERS = 64 << 10
 _PATIENCE = 10.0  # seconds for headers, or for the rest of a body that is not wanted
 _POLL = 1.0  # seconds between looks at the store
 _OPEN = ("/", "/v2/health/live", "/v2/health/ready")  # without a token
+_TOKEN = re.compile(r"[!-~]+")
 _HEADER = "Inference-Header-Content-Length"
 
 
@@ -92,6 +94,8 @@ class Options:
         checks.integer("max_queue", self.max_queue, 1)
         checks.number("timeout", self.timeout, above=0)
         checks.number("log_sample", self.log_sample, 0, 1)
+        if self.token is not None and not _TOKEN.fullmatch(self.token):
+            raise ValueError("token must be one word of ASCII, as a header can hold it")
 
 
 class Service:

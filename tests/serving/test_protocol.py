@@ -167,6 +167,28 @@ def test_texts_that_are_not_utf8_are_refused():
         decode(text.replace(b"\xc3\xa9", b"\xff\xff"), header, INPUTS, OUTPUTS)
 
 
+@pytest.mark.parametrize("binary", [(), ("text",)])
+def test_a_text_that_is_very_long_is_refused(binary):
+    for length, wanted in ((4096, None), (4097, 413)):
+        texts = ["a", "é" * length]
+        blob = b"".join(struct.pack("<I", len(t.encode())) + t.encode() for t in texts)
+        inputs = [
+            {"name": "text", "shape": [2], "datatype": "BYTES", "data": texts},
+            *({"name": n, "shape": [2], "datatype": "INT64", "data": [1, 2]} for n in "nx"),
+        ]
+        if binary:
+            del inputs[0]["data"]
+            inputs[0]["parameters"] = {"binary_data_size": len(blob)}
+        text = json.dumps({"inputs": inputs}).encode()
+        request = (text + blob, str(len(text))) if binary else (text, None)
+        if wanted is None:
+            assert decode(*request, INPUTS, OUTPUTS).columns["text"].tolist() == texts
+            continue
+        with pytest.raises(ProtocolError, match=r"'text' may hold texts of 4096 .* row 1") as error:
+            decode(*request, INPUTS, OUTPUTS)
+        assert error.value.status == wanted
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

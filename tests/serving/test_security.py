@@ -440,3 +440,56 @@ def test_requests_made_from_the_description_of_the_server(url, mode):
             case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
         run()
+
+
+GIVEN = [
+    *(
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        "Bearer s3cre",
+        "Bearer s3cret2",
+        "bearer s3cret",
+        "s3cret",
+    ),
+    *(
+        "Bearer s3cr\xe9t",
+        "Bearer " + "s3cret" * 9999,
+        "Bearer s3cret\0",
+        "Basic czNjcmV0",
+        "Bearer  s3cret",
+    ),
+]
+
+
+def test_without_the_token_nothing_is_told_but_health_and_the_page(bundle_path, good):
+    """The page holds no figure: what it shows is asked for with the token."""
+    body, right = json.dumps(good[0]).encode(), [("Authorization", "Bearer s3cret")]
+    target = InProcess(bundle_path, token="s3cret")
+    try:
+        secrets = [b"s3cret", b"EWR", target.service.version.bundle.manifest.digest.encode()]
+        for path in ["/", "/v2/health/live", "/v2/health/ready"]:
+            ((status, content),) = target.send((b"", [], path, "GET"))
+            assert status == 200 and not any(each in content for each in secrets)
+        closed = [*PATHS, *KNOWN[1:2], *KNOWN[4:], INFER, "//", "/v2/health/live/"]
+        for headers in [[], *([("Authorization", each)] for each in GIVEN)]:
+            answers = target.send(*((body, headers, path, "POST") for path in closed))
+            answers += target.send(*((b"", headers, path, "GET") for path in closed))
+            assert {status for status, _ in answers} == {401}
+            assert {content for _, content in answers} == {answers[0][1]}
+        assert target.send((body, right))[0][0] == 200
+        assert target.send((body, [*right, ("Authorization", "Bearer x")]))[0][0] == 401
+    finally:
+        target.close()
+
+
+@pytest.mark.parametrize("token", ["", " ", "a b", "a\nb", "é", "\udcff", "\0"])
+def test_a_token_that_no_header_can_hold_is_refused(token):
+    with pytest.raises(ValueError, match="one word of ASCII") as caught:
+        Options(token=token)
+    assert not token.strip() or token not in str(caught.value)
+
+
+def test_a_server_is_for_this_machine_alone_unless_told_otherwise():
+    assert Options().host == "127.0.0.1"
