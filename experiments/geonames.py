@@ -498,6 +498,7 @@ def make_gate(baseline: bool) -> serving.Gate:
             serving.Threshold(
                 "precision@1", bound=0.45, change=0.02, by="twin", values=("no", "yes")
             ),
+            serving.Threshold("refused_rows", bound=0.01),
             serving.Threshold("latency_ms", bound=250.0),
             serving.Threshold("size_bytes", bound=300e6),
         ),
