@@ -364,7 +364,8 @@ def reported(report: checking.Report) -> Found:
     found: Found = {}
     far = [each for each in report.columns if each.differs]
     if far:
-        found["distribution"] = f"{far[0].column}: {far[0].change} ({len(far)} columns)"
+        more = f" and {len(far) - 1} columns more" if len(far) > 1 else ""
+        found["distribution"] = f"{far[0].column}: {far[0].change}{more}"
     for name, rows in (
         ("rows, computed again", report.features),
         ("rows, computed again", report.answers),
@@ -373,7 +374,10 @@ def reported(report: checking.Report) -> Found:
         if rows and rows.different:
             worst = rows.different[0]
             _, before, now = worst.samples[0]
-            found[name] = f"{worst.feature} in {worst.different} of {rows.rows}: {before} → {now}"
+            change = " → ".join(
+                f"{v:.4g}" if isinstance(v, float) else str(v) for v in (before, now)
+            )
+            found[name] = f"{worst.feature} in {worst.different} of {rows.rows}: {change}"
         elif rows and rows.ambiguous:
             found[name] = f"{rows.ambiguous} keys are twice in the table"
     return found
