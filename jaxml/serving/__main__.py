@@ -54,7 +54,7 @@ def serve(options: argparse.Namespace) -> int:
 
     token = os.environ.get("JAXML_TOKEN") or None
     if options.token_file is not None:
-        token = Path(options.token_file).read_text("utf-8").strip()
+        token = Path(options.token_file).read_text("utf-8", errors="replace").strip()
         if not token:
             raise ValueError(f"{options.token_file}: must hold a token, is empty")
     return server.serve(
@@ -147,8 +147,8 @@ def main(arguments: Sequence[str]) -> int:
         return options.run(options)
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError, RecursionError) as error:  # JSON that is nested too deeply.
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 

@@ -33,6 +33,7 @@ RECORD = "static.json"
 LOOKUP = "lookup.sqlite"
 ROW, ANOMALY = "row", "anomaly"
 CHUNK_ROWS = 1 << 15
+_LARGEST_KEY = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +255,9 @@ def _keys(table: str | os.PathLike[str], chunk: _Chunk, key: str) -> NDArray[Any
     if column.type not in ("BYTES", "INT") or column.is_bool:
         kind = "booleans" if column.is_bool else column.type
         raise readers.BadFile(table, f"keys must be texts or integers, got {kind}", column=key)
+    if column.type == "INT" and (column.values > _LARGEST_KEY).any():
+        row = int(chunk.rows[np.argmax(column.values > _LARGEST_KEY)])
+        raise readers.BadFile(table, f"keys may be up to {_LARGEST_KEY}", row=row, column=key)
     return column.values
 
 
