@@ -155,6 +155,23 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(serving):
     assert serving.memory() - before < 100
 
 
+def test_many_large_bodies_at_once_do_not_fill_the_memory(serving):
+    """Those that come first are waited for, until they are given up; the others may come again later."""
+    before = serving.memory()
+    part = INFER + ENDS + b"Content-Length: %d\r\n\r\n" % (16 << 20) + bytes(15 << 20)
+    connections = [serving.connect() for _ in range(40)]
+    for each in connections:
+        with contextlib.suppress(ConnectionError):
+            each.sendall(part)
+    answers = [everything(each) for each in connections]
+    for each in connections:
+        each.close()
+    found = [statuses(each)[0] for each in answers if each]  # A late one may see a reset.
+    assert {503} <= {*found} <= {408, 503}
+    assert all(b"retry-after: 1" in each for each in answers if statuses(each) == [503])
+    assert serving.memory() - before < 450
+
+
 def test_headers_have_a_limit(serving):
     before = serving.memory()
     for line in (b"X: " + b"a" * 9000 + b"\r\n", b"a" * 9000):
