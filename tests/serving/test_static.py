@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ import pytest
 from jaxml import features, serving
 from jaxml.serving import static
 from jaxml.serving.__main__ import main
+from jaxml.serving.lookup import Lookup, Writer
+from jaxml.serving.manifest import Tensor
 from jaxml.validation.readers import BadFile
 from jaxml.validation.schema import infer_schema
 from jaxml.validation.writers import write_parquet
@@ -203,6 +206,27 @@ def test_keys_must_be_there_and_differ(tmp_path, bundle, table):
             path = tmp_path / f"{name}.parquet"
             write_parquet(path, {**given, name: keys})
             static.predict(bundle, path, tmp_path / name, key=name)
+
+
+def test_look_ups_that_cannot_be_written_or_read(tmp_path):
+    path, outputs = tmp_path / "lookup.sqlite", [Tensor("p", "FP32", (-1,))]
+    answer = {"p": np.float32([0.5])}
+    with closing(Writer(path, outputs)) as one, closing(Writer(path, outputs)) as two:
+        one.add(["a"], [0], answer)
+        with pytest.raises(OSError, match="another process writes it"):
+            two.add(["b"], [1], answer)
+        one.finish()
+    assert Lookup(path).get("a") == {"row": 0, "p": 0.5} and Lookup(path).get("b") is None
+    with pytest.raises(ValueError, match="64 bits"):
+        Lookup(path).get(2**64)
+    path.write_bytes(b"no data base" * 1000)
+    with pytest.raises(ValueError, match="is damaged"):
+        Lookup(path)
+    path.rename(tmp_path / "lookup.sqlite.partial")
+    with pytest.raises(OSError, match="cannot be written: file is not a database"):
+        Writer(path, outputs)
+    with pytest.raises(ValueError, match="there are no look-ups"):
+        Lookup(path)
 
 
 def test_a_table_of_no_rows_or_of_wrong_ones_only(tmp_path, bundle, table):
