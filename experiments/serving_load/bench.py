@@ -103,6 +103,7 @@ class Bench:
         fine = [each for each in answers if each.status == 200]
         took = [each.seconds for each in fine] or [np.nan]
         p50, p99 = 1e3 * np.quantile(took, [0.5, 0.99])
+        differences = traffic.differences(self.made, fine)
         end = max((each.arrived + each.seconds for each in answers), default=np.nan)
         self.rows.append(
             {
@@ -113,7 +114,8 @@ class Bench:
                 **about,
                 "answers": len(fine),
                 "refused": len(answers) - len(fine),
-                "wrong": traffic.wrong(self.made, fine),
+                "wrong": int((differences > self.made.tolerance).sum()),
+                "difference": float(differences.max(initial=0.0)),
                 "per_second": len(fine) / end,
                 "p50_ms": float(p50),
                 "p99_ms": float(p99),

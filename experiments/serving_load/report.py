@@ -73,6 +73,9 @@ def summary(rows: Rows) -> dict[str, Any]:
             / throughput(rows, model, BATCHED, 1),
             f"{model}: p99 / p50 at half of capacity": median(rows, "p99_ms", **half)
             / median(rows, "p50_ms", **half),
+            f"{model}: largest difference of an answer": max(
+                row["difference"] for row in _where(rows, model=model)
+            ),
         }
     for row in _where(rows, loop="long"):
         tenths = row["resident_bytes"]

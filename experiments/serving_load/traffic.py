@@ -17,7 +17,6 @@ BATCHED, PLAIN, BINARY = "batched", "one by one", "batched, binary"
 """Ways to answer a request: jaxml's server, the plain endpoint, and the first with binary tensors."""
 
 _ROWS = 2_000
-_TOLERANCE = 1e-6
 
 
 class Traffic(NamedTuple):
@@ -26,13 +25,15 @@ class Traffic(NamedTuple):
     Attributes:
         requests: for each way, what stands before and behind a request's number.
         answers: outputs [rows, …] by name, from `bundle.predict` on all rows at once.
+        tolerance: by which a number may differ.
     """
 
     requests: Mapping[str, Sequence[tuple[bytes, bytes]]]
     answers: Mapping[str, NDArray[Any]]
+    tolerance: float
 
 
-def make(bundle: serving.Bundle) -> Traffic:
+def make(bundle: serving.Bundle, tolerance: float) -> Traffic:
     """Returns requests of one row each, with rows that have answers different from each other.
 
     Raises:
@@ -62,7 +63,7 @@ def make(bundle: serving.Bundle) -> Traffic:
         PLAIN: [_request("/predict", {"row": row}) for row in each_row],
         BINARY: [_request(path, *_binary(row, types)) for row in each_row],
     }
-    return Traffic(requests, {name: each[kept] for name, each in answers.items()})
+    return Traffic(requests, {name: each[kept] for name, each in answers.items()}, tolerance)
 
 
 def _json(value: Any) -> Any:
@@ -107,27 +108,25 @@ def _request(path: str, content: Mapping[str, Any], blob: bytes = b"") -> tuple[
     return f"{head}\r\n".encode() + before, behind + blob
 
 
-def wrong(traffic: Traffic, answers: Sequence[Answer]) -> int:
-    """Returns how many answers of status 200 are not those of their requests, by id or by value."""
-    return sum(not _right(traffic, each) for each in answers if each.status == 200)
+def differences(traffic: Traffic, answers: Sequence[Answer]) -> NDArray[np.float64]:
+    """Returns by how much the numbers of each answer differ; ∞ for other texts, or another's id."""
+    return np.array([_difference(traffic, each) for each in answers])
 
 
-def _right(traffic: Traffic, answer: Answer) -> bool:
+def _difference(traffic: Traffic, answer: Answer) -> float:
     content = json.loads(answer.body)
     if content.pop("id") != f"{answer.number:0{DIGITS}d}":
-        return False
+        return math.inf
     row = answer.number % len(next(iter(traffic.answers.values())))
     if "outputs" in content:
         content = {each["name"]: each["data"] for each in content["outputs"]}
-    return all(
-        _same(np.ravel(content[name]), np.ravel(values[row]))
-        for name, values in traffic.answers.items()
-    )
-
-
-def _same(got: NDArray[Any], wanted: NDArray[Any]) -> bool:
-    if got.shape != wanted.shape:
-        return False
-    if wanted.dtype.kind == "f":
-        return bool((np.abs(got - wanted) <= _TOLERANCE * np.maximum(1, np.abs(wanted))).all())
-    return got.tolist() == wanted.tolist()
+    found = 0.0
+    for name, values in traffic.answers.items():
+        got, wanted = np.ravel(content[name]), np.ravel(values[row])
+        if got.shape != wanted.shape:
+            return math.inf
+        if wanted.dtype.kind == "f":
+            found = max(found, float(np.abs(got - wanted).max()))
+        elif got.tolist() != wanted.tolist():
+            return math.inf
+    return found
