@@ -33,7 +33,7 @@ from jaxml import checks, files, reports
 from jaxml.features import FeaturePipeline
 from jaxml.serving import manifest
 from jaxml.serving.manifest import BundleError, Manifest, Tensor
-from jaxml.serving.program import Features, Program, exported, named_leaves
+from jaxml.serving.program import Features, Program, exported, named_leaves, near
 from jaxml.serving.rows import row_schema, validate_rows, with_times
 from jaxml.types import PyTree
 from jaxml.validation import readers, streams, writers
@@ -55,8 +55,6 @@ _FILES = (SCHEMA, FEATURES, PARAMETERS, PROGRAM, TRAINING, EXAMPLES, LABELS)
 _KEPT = 10_000  # training rows in a bundle
 _EXAMPLES = 16
 _DATATYPES = {"INT": "INT64", "FLOAT": "FP64"}  # Texts and times are BYTES.
-# The program that XLA compiled here and the one that it compiles there may round differently.
-TOLERANCE = 1e-6
 
 
 def save(
@@ -284,7 +282,7 @@ def _stacked(pipeline: FeaturePipeline, columns: Mapping[str, Any]) -> Features:
 
 def _check_answers(wanted: Mapping[str, NDArray], got: Mapping[str, NDArray]) -> None:
     for name, values in wanted.items():
-        if not np.allclose(values, got[name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+        if not near(got[name], values).all():
             difference = np.max(np.abs(values.astype(float) - got[name].astype(float)))
             raise ValueError(
                 f"model must answer as its exported program does, got {name!r} that differs by "

@@ -11,8 +11,9 @@ import numpy as np
 from jaxml import checks, text
 from jaxml.reports import plots
 from jaxml.serving import log, skew
-from jaxml.serving.bundle import TOLERANCE, Bundle, load
+from jaxml.serving.bundle import Bundle, load
 from jaxml.serving.log import Served
+from jaxml.serving.program import near
 from jaxml.serving.rows import with_times
 from jaxml.serving.skew import ColumnSkew, RowSkew
 from jaxml.serving.store import Store
@@ -116,8 +117,7 @@ def _answers_again(bundle: Bundle, raw: Mapping[str, Any], served: Served) -> Ro
         # Batches of other sizes may round otherwise, so ids of equal probability may change places.
         if values.dtype.kind == "f" and name in served.outputs:
             got[name] = served.outputs[name][last]
-            near = np.isclose(values, got[name], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
-            expected[name] = np.where(near, got[name], values)
+            expected[name] = np.where(near(got[name], values), got[name], values)
     rows = range(last.start, last.stop)
     return skew.compare_rows(expected, got, expected_keys=rows, served_keys=rows)
 

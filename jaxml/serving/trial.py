@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from jaxml import text
-from jaxml.serving.bundle import TOLERANCE, Bundle
+from jaxml.serving.bundle import Bundle
 from jaxml.serving.gate import Check, Verdict
 from jaxml.serving.manifest import Tensor
+from jaxml.serving.program import near
 
 __all__ = ["try_out"]
 
@@ -236,5 +237,5 @@ def _equal(output: Mapping[str, Any], recorded: Sequence[Any]) -> bool:
     if got.shape != wanted.shape:
         return False
     if number:
-        return np.allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+        return bool(near(got, wanted).all())
     return np.array_equal(got, wanted.astype(object))

@@ -151,8 +151,8 @@ def test_answers_are_compared(bundle, change, faults):
         ([1, 2], [1, 2], True),
         ([1, 2.5], [1, 2], False),
         ([0.5, None], [0.5, np.nan], True),
-        ([0.5, 0.500002], [0.5, 0.5], False),
-        ([0.5, 0.5000001], [0.5, 0.5], True),
+        ([0.5, 0.50001], [0.5, 0.5], False),
+        ([0.5, 0.500003], [0.5, 0.5], True),
     ],
 )
 def test_values_are_compared(got, wanted, same):
