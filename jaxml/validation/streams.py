@@ -10,7 +10,6 @@ chunk cannot tell what the others hold.
 import io
 import os
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +89,8 @@ def stream(
 
 
 def _is_csv(path: str | os.PathLike[str]) -> bool:
-    return ".csv" in Path(path).suffixes[-2:]
+    name = os.fspath(path).lower()
+    return name.endswith((".csv", ".csv.gz", ".csv.bz2", ".csv.zst"))
 
 
 def _check_columns(

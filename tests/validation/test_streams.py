@@ -134,9 +134,14 @@ def test_a_parquet_file_is_refused_by_row_too(tmp_path):
         shape(tmp_path)
 
 
-def test_compressed_files_are_streamed_too(write):
+def test_the_suffix_tells_the_format_and_the_compression(write):
     path = write(gzip.compress(CSV.encode()), "table.csv.gz")
     same(joined(stream(path, SCHEMA, num_rows=2)), read_csv(path, SCHEMA))
+    upper = write(CSV, "TABLE.CSV")
+    assert shape(upper).num_rows == 5
+    parquet = upper.with_name("table.csv.parquet")
+    write_parquet(parquet, {"n": [1, 2]})
+    assert shape(parquet) == (("n",), 2)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(BadFile, match="cut short or damaged"):
         list(stream(path, SCHEMA, num_rows=2))
