@@ -15,7 +15,7 @@ sample of all classes for the others.
 A run leaves a candidate that `python -m jaxml.serving publish` takes: the model answers a name with its
 five most probable places. `resolve` asks it, too.
 
-Expect a strict P@1 of 0.61 on all held-out aliases, and of 0.58 on those without a twin in training (an
+Expect a strict P@1 of 0.60 on all held-out aliases, and of 0.57 on those without a twin in training (an
 alias of the same place that differs only by accents, case, hyphens or spaces). Training takes five to
 ten minutes on two cores.
 """
