@@ -17,7 +17,7 @@ from jaxml.serving.program import near
 from jaxml.serving.rows import with_times
 from jaxml.serving.skew import ColumnSkew, RowSkew
 from jaxml.serving.store import Store
-from jaxml.validation import readers
+from jaxml.validation import readers, streams
 
 __all__ = ["Report", "check", "plot"]
 
@@ -125,7 +125,7 @@ def _answers_again(bundle: Bundle, raw: Mapping[str, Any], served: Served) -> Ro
 def _against(
     path: Path, key: str | None, bundle: Bundle, raw: Mapping[str, Any], served: Served
 ) -> RowSkew:
-    read = readers.read_csv if path.suffix == ".csv" else readers.read_parquet
+    read = readers.read_csv if streams.is_csv(path) else readers.read_parquet
     table = with_times(read(path, bundle.schema), bundle.schema)
     keys = table[checks.choice("key", key or "", table)]
     for name in bundle.columns:

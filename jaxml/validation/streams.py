@@ -20,7 +20,7 @@ from jaxml.validation.columns import Column, read_column
 from jaxml.validation.readers import BadFile, CsvText
 from jaxml.validation.schema import Schema
 
-__all__ = ["Shape", "shape", "stream"]
+__all__ = ["Shape", "is_csv", "shape", "stream"]
 
 _LONGEST = 1 << 24  # characters of a row
 
@@ -39,7 +39,7 @@ def shape(path: str | os.PathLike[str]) -> Shape:
         BadFile: a ValueError: not a table.
         OSError: if the file cannot be read.
     """
-    if not _is_csv(path):
+    if not is_csv(path):
         file = _open_parquet(path)
         return Shape(tuple(file.schema_arrow.names), file.metadata.num_rows)
     parts = _csv_parts(path, 1 << 16)
@@ -84,11 +84,12 @@ def stream(
     """
     num_rows = checks.integer("num_rows", num_rows, 1)
     wanted = list(schema.features if columns is None else columns)
-    read = _csv if _is_csv(path) else _parquet
+    read = _csv if is_csv(path) else _parquet
     yield from read(path, schema, wanted, num_rows, skip)
 
 
-def _is_csv(path: str | os.PathLike[str]) -> bool:
+def is_csv(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a file is CSV by its name, perhaps compressed; others are Parquet."""
     name = os.fspath(path).lower()
     return name.endswith((".csv", ".csv.gz", ".csv.bz2", ".csv.zst"))
 

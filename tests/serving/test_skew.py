@@ -235,8 +235,8 @@ def test_what_a_user_gets_wrong_is_one_line(store, bundle, columns, tmp_path, ca
     assert "no such directory" in refused(tmp_path / "none")
     assert "nothing has been served" in refused(store.path)
     serve(store, bundle, columns)
-    table = tmp_path / "table.csv"
-    assert "table.csv" in refused(store.path, "--table", table, "--key", "id")
+    table = tmp_path / "table.CSV"
+    assert "table.CSV" in refused(store.path, "--table", table, "--key", "id")
     table.write_text("id,origin\n7,EWR\n")
     assert "key must be one of" in refused(store.path, "--table", table)
     assert "got 'distance'" in refused(store.path, "--table", table, "--key", "id")
