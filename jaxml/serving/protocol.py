@@ -6,7 +6,7 @@ A request is JSON, or JSON with the bytes of tensors behind it (the binary tenso
 
 A missing value is null, NaN in a binary float, or an empty text. A column may come in any width of
 integer or float; it is read as the bundle's own type where no value changes by that, and the schema judges
-the rest. A text may have 4,096 characters.
+the rest. JSON may have 4 MiB, and a text 4,096 characters.
 """
 
 import itertools
@@ -44,6 +44,7 @@ _TYPES: dict[str, tuple[set[type], str]] = {
     "O": ({str, _NONE}, "texts"),
 }
 _LONGEST_ID = 256
+_MOST_JSON = 4 << 20  # Nothing else is answered while it is parsed.
 _LONGEST_TEXT = 4096  # The features of a text take time and memory by its length.
 _MOST_ROWS = 1 << 31  # Python refuses to print the longest numbers that it can read.
 
@@ -160,6 +161,9 @@ def _split(body: bytes, header: str | None) -> tuple[bytes, memoryview]:
 
 
 def _json(text: bytes) -> dict[str, Any]:
+    if len(text) > _MOST_JSON:
+        _refuse(f"JSON may have {_MOST_JSON} bytes; tensors in binary form may have more", 413)
+
     def constant(name: str) -> NoReturn:
         _refuse(f"{name} is no JSON; a missing value is null")
 

@@ -167,6 +167,21 @@ def test_texts_that_are_not_utf8_are_refused():
         decode(text.replace(b"\xc3\xa9", b"\xff\xff"), header, INPUTS, OUTPUTS)
 
 
+def test_json_has_a_limit_that_binary_tensors_have_not():
+    text, _ = body()
+    most = 4 << 20
+    assert decode(text.ljust(most), None, INPUTS, OUTPUTS).num_rows == 2
+    with pytest.raises(ProtocolError, match="binary form may have more") as error:
+        decode(text.ljust(most + 1), None, INPUTS, OUTPUTS)
+    assert error.value.status == 413
+    rows = most // 8 + 1
+    tensor = {"name": "n", "shape": [rows], "datatype": "INT64"}
+    tensor["parameters"] = {"binary_data_size": 8 * rows}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    large = decode(text + bytes(8 * rows), str(len(text)), INPUTS[1:2], OUTPUTS)
+    assert large.num_rows == rows
+
+
 @pytest.mark.parametrize("binary", [(), ("text",)])
 def test_a_text_that_is_very_long_is_refused(binary):
     for length, wanted in ((4096, None), (4097, 413)):
