@@ -140,15 +140,15 @@ def test_a_clock_leaves_a_candidate_that_answers_as_its_network(made, tmp_path):
     }
     flights = SimpleNamespace(day=np.arange(1200) // 10)
     left = dict(inputs=inputs, settings=settings, trained=trained, late=late)
-    candidate.leave(tmp_path, "early", columns, flights, parts, figures=figures, **left)
-    bundle = serving.load(tmp_path / "early" / "candidate" / "bundle")
+    candidate.leave(tmp_path / "a", "late", columns, flights, parts, figures=figures, **left)
+    bundle = serving.load(tmp_path / "a" / "candidate" / "bundle")
     asked = {name: each[test] for name, each in columns.items()}
     np.testing.assert_allclose(
         bundle.predict(asked)["probability"], judging.probability(outputs), atol=1e-6
     )
     wrong = {**figures, "AUC": figures["AUC"] + 1e-4}
     with pytest.raises(RuntimeError, match="the bundle has AUC"):
-        candidate.leave(tmp_path, "late", columns, flights, parts, figures=wrong, **left)
+        candidate.leave(tmp_path / "b", "late", columns, flights, parts, figures=wrong, **left)
 
 
 def test_a_schema_admits_other_flights_and_no_other_units(few):
