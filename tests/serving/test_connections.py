@@ -184,8 +184,8 @@ def test_headers_have_a_limit(serving):
 
 @pytest.mark.slow
 def test_slow_clients_lose_their_connection_and_hold_up_nobody(serving):
-    """Headers and bodies that never end, and a thousand connections that say nothing."""
-    idle = [serving.connect() for _ in range(1000)]
+    """Headers and bodies that never end, and hundreds of connections that say nothing."""
+    idle = [serving.connect() for _ in range(900)]  # 1,024 files may be open
     drips = [
         *(b"GET / HTTP/1.1\r\nX: ", b"GET /", INFER + b"Content-Length: 9000\r\n\r\n"),
         *(b"GET / HTTP/1.1\r\nContent-Length: 9000\r\n\r\n", LIVE + b"GET"),
