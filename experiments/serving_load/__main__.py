@@ -41,9 +41,7 @@ class Config:
         return Plan(0.2, 1, (1, 64), (0.5,)) if self.smoke else Plan(2.0, 3)
 
 
-def measured(
-    model: str, path: Path, config: Config, run_dir: Path
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def measured(model: str, path: Path, config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Returns the rows of one model, and what is asked of it."""
     bundle = serving.load(path)
     made = traffic.make(bundle, TOLERANCES[model])
@@ -67,7 +65,8 @@ def experiment(config: Config, run_dir: Path) -> Any:
     models: dict[str, Any] = {}
     for model, standin in MODELS.items():
         path = servers.bundle(model, getattr(config, model), standin, run_dir)
-        found, models[model] = measured(model, path, config, run_dir)
+        found, about = measured(model, path, config)
+        models[model] = {"stand_in": path == run_dir / model, **about}
         rows += found
         report.tables(rows, model)
         report.picture(rows, model, run_dir / f"latency-{model}.png")
