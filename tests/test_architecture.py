@@ -46,7 +46,11 @@ WALLS = {
     "safetensors": ("jaxml/serving/bundle.py",),
     "prometheus_client": ("jaxml/serving/meters.py",),
     "starlette": ("jaxml/serving/server.py", "experiments/serving_load/one_by_one.py"),
-    "uvicorn": ("jaxml/serving/server.py", "experiments/serving_load/one_by_one.py"),
+    "uvicorn": (
+        "jaxml/serving/server.py",
+        "jaxml/serving/connections.py",
+        "experiments/serving_load/one_by_one.py",
+    ),
     "chex": (),
     "pytest": (),
 }

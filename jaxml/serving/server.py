@@ -1,6 +1,7 @@
 """Answers over HTTP: the Open Inference Protocol v2, a page at `/`, figures for Prometheus.
 
-The only file that knows the web framework. Every answer that is no success is `{"error": …}`:
+The web framework is known to this file alone, and the web server to `connections.py`, too. Every answer
+that is no success is `{"error": …}`:
 
 | status | because |
 |---|---|
@@ -31,7 +32,6 @@ import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from datetime import UTC, datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import jaxml
 from jaxml import checks
@@ -49,6 +48,7 @@ from jaxml.serving import bundle as bundles
 from jaxml.serving import manifest, openapi, protocol, status
 from jaxml.serving.batching import Batcher, Overloaded, Refused, Version
 from jaxml.serving.bundle import Bundle
+from jaxml.serving.connections import Connection
 from jaxml.serving.log import Log
 from jaxml.serving.meters import Meters
 from jaxml.serving.protocol import ProtocolError
@@ -58,8 +58,6 @@ __all__ = ["Options", "Service", "serve"]
 
 MAX_BYTES = 16 << 20
 _MAX_ARRIVING = 16 * MAX_BYTES
-_MAX_HEADERS = 64 << 10
-_PATIENCE = 10.0  # seconds for headers, or for the rest of a body that is not wanted
 _POLL = 1.0  # seconds between looks at the store
 _OPEN = ("/", "/v2/health/live", "/v2/health/ready")  # without a token
 _TOKEN = re.compile(r"[!-~]+")
@@ -399,77 +397,6 @@ async def _unauthorized(scope: Any, receive: Any, send: Any) -> None:
     await answer(scope, receive, send)
 
 
-class _Connection(HttpToolsProtocol):
-    """A connection that may not be slow: headers and the rest of an answered body have a deadline.
-
-    What is no HTTP is answered in JSON, too.
-    """
-
-    _deadline: asyncio.TimerHandle | None = None
-    _in_headers = False
-    _read = 0  # bytes of headers that have not ended
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._expect()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._met()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        before = self._in_headers
-        super().data_received(data)
-        self._read = self._read + len(data) if before and self._in_headers else 0
-        if self._read > _MAX_HEADERS:
-            self._refuse(431, f"headers may have {_MAX_HEADERS} bytes")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_headers = True
-        self._expect()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_headers:  # None that follow a body.
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._in_headers = False
-        self._met()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._met()
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body:
-            self._expect()  # Read to its end, so that the client can read the answer.
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "this is no HTTP request")
-
-    def _expect(self) -> None:
-        self._met()
-        self._deadline = self.loop.call_later(_PATIENCE, self.timeout_keep_alive_handler)
-
-    def _met(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _refuse(self, code: int, message: str) -> None:
-        if not self.transport.is_closing():
-            content = json.dumps({"error": message}).encode()
-            head = (
-                f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + content)
-            self.transport.close()
-
-
 def _error(request: Request, error: Exception) -> Response:
     code, message, headers = 500, "internal error", {}
     if isinstance(error, ProtocolError):
@@ -519,7 +446,7 @@ def configured(service: Service) -> uvicorn.Config:
     """Returns how the web server runs a service."""
     return uvicorn.Config(
         service.app,
-        http=_Connection,
+        http=Connection,
         ws="none",
         proxy_headers=False,
         log_config=None,
