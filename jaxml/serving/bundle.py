@@ -277,6 +277,8 @@ def _take(columns: Mapping[str, NDArray[Any]], rows: Any) -> dict[str, NDArray[A
 
 def _stacked(pipeline: FeaturePipeline, columns: Mapping[str, Any]) -> Features:
     dense, ids = pipeline.stack(pipeline.encode(columns))
+    if ids.ndim != 2:  # The pipeline takes one row as scalars; the program would answer no row.
+        raise ValueError(f"columns must be one-dimensional, [B], got shape {ids.shape[:-1]}")
     return {"dense": dense, "ids": ids}
 
 

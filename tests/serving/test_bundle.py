@@ -42,6 +42,15 @@ def test_rows_alone_and_in_a_batch_have_one_answer(bundle, columns):
     assert none["probability"].shape == (0,)
 
 
+def test_one_row_is_columns_too(bundle, columns):
+    for wrong in (
+        {name: each[0] for name, each in columns.items()},
+        {name: each[None, :3] for name, each in columns.items()},
+    ):
+        with pytest.raises(ValueError, match="columns must be one-dimensional"):
+            bundle.predict(wrong)
+
+
 def test_loading_needs_neither_flax_nor_optax(bundle_path):
     code = (
         "import sys; from jaxml import serving; b = serving.load(sys.argv[1]); rows, a = b.examples();"
