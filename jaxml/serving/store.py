@@ -120,6 +120,8 @@ class Store:
         return before[-1]
 
     def _read(self) -> tuple[int | None, list[int]]:
+        if (self.path / manifest.FILE).exists():  # `serve` would go on answering by it.
+            raise StoreError(f"{self.path}: is a bundle, a store is wanted")
         if not self.record.exists():
             return None, []
         try:

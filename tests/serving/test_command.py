@@ -94,7 +94,8 @@ def test_no_such_store(error, store, message):
     {
         "rollback store": "has no version before 1",
         "check store": "nothing has been served",
-        "check bundle": "no bundle has been published",
+        "check bundle": "bundle: is a bundle, a store is wanted",
+        "rollback bundle": "bundle: is a bundle, a store is wanted",
         "publish nowhere new": "no such directory",
         "publish text new": "is no directory",
         "publish empty new": "it has no run.json",
