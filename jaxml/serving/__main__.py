@@ -147,6 +147,9 @@ def main(arguments: Sequence[str]) -> int:
         return options.run(options)
     except KeyboardInterrupt:
         return 130
+    except ModuleNotFoundError as error:
+        print(f"error: {error}; pip install 'jaxml[experiments,serving]'", file=sys.stderr)
+        return 2
     except (OSError, ValueError, RecursionError) as error:  # JSON that is nested too deeply.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

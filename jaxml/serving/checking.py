@@ -125,9 +125,11 @@ def _answers_again(bundle: Bundle, raw: Mapping[str, Any], served: Served) -> Ro
 def _against(
     path: Path, key: str | None, bundle: Bundle, raw: Mapping[str, Any], served: Served
 ) -> RowSkew:
+    if key is None:
+        raise ValueError(f"{path}: needs a key, the column that holds the ids of requests")
     read = readers.read_csv if streams.is_csv(path) else readers.read_parquet
     table = with_times(read(path, bundle.schema), bundle.schema)
-    keys = table[checks.choice("key", key or "", table)]
+    keys = table[checks.choice("key", key, table)]
     for name in bundle.columns:
         checks.choice("column", name, table)
     expected = {f"column {name}": table[name] for name in bundle.columns}

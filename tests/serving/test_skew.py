@@ -1,6 +1,7 @@
 """What was served against what was trained."""
 
 import contextlib
+import sys
 
 import numpy as np
 import pytest
@@ -185,6 +186,14 @@ def test_rows_of_training_pass(store, bundle, columns, tmp_path, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_without_matplotlib(store, bundle, columns, tmp_path, monkeypatch, capsys):
+    serve(store, bundle, columns)
+    monkeypatch.setitem(sys.modules, "matplotlib.layout_engine", None)
+    assert main(["check", str(store.path), "--plot", str(tmp_path / "skew.png")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "matplotlib" in line and "pip install" in line
+
+
 def test_a_feature_that_is_computed_otherwise_in_serving(store, bundle, columns, capsys):
     features = bundle.encode(columns)
     place = bundle.pipeline.dense_names.index("distance")
@@ -238,7 +247,8 @@ def test_what_a_user_gets_wrong_is_one_line(store, bundle, columns, tmp_path, ca
     table = tmp_path / "table.CSV"
     assert "table.CSV" in refused(store.path, "--table", table, "--key", "id")
     table.write_text("id,origin\n7,EWR\n")
-    assert "key must be one of" in refused(store.path, "--table", table)
+    assert "needs a key" in refused(store.path, "--table", table)
+    assert "key must be one of" in refused(store.path, "--table", table, "--key", "no")
     assert "got 'distance'" in refused(store.path, "--table", table, "--key", "id")
     table.write_text("id,origin,distance,wind,hour\n7,EWR,100,3.5,8\n")
     assert "no value of 'id'" in refused(store.path, "--table", table, "--key", "id")
