@@ -222,7 +222,9 @@ def _change(threshold: Threshold, name: str, of: scores.Difference, level: float
 
 def _no_change(name: str, value: float, before: str | None) -> Check:
     if before is None:
-        return Check(f"change of {name}", "skipped", value, note="no bundle is in use")
+        return Check(
+            f"change of {name}", "skipped", value, note="there is no bundle to compare with"
+        )
     return Check(f"change of {name}", "failed", value, note=before)
 
 

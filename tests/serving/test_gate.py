@@ -134,7 +134,7 @@ def test_what_cannot_be_computed_fails():
     assert "1 answers" in judged(binary(change), table, own, odd)["change of brier"].note
     assert judged(binary(change), table, own, "gone")["change of brier"].note == "gone"
     first = judged(binary(change), table, own)["change of brier"]
-    assert (first.outcome, first.note) == ("skipped", "no bundle is in use")
+    assert (first.outcome, first.note) == ("skipped", "there is no bundle to compare with")
     few = {name: each[:99] for name, each in table.items()}
     assert judged(binary(bound), few, own[:99])["brier"].note == "99 rows are too few"
     recall = serving.Gate("top_k", "late", "ids", (serving.Threshold("recall@3", bound=0.0),))

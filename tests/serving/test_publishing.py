@@ -50,7 +50,9 @@ def test_only_what_is_better_and_works_is_switched_to(root, tmp_path, capsys):
 
     code, out = publish("first")
     assert code == 0 and out.endswith("in use: version 1\n")
-    assert "skipped: 4, because no bundle is in use" in out and "ends on SIGTERM" in out
+    assert (
+        "skipped: 4, because there is no bundle to compare with" in out and "ends on SIGTERM" in out
+    )
     assert max(map(len, out.split("verdict:")[0].splitlines())) <= 80
     assert publish("first") == (0, "in use already: version 1\n")
     code, out = publish("worse")
@@ -62,9 +64,15 @@ def test_only_what_is_better_and_works_is_switched_to(root, tmp_path, capsys):
     assert code == 0 and home.versions() == [1, 2] and home.current() == 2
     assert serving.load(home.bundle()).manifest.digest in (store / "verdicts/3.json").read_text()
     assert main(["rollback", str(store)]) == 0 and home.current() == 1
+    parameters = home.bundle() / "parameters.safetensors"
+    parameters.write_bytes(parameters.read_bytes()[:-1])
+    code, out = publish("first")  # Nothing can be compared with a damaged bundle.
+    assert code == 0 and home.current() == 3
+    assert "skipped: 1, because it is damaged" in out
+    assert "skipped: 4, because there is no bundle to compare with" in out
 
     written = sorted(path.name for path in (store / "verdicts").iterdir())
-    assert written == ["1.html", "1.json", "2.html", "2.json", "3.html", "3.json"]
+    assert written == [f"{n}.{kind}" for n in (1, 2, 3, 4) for kind in ("html", "json")]
     first, refused = (json.loads((store / f"verdicts/{n}.json").read_text()) for n in (1, 2))
     assert (first["version"], first["against"], refused["version"]) == (1, None, None)
     assert refused["trial"] is None and refused["against"] == 1
