@@ -21,7 +21,6 @@ ten minutes on two cores.
 """
 
 import dataclasses
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -513,7 +512,7 @@ def leave(
     results: Mapping[str, Any],
     baseline: np.ndarray | None,
 ) -> serving.Bundle:
-    """Writes the candidate of a run, in place of one that an interrupted run has left; returns its bundle.
+    """Writes the candidate of a run; returns its bundle.
 
     Args:
         config: of the run.
@@ -532,7 +531,6 @@ def leave(
     if baseline is not None:
         held_out["TF-IDF"] = baseline[:, 0]
     training = {"name": names.alias.take(names.train)}
-    shutil.rmtree(run_dir / "candidate", ignore_errors=True)
     serving.leave(
         run_dir,
         held_out=held_out,

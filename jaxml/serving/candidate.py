@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ class Candidate:
 
 
 def leave(run: str | os.PathLike[str], *, held_out: Table, gate: Gate, **arguments: Any) -> None:
-    """Writes RUN/candidate, which `publish` takes once the run is finished.
+    """Writes RUN/candidate, which `publish` takes once the run is finished, in place of an earlier one.
 
     Args:
         run: a run directory, or a folder inside of one.
@@ -158,6 +159,7 @@ def leave(run: str | os.PathLike[str], *, held_out: Table, gate: Gate, **argumen
     if not num_rows(columns):
         raise ValueError("held_out must have rows, got none")
     place = Path(run) / "candidate"
+    shutil.rmtree(place, ignore_errors=True)  # Of a run that was interrupted here, and goes on.
     writers.write_parquet(place / HELD_OUT, held_out)
     files.write_json(place / GATE, dataclasses.asdict(gate))
     save(place / BUNDLE, **arguments)  # Last: with the bundle, the candidate is whole.

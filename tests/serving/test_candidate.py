@@ -34,6 +34,7 @@ def test_what_is_left_is_what_is_read(tmp_path, held_out, flights, logistic):
     arguments = logistic(*flights())
     with reports.rundir.running("flights", {}, path=run):
         serving.leave(run / "early", held_out=held_out, gate=GATE, **arguments)
+        serving.leave(run / "early", held_out=held_out, gate=GATE, **arguments)  # Resumed.
         with pytest.raises(candidate.CandidateError, match="this one is running"):
             candidate.read(run / "early")
     found = candidate.read(run / "early")
