@@ -45,14 +45,14 @@ from starlette.routing import Route
 import jaxml
 from jaxml import checks
 from jaxml.serving import bundle as bundles
-from jaxml.serving import manifest, openapi, protocol, status
+from jaxml.serving import openapi, protocol, status
 from jaxml.serving.batching import Batcher, Overloaded, Refused, Version
 from jaxml.serving.bundle import Bundle
 from jaxml.serving.connections import Connection
 from jaxml.serving.log import Log
 from jaxml.serving.meters import Meters
 from jaxml.serving.protocol import ProtocolError
-from jaxml.serving.store import Store
+from jaxml.serving.store import Store, bundle_of
 
 __all__ = ["Options", "Service", "serve"]
 
@@ -116,10 +116,10 @@ class Service:
     ) -> None:
         self.options, self.meters = options, Meters()
         self._announce = announce
-        self._store = None if (Path(path) / manifest.FILE).exists() else Store(path)
-        number = self._store.current() if self._store else None
-        bundle = bundles.load(self._store.bundle(number) if self._store else path)
-        self.version, self.recent = self._new(number or 1, bundle), status.Recent(bundle)
+        place, number = bundle_of(path)
+        self._store = None if place == Path(path) else Store(path)
+        bundle = bundles.load(place)
+        self.version, self.recent = self._new(number, bundle), status.Recent(bundle)
         self.ready = False
         self._refused: int | None = None  # version
         self._told = ""

@@ -30,8 +30,8 @@ def bundle_of(path: str | os.PathLike[str]) -> tuple[Path, int]:
     """
     if (Path(path) / manifest.FILE).exists():
         return Path(path), 1
-    store = Store(path)
-    return store.bundle(), store.current() or 1
+    place = Store(path).bundle()
+    return place, int(place.name)
 
 
 class Store:
