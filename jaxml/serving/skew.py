@@ -135,7 +135,7 @@ def compare_rows(
     names = [key for _, key in found]
     return RowSkew(
         features=tuple(
-            _feature(name, _take(before[name], there), _take(after[name], here), names)
+            _feature(name, before[name].take(there), after[name].take(here), names)
             for name in after
         ),
         rows=len(found),
@@ -147,10 +147,6 @@ def compare_rows(
 
 def _text(key: Any) -> str:
     return key if isinstance(key, str) else str(key)
-
-
-def _take(column: Column, rows: NDArray[np.int64]) -> Column:
-    return dataclasses.replace(column, values=column.values[rows], missing=column.missing[rows])
 
 
 def _feature(name: str, a: Column, b: Column, keys: Sequence[str]) -> FeatureSkew:

@@ -211,13 +211,9 @@ def _answer(bundle: Bundle, columns: dict[str, Column], first: int) -> _Chunk:
     number = len(inputs[bundle.columns[0]].values)
     faults = _faults(bundle, inputs, number)
     good = faults == ""
-    if good.all():
-        found = bundle.predict(inputs)
-    elif good.any():
-        found = bundle.predict({name: each.take(good) for name, each in inputs.items()})
-    else:
-        kinds = bundle.program.outputs
-        found = bundle.decode({name: np.zeros((0, *s), d) for name, (d, s) in kinds.items()})
+    if not good.all():
+        inputs = {name: each.take(good) for name, each in inputs.items()}
+    found = bundle.predict(inputs)
     outputs = {}
     for name, values in found.items():
         nothing = "" if values.dtype == object else 0
