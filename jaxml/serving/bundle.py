@@ -176,12 +176,16 @@ class Bundle:
         """Returns the outputs [B, …] by name; outputs of ids that have labels are texts.
 
         Raises:
-            ValueError: as `encode`.
+            ValueError: as `encode` and `decode`.
         """
         return self.decode(self.program(self.encode(columns)))
 
     def decode(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Returns outputs of the program with texts in place of ids."""
+        """Returns outputs of the program with texts in place of ids.
+
+        Raises:
+            ValueError: an id without a label.
+        """
         return _decoded(outputs, self.labels)
 
     def warm(self) -> None:
@@ -302,10 +306,14 @@ def _check_labels(texts: Mapping[str, Sequence[str]], outputs: Mapping[str, Any]
 
 
 def _decoded(outputs: Mapping[str, NDArray], labels: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    return {
-        name: np.asarray(labels[name], object)[each] if name in labels else each
-        for name, each in outputs.items()
-    }
+    decoded = dict(outputs)
+    for name, texts in labels.items():
+        ids, number = outputs[name], len(texts)
+        outside = (ids < 0) | (ids >= number)  # NumPy would take −1 as the last label.
+        if outside.any():
+            raise ValueError(f"output {name!r} has {number} labels, got id {ids[outside][0]}")
+        decoded[name] = np.asarray(texts, object)[ids]
+    return decoded
 
 
 def _outputs(found: Mapping[str, Any], texts: Mapping[str, Any]) -> tuple[Tensor, ...]:

@@ -256,6 +256,7 @@ def _answers(bundle: Bundle, table: Table, gate: Gate) -> Answers:
         return f"it needs the column {absent[0]!r}, which the held-out rows do not have"
     try:
         found = bundle.program(bundle.encode({name: given[name] for name in bundle.columns}))
+        bundle.decode(found)
     except (ValueError, TypeError, RuntimeError) as error:
         return f"it cannot answer the held-out rows: {text.one_line(error)}"
     if gate.output not in found:

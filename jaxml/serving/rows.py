@@ -14,7 +14,8 @@ __all__ = ["row_schema", "validate_rows", "with_times"]
 def with_times(columns: Table, schema: Schema) -> dict[str, Any]:
     """Returns the columns of a request with times in place of their texts (ISO 8601): JSON has no times.
 
-    A column with another text is left as it is, for the schema to judge.
+    A time with a zone is read as UTC, and so is one without. A column with another text is left as it is,
+    for the schema to judge.
 
     >>> from jaxml.validation.schema import Feature
     >>> found = with_times({"at": ["2013-01-01T05:15", None]}, Schema({"at": Feature("TIME")}))
@@ -29,11 +30,16 @@ def with_times(columns: Table, schema: Schema) -> dict[str, Any]:
         if column.is_text and column.num_present:
             texts = column.values.tolist()
             try:
-                times = [datetime.datetime.fromisoformat(text) if text else None for text in texts]
-            except ValueError:
+                times = [_utc(text) if text else None for text in texts]
+            except (ValueError, OverflowError):
                 continue
             read[name] = read_column(name, times)
     return read
+
+
+def _utc(text: str) -> datetime.datetime:
+    time = datetime.datetime.fromisoformat(text)
+    return time if time.tzinfo is None else time.astimezone(datetime.UTC).replace(tzinfo=None)
 
 
 def row_schema(schema: Schema, columns: tuple[str, ...]) -> Schema:

@@ -158,9 +158,11 @@ def test_times_may_come_as_texts(tmp_path):
     )
     bundle = serving.load(tmp_path / "b")
     bundle.warm()
-    zones = ["2013-01-01T05:15:00", "2013-01-01T08:15:00+02:00"]
-    assert bundle.check({"at": zones})  # One of them names no zone.
-    assert not bundle.check({"at": zones[:1]}) and not bundle.check({"at": zones[1:]})
+    zones = ["2013-01-01T06:15:00", "2013-01-01T08:15:00+02:00"]
+    assert not bundle.check({"at": zones})  # One of them names no zone: UTC, as it is alone.
+    first, second = bundle.predict({"at": zones})["sum"]
+    assert first == second == bundle.predict({"at": zones[:1]})["sum"][0]
+    assert bundle.check({"at": ["0001-01-01T00:00+05:00"]})
     rows, _ = bundle.examples()
     assert rows["at"][0] == "2013-01-01T05:15:00"
     np.testing.assert_array_equal(
@@ -168,6 +170,24 @@ def test_times_may_come_as_texts(tmp_path):
     )
     (found,) = bundle.check({"at": ["2013-01-01", "yesterday"]})
     assert (found.kind, found.column) == ("UNEXPECTED_DATA_TYPE", "at")
+
+
+def test_an_id_without_a_label_has_no_answer(tmp_path, columns):
+    pipeline = features.FeaturePipeline({"hour": []}).fit(columns)
+    serving.save(
+        tmp_path / "b",
+        model=lambda params, x: {"ids": x["dense"][:, 0].astype(np.int32) - params},
+        params=np.int32(5),
+        pipeline=pipeline,
+        schema=infer_schema(columns),
+        training=columns,
+        labels={"ids": list(map(str, range(5, 24)))},
+    )
+    bundle = serving.load(tmp_path / "b")
+    assert bundle.predict({"hour": [5, 23]})["ids"].tolist() == ["5", "23"]
+    for hour in (24, 4):
+        with pytest.raises(ValueError, match=f"has 19 labels, got id {hour - 5}"):
+            bundle.predict({"hour": [7, hour]})
 
 
 def test_parameters_of_any_layout_and_rank_are_kept(tmp_path, columns):
