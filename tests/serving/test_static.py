@@ -116,7 +116,7 @@ CHILD = """
 import sys
 from jaxml import serving
 from jaxml.serving import static
-static.predict(serving.load(sys.argv[1]), sys.argv[2], sys.argv[3], key="id", chunk_rows=4)
+static.predict(serving.load(sys.argv[1]), sys.argv[2], sys.argv[3], key="id", chunk_rows=2)
 """
 
 
@@ -143,7 +143,7 @@ def killed_and_resumed(bundle_path, path, out, delays):
 
 def check_kills(tmp_path, bundle_path, table, delays):
     bundle, (_, path) = serving.load(bundle_path), table
-    static.predict(bundle, path, tmp_path / "whole", key="id", chunk_rows=4)
+    static.predict(bundle, path, tmp_path / "whole", key="id", chunk_rows=2)
     out = tmp_path / "killed"
     assert killed_and_resumed(bundle_path, path, out, delays) >= 0.7 * len(delays)
     assert read(out)["row"] == list(range(400))
@@ -158,7 +158,7 @@ def test_three_kills_lose_no_row_and_repeat_none(tmp_path, bundle_path, table):
 @pytest.mark.slow
 def test_twenty_kills_lose_no_row_and_repeat_none(tmp_path, bundle_path, table):
     rng = np.random.default_rng()
-    delays = np.concatenate([rng.uniform(0, 0.06, 16), rng.uniform(-3, 0, 4)])
+    delays = np.concatenate([rng.uniform(0, 0.02, 16), rng.uniform(-1.5, 0, 4)])
     check_kills(tmp_path, bundle_path, table, rng.permutation(delays))
 
 
