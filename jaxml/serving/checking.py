@@ -85,8 +85,11 @@ def check(
         key: its column that holds the ids of the requests; of a request of several rows, `id/row`.
 
     Raises:
-        ValueError: no store, nothing served, a table that cannot be read or has no served row.
+        ValueError: no store, nothing served, a key without a table, a table that cannot be read or has no
+            served row.
     """
+    if key is not None and table is None:
+        raise ValueError(f"key must belong to a table, got {key!r} without one")
     store = Store(path)
     bundle = load(store.bundle())
     served = log.read(store.path / "served" / bundle.path.name)

@@ -248,6 +248,7 @@ def test_what_a_user_gets_wrong_is_one_line(store, bundle, columns, tmp_path, ca
     assert "table.CSV" in refused(store.path, "--table", table, "--key", "id")
     table.write_text("id,origin\n7,EWR\n")
     assert "needs a key" in refused(store.path, "--table", table)
+    assert "without one" in refused(store.path, "--key", "id")
     assert "key must be one of" in refused(store.path, "--table", table, "--key", "no")
     assert "got 'distance'" in refused(store.path, "--table", table, "--key", "id")
     table.write_text("id,origin,distance,wind,hour\n7,EWR,100,3.5,8\n")
