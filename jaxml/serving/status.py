@@ -108,13 +108,13 @@ def _length(columns: Mapping[str, NDArray[Any]]) -> int:
 
 
 def describe(
-    bundle: Bundle, version: int | None, *, live: Mapping[str, Any], served: Recent | None = None
+    bundle: Bundle, version: int, *, live: Mapping[str, Any], served: Recent | None = None
 ) -> dict[str, Any]:
     """Returns what the page shows, as JSON can hold it.
 
     Args:
         bundle: the one in use.
-        version: its number; None for a bundle outside of a store.
+        version: its number.
         live: figures of the server: `requests`, `requests_per_second`, `latency_ms` with `p50` and `p99`,
             `queue`.
         served: what was answered lately, for the drift. Measuring it may take a second: call this in a

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxml import features, serving
-from jaxml.serving import manifest
+from jaxml.serving import gate, manifest
 from jaxml.validation.schema import infer_schema
 
 
@@ -188,6 +188,9 @@ def test_an_id_without_a_label_has_no_answer(tmp_path, columns):
     for hour in (24, 4):
         with pytest.raises(ValueError, match=f"has 19 labels, got id {hour - 5}"):
             bundle.predict({"hour": [7, hour]})
+    asked = serving.Gate("top_k", "late", "ids", (serving.Threshold("precision@1", bound=0.5),))
+    (found,) = gate.judge(bundle, None, {"hour": [7, 24], "late": [0, 1]}, asked).checks
+    assert found.outcome == "failed" and "got id 19" in found.note
 
 
 def test_parameters_of_any_layout_and_rank_are_kept(tmp_path, columns):
