@@ -63,11 +63,13 @@ def _check_type(column: Column, feature: Feature) -> list[Anomaly]:
             return []
         severity = "warning"
     elif feature.type == "INT" and column.type == "FLOAT":
-        if column.is_whole() and column.missing.any():
+        whole = column.is_whole()
+        if whole and column.missing.any():
             return []  # Integers with gaps, for which NumPy has no other dtype.
-        with np.errstate(invalid="ignore"):
-            bad = bad & (column.is_whole() | (column.values % 1 != 0))
-        message += f", {bad.sum()} of {column.num_present} values not whole"
+        if not whole:
+            with np.errstate(invalid="ignore"):
+                bad = bad & (column.values % 1 != 0)
+            message += f", {bad.sum()} of {column.num_present} values not whole"
     elif feature.type == "FLOAT" and column.type == "INT":
         if feature.whole_numbers and not column.is_bool:
             return []

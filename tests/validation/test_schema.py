@@ -299,6 +299,13 @@ def test_times_in_several_zones_are_not_one_type():
     assert found.kind == "UNEXPECTED_DATA_TYPE" and "several zones" in found.description
 
 
+def test_whole_floats_are_not_called_broken():
+    wanted = Schema({"hour": Feature("INT")})
+    (whole,) = validate({"hour": np.array([5.0, 6.0])}, wanted)
+    (broken,) = validate({"hour": np.array([5.0, 6.5])}, wanted)
+    assert "not whole" not in str(whole) and "1 of 2 values not whole" in str(broken)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
