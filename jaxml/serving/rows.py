@@ -4,6 +4,8 @@ import dataclasses
 import datetime
 from typing import Any
 
+import numpy as np
+
 from jaxml.validation.anomalies import Anomaly
 from jaxml.validation.columns import Table, read_column, table_columns
 from jaxml.validation.schema import Schema, validate
@@ -78,9 +80,28 @@ def validate_rows(columns: Table, schema: Schema) -> list[Anomaly]:
         schema: from `row_schema`.
     """
     found = validate(columns, schema)
+    if any(each.kind == "UNEXPECTED_DATA_TYPE" for each in found):
+        found = validate(_with_integers(columns, schema), schema)
     absent = set(schema.features) - set(columns) - {each.column for each in found}
     for name in schema.features:
         if name in absent:
             text = f"the {schema[name].type} column is absent"
             found.append(Anomaly("SCHEMA_MISSING_COLUMN", name, text, share=1.0))
     return found
+
+
+def _with_integers(columns: Table, schema: Schema) -> dict[str, Any]:
+    """Returns the columns with integers in place of whole floats, where the schema wants integers.
+
+    NumPy and pandas have integers with gaps as floats, so a row's type would depend on its neighbours.
+    """
+    read = table_columns(columns)
+    for name, feature in schema.features.items():
+        if feature.type != "INT" or feature.is_bool or name not in read:
+            continue
+        column = read_column(name, read[name])
+        if column.type == "FLOAT" and column.is_whole() and (np.abs(column.known()) <= 2**53).all():
+            read[name] = np.ma.masked_array(
+                np.nan_to_num(column.values).astype(int), column.missing
+            )
+    return read

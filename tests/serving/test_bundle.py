@@ -126,6 +126,18 @@ def test_a_bundle_is_written_whole_or_not_at_all(tmp_path, columns, make_bundle)
         make_bundle(tmp_path / "b", columns)
 
 
+def test_whole_floats_are_integers(bundle, columns):
+    row = {name: each[:2] for name, each in columns.items()}
+    assert bundle.check({**row, "hour": np.array([5.0, 6.0])}) == []
+    for values, kind, rows in (
+        ([5.0, 6.5], "UNEXPECTED_DATA_TYPE", [1]),
+        ([99.0, 6.0], "INT_TYPE_BIG_INT", [0]),
+        ([1e300, 1e300], "UNEXPECTED_DATA_TYPE", [0, 1]),
+    ):
+        found, *_ = bundle.check({**row, "hour": np.array(values)})
+        assert (found.kind, found.rows.tolist()) == (kind, rows)
+
+
 def test_requests_are_checked_row_by_row(bundle, columns):
     row = {name: each[:2] for name, each in columns.items()}
     assert bundle.check(row) == []
