@@ -1,6 +1,6 @@
 """What do answers cost that are computed before they are asked for, and how many queries do they serve?
 
-    python -m experiments.static_inference                      two minutes
+    python -m experiments.static_inference                      one minute
     python -m experiments.static_inference --bundle STORE       with a model of one's own
 
 - **A whole table**: rows a second of `python -m jaxml.serving predict`, which reads a Parquet file chunk by

@@ -1,6 +1,6 @@
 """Which faults of a served model are caught, by which check, and how often is a sound one accused?
 
-    python -m experiments.serving_faults                 four minutes on two cores
+    python -m experiments.serving_faults                 two minutes on two cores
     python -m experiments.serving_faults --num-clean 5
 
 A small network is trained on flights that left New York City in 2013 (will it arrive more than 15 minutes

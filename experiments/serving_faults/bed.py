@@ -55,7 +55,7 @@ GATE = Gate(
         Threshold("roc_auc", bound=0.6, change=0.01),
         Threshold("roc_auc", change=0.02, by="origin"),
         Threshold("log_loss", change=0.01),
-        Threshold("latency_ms", bound=20.0),
+        Threshold("latency_ms", bound=40.0),
     ),
     baseline="usual",
     group="day",
@@ -203,7 +203,7 @@ def save(
         logits = module.apply({"params": params}, x)[..., 0]
         if slow:
             large = jnp.outer(jnp.arange(256.0), logits[:1] + jnp.arange(256.0))
-            work = jax.lax.fori_loop(0, 100, lambda i, a: jnp.tanh(a @ a.T), large)
+            work = jax.lax.fori_loop(0, 500, lambda i, a: jnp.tanh(a @ a.T), large)
             logits = logits + 0.0 * jnp.nan_to_num(work[0, 0])
         return {"probability": jax.nn.sigmoid(logits)}
 
