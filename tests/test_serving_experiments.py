@@ -42,7 +42,7 @@ def test_a_sound_model_is_not_accused(bed):
 @pytest.mark.slow
 def test_the_whole_table(tmp_path, capsys):
     run = tmp_path / "run"
-    arguments = ["--num-training", "30000", "--num-rows", "300", "--num-clean", "1"]
+    arguments = ["--num-training", "8000", "--num-rows", "150", "--num-clean", "1"]
     assert experiment.main([*arguments, "--run-dir", str(run)]) == 0
     record = json.loads((run / "results.json").read_text())
     assert record["caught"] == len(record["faults"]) == len(FAULTS) >= 20
