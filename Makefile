@@ -21,10 +21,10 @@ run: env  ## train the place-name resolver (five to ten minutes of training on t
 	$(BIN)/python -m experiments.geonames train
 
 # Nearly all of its time is XLA compiling on one core; a file's fixtures stay in one process.
-test: env  ## the test suite (about nine minutes on two cores)
+test: env  ## the test suite (about ten minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: env  ## with notebooks, experiments and statistics (about fifteen minutes)
+test-all: env  ## with notebooks, experiments and statistics (about twenty minutes)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # pdoc's warnings (names that cannot be resolved, annotations that cannot be read) are errors.
