@@ -1,6 +1,7 @@
 """The server, asked by plain HTTP."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
@@ -281,23 +282,29 @@ def test_a_new_version_is_put_into_use_without_a_pause(
 
 def test_a_server_that_is_told_to_stop_answers_what_it_accepted(bundle_path, columns):
     command = [sys.executable, "-m", "jaxml.serving", "serve", str(bundle_path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+        contextlib.ExitStack() as ending,
+    ):
+        ending.callback(process.kill)  # Or the block waits for it for ever.
         line = process.stdout.readline()
         assert line.startswith("serving flights version 1 on http://127.0.0.1:")
         address = ("127.0.0.1", int(line.rsplit(":", 1)[1]))
         body = json.dumps({"inputs": tensors(columns, [0])}).encode()
         head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        with socket.create_connection(address) as first, socket.create_connection(address) as peer:
-            peer.sendall(head + body[:10])
-            first.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert first.recv(100).startswith(b"HTTP/1.1 200")
-            process.send_signal(signal.SIGTERM)
-            while first.recv(1000):  # Until the server closes what is idle.
-                pass
-            with pytest.raises(OSError):
-                socket.create_connection(address)
-            peer.sendall(body[10:])
-            assert peer.recv(100).startswith(b"HTTP/1.1 200")
+        first, peer = (
+            ending.enter_context(socket.create_connection(address, timeout=30)) for _ in range(2)
+        )
+        peer.sendall(head + body[:10])
+        first.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+        process.send_signal(signal.SIGTERM)
+        while first.recv(1000):  # Until the server closes what is idle.
+            pass
+        with pytest.raises(OSError):
+            socket.create_connection(address)
+        peer.sendall(body[10:])
+        assert peer.recv(100).startswith(b"HTTP/1.1 200")
         assert process.wait(20) == 0
 
 
