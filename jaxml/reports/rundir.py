@@ -87,7 +87,7 @@ def create(name: str, config: Any, *, path: str | os.PathLike | None = None) -> 
         "ended": None,
         "error": None,
         **_process(),
-        "config": _plain(config),
+        "config": plain(config),
         "environment": environment(),
         "findings": None,
         "summary": {},
@@ -151,8 +151,8 @@ def record(
         status="finished",
         findings=None
         if findings is None
-        else [_plain(each._asdict() if hasattr(each, "_asdict") else each) for each in findings],
-        summary=_plain(counted | dict(summary or {})),
+        else [plain(each._asdict() if hasattr(each, "_asdict") else each) for each in findings],
+        summary=plain(counted | dict(summary or {})),
     )
     if lines and not (run / METRICS).exists():
         write_text(run / METRICS, lines)
@@ -289,16 +289,16 @@ def _status(content: Mapping[str, Any]) -> str:
     return content["status"]
 
 
-def _plain(value: Any) -> Any:
-    """The value as JSON has it: numbers and lists for NumPy's, text for paths, NaN and infinities."""
+def plain(value: Any) -> Any:
+    """Returns the value as JSON has it: numbers and lists for NumPy's, text for paths and NaN."""
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
+        return plain(dataclasses.asdict(value))
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, float) and not math.isfinite(value):

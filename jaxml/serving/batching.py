@@ -250,7 +250,7 @@ def _answers(group: Sequence[_Waiting]) -> list[_Done | tuple[_Waiting, Exceptio
             return [(group[0], Refused(str(error)) if isinstance(error, ValueError) else error)]
         return [part for each in group for part in _answers([each])]
     if len(group) == 1:
-        told = "; ".join(map(repr, found[:_TOLD]))
+        told = "; ".join(each.finding for each in found[:_TOLD])
         return [(group[0], Refused(told, found))]
     fault = _at_fault(group, found)
     good = [each for each, bad in zip(group, fault, strict=True) if not bad]

@@ -14,12 +14,10 @@ damage. Who can write a whole bundle is trusted all the same: a program that is 
 that compiles it, as XLA does not check everything.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,7 +99,7 @@ def save(
     _check_answers(answers, run(features))
     texts = {key: list(each) for key, each in (labels or {}).items()}
     _check_labels(texts, run.outputs)
-    with _new_directory(target) as beside:
+    with files.new_directory(target) as beside:
         schema.save(beside / SCHEMA)
         pipeline.save(beside / FEATURES)
         # `save_file` makes a file that nobody else can read.
@@ -350,20 +348,3 @@ def _examples(
         pairs = zip(values, column.missing.tolist(), strict=True)
         columns[name] = [None if missing else value for value, missing in pairs]
     return {"columns": columns, "answers": {name: a.tolist() for name, a in answers.items()}}
-
-
-@contextlib.contextmanager
-def _new_directory(path: Path) -> Iterator[Path]:
-    """Yields a directory beside `path` that becomes `path` when the block ends."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"path must be a new directory, got {os.fspath(path)!r} that exists")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        os.replace(beside, path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise

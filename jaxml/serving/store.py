@@ -87,15 +87,10 @@ class Store:
         described = manifest.read(Path(bundle))
         number = max(self.versions(), default=0) + 1
         target = self.path / "versions" / str(number)
-        beside = target.with_name(f".{number}.{os.getpid()}.tmp")
-        beside.mkdir(parents=True)
-        try:
+        with files.new_directory(target) as beside:
             for name in (*described.files, manifest.FILE):
                 shutil.copyfile(Path(bundle) / name, beside / name)
             manifest.read(beside)
-            os.replace(beside, target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
         return number
 
     def switch(self, version: int) -> None:

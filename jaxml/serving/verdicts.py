@@ -5,9 +5,9 @@ import dataclasses
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxml import files, text
+from jaxml.reports import rundir
 from jaxml.serving.gate import Check, Verdict, shown
 
 __all__ = ["Publication", "write"]
@@ -76,19 +76,8 @@ def next_number(folder: Path) -> int:
 
 def write(folder: Path, publication: Publication) -> None:
     """Writes the record and the page of an attempt."""
-    record = dataclasses.asdict(publication)
-    files.write_json(folder / f"{publication.number}.json", _finite(record))
+    files.write_json(folder / f"{publication.number}.json", rundir.plain(publication))
     files.write_text(folder / f"{publication.number}.html", page(publication))
-
-
-def _finite(value: Any) -> Any:
-    """Returns the value with texts for NaN and infinities, which JSON lacks."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    finite = not isinstance(value, float) or abs(value) < float("inf")
-    return value if finite else str(value)
 
 
 _STYLE = """

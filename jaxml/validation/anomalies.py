@@ -122,7 +122,9 @@ class Anomaly:
         usual, self.advice = KINDS[kind]
         self.severity = severity or usual
 
-    def __repr__(self) -> str:
+    @property
+    def finding(self) -> str:
+        """What was found and where, without severity and advice."""
         where = "" if self.column is None else f" in {self.column!r}"
         details = [f"{100 * self.share:.3g}% of rows"] if self.share else []
         if len(self.rows):
@@ -131,5 +133,8 @@ class Anomaly:
         if self.examples:
             details.append(f"such as {', '.join(map(repr, self.examples[:5]))}")
         tail = f" ({'; '.join(details)})" if details else ""
+        return f"{self.kind}{where}: {self.description}{tail}"
+
+    def __repr__(self) -> str:
         advice = self.advice[0].upper() + self.advice[1:]
-        return f"{self.severity}: {self.kind}{where}: {self.description}{tail}. {advice}."
+        return f"{self.severity}: {self.finding}. {advice}."

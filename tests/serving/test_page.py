@@ -191,7 +191,7 @@ def test_the_page_answers_in_a_browser(shown, url, bundle):
 
 def test_the_page_says_which_field_is_at_fault(shown, url):
     text = shown(f"{url}/#hour=99&answer")
-    assert inside(text, "error").startswith("No answer: check “hour” error: INT_TYPE_BIG_INT")
+    assert inside(text, "error").startswith("No answer: check “hour” INT_TYPE_BIG_INT")
     (field,) = re.findall(r'<input[^>]*aria-invalid="true"[^>]*>', text)
     assert 'type="number"' in field and 'max="23"' in field
 

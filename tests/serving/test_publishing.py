@@ -164,6 +164,6 @@ def test_a_page_shows_names_as_they_are(tmp_path):
     assert found.texts.count(odd) >= 4 and "12,345,678" in found.texts
     assert json.loads((tmp_path / "1.json").read_text())["gate"]["checks"][0]["interval"] == [
         0.01,
-        "inf",
+        "Infinity",
     ]
     assert verdicts.next_number(tmp_path) == 2
