@@ -5,6 +5,7 @@ from jaxml.models.functional import Model, from_linen, split_variables
 from jaxml.models.initializers import INITIALIZERS, initializer
 from jaxml.models.linear import Linear
 from jaxml.models.mlp import MLP
+from jaxml.models.recurrent import Recurrent
 from jaxml.models.tabular import Embedding, TabularMLP
 from jaxml.models.taps import Layer, Listener, Seen, listen
 from jaxml.models.vectors import unit_norm
@@ -18,6 +19,7 @@ __all__ = [
     "Linear",
     "Listener",
     "Model",
+    "Recurrent",
     "Seen",
     "TabularMLP",
     "activate",

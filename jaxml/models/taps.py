@@ -6,6 +6,8 @@ gradient with respect to the tap is that with respect to the activation. Recurre
 carry, once a step: the gradient of the carry that enters a step is what flows back through time, the
 gradient of the carry that leaves it also has what comes from the output.
 
+A cell that runs over all steps by itself is an `OverTime`, which is given the taps of all steps.
+
 Layers inside of a lifted transformation with variables of its own (`nn.scan`) are skipped, except in
 `nn.RNN`, whose variables are extended during the call.
 """
@@ -21,7 +23,7 @@ import jax.numpy as jnp
 from jaxml.models.functional import draws, from_linen, mode_arguments
 from jaxml.types import Array, Key, PyTree
 
-__all__ = ["Layer", "Listener", "Seen", "listen"]
+__all__ = ["Layer", "Listener", "OverTime", "Seen", "listen"]
 
 _TAPS, _SEEN = "jaxml_taps", "jaxml_seen"
 
@@ -73,6 +75,15 @@ class Listener(NamedTuple):
     apply: Callable[..., tuple[Any, PyTree, dict[str, Seen]]]
 
 
+class OverTime(nn.Module):
+    """A recurrent cell that is applied to all steps at once.
+
+    `__call__(inputs, carry, …, taps=None) -> (outputs, carry)`, inputs and outputs with time in front. Taps
+    are a pair of trees like the carry with time in front: the cell adds the first to what enters a step,
+    the second to what leaves it.
+    """
+
+
 class _Call(NamedTuple):
     name: str
     kind: str
@@ -82,7 +93,7 @@ class _Call(NamedTuple):
 
 
 def _kind(module: nn.Module) -> str:
-    if isinstance(module, nn.RNNCellBase):
+    if isinstance(module, nn.RNNCellBase | OverTime):
         return "cell"
     if "Norm" in type(module).__name__:
         return "normalization"
@@ -132,6 +143,8 @@ class _Interceptor:
                 return next_fun(*args, **kwargs)
         if isinstance(module, nn.RNNCellBase):
             return self._cell(next_fun, args, kwargs, module)
+        if isinstance(module, OverTime):
+            return self._over_time(next_fun, args, kwargs, module)
         outputs = next_fun(*args, **kwargs)
         if not _is_float(outputs) or not _own_parameters(module):
             return outputs
@@ -172,6 +185,29 @@ class _Interceptor:
                 outputs = after
         _keep(module.scope, "out1", outputs)
         return tapped, outputs
+
+    def _over_time(
+        self,
+        next_fun: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        module: nn.Module,
+    ) -> Any:
+        self._call(module, 1)
+        scope: Any = module.scope
+        inputs, carry, *_ = args
+        if scope.is_mutable_collection(_TAPS):
+            zeros = jax.tree.map(
+                lambda leaf: jnp.zeros((len(inputs), *leaf.shape), leaf.dtype), carry
+            )
+            scope.put_variable(_TAPS, "entering", zeros)
+            scope.put_variable(_TAPS, "leaving", zeros)
+        if scope.has_variable(_TAPS, "entering"):
+            names = ("entering", "leaving")
+            kwargs = {**kwargs, "taps": tuple(scope.get_variable(_TAPS, name) for name in names)}
+        outputs, carry = next_fun(*args, **kwargs)
+        _keep(scope, "out1", outputs)
+        return outputs, carry
 
 
 def _tapped(scope: Any, name: str, value: PyTree) -> PyTree:
