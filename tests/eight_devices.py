@@ -168,6 +168,11 @@ SOFTMAX = {
 def of_plain_loss(loss):
     """The case of a loss of `jaxml.losses`, by the names of its parameters."""
     names = list(inspect.signature(loss).parameters)
+    if names[1].startswith("teacher"):
+        third = {"labels": [(Y % DIM, EXAMPLES)], "projection": [(W[:DIM], WHOLE)]}.get(
+            names[2], []
+        )
+        return of_loss(loss, (X,), (EXAMPLES,), (X[::-1].copy(), EXAMPLES), *third)
     more = [0.5] * ("level" in names)  # of a quantile
     outputs, targets = X[:, 0], X[:, 1]
     if names[0] == "logits":

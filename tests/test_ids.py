@@ -55,6 +55,7 @@ UNIFORM, QUEUE = softmax.uniform(C), softmax.queue(C, 6)
 PLACES = {
     "softmax_cross_entropy": lambda ids: losses.softmax_cross_entropy(LOGITS, ids),
     "smoothed": lambda ids: losses.softmax_cross_entropy(LOGITS, ids, label_smoothing=0.1),
+    "distillation": lambda ids: losses.distillation(LOGITS, LOGITS[::-1], ids),
     "one_vs_all": lambda ids: losses.one_vs_all(LOGITS, ids),
     "weighted": lambda ids: losses.weighted(losses.softmax_cross_entropy, np.arange(C) / C)(
         LOGITS, ids
@@ -112,6 +113,7 @@ def test_integers_of_any_dtype_are_the_same_ids(name):
 
 LABELLED = {
     "softmax": lambda y, w: losses.softmax_cross_entropy(LOGITS, y, where=w),
+    "distillation": lambda y, w: losses.distillation(LOGITS, LOGITS[::-1], y, where=w),
     "one_vs_all": lambda y, w: losses.one_vs_all(LOGITS, y, where=w),
     "blockwise": lambda y, w: softmax.blockwise_softmax_loss(X, y, TABLE, where=w, block_size=200),
     "accuracy": lambda y, w: (

@@ -83,19 +83,25 @@ def of_loss(loss, outputs, targets, **options):
 
 LOSSES = {
     "losses.absolute": lambda: of_loss(losses.absolute, TARGETS, numbers_like(TARGETS)),
+    "losses.distillation": lambda: graded(
+        losses.distillation, SCORES, SCORES[::-1], IDS, alpha=0.3, temperature=2.0, where=KEPT
+    ),
     "losses.focal": lambda: of_loss(losses.focal, TARGETS, BINARY, alpha=0.3),
+    "losses.hint": lambda: of_loss(losses.hint, X, X[::-1], projection=X[:D]),
     "losses.huber": lambda: of_loss(losses.huber, TARGETS, numbers_like(TARGETS)),
     "losses.one_vs_all": lambda: of_loss(losses.one_vs_all, SCORES, IDS),
     "losses.quantile": lambda: of_loss(losses.quantile, TARGETS, numbers_like(TARGETS)),
     "losses.sigmoid_binary_cross_entropy": lambda: of_loss(
         losses.sigmoid_binary_cross_entropy, TARGETS, BINARY
     ),
+    "losses.soft_targets": lambda: of_loss(losses.soft_targets, SCORES, SCORES[::-1].copy()),
     "losses.softmax_cross_entropy": lambda: (
         of_loss(losses.softmax_cross_entropy, SCORES, IDS),
         of_loss(losses.softmax_cross_entropy, SCORES, IDS, label_smoothing=0.1),
         of_loss(losses.softmax_cross_entropy, SCORES, np.eye(C)[IDS]),
     ),
     "losses.squared": lambda: of_loss(losses.squared, TARGETS, numbers_like(TARGETS)),
+    "losses.teacher_ensemble": lambda: graded(losses.teacher_ensemble, SCORES, temperature=2.0),
     "losses.weighted": lambda: of_loss(
         losses.weighted(losses.softmax_cross_entropy, np.arange(C) / 4), SCORES, IDS
     ),

@@ -1,4 +1,4 @@
-"""Losses of each example, weights of examples, and penalties on parameters.
+"""Losses of each example, of a teacher's students too, weights of examples, and penalties on parameters.
 
 A loss is `loss(outputs, targets, …, where=None) -> losses`, float32 whatever the dtypes:
 
@@ -21,6 +21,7 @@ from jaxml.losses.classification import (
     sigmoid_binary_cross_entropy,
     softmax_cross_entropy,
 )
+from jaxml.losses.distillation import distillation, hint, soft_targets, teacher_ensemble
 from jaxml.losses.regression import absolute, huber, quantile, squared
 from jaxml.losses.regularization import kernels_only, l1, l2, proximal_l1
 from jaxml.losses.weights import balanced_class_weights, weighted
@@ -28,7 +29,9 @@ from jaxml.losses.weights import balanced_class_weights, weighted
 __all__ = [
     "absolute",
     "balanced_class_weights",
+    "distillation",
     "focal",
+    "hint",
     "huber",
     "kernels_only",
     "l1",
@@ -37,7 +40,9 @@ __all__ = [
     "proximal_l1",
     "quantile",
     "sigmoid_binary_cross_entropy",
+    "soft_targets",
     "softmax_cross_entropy",
     "squared",
+    "teacher_ensemble",
     "weighted",
 ]

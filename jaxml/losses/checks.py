@@ -86,6 +86,15 @@ def binary(logits: Any, labels: Any, where: Any) -> tuple[Array, Array, Array | 
     return logits, _in_unit_interval(labels, numeric, where), kept_where
 
 
+def class_logits(name: str, logits: Any, where: Any) -> tuple[Array, Array | None]:
+    """Returns numbers [..., C], C ≥ 1, as float32, 0 where masked, and the mask [...]."""
+    logits = float32(name, logits)
+    if not logits.ndim or not logits.shape[-1]:
+        raise ValueError(f"{name} must have an axis of at least one class, got {logits.shape}")
+    where = mask(where, logits.shape[:-1])
+    return (logits if where is None else jnp.where(where[..., None], logits, 0.0)), where
+
+
 def classes(
     logits: Any, labels: Any, where: Any, rows: Callable[[Any, Array | None], Array]
 ) -> tuple[Array, Array, Array | None, Array | None]:
@@ -98,12 +107,7 @@ def classes(
         Logits as float32, 0 where masked; int32 ids [...] in [0, C), or float32 rows [..., C]; the mask;
         and which ids are traced and out of range, or None.
     """
-    logits = float32("logits", logits)
-    if not logits.ndim or not logits.shape[-1]:
-        raise ValueError(f"logits must have an axis of at least one class, got {logits.shape}")
-    where = mask(where, logits.shape[:-1])
-    if where is not None:
-        logits = jnp.where(where[..., None], logits, 0.0)
+    logits, where = class_logits("logits", logits, where)
     if np.shape(labels) == logits.shape:
         return logits, rows(labels, where), where, None
     ids, outside = class_ids(labels, where, logits.shape[:-1], logits.shape[-1])

@@ -71,7 +71,7 @@ def one_vs_all(logits, labels, *, where=None) -> Array:
     return checks.kept(losses.sum(-1), where, outside)
 
 
-def _centred(logits: Array) -> Array:
+def centred(logits: Array) -> Array:
     """Logits less their maximum. Beside +inf, which is certainty, the others are −inf."""
     certain = jnp.isposinf(logits)
     logits = jnp.where(
@@ -109,7 +109,7 @@ def softmax_cross_entropy(logits, labels, *, label_smoothing=0.0, where=None) ->
     smooth = not (isinstance(label_smoothing, float | int) and label_smoothing == 0)
     logits, labels, where, outside = checks.classes(logits, labels, where, checks.distributions)
     present = ~jnp.isneginf(logits)
-    logits = _centred(logits)
+    logits = centred(logits)
     if labels.ndim < logits.ndim and not smooth:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return checks.kept(losses, where, outside)

@@ -21,7 +21,8 @@ class Variant(NamedTuple):
     Attributes:
         loss: `loss(outputs, targets, where=None) -> losses`.
         reference: of one example, in float64: `reference(output, target)`.
-        kind: of its targets: "number", "binary", "label" (integers) or "distribution".
+        kind: of its targets: "number", "binary", "label" (integers), "distribution" or "teacher" (numbers
+            of the outputs' shape).
         influence: the largest gradient by one output, None if there is none.
     """
 
@@ -49,6 +50,20 @@ def focal(z, y, gamma=1.5, alpha=0.25):
     sign, a = (1, alpha) if y == 1 else (-1, 1 - alpha)
     return a * np.exp(-gamma * softplus(sign * z)) * softplus(-sign * z)
 
+
+def from_teacher(z, t, temperature=2.0):
+    p, log_q = (
+        x / temperature - np.logaddexp.reduce(x / temperature) for x in (t.astype(float), z)
+    )
+    return temperature**2 * np.sum(np.exp(p) * (p - log_q))
+
+
+def distilled(z, t, **options):
+    """The teacher's best class is the label."""
+    return losses.distillation(z, t, jnp.argmax(t, -1), alpha=0.3, temperature=2.0, **options)
+
+
+PROJECTION = rng.normal(size=(CLASSES, CLASSES)).astype(np.float32)
 
 VARIANTS = {
     "squared": Variant(losses.squared, lambda o, t: (o - t) ** 2, "number", influence=None),
@@ -88,6 +103,24 @@ VARIANTS = {
         lambda z, y: softplus(np.where(np.arange(len(z)) == y, -z, z)).sum(),
         "label",
     ),
+    "soft_targets": Variant(
+        lambda z, t, **k: losses.soft_targets(z, t, temperature=2.0, **k),
+        from_teacher,
+        "teacher",
+        influence=2.0,
+    ),
+    "distillation": Variant(
+        distilled,
+        lambda z, t: 0.3 * from_teacher(z, t) + 0.7 * cross_entropy(z, t.argmax()),
+        "teacher",
+        influence=1.3,
+    ),
+    "hint": Variant(
+        lambda x, t, **k: losses.hint(x, t, PROJECTION, **k),
+        lambda x, t: np.mean((x @ PROJECTION - t) ** 2),
+        "teacher",
+        influence=None,
+    ),
 }  # fmt: skip
 
 BATCH = (2, 3)
@@ -95,7 +128,7 @@ each = pytest.mark.parametrize("name", VARIANTS)
 
 
 def is_multiclass(name):
-    return VARIANTS[name].kind in ("label", "distribution")
+    return VARIANTS[name].kind in ("label", "distribution", "teacher")
 
 
 def problem(name, batch=BATCH):
@@ -107,6 +140,7 @@ def problem(name, batch=BATCH):
         "binary": lambda: noise.integers(0, 2, batch),
         "label": lambda: noise.integers(0, CLASSES, batch),
         "distribution": lambda: noise.dirichlet(np.ones(CLASSES), batch).astype(np.float32),
+        "teacher": lambda: 2 * noise.normal(size=shape).astype(np.float32),
     }[VARIANTS[name].kind]()
     return (2 * noise.normal(size=shape)).astype(np.float32), targets
 
@@ -234,7 +268,7 @@ def test_shapes_that_do_not_fit_are_refused(name):
     """[N, 1] beside [N] would make N² losses."""
     outputs, targets = problem(name, (4,))
     wrong = {
-        "targets must|labels must": [
+        "targets must|labels must|teacher_(logits|features) must|projection must": [
             (np.expand_dims(outputs, 1), targets),
             (outputs, targets[:, None]),
             (outputs, targets[:3]),
