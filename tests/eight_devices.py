@@ -102,6 +102,13 @@ def of_rows(x, w, b, y, drawn):
     )
 
 
+def of_teacher(x, w, b, y, drawn):
+    ids = (y[:, None] + np.arange(2)[None]) % CLASSES
+    rows = [tables.gather_rows(w, each) for each in (ids, drawn.ids)]
+    known = 0.25 * (ids >= 0)
+    return softmax.sampled_distillation_loss_from_rows(x, *rows, ids, known, drawn) + 0 * b.sum()
+
+
 def step(x, y, table, b):
     return softmax.blockwise_softmax_update(
         x, y, table, {}, tables.sgd(0.1).rule, biases=b, block_size=5
@@ -137,6 +144,7 @@ SOFTMAX = {
     "nce_loss": of_sampled(softmax.nce_loss),
     "sampled_logistic_loss": of_sampled(softmax.sampled_logistic_loss),
     "sampled_softmax_loss_from_rows": of_layer(of_rows, (DRAWN, OF_DRAWN)),
+    "sampled_distillation_loss_from_rows": of_layer(of_teacher, (DRAWN, OF_DRAWN)),
     "adaptive_softmax": of_clusters(softmax.adaptive_softmax([5, 11, CLASSES], div_value=2.0)),
     "two_level_softmax": of_clusters(softmax.two_level_softmax(CLASSES)),
     "blockwise_softmax_update": Case(step, (X, Y, W, B), (EXAMPLES, EXAMPLES, ROWS, ROWS)),

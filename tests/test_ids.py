@@ -48,6 +48,14 @@ def of_candidates(ids):
     return softmax.sampled_softmax_loss(X, np.array([0, 1, 2, 3]), TABLE, None, candidates)
 
 
+def of_teacher(ids):
+    candidates = softmax.Candidates(jnp.array([5, 6]), jnp.ones(2), None)
+    return softmax.sampled_distillation_loss_from_rows(
+        X, jnp.take(TABLE, ids[:, None], axis=0, mode="clip"), TABLE[5:7], ids[:, None],
+        np.full((4, 1), 0.5), candidates, num_classes=C,
+    )  # fmt: skip
+
+
 EMBEDDING = models.Embedding(C, D)
 VARIABLES = {"params": {"table": {"embedding": TABLE}}}
 UNIFORM, QUEUE = softmax.uniform(C), softmax.queue(C, 6)
@@ -64,6 +72,7 @@ PLACES = {
     "blockwise": of_layer(softmax.blockwise_softmax_loss, block_size=200),
     "one_vs_all_loss": of_layer(softmax.one_vs_all_loss, block_size=200),
     "candidates": of_candidates,
+    "teacher": of_teacher,
     "sample": drawn(UNIFORM, 3),
     "in_batch": drawn(softmax.in_batch(C), 4, softmax.in_batch(C).init()),
     "update": lambda ids: QUEUE.update(QUEUE.init(), ids).ids,

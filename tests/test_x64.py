@@ -206,6 +206,15 @@ def of_sampler(name):
     return case
 
 
+def of_teacher():
+    drawn, ids = candidates(), np.stack([IDS, (IDS + 1) % C], -1)
+    rows, sampled = TABLE[ids], TABLE[np.asarray(drawn.ids)]
+    loss = lambda x, s: softmax.sampled_distillation_loss_from_rows(  # noqa: E731
+        x, rows, s, ids, np.full(ids.shape, 0.25), drawn, num_classes=C
+    )
+    return graded(loss, X, sampled)
+
+
 def of_gap():
     sampler = softmax.uniform(C)
     found = lambda x, y: softmax.estimate_gap(  # noqa: E731
@@ -247,6 +256,7 @@ SOFTMAX = {
         softmax.sampled_softmax_loss, temperature=0.7, num_hard=2
     ),
     "softmax.sampled_softmax_loss_from_rows": of_rows,
+    "softmax.sampled_distillation_loss_from_rows": of_teacher,
     "softmax.nce_loss": lambda: of_candidates(softmax.nce_loss),
     "softmax.sampled_logistic_loss": lambda: of_candidates(softmax.sampled_logistic_loss),
     "softmax.estimate_gap": of_gap,

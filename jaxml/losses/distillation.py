@@ -5,6 +5,8 @@ The teacher's outputs are data, computed once and kept: no gradient flows into t
 **Sequences.** `soft_targets` takes the logits [B, T, C] of every position, with `where` [B, T]. For
 sequence-level distillation (Kim & Rush, 2016) the labels are the teacher's own answers:
 `softmax_cross_entropy` with the same `where`.
+
+**Very many classes.** `jaxml.softmax.sampled_distillation_loss_from_rows` needs the teacher's best k only.
 """
 
 from typing import Any, Literal, get_args

@@ -10,7 +10,8 @@ sampled.py     sampled_softmax_loss, nce_loss, …         per_example.py own ca
 exact.py       full_softmax_loss                         blockwise.py   the same without a [B, C] array
 one_vs_all.py  one_vs_all_loss                           adaptive.py    clusters of classes
 search.py      top_k, top_k_probabilities                gap.py         sampled against exact, measured
-planner.py     recommend                                 drawing/       exact random draws from 10⁸ classes
+distillation.py  sampled_distillation_loss_from_rows     drawing/       exact random draws from 10⁸ classes
+planner.py     recommend
 ```
 
 **Arguments of all losses.**
@@ -35,6 +36,7 @@ fit raise ValueError.
 from jaxml.softmax.adaptive import AdaptiveSoftmax, adaptive_softmax, two_level_softmax
 from jaxml.softmax.blockwise import blockwise_softmax_loss, blockwise_softmax_update
 from jaxml.softmax.composed import in_batch, mixed, queue
+from jaxml.softmax.distillation import sampled_distillation_loss_from_rows
 from jaxml.softmax.exact import full_softmax_loss
 from jaxml.softmax.gap import Gap, estimate_gap
 from jaxml.softmax.kernels import inverted_multi_index, quadratic_kernel, random_fourier
@@ -81,6 +83,7 @@ __all__ = [
     "queue",
     "random_fourier",
     "recommend",
+    "sampled_distillation_loss_from_rows",
     "sampled_logistic_loss",
     "sampled_softmax_loss",
     "sampled_softmax_loss_from_rows",
