@@ -13,7 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import command, geonames, softmax_scaling
+from experiments import command, softmax_scaling
+from experiments.geonames import __main__ as geonames
+from experiments.geonames import model
+from experiments.geonames.config import read_config
+from experiments.geonames.data import load_names
 from experiments.softmax_benchmark import __main__ as softmax_benchmark
 from experiments.softmax_benchmark import cost, layers, peers, problems, quality
 from jaxml import reports, serving, softmax
@@ -46,9 +50,9 @@ def finished(tmp_path_factory):
 
 
 def final_arrays(run):
-    config = geonames.read_config(run)
-    names = geonames.load_names(config)
-    shapes = jax.eval_shape(lambda: geonames.initial_shapes(config, names))
+    config = read_config(run)
+    names = load_names(config)
+    shapes = jax.eval_shape(lambda: model.initial_shapes(config, names))
     state = checkpoint.load(run / "checkpoints", shapes)
     return [state.step, state.position, state.tables, state.table_states]
 
@@ -96,8 +100,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(finished, tmp_path, monkeypatch,
 
 
 def test_a_finished_run_answers_names(finished, capsys, monkeypatch):
-    config = geonames.read_config(finished)
-    names = geonames.load_names(config)
+    config = read_config(finished)
+    names = load_names(config)
     query = names.alias[int(names.train[0])]
     assert geonames.main(["resolve", str(finished), query, "Nirgendwo", "--k", "2"]) == 0
     first, second = capsys.readouterr().out.splitlines()
