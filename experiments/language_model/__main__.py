@@ -1,0 +1,186 @@
+"""The command line: `python -m experiments.language_model --help`."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from experiments import command
+from experiments.language_model import complete, layers, ngram, report, training
+from jaxml import bench, files
+from jaxml.data import corpus, gcide
+
+if TYPE_CHECKING:
+    LayerName = str
+else:
+    LayerName = Literal[layers.NAMES[1:]]
+
+# A sampled layer that is trained for as long as the exact one stops where it gets worse by so much.
+_WORSE = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains a next-word model with the exact softmax, and with layers that need less. `complete --help`
+    shows how to use a finished run."""
+
+    text: Path | None = None
+    """A text in UTF-8, a document a line; None for the dictionary."""
+    minutes: float = 30.0
+    """Time to train the exact softmax, and at the end the best sampled layer."""
+    layers: tuple[LayerName, ...] = layers.NAMES[1:]
+    """Layers to compare with it."""
+    dim: int = 256
+    """Length of the vectors of words, and units of the LSTM."""
+    streams: int = 32
+    """Texts read side by side."""
+    window: int = 16
+    """Words of each in a step."""
+    num_sampled: int = 4_096
+    """Candidates of a step."""
+    validate_on: int = 8_192
+    """Held-out words of a point of a curve."""
+    seed: int = 0
+    """Seed of initialisation and candidates; the split is fixed."""
+    run_dir: Path | None = None
+    """Directory of the run; None for a new one below runs/."""
+    resume: Path | None = None
+    """Continue this run: layers that are in its curves.json are not trained again."""
+
+
+def experiment(config: Config, run_dir: Path) -> dict[str, Any]:
+    """Measures, prints and draws; returns the record."""
+    if not config.minutes > 0:
+        raise ValueError(f"minutes must be above 0, got {config.minutes}")
+    bench.compilation_cache()
+    text = gcide.load() if config.text is None else corpus.build(corpus.read_documents(config.text))
+    print(f"{len(text.train):,} words to learn from, {text.num_words:,} of them distinct and known")
+    study = Study(config, text, run_dir)
+    exact = study.row("exact", "exact", training.stops(), lambda points: True)
+    last = exact["points"][-1]
+    known = [point["step"] for point in exact["points"][1:]]
+
+    def until_as_good(points: Sequence[training.Point]) -> bool:
+        now = points[-1]
+        return now["step"] < last["step"] or (
+            now["loss"] > last["loss"] and now["step"] < 2 * last["step"]
+        )
+
+    for name in config.layers:
+        study.row(name, name, training.stops(known), until_as_good)
+    rows = report.compared(study.rows)
+    if sampled := [row for row in rows if row["layer"] in layers.SAMPLERS]:
+        best = min(sampled, key=lambda row: (-(row["speedup"] or 0), row["points"][-1]["loss"]))
+        study.row(
+            f"{best['layer']}, as long as exact", best["layer"], training.stops(known), _improves
+        )
+        rows = report.compared(study.rows)
+    counted = ngram.perplexity(text)
+    if counted is None:
+        print(ngram.HOW)
+    report.show(rows, counted)
+    report.picture(run_dir / "language_model.png", rows, counted)
+    return {
+        "words": text.num_words,
+        "training_words": len(text.train),
+        "test_words": len(text.test),
+        "settings": {"streams": config.streams, "window": config.window, "dim": config.dim,
+                     "num_sampled": config.num_sampled},
+        "layers": rows,
+        "ngram": counted,
+    }  # fmt: skip
+
+
+def _improves(points: Sequence[training.Point]) -> bool:
+    return points[-1]["loss"] <= min(point["loss"] for point in points) + _WORSE
+
+
+class Study:
+    """The rows of the layers that were trained, kept in `curves.json`."""
+
+    def __init__(self, config: Config, text: corpus.Corpus, run_dir: Path) -> None:
+        self._config, self._text, self._run_dir = config, text, run_dir
+        self._path = run_dir / "curves.json"
+        self._kept = json.loads(self._path.read_text()) if self._path.exists() else []
+        self.rows: list[dict[str, Any]] = []
+
+    def row(
+        self,
+        name: str,
+        layer: str,
+        stops: Any,
+        goes_on: Callable[[Sequence[training.Point]], bool],
+    ) -> dict[str, Any]:
+        """Returns the row of a layer: what is kept of it, or else after it has been trained.
+
+        It has `name`, `layer`, the `learning_rates`, the `points` of its curve, and its `perplexity` on the
+        test part. The model that was trained last and has a table of classes is written down.
+        """
+        row = next((row for row in self._kept if row["name"] == name), None)
+        if row is None:
+            row = self._train(name, layer, stops, goes_on)
+        self.rows.append(row)
+        files.write_record(self._path, self.rows)
+        return row
+
+    def _train(self, name: str, layer: str, stops: Any, goes_on: Any) -> dict[str, Any]:
+        config, text = self._config, self._text
+        rates = layers.LEARNING_RATES[layer]
+        settings = training.Settings(
+            dim=config.dim,
+            streams=config.streams,
+            window=config.window,
+            num_sampled=config.num_sampled,
+            learning_rate=rates[0],
+            dense_learning_rate=rates[1],
+            seed=config.seed,
+        )
+        trainer = training.Trainer(text, layer, settings)
+
+        def say(point: training.Point) -> None:
+            loss, seconds = math.exp(point["loss"]), point["seconds"]
+            print(f"{name} {point['step']:,}: {seconds:.1f} s, perplexity {loss:.1f}", flush=True)
+
+        points = training.curve(
+            trainer,
+            text.validation[: config.validate_on],
+            stops,
+            goes_on,
+            max_seconds=60 * config.minutes,
+            say=say,
+        )
+        if layer != "adaptive":
+            held = trainer.state.tables
+            path = self._run_dir / complete.FILE
+            complete.save(
+                path, text, trainer.state.params["network"], held["embedding"], held[layers.CLASSES]
+            )
+        return {
+            "name": name,
+            "layer": layer,
+            "learning_rates": rates,
+            "points": points,
+            "perplexity": math.exp(trainer.loss(text.test)),
+        }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a command; returns the exit code, as `command.run` does."""
+    if arguments[:1] != ["complete"]:
+        return command.run("language_model", Config, experiment, arguments)
+    prog = "python -m experiments.language_model complete"
+    try:
+        complete.run(tyro.cli(complete.Complete, args=arguments[1:], prog=prog))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
