@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxml import checks
 from jaxml.models.cells import CELLS, Cell, Masks
+from jaxml.models.initializers import InitializerSpec
 from jaxml.types import Array, PyTree
 
 __all__ = ["Recurrent"]
@@ -29,11 +30,13 @@ class Recurrent(nn.Module):
             | `minlstm` | h = f h + i n, with f + i = 1 of the input alone | Feng et al. 2024 |
             | `lru` | h = λ h + γ B x, λ complex and constant | Orvieto et al. 2023 |
 
-            The last three are computed by a parallel scan. Recurrent kernels start orthogonal.
+            On accelerators the last three are computed by a parallel scan.
         features: width of a state, and of the outputs in one direction.
         num_layers: at least 1.
         bidirectional: every layer runs in both directions, and their outputs stand side by side.
         dropout: share of units dropped between layers in training, in [0, 1).
+        recurrent_init: of each gate's recurrent kernel U, as `initializer` takes it.
+        forget_bias: where the bias of the forget gate starts in `lstm` and `minlstm`.
     """
 
     cell: str
@@ -41,6 +44,8 @@ class Recurrent(nn.Module):
     num_layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.0
+    recurrent_init: InitializerSpec = "orthogonal"
+    forget_bias: float = 1.0
 
     @nn.compact
     def __call__(
@@ -125,9 +130,13 @@ class Recurrent(nn.Module):
         make = CELLS[checks.choice("cell", self.cell, CELLS)]
         features = checks.integer("features", self.features, at_least=1)
         num_layers = checks.integer("num_layers", self.num_layers, at_least=1)
+        forget_bias = checks.number("forget_bias", self.forget_bias)
+        ways = ((False, ""), (True, "_backward")) if self.bidirectional else ((False, ""),)
         return [
-            [make(features, name=f"cell_{i}")]
-            + [make(features, reverse=True, name=f"cell_{i}_backward")] * self.bidirectional
+            [
+                make(features, reverse, self.recurrent_init, forget_bias, name=f"cell_{i}{way}")
+                for reverse, way in ways
+            ]
             for i in range(num_layers)
         ]
 
