@@ -377,6 +377,19 @@ def test_every_layer_learns(variant):
 
 
 @pytest.mark.slow
+def test_the_next_word_is_learned():
+    """Its features are the three words before it, as far as they are of the same entry."""
+    problem = problems.load("words", small=600)
+    size = problem.num_features // 3
+    before = problem.bags[:, 0] % size
+    assert (problem.bags[before == 0, 1:] == problem.num_features).all()
+    inside = np.flatnonzero(problem.bags[:, 1] < problem.num_features)
+    assert (problem.bags[inside, 1] - size == problem.bags[inside - 1, 0]).all()
+    *_, (last, _) = points = list(quality.training(problem, "unigram", quality.Settings(**TINY)))
+    assert last["loss"] < points[0][0]["loss"] - 0.1
+
+
+@pytest.mark.slow
 def test_quality_and_bias_on_a_small_problem(tmp_path, capsys):
     """Their tables and pictures; and a run that is resumed measures only what is missing."""
     run = tmp_path / "run"

@@ -41,7 +41,7 @@ class Config:
     """Texts read side by side."""
     window: int = 16
     """Words of each in a step."""
-    num_sampled: int = 4_096
+    num_sampled: int = 2_048
     """Candidates of a step."""
     validate_on: int = 8_192
     """Held-out words of a point of a curve."""

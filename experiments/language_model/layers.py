@@ -17,14 +17,7 @@ CLASSES = "classes"
 """The table of output vectors, where a layer has one."""
 
 
-LEARNING_RATES = {
-    "exact": (0.2, 0.005),
-    "adaptive": (0.2, 0.005),
-    "log_uniform": (0.2, 0.005),
-    "unigram": (0.2, 0.005),
-    "in_batch": (0.2, 0.005),
-    "streaming_unigram": (0.2, 0.005),
-}
+LEARNING_RATES = dict.fromkeys(NAMES, (0.2, 0.002)) | {"adaptive": (0.1, 0.002)}
 """Of Adagrad for the tables, and of Adam for the rest."""
 
 

@@ -62,7 +62,7 @@ class Config:
     problems: tuple[ProblemName, ...] = problems.NAMES
     """Quality: data sets. Bias: the first of them."""
     small: int | None = None
-    """Quality and bias: use only so many places or flights, for a quick look."""
+    """Quality and bias: use only so many places, flights or entries, for a quick look."""
     num_keys: int = 32
     """Bias: draws of each sampler."""
     run_dir: Path | None = None
