@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.language_model import __main__ as language_model
-from experiments.language_model import layers, ngram, report, training
+from experiments.language_model import candidate, layers, ngram, report, training
 from jaxml.data import corpus
 
 SETTINGS = training.Settings(
@@ -138,9 +138,20 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(training, "Trainer", None)
     assert language_model.main([*small, "--resume", str(run)]) == 0
-    assert language_model.main(["complete", str(run), "W3 xyzzy", "--k", "3"]) == 0
+    assert language_model.main(["complete", str(run), "W3 xyzzy"]) == 0
     said = capsys.readouterr().out
     assert "not one of the 42 words: xyzzy" in said and "drawn: w3 xyzzy" in said
+
+
+def test_contexts_end_where_the_document_begins():
+    tokens = np.array([5, 6, corpus.END, 7, 8, corpus.END], np.int32)
+    found = candidate.contexts(tokens, np.array([0, 2, 4, 5]))
+    assert [found[f"word_{distance}"].tolist() for distance in (1, 2, 3)] == [
+        [corpus.END, 6, 7, 8],
+        [corpus.END, 5, corpus.END, 7],
+        [corpus.END, corpus.END, corpus.END, corpus.END],
+    ]
+    assert all(not part.any() for name, part in found.items() if name not in ("word_1", "word_2"))
 
 
 @pytest.mark.parametrize(

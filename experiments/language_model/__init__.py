@@ -16,6 +16,8 @@ sampled layer reads and writes the rows of its words and its candidates, and no 
 Beside them stands a 5-gram model with Kneser-Ney smoothing on the same words, if the programs of KenLM
 are on the PATH.
 
-It writes `language_model.png`, the curves of perplexity against time, `curves.json` after each layer, and
-the model of the best sampled layer, which `complete` reads.
+It writes `language_model.png`, the curves of perplexity against time, and `curves.json` after each layer.
+The best sampled layer is then trained for as long as the exact one, and left as a candidate that
+`python -m jaxml.serving publish` takes: the ids of the last sixteen words in, the ten most probable next
+words out. `complete` asks it, too.
 """

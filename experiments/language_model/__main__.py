@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from experiments import command
-from experiments.language_model import complete, layers, ngram, report, training
+from experiments.language_model import candidate, complete, layers, ngram, report, training
 from jaxml import bench, files
 from jaxml.data import corpus, gcide
 
@@ -76,9 +76,11 @@ def experiment(config: Config, run_dir: Path) -> dict[str, Any]:
     rows = report.compared(study.rows)
     if sampled := [row for row in rows if row["layer"] in layers.SAMPLERS]:
         best = min(sampled, key=lambda row: (-(row["speedup"] or 0), row["points"][-1]["loss"]))
-        study.row(
-            f"{best['layer']}, as long as exact", best["layer"], training.stops(known), _improves
-        )
+        study.trainer = None
+        name = f"{best['layer']}, as long as exact"
+        longest = study.row(name, best["layer"], training.stops(known), _improves)
+        if study.trainer is not None:
+            candidate.leave(run_dir, text, study.trainer, longest["perplexity"])
         rows = report.compared(study.rows)
     counted = ngram.perplexity(text)
     if counted is None:
@@ -101,13 +103,14 @@ def _improves(points: Sequence[training.Point]) -> bool:
 
 
 class Study:
-    """The rows of the layers that were trained, kept in `curves.json`."""
+    """The rows of the layers that were trained, kept in `curves.json`, and the last trainer."""
 
     def __init__(self, config: Config, text: corpus.Corpus, run_dir: Path) -> None:
         self._config, self._text, self._run_dir = config, text, run_dir
         self._path = run_dir / "curves.json"
         self._kept = json.loads(self._path.read_text()) if self._path.exists() else []
         self.rows: list[dict[str, Any]] = []
+        self.trainer: training.Trainer | None = None
 
     def row(
         self,
@@ -119,7 +122,7 @@ class Study:
         """Returns the row of a layer: what is kept of it, or else after it has been trained.
 
         It has `name`, `layer`, the `learning_rates`, the `points` of its curve, and its `perplexity` on the
-        test part. The model that was trained last and has a table of classes is written down.
+        test part.
         """
         row = next((row for row in self._kept if row["name"] == name), None)
         if row is None:
@@ -154,12 +157,7 @@ class Study:
             max_seconds=60 * config.minutes,
             say=say,
         )
-        if layer != "adaptive":
-            held = trainer.state.tables
-            path = self._run_dir / complete.FILE
-            complete.save(
-                path, text, trainer.state.params["network"], held["embedding"], held[layers.CLASSES]
-            )
+        self.trainer = trainer
         return {
             "name": name,
             "layer": layer,
