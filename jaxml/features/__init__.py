@@ -11,6 +11,7 @@ NaN, NaT, masked values and the empty text (see `jaxml.validation.columns`).
 from jaxml.features.binning import bucketize, quantile_buckets, uniform_buckets
 from jaxml.features.categories import cross, hash_buckets, one_hot, vocabulary
 from jaxml.features.gate import Finding, check
+from jaxml.features.letters import characters
 from jaxml.features.missing import imputation, missing_indicator
 from jaxml.features.ngrams import character_ngrams, hashed_ngrams
 from jaxml.features.pipeline import FeaturePipeline
@@ -31,6 +32,7 @@ __all__ = [
     "Transform",
     "bucketize",
     "character_ngrams",
+    "characters",
     "check",
     "clipping",
     "cross",

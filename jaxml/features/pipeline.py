@@ -106,7 +106,7 @@ class FeaturePipeline:
     Args:
         features: for each feature a transform, a chain of them, or (column, chain) if the column has
             another name; an empty chain passes a number. A `cross` is the first in its chain, `one_hot` and
-            `character_ngrams` the last.
+            `characters` and `character_ngrams` the last.
 
     Raises:
         ValueError: no feature, something that is no transform, or a chain that does not fit together.

@@ -32,6 +32,7 @@ GATE = "gate.json"
 _DIRECTIONS = {
     "binary": {"roc_auc": 1, "log_loss": -1, "brier": -1, "calibration_error": -1},
     "top_k": {"precision@1": 1},
+    "sequence": {"precision@1": 1},
     "bundle": {"refused_rows": -1, "latency_ms": -1, "size_bytes": -1},
 }
 _RECALL = re.compile(r"recall@([1-9][0-9]*)")
@@ -47,9 +48,9 @@ class Threshold:
 
     Attributes:
         metric: "roc_auc", "log_loss", "brier", "calibration_error" (binary); "precision@1", "recall@10",
-            any k (top_k); "refused_rows", the share of held-out rows that the bundle's own schema refuses;
-            "latency_ms", the median time of one row on the judging machine; "size_bytes" of the bundle.
-            More is better of the first and of precision and recall, less of the others.
+            any k (top_k, sequence); "refused_rows", the share of held-out rows that the bundle's own schema
+            refuses; "latency_ms", the median time of one row on the judging machine; "size_bytes" of the
+            bundle. More is better of the first and of precision and recall, less of the others.
         bound: the worst value admitted.
         change: how much worse than the bundle in use the metric may be, at least 0.
         relative_change: the same, as a share of the value of the bundle in use. If both are given, both
@@ -97,7 +98,10 @@ class Gate:
 
     Attributes:
         task: "binary": the output is the probability that the label is 1. "top_k": the output is ids
-            [B, k], the best first, and the label is the id of the right class.
+            [B, k], the best first, and the label is the id of the right class. "sequence": the output is
+            ids [B, k, T] that have labels, the best sequence first, of which an empty label is none; the
+            column of the label holds the right one as a text, its labels with spaces in between, or several
+            with " | " in between.
         label: a column of the held-out rows.
         output: of the bundle.
         thresholds: all must hold.
@@ -117,12 +121,14 @@ class Gate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", tuple(self.thresholds))
-        checks.choice("task", self.task, ("binary", "top_k"))
+        checks.choice("task", self.task, ("binary", "top_k", "sequence"))
+        if self.task == "sequence" and self.baseline is not None:
+            raise ValueError(f"baseline must be None for sequences, got {self.baseline!r}")
         if not self.thresholds and self.baseline is None:
             raise ValueError("gate must have thresholds or a baseline, got neither")
         known = [*_DIRECTIONS[self.task], *_DIRECTIONS["bundle"]]
         for each in self.thresholds:
-            if not (self.task == "top_k" and _RECALL.fullmatch(each.metric)):
+            if not (self.task != "binary" and _RECALL.fullmatch(each.metric)):
                 checks.choice("metric", each.metric, known)
 
     @property

@@ -112,11 +112,11 @@ def judge(candidate: Bundle, current: Bundle | None, held_out: Table, gate: Gate
         ValueError: labels, groups or the baseline are not there, or labels are not what the task needs.
     """
     rows = HeldOut.read(held_out, gate)
-    own, before = _answers(candidate, held_out, gate), None
+    own, before = _answers(candidate, held_out, gate, rows), None
     if isinstance(own, str):
         return Verdict((Check("answers to the held-out rows", "failed", note=own),))
     if current is not None:
-        before = _answers(current, held_out, gate)
+        before = _answers(current, held_out, gate, rows)
         if not _same_ids(candidate, current, gate.output):
             before = f"ids of {gate.output!r} stand for other labels in the bundle in use"
     in_use = current if isinstance(before, np.ndarray) else before
@@ -248,25 +248,40 @@ def _above_baseline(own: NDArray[Any], rows: HeldOut, gate: Gate) -> Check:
 # ---------------------------------------------------------------------------------------------- answers
 
 
-def _answers(bundle: Bundle, table: Table, gate: Gate) -> Answers:
-    """Returns the program's answers [n, …], or why there are none."""
+def _answers(bundle: Bundle, table: Table, gate: Gate, rows: HeldOut) -> Answers:
+    """Returns the program's answers, or why there are none; of sequences [n, k], 1 where one is right."""
     given = table_columns(table)
     absent = [name for name in bundle.columns if name not in given]
     if absent:
         return f"it needs the column {absent[0]!r}, which the held-out rows do not have"
     try:
         found = bundle.program(bundle.encode({name: given[name] for name in bundle.columns}))
-        bundle.decode(found)
+        decoded = bundle.decode(found)
     except (ValueError, TypeError, RuntimeError) as error:
         return f"it cannot answer the held-out rows: {text.one_line(error)}"
     if gate.output not in found:
         return f"it has no output {gate.output!r}, but {list(found)}"
     answers = found[gate.output]
     ids = np.issubdtype(answers.dtype, np.integer)
+    if gate.task == "sequence":
+        if answers.ndim != 3 or gate.output not in bundle.labels:
+            return f"{gate.output!r} must be ids [B, k, T] with labels, got {answers.dtype} {answers.shape}"
+        return _right(decoded[gate.output], rows.sequences)
     if (answers.ndim, ids) != ((1, False) if gate.task == "binary" else (2, True)):
         wanted = "probabilities [B]" if gate.task == "binary" else "ids [B, k]"
         return f"{gate.output!r} must be {wanted}, got {answers.dtype} {answers.shape}"
     return answers
+
+
+def _right(texts: NDArray[Any], wanted: Sequence[frozenset[str]]) -> NDArray[np.int64]:
+    """Returns which of the sequences [n, k, T] are wanted."""
+    return np.array(
+        [
+            [" ".join(filter(None, each)) in right for each in ranked]
+            for ranked, right in zip(texts.tolist(), wanted, strict=True)
+        ],
+        np.int64,
+    )
 
 
 def _same_ids(candidate: Bundle, current: Bundle, output: str) -> bool:

@@ -36,13 +36,15 @@ class HeldOut:
     """Held-out rows as a gate sees them.
 
     Attributes:
-        labels: [n], 0 and 1 as float64, or ids as int64.
+        labels: [n], 0 and 1 as float64, or ids as int64; of sequences 1, where `sequences` counts.
+        sequences: n sets of the right sequences, as texts; empty for other tasks.
         group: [n], the number of each row's group.
         columns: all columns.
         copies: [200, G], how often each group is in each resample.
     """
 
     labels: NDArray[Any]
+    sequences: tuple[frozenset[str], ...]
     group: NDArray[np.int64]
     columns: Mapping[str, Column]
     copies: NDArray[np.uint8]
@@ -56,7 +58,13 @@ class HeldOut:
                 raise ValueError(
                     f"held-out rows must have the column {name!r}, got {list(columns)}"
                 )
-        labels = columns[gate.label].numbers()
+        sequences: tuple[frozenset[str], ...] = ()
+        if gate.task == "sequence":
+            texts = columns[gate.label].exact().tolist()
+            sequences = tuple(frozenset(str(each).split(" | ")) for each in texts)
+            labels = np.ones(len(texts))
+        else:
+            labels = columns[gate.label].numbers()
         wrong = (labels != 0) & (labels != 1) if gate.task == "binary" else labels % 1 != 0
         if wrong.any():
             wanted = "0 or 1" if gate.task == "binary" else "ids"
@@ -71,7 +79,7 @@ class HeldOut:
         for each in copies:
             each[:] = np.bincount(rng.integers(0, number, number), minlength=number)
         kind = np.float64 if gate.task == "binary" else np.int64
-        return cls(labels.astype(kind), group, columns, copies)
+        return cls(labels.astype(kind), sequences, group, columns, copies)
 
     def parts(self, threshold: Threshold) -> list[Part]:
         """Returns the parts of the rows on which a threshold is judged."""

@@ -32,6 +32,7 @@ CASES = {
     "vocabulary of numbers": (features.vocabulary(5), IDS, ["UA"]),
     "hash_buckets": (features.hash_buckets(50), TEXTS, None),
     "character_ngrams": (features.character_ngrams(50, 6), TEXTS, [1]),
+    "characters": (features.characters("ABDLU6", 3), TEXTS, [1]),
     "one_hot": (features.one_hot(), IDS, ["UA"]),
     "cross": (features.cross(["a", "b"], 50), {"a": TEXTS, "b": IDS}, None),
 }
@@ -158,6 +159,9 @@ def test_options_from_numpy_are_those_from_python():
         (lambda: features.hash_buckets(5, seed=-1), "seed must be an integer"),
         (lambda: features.character_ngrams(0, 5), "num_buckets must be an integer in"),
         (lambda: features.character_ngrams(5, 0), "max_ngrams must be an integer of at least 1"),
+        (lambda: features.characters("", 5), "alphabet must be a text of characters, got ''"),
+        (lambda: features.characters("aba", 5), "alphabet must have each character once"),
+        (lambda: features.characters("ab", 0), "max_length must be an integer of at least 1"),
         (lambda: features.cross("ab", 5), "columns must be two names or more, got 'ab'"),
         (lambda: features.cross(["a", "b"], 0), "num_buckets must be an integer"),
         (lambda: features.one_hot(0), "depth must be an integer of at least 1, got 0"),
@@ -166,6 +170,20 @@ def test_options_from_numpy_are_those_from_python():
 def test_bad_options_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["a", "abc"], r"values\[1\] must be a text of 1 to 2 characters, got 'abc'"),
+        (["a", None], r"values\[1\] must be a text of 1 to 2 characters, got "),
+        (["a", "ac"], r"values\[1\] must be of the characters 'ab', got 'c' in 'ac'"),
+    ],
+)
+def test_texts_of_other_characters_are_refused(values, message):
+    transform = features.characters("ab", 2)
+    with pytest.raises(ValueError, match=message):
+        transform.apply(transform.fit(["a"]), values)
 
 
 def test_a_transform_of_ones_own_is_found_by_name(tmp_path):

@@ -22,12 +22,13 @@ from jaxml.reports.plots.comparisons import (
     histograms,
     scaling,
 )
-from jaxml.reports.plots.maps import heatmap, response_map
+from jaxml.reports.plots.maps import alignments, heatmap, response_map
 from jaxml.reports.plots.runs import loss_curves, training
 from jaxml.reports.plots.skew import distances
 from jaxml.reports.plots.thresholds import trade_off
 
 __all__ = [
+    "alignments",
     "bars",
     "curves",
     "distances",

@@ -2,14 +2,14 @@
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxml.reports.plots import canvas
 
-__all__ = ["heatmap", "response_map"]
+__all__ = ["alignments", "heatmap", "response_map"]
 
 
 def heatmap(
@@ -99,6 +99,38 @@ def response_map(
     axes.set_xlabel(column)
     axes.set_ylabel(row)
     return canvas.finish(figure, path)
+
+
+def alignments(
+    maps: Mapping[str, tuple[Sequence[str], Sequence[str], Any]],
+    *,
+    label: str,
+    title: str,
+    path: str | os.PathLike | None = None,
+) -> Any:
+    """Returns maps of which parts of two sequences belong together, one for each pair.
+
+    Args:
+        maps: by name the rows' texts, from the top, the columns' texts, and shares `[R, C]` in [0, 1].
+        label: of the scale of colours.
+    """
+    page, grid = canvas.panels(title, len(maps))
+    for axes, (name, (rows, columns, values)) in zip(grid, maps.items(), strict=True):
+        shares = np.asarray(values, float)
+        if shares.shape != (len(rows), len(columns)) or not shares.size:
+            raise ValueError(
+                f"maps[{name!r}] must have shape {(len(rows), len(columns))} and a cell, got {shares.shape}"
+            )
+        mesh = axes.pcolormesh(shares, cmap="cividis", vmin=0, vmax=1, edgecolors="white")
+        axes.invert_yaxis()
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+        axes.tick_params(length=0)
+        axes.set_title(name, fontsize=14)
+    page.colorbar(mesh, ax=[*grid], pad=0.01).set_label(label, fontsize=13)
+    return canvas.finish(page, path)
 
 
 def _check(table: np.ndarray, notes: Sequence[Sequence[str]], rows: int, columns: int) -> None:

@@ -167,6 +167,16 @@ PICTURES = {
         label="values",
         title="Four",
     ),
+    "alignments": partial(
+        plots.alignments,
+        {
+            "knight": ([*"knight"], ["N", "AY", "T"], rng.random((6, 3))),
+            "ox": ([*"ox"], ["AA", "K", "S"], np.eye(2, 3)),
+            "a": (["a"], ["AH"], [[1.0]]),
+        },
+        label="share",
+        title="Letters and phones",
+    ),
     "log scaling": partial(
         plots.scaling,
         {"ours": ([1e4, 1e8], [[3], [3.1, 3.2]]), "theirs": ([1e4, 1e6], [[4, 5], [111, 120]])},

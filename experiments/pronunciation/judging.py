@@ -1,0 +1,114 @@
+"""Answers to many words, their error rates, and the map of letters and phones."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.pronunciation import words
+from experiments.pronunciation.decoding import merged, search, spoken
+from experiments.pronunciation.model import Pronouncer
+from jaxml import reports
+from jaxml.data import cmudict
+from jaxml.types import PyTree
+
+__all__ = ["Answers", "answers", "judged", "picture"]
+
+_AT_ONCE = 256
+_BEAM_OF_MAP = 16
+
+
+class Answers(NamedTuple):
+    """The best answer to each of N words, by its most probable alignment, and by the sum of all found.
+
+    Attributes:
+        by_alignment: N tuples of phones.
+        by_sum: N tuples of phones.
+        probability: float32 [N], of the second.
+    """
+
+    by_alignment: list[words.Phones]
+    by_sum: list[words.Phones]
+    probability: NDArray[np.float32]
+
+
+def answers(
+    network: Pronouncer, members: PyTree, phones: NDArray, letters: NDArray[np.int32], beam: int
+) -> Answers:
+    """Returns the answers of a network to words, int32 [N, 28]."""
+    order = np.argsort((letters > 0).sum(1), kind="stable")  # The longest word sets the steps.
+    parts = []
+    for at in range(0, len(order), _AT_ONCE):
+        some = letters[order[at : at + _AT_ONCE]]
+        padded = np.pad(some, ((0, _AT_ONCE - len(some)), (0, 0)), mode="edge")
+        best = _best(network, beam, members, phones, padded)
+        parts.append([np.asarray(each)[: len(some)] for each in best])
+    one, other, probability = (
+        np.concatenate(each)[np.argsort(order)] for each in zip(*parts, strict=True)
+    )
+    return Answers(texts(one), texts(other), probability)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _best(network: Pronouncer, beam: int, members: PyTree, phones: Any, letters: Any) -> Any:
+    found = search(network, members, letters, beam)
+    said = spoken(found, phones)
+    sums, probability = merged(said, found.scores)
+    return said[:, 0], sums[:, 0], probability[:, 0]
+
+
+def texts(said: NDArray) -> list[words.Phones]:
+    """Returns phones counted from 1 as texts."""
+    return [tuple(cmudict.PHONES[each - 1] for each in row if each) for row in said.tolist()]
+
+
+def judged(
+    network: Pronouncer,
+    members: PyTree,
+    phones: NDArray,
+    data: cmudict.CMUDict,
+    chosen: NDArray[np.int32],
+    beam: int,
+) -> dict[str, Any]:
+    """Returns word and phone error rates of the answers to some words of the dictionary."""
+    given = answers(network, members, phones, words.encoded([data.words[i] for i in chosen]), beam)
+    wanted = [data.pronunciations[i] for i in chosen]
+    found: dict[str, Any] = {"beam": beam}
+    for name, each in (("best alignment", given.by_alignment), ("sum", given.by_sum)):
+        word, phone = words.error_rates(each, wanted)
+        found |= {f"WER, {name}": word, f"PER, {name}": phone}
+    return found
+
+
+def picture(
+    network: Pronouncer, members: PyTree, phones: NDArray, shown: Sequence[str], path: Path
+) -> None:
+    """Draws which letters stand for which phones: P by all alignments of the answer that are found."""
+    found = search(network, members, jnp.asarray(words.encoded(shown)), _BEAM_OF_MAP)
+    all_said = spoken(found, phones)
+    best = texts(np.asarray(merged(all_said, found.scores)[0][:, 0]))
+    said = np.asarray(all_said)
+    maps = {}
+    for row, word in enumerate(shown):
+        if not best[row]:  # Of a network that has hardly learned.
+            continue
+        shares = np.zeros((len(word), len(best[row])))
+        same = [k for k, each in enumerate(texts(said[row])) if each == best[row]]
+        weights = np.exp(np.asarray(found.scores[row, same], np.float64))
+        for k, weight in zip(same, weights / weights.sum(), strict=True):
+            counts = (phones[np.asarray(found.chunks[row, k, : len(word)])] >= 0).sum(1)
+            shares[np.repeat(np.arange(len(word)), counts), np.arange(counts.sum())] += weight
+        maps[word] = ([*word], [*best[row]], shares)
+    if not maps:
+        return
+    reports.plots.alignments(
+        maps,
+        label="probability that the letter stands for the phone",
+        title="Letters of words that the network has not seen, and the phones it answers",
+        path=path,
+    )

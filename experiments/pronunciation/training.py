@@ -1,0 +1,144 @@
+"""Trains a network on the chunks of letters: fixed ones, or what a teacher says of each."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from experiments.pronunciation import words
+from experiments.pronunciation.model import Pronouncer
+from jaxml import models, train
+from jaxml.types import Array, PyTree
+
+__all__ = ["Schedule", "fit"]
+
+_REPORTS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a network learns."""
+
+    num_steps: int = 20_000
+    """Steps of training."""
+    batch_size: int = 64
+    """Pairs of a word and a pronunciation in a step."""
+    learning_rate: float = 4e-3
+    """Largest learning rate of AdamW: it rises over 3 % of the steps, and falls by a cosine to zero."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    decay: float = 0.998
+    """Of the exponential average of the parameters, which answers."""
+    dropout: float = 0.2
+    """Share of units that a training step leaves out."""
+
+
+class _Average(NamedTuple):
+    steps: Array
+    mean: PyTree
+
+
+def _averaged(decay: float) -> optax.GradientTransformation:
+    """Keeps an exponential average of the parameters after each update; the updates stay as they are.
+
+    It begins as the plain mean, so that it does not remember the start.
+    """
+
+    def update(updates: PyTree, state: _Average, params: PyTree) -> tuple[PyTree, _Average]:
+        kept = jnp.minimum(decay, state.steps / (state.steps + 1.0))
+        after = optax.apply_updates(params, updates)
+        mean = jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, state.mean, after)
+        return updates, _Average(state.steps + 1, mean)
+
+    return optax.GradientTransformation(
+        lambda params: _Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params)), update
+    )
+
+
+def _optimizer(schedule: Schedule) -> optax.GradientTransformation:
+    steps = schedule.num_steps
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, schedule.learning_rate, max(1, steps // 33), steps
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(rate, weight_decay=schedule.weight_decay),
+        _averaged(schedule.decay),
+    )
+
+
+def fit(
+    network: Pronouncer,
+    letters: NDArray[np.int32],
+    targets: Callable[[NDArray[np.integer], int], dict[str, NDArray]],
+    loss: Callable[[Array, dict[str, Array], PyTree], Array],
+    schedule: Schedule,
+    seeds: Sequence[int],
+    trials: PyTree,
+    report: Callable[[int, dict[str, float], PyTree], None],
+) -> PyTree:
+    """Returns the variables of M networks that are trained side by side on the same batches, stacked.
+
+    They are the averages of the parameters over the last steps.
+
+    Args:
+        network: with its dropout.
+        letters: int32 [N, 28], as `words.encoded` gives them.
+        targets: `targets(rows [B], width)` returns `chunks` int32 [B, width], -1 past the end, and what
+            else the loss needs.
+        loss: `loss(logits [B, width, C], targets, trial) -> [B, width]`.
+        schedule: of the training.
+        seeds: M, of initialisation and dropout; the first is that of the order.
+        trials: what differs in the losses of the M networks, leaves [M]; may be empty.
+        report: called about twenty times with step, figures and the variables.
+    """
+    model, optimizer = models.from_linen(network), _optimizer(schedule)
+
+    def batch_of(rows: NDArray[np.integer], width: int) -> dict[str, NDArray]:
+        there = rows[:, None] >= 0
+        taken = targets(np.maximum(rows, 0), width)
+        chunks = np.where(there, taken["chunks"], -1)
+        return {**taken, "letters": letters[rows, :width] * there, "chunks": chunks}
+
+    def step(state: train.State, trial: PyTree, batch: PyTree) -> tuple[train.State, train.Report]:
+        def mean_loss(params, model_state, rows, batch, context, key):
+            logits, _ = model.apply({"params": params}, batch, key=key, training=True)
+            known = batch["chunks"] >= 0
+            each = jnp.where(known, loss(logits, batch, trial), 0.0)
+            return each.sum() / jnp.maximum(known.sum(), 1), (model_state, {})
+
+        return train.make_step(train.Task(mean_loss), optimizer=optimizer)(state, batch)
+
+    def start(seed: Array) -> train.State:
+        key = jax.random.key(seed)
+        params = model.init(key, batch_of(none, words.WIDTHS[0]))["params"]
+        return train.create_state(jax.random.fold_in(key, 1), params=params, optimizer=optimizer)
+
+    none = np.full(schedule.batch_size, -1)
+    widths = sorted({words.width_of(each) for each in np.unique((letters > 0).sum(1)).tolist()})
+    states = jax.jit(jax.vmap(start))(jnp.asarray(seeds))
+    many = jax.jit(jax.vmap(step, (0, 0, None)), donate_argnums=0)
+    with futures.ThreadPoolExecutor(2) as pool:  # A compiler uses one core.
+        compiled = pool.map(
+            lambda width: many.lower(states, trials, batch_of(none, width)).compile(), widths
+        )
+        programs = dict(zip(widths, compiled, strict=True))
+    every = max(1, schedule.num_steps // _REPORTS)
+    batches = words.batches(letters, schedule.batch_size, seeds[0])
+    seen, started = [], time.perf_counter()
+    for number in range(1, schedule.num_steps + 1):
+        width, rows = next(batches)
+        states, happened = programs[width](states, trials, batch_of(rows, width))
+        seen.append(happened.loss)
+        if number % every == 0 or number == schedule.num_steps:
+            figures = {"loss": float(np.mean(seen)), "seconds": time.perf_counter() - started}
+            seen.clear()
+            report(number, figures, {"params": states.opt_state[-1].mean})
+    return {"params": states.opt_state[-1].mean}
