@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import activations, embedding_size
+from experiments import activations, embedding_size, long_memory
 from jaxml import monitor
 from jaxml.data import flights
 
@@ -102,3 +102,35 @@ def test_the_smallest_size_within_one_standard_error():
     ]
     assert embedding_size.advice(rows) == (8, 4)
     assert embedding_size.advice([row for row in rows if row["dim"] in (1, 16)]) == (16, 16)
+
+
+@pytest.mark.slow
+def test_long_memory(tmp_path, capsys):
+    """A minGRU learns to tell the first of few symbols; the record has the gradient over time."""
+    small = ["--studies", "length", "--cells", "mingru", "--lengths", "4", "--num-steps", "300"]
+    small += ["--features", "16", "--seeds", "1", "--run-dir", str(tmp_path / "run")]
+    assert long_memory.main(small) == 0
+    for name in ("long-memory.png", "long-memory-gradients.png"):
+        assert (tmp_path / "run" / name).read_bytes()[1:4] == b"PNG"
+    first, added = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert first["accuracy"] > [0.5] and first["task"] == "first symbol"
+    assert np.isfinite(added["gradients"]).all() and np.shape(added["gradients"]) == (2, 32)
+    capsys.readouterr()
+    assert long_memory.main(["--lengths", "3"]) == 2
+    assert "lengths must be at least 4, got 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", long_memory.TASKS)
+def test_tasks_can_be_solved(task):
+    """Labels are what the sequences say."""
+    x, y = long_memory.TASKS[task](200, 12, seed=0)
+    if task == "first symbol":
+        np.testing.assert_array_equal(x[:, 0], y[:, 0])
+    elif task == "adding":
+        assert (x[:, :6, 1].sum(1) == 1).all() and (x[:, 6:, 1].sum(1) == 1).all()
+        np.testing.assert_allclose((x[..., 0] * x[..., 1]).sum(1), y[:, 0], rtol=1e-6)
+    else:
+        blank, question = 8, 9
+        assert (x[:, 12:] == question).all()
+        for row, symbols in zip(x[:, :12], y, strict=True):
+            np.testing.assert_array_equal(row[row != blank], symbols)
