@@ -137,6 +137,31 @@ def test_the_candidate_answers_as_the_evaluation_ranked(finished):
     assert {each.by for each in found.gate.thresholds} == {None, "twin"}
 
 
+@pytest.mark.slow
+def test_a_small_resolver_learns_from_a_finished_run(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    few = ["--dim", "8", "--k", "3", "--num-steps", "40", "--run-dir", str(run)]
+    assert geonames.main(["distill", str(finished), *few]) == 0
+    results = json.loads((run / "results.json").read_text())
+    # 32 blocks of 16 are searched, of 600 places.
+    assert (
+        results["teacher's answers"]["recall"] > 0.9
+        and results["teacher's answers"]["error"] < 0.05
+    )
+    assert results["dim"] == {"teacher": 16, "student": 8}
+    whole = json.loads((finished / "results.json").read_text())["jaxml"]
+    assert results["teacher"] == whole
+    for kind in ("with a teacher", "labels alone"):
+        assert results[kind]["strict, all"]["R@100"] > 100 / 600
+    assert (run / "distilled.png").read_bytes()[1:4] == b"PNG"
+    answers = serving.load(candidate.read(run).bundle).predict({"name": ["Bad Ischl"]})
+    assert answers["place"].shape == (1, 5)
+    capsys.readouterr()
+    for wrong, message in ((["--alpha", "1.5"], "alpha must"), (["--k", "0"], "k must")):
+        assert geonames.main(["distill", str(finished), *wrong]) == 2
+        assert message in one_line_error(capsys)
+
+
 def one_line_error(capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")

@@ -3,6 +3,7 @@
     python -m experiments.geonames                           train (the default command)
     python -m experiments.geonames --resume runs/geonames/…  continue an interrupted run
     python -m experiments.geonames resolve RUN Muenchen …    resolve names, or lines of stdin
+    python -m experiments.geonames distill RUN               train a resolver of an eighth of its size
 
 Every populated place of GeoNames is a class, every alias of it an example: 1.16 million (alias, place)
 pairs to learn from, 20,000 aliases held out. An alias is a bag of hashed character n-grams, encoded as the
@@ -28,7 +29,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.geonames import candidate, data, report, training
+from experiments.geonames import candidate, data, distilling, report, training
 from experiments.geonames.config import Config, check, read_config
 from jaxml import bench, reports, serving, train
 from jaxml.data import packages
@@ -109,6 +110,7 @@ class Resolve:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs a command; returns the exit code: 0, 2 for bad input, 130 if interrupted."""
+    bench.compilation_cache()
     try:
         if arguments and arguments[0] == "resolve":
             asked = tyro.cli(
@@ -116,7 +118,10 @@ def main(arguments: Sequence[str]) -> int:
             )
             resolve_command(asked.run, asked.names, k=asked.k)
             return 0
-        bench.compilation_cache()
+        if arguments and arguments[0] == "distill":
+            prog = "python -m experiments.geonames distill"
+            distilling.command(tyro.cli(distilling.Distill, args=arguments[1:], prog=prog))
+            return 0
         arguments = arguments[1:] if arguments and arguments[0] == "train" else arguments
         chosen = tyro.cli(Train, args=arguments, prog="python -m experiments.geonames")
         options = dataclasses.asdict(chosen)

@@ -45,11 +45,15 @@ def epoch_batches(
         )
         team = number[:, None] * drawn + np.arange(drawn)
         examples = teams[team % len(teams)].reshape(count, -1)
-        pairs = names.train[np.maximum(examples, 0)]
-        return {
+        rows = np.maximum(examples, 0)
+        pairs = names.train[rows]
+        batches: PyTree = {
             "ngrams": aliases.ngrams[pairs],
             "labels": np.where(examples >= 0, names.place[pairs], -1),
             "blocks": team_block[team % len(teams)],
         }
+        if aliases.taught is not None:
+            batches["taught"] = tuple(each[rows] for each in aliases.taught)
+        return batches
 
     return state, grouped

@@ -22,10 +22,15 @@ EXAMPLE_QUERIES = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Aliases:
-    """The data set and the n-gram ids of every alias, `[num_pairs, max_ngrams]`."""
+    """The data set and the n-gram ids of every alias, `[num_pairs, max_ngrams]`.
+
+    For a student also what it is taught of every training alias: places `[num_train, k]` and their
+    probabilities; None to learn the labels alone.
+    """
 
     names: geonames.GeoNames
     ngrams: np.ndarray
+    taught: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def pipeline(config: Config) -> features.FeaturePipeline:

@@ -17,7 +17,7 @@ def make_task(config: Config, num_places: int) -> train.Task:
     """Returns the rows that a batch needs, and its loss.
 
     A batch holds `ngrams` int32 [B, L], `labels` int32 [B] (-1 where a team is not full) and `blocks`
-    int32 [K].
+    int32 [K]; a student's also `taught`, places int32 [B, k] and their probabilities.
     """
 
     def lookup(batch: PyTree, sampler_state: PyTree, key: Array) -> tuple[dict[str, Any], Any]:
@@ -30,22 +30,34 @@ def make_task(config: Config, num_places: int) -> train.Task:
             jax.random.fold_in(key, 1), config.ngram_dropout, batch["ngrams"].shape
         )
         bags = train.Bags(jnp.where(dropped, config.num_buckets, batch["ngrams"]))
-        places = {"true": labels, "candidates": candidates.ids[0]}
+        true = batch["taught"][0] if "taught" in batch else labels
+        places = {"true": true, "candidates": candidates.ids[0]}
         return {"ngrams": bags, "places": places}, candidates
 
     def loss(params, model_state, rows, batch, candidates, key):
         labels = batch["labels"]
-        losses = softmax.sampled_softmax_loss_from_rows(
-            models.unit_norm(rows["ngrams"]),
-            models.unit_norm(rows["places"]["true"]),
-            models.unit_norm(rows["places"]["candidates"]),
-            labels,
-            candidates,
-            correction="negatives",
-            temperature=config.temperature,
-            where=labels >= 0,
-            num_classes=num_places,
-        )
+        vectors = jax.tree.map(models.unit_norm, rows)
+        true, candidate_rows = vectors["places"]["true"], vectors["places"]["candidates"]
+        options: dict[str, Any] = {
+            "temperature": config.temperature,
+            "where": labels >= 0,
+            "num_classes": num_places,
+        }
+        if "taught" in batch:
+            ids, probabilities = batch["taught"]
+            losses = softmax.sampled_distillation_loss_from_rows(
+                vectors["ngrams"], true, candidate_rows, ids, probabilities, candidates, **options
+            )
+        else:
+            losses = softmax.sampled_softmax_loss_from_rows(
+                vectors["ngrams"],
+                true,
+                candidate_rows,
+                labels,
+                candidates,
+                correction="negatives",
+                **options,
+            )
         return losses.sum() / jnp.maximum((labels >= 0).sum(), 1), (model_state, {})
 
     return train.Task(loss=loss, lookup=lookup)
