@@ -61,7 +61,7 @@ def test_the_exact_loss_is_that_of_a_softmax_over_all_words_and_falls(text):
     held, params = trainer.state.tables, trainer.state.params
     assert len(read["inputs"]) == 1
     states, _ = trainer.network.apply(
-        {"params": params["network"]},
+        {"params": params},
         held["embedding"][read["inputs"][0]],
         resets=jnp.asarray(read["resets"][0]),
     )

@@ -43,6 +43,10 @@ class Config:
     """Words of each in a step."""
     num_sampled: int = 2_048
     """Candidates of a step."""
+    learning_rate: float = 0.2
+    """Learning rate of Adagrad for the tables. (Exact and sampled layers are best at the same one.)"""
+    dense_learning_rate: float = 0.002
+    """Learning rate of Adam for the LSTM."""
     validate_on: int = 8_192
     """Held-out words of a point of a curve."""
     seed: int = 0
@@ -55,8 +59,9 @@ class Config:
 
 def experiment(config: Config, run_dir: Path) -> dict[str, Any]:
     """Measures, prints and draws; returns the record."""
-    if not config.minutes > 0:
-        raise ValueError(f"minutes must be above 0, got {config.minutes}")
+    for name in ("minutes", "learning_rate", "dense_learning_rate"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
     bench.compilation_cache()
     text = gcide.load() if config.text is None else corpus.build(corpus.read_documents(config.text))
     print(f"{len(text.train):,} words to learn from, {text.num_words:,} of them distinct and known")
@@ -92,7 +97,7 @@ def experiment(config: Config, run_dir: Path) -> dict[str, Any]:
         "training_words": len(text.train),
         "test_words": len(text.test),
         "settings": {"streams": config.streams, "window": config.window, "dim": config.dim,
-                     "num_sampled": config.num_sampled},
+                     "num_sampled": config.num_sampled, "learning_rate": config.learning_rate},
         "layers": rows,
         "ngram": counted,
     }  # fmt: skip
@@ -121,8 +126,7 @@ class Study:
     ) -> dict[str, Any]:
         """Returns the row of a layer: what is kept of it, or else after it has been trained.
 
-        It has `name`, `layer`, the `learning_rates`, the `points` of its curve, and its `perplexity` on the
-        test part.
+        It has `name`, `layer`, the `points` of its curve, and its `perplexity` on the test part.
         """
         row = next((row for row in self._kept if row["name"] == name), None)
         if row is None:
@@ -133,14 +137,13 @@ class Study:
 
     def _train(self, name: str, layer: str, stops: Any, goes_on: Any) -> dict[str, Any]:
         config, text = self._config, self._text
-        rates = layers.LEARNING_RATES[layer]
         settings = training.Settings(
             dim=config.dim,
             streams=config.streams,
             window=config.window,
             num_sampled=config.num_sampled,
-            learning_rate=rates[0],
-            dense_learning_rate=rates[1],
+            learning_rate=config.learning_rate,
+            dense_learning_rate=config.dense_learning_rate,
             seed=config.seed,
         )
         trainer = training.Trainer(text, layer, settings)
@@ -161,7 +164,6 @@ class Study:
         return {
             "name": name,
             "layer": layer,
-            "learning_rates": rates,
             "points": points,
             "perplexity": math.exp(trainer.loss(text.test)),
         }

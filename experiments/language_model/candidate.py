@@ -86,7 +86,7 @@ def leave(run_dir: Path, text: corpus.Corpus, trainer: training.Trainer, perplex
         gate=gate,
         model=make_model(trainer.network, text.num_words),
         params={
-            "network": trainer.state.params["network"],
+            "network": trainer.state.params,
             "embedding": held["embedding"],
             "classes": held[layers.CLASSES],
             "biases": jnp.asarray(layers.log_shares(text.counts)),

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from numpy.typing import NDArray
 
-from jaxml import checks, softmax, train
+from jaxml import checks, softmax, tables, train
 from jaxml.types import Array, Key, PyTree
 
 SAMPLERS = ("log_uniform", "unigram", "in_batch", "streaming_unigram")
@@ -17,29 +19,23 @@ CLASSES = "classes"
 """The table of output vectors, where a layer has one."""
 
 
-LEARNING_RATES = dict.fromkeys(NAMES, (0.2, 0.002)) | {"adaptive": (0.1, 0.002)}
-"""Of Adagrad for the tables, and of Adam for the rest."""
-
-
 class Layer(NamedTuple):
     """An output layer over states [B, T, D] of the network.
 
     Attributes:
-        params: `params(key) -> pytree`, what the dense optimizer trains.
-        has_table: whether the layer has the table `CLASSES` [V, D].
+        init: `init(key) -> tables` by name; one with a row for each word is called `CLASSES`.
         lookup: `lookup(sampler_state, labels, key) -> (ids, context)`, the rows of a step.
-        losses: `losses(params, rows, states, labels, context) -> float32 [B, T]`.
-        exact: `exact(params, classes, states, labels) -> float32 [B, T]`, with the whole table; 0 where a
-            label is negative.
+        losses: `losses(rows, states, labels, context) -> float32 [B, T]`.
+        exact: `exact(tables, states, labels) -> float32 [B, T]`, with whole tables; 0 where a label is
+            negative.
         sampler_state: before the first step.
         observe: `observe(sampler_state, labels, accepted) -> sampler_state`, after a step.
     """
 
-    params: Callable[[Key], PyTree]
-    has_table: bool
+    init: Callable[[Key], dict[str, Array]]
     lookup: Callable[[PyTree, Array, Key], tuple[dict[str, Any], PyTree]]
-    losses: Callable[[PyTree, dict[str, Any], Array, Array, PyTree], Array]
-    exact: Callable[[PyTree, Any, Array, Array], Array]
+    losses: Callable[[dict[str, Any], Array, Array, PyTree], Array]
+    exact: Callable[[dict[str, Array], Array, Array], Array]
     sampler_state: PyTree = ()
     observe: Callable[[PyTree, Array, Array], PyTree] = lambda state, labels, accepted: state
 
@@ -65,9 +61,9 @@ def layer(
     if name == "adaptive":
         return _adaptive(share, dim)
     if name == "exact":
-        return _whole(share)
+        return _whole(share, dim)
     setup = softmax.SAMPLERS[name](np.maximum(counts, 1), batch_size, num_sampled)
-    return _sampled(setup, share)
+    return _sampled(setup, share, dim)
 
 
 def log_shares(counts: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -75,30 +71,31 @@ def log_shares(counts: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.log(np.maximum(counts, 1) / counts.sum()).astype(np.float32)
 
 
-def _exact(biases: NDArray[np.float32], params: PyTree, classes: Array, states, labels) -> Array:
-    return softmax.blockwise_softmax_loss(states, labels, classes, biases, where=labels >= 0)
+def _classes(size: int, dim: int, key: Key) -> dict[str, Array]:
+    return {CLASSES: tables.init_table(key, size, dim)}
 
 
-def _whole(biases: NDArray[np.float32]) -> Layer:
+def _exact(biases: NDArray[np.float32], held: dict[str, Array], states, labels) -> Array:
+    return softmax.blockwise_softmax_loss(states, labels, held[CLASSES], biases, where=labels >= 0)
+
+
+def _whole(biases: NDArray[np.float32], dim: int) -> Layer:
     return Layer(
-        params=lambda key: {},
-        has_table=True,
+        init=partial(_classes, len(biases), dim),
         lookup=lambda sampler_state, labels, key: ({CLASSES: train.Whole()}, ()),
-        losses=lambda params, rows, states, labels, context: _exact(
-            biases, params, rows[CLASSES], states, labels
-        ),
+        losses=lambda rows, states, labels, context: _exact(biases, rows, states, labels),
         exact=partial(_exact, biases),
     )
 
 
-def _sampled(setup: softmax.Setup, biases: NDArray[np.float32]) -> Layer:
+def _sampled(setup: softmax.Setup, biases: NDArray[np.float32], dim: int) -> Layer:
     sampler = setup.sampler
 
     def lookup(sampler_state: PyTree, labels: Array, key: Key):
         drawn = sampler.sample(sampler_state, key, labels, setup.num_sampled, unique=setup.unique)
         return {CLASSES: {"true": labels, "candidates": drawn.ids}}, drawn
 
-    def losses(params: PyTree, rows: dict[str, Any], states: Array, labels: Array, drawn) -> Array:
+    def losses(rows: dict[str, Any], states: Array, labels: Array, drawn) -> Array:
         return softmax.sampled_softmax_loss_from_rows(
             states,
             rows[CLASSES]["true"],
@@ -115,8 +112,7 @@ def _sampled(setup: softmax.Setup, biases: NDArray[np.float32]) -> Layer:
         return sampler.update(sampler_state, labels, where=jnp.broadcast_to(accepted, labels.shape))
 
     return Layer(
-        params=lambda key: {},
-        has_table=True,
+        init=partial(_classes, len(biases), dim),
         lookup=lookup,
         losses=losses,
         exact=partial(_exact, biases),
@@ -130,19 +126,23 @@ def _adaptive(share: NDArray[np.float32], dim: int) -> Layer:
     cutoffs = sorted({max(1, size // 40), max(1, size // 8), size})
     of = softmax.adaptive_softmax(cutoffs, head_bias=True)
 
-    def params(key: Key) -> PyTree:
-        made = of.init(key, dim)
-        parts = np.split(np.exp(share), cutoffs[:-1])
-        biases = np.concatenate([parts[0], [part.sum() for part in parts[1:]]])
-        made["head"]["biases"] = jnp.asarray(np.log(biases), jnp.float32)
-        return made
+    parts = np.split(np.exp(share), cutoffs[:-1])
+    biases = np.log([*parts[0], *(part.sum() for part in parts[1:])])
 
+    def init(key: Key) -> dict[str, Array]:
+        made = of.init(key, dim)
+        made["head"]["biases"] = jnp.asarray(biases, jnp.float32)
+        return traverse_util.flatten_dict(made, sep="/")
+
+    def losses(held: dict[str, Array], states: Array, labels: Array) -> Array:
+        params = {name: part for name, part in held.items() if "/" in name}
+        params = traverse_util.unflatten_dict(params, sep="/")
+        return of.loss(params, states, labels, where=labels >= 0)
+
+    names = jax.eval_shape(init, jax.random.key(0))
     return Layer(
-        params=params,
-        has_table=False,
-        lookup=lambda sampler_state, labels, key: ({}, ()),
-        losses=lambda params, rows, states, labels, context: of.loss(params, states, labels),
-        exact=lambda params, classes, states, labels: of.loss(
-            params, states, labels, where=labels >= 0
-        ),
+        init=init,
+        lookup=lambda sampler_state, labels, key: (dict.fromkeys(names, train.Whole()), ()),
+        losses=lambda rows, states, labels, context: losses(rows, states, labels),
+        exact=losses,
     )

@@ -34,8 +34,8 @@ class Settings:
         streams: texts read side by side.
         window: words of each in a step; gradients end at its start, the state does not.
         num_sampled: candidates of a step.
-        learning_rate: of Adagrad for both tables.
-        dense_learning_rate: of Adam for the LSTM and for the adaptive softmax.
+        learning_rate: of Adagrad for the tables.
+        dense_learning_rate: of Adam for the LSTM.
         seed: of initialisation and candidates.
     """
 
@@ -108,19 +108,18 @@ class Trainer:
 
     def _initial(self, num_words: int, optimizer: Any) -> tuple[train.State, dict[str, Any]]:
         s = self.settings
-        keys = jax.random.split(jax.random.key(s.seed), 5)
+        keys = jax.random.split(jax.random.key(s.seed), 4)
         blank = jnp.zeros((s.streams, 1, s.dim))
         params = self.network.init(keys[0], blank)["params"]
-        held = {"embedding": tables.init_table(keys[1], num_words, s.dim)}
-        if self.layer.has_table:
-            held[layers.CLASSES] = tables.init_table(keys[2], num_words, s.dim)
+        embedding = tables.init_table(keys[1], num_words, s.dim)
+        held = {"embedding": embedding, **self.layer.init(keys[2])}
         schedules: dict[str, Any] = {
             name: lambda step: tables.adagrad(s.learning_rate, initial_accumulator=0.0)
             for name in held
         }
         state = train.create_state(
-            keys[4],
-            params={"network": params, "layer": self.layer.params(keys[3])},
+            keys[3],
+            params=params,
             model_state=self.blank_carry(s.streams),
             optimizer=optimizer,
             tables=held,
@@ -145,12 +144,12 @@ class Trainer:
 
         def loss(params, model_state, rows, batch, context, key):
             states, carry = self.network.apply(
-                {"params": params["network"]},
+                {"params": params},
                 rows["embedding"],
                 carry=model_state,
                 resets=batch["resets"],
             )
-            losses = self.layer.losses(params["layer"], rows, states, batch["labels"], context)
+            losses = self.layer.losses(rows, states, batch["labels"], context)
             return losses.mean(), (jax.lax.stop_gradient(carry), {})
 
         def observe(sampler_state: PyTree, batch: PyTree, accepted: Array) -> PyTree:
@@ -180,10 +179,9 @@ class Trainer:
     def _window_losses(self, params, held, carry, batch) -> tuple[Array, PyTree]:
         rows = tables.gather_rows(held["embedding"], batch["inputs"])
         states, carry = self.network.apply(
-            {"params": params["network"]}, rows, carry=carry, resets=batch["resets"]
+            {"params": params}, rows, carry=carry, resets=batch["resets"]
         )
-        classes = held.get(layers.CLASSES)
-        return self.layer.exact(params["layer"], classes, states, batch["labels"]).sum(), carry
+        return self.layer.exact(held, states, batch["labels"]).sum(), carry
 
     def loss(self, tokens: NDArray[np.int32]) -> float:
         """Returns the exact loss of a word of this text, in nats; the ends of documents are words, too."""
