@@ -37,8 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxml import meshes
-from jaxml.softmax import sampled
 from jaxml.softmax.logits import infinite
+from jaxml.softmax.sampled import candidates_first, corrected_logits, finite_peak, log_counts
 from jaxml.softmax.samplers import Candidates
 from jaxml.types import Array
 
@@ -98,7 +98,7 @@ def sampled_distillation_loss_from_rows(
         None if where is None else jnp.broadcast_to(jnp.asarray(where)[..., None], ids_shape)
     )
     known = _probabilities("teacher_probabilities", teacher_probabilities, ids_shape, where)
-    logits = sampled._logits(
+    logits = corrected_logits(
         inputs,
         teacher_rows,
         sampled_rows,
@@ -114,8 +114,8 @@ def sampled_distillation_loss_from_rows(
     )
     best, others = logits.true, logits.sampled
     # Shifted as in `sampled._softmax`, for the same reason.
-    peak = sampled._finite_peak(others, axis=0)
-    highest = jnp.maximum(peak, sampled._finite_peak(best, axis=-1))
+    peak = finite_peak(others, axis=0)
+    highest = jnp.maximum(peak, finite_peak(best, axis=-1))
     of_best = jnp.exp(best - highest[..., None]).sum(-1)
     of_others = jnp.exp(others - peak[None]).sum(0)
     log_total = highest + jnp.log(of_best + jnp.exp(peak - highest) * of_others)
@@ -131,8 +131,8 @@ def sampled_distillation_loss_from_rows(
             "candidate_probabilities", candidate_probabilities, shape, where
         )
         log_count, of_candidates = (
-            sampled._candidates_first(each, others.ndim)
-            for each in (sampled._log_count(candidates.expected_count), of_candidates)
+            candidates_first(each, others.ndim)
+            for each in (log_counts(candidates.expected_count), of_candidates)
         )
         weights = of_candidates * jnp.exp(-log_count)
         log_best = highest + jnp.log(of_best)

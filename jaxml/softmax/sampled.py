@@ -93,7 +93,7 @@ def sampled_softmax_loss(
     >>> sampled_softmax_loss(inputs, labels, weights, None, every_class)  # log 4
     Array([1.3862944, 1.3862944], dtype=float32)
     """
-    logits = _logits(
+    logits = corrected_logits(
         **_gathered(inputs, labels, weights, biases, candidates, where),
         correction=correction,
         remove_accidental_hits=remove_accidental_hits,
@@ -143,7 +143,7 @@ def sampled_softmax_loss_from_rows(
     Array([1.0986123], dtype=float32)
     """
     return _softmax(
-        _logits(
+        corrected_logits(
             inputs,
             true_rows,
             sampled_rows,
@@ -185,7 +185,7 @@ def nce_loss(
     Array([1.3862944], dtype=float32)
     """
     return _binary(
-        _logits(
+        corrected_logits(
             **_gathered(inputs, labels, weights, biases, candidates, where),
             correction=correction,
             remove_accidental_hits=remove_accidental_hits,
@@ -221,20 +221,22 @@ def sampled_logistic_loss(
     )
 
 
-class _Logits(NamedTuple):
+class CorrectedLogits(NamedTuple):
+    """What `corrected_logits` returns, float32."""
+
     true: Array  # [*batch, T], finite where masked, and above
     sampled: Array  # [S, *batch], −inf where empty or removed, finite above
     classes: TrueClasses
 
 
-def _softmax(logits: _Logits) -> Array:
+def _softmax(logits: CorrectedLogits) -> Array:
     true_logits, sampled_logits, true = logits
     count = true.present.sum(-1)
     present_logits = jnp.where(true.present, true_logits, -jnp.inf)
     # The candidates are shifted by their own peak, which is at hand; XLA would compute anything more
     # expensive anew for each of [S, *batch].
-    peak = _finite_peak(sampled_logits, axis=0)
-    highest = jnp.maximum(peak, _finite_peak(present_logits, axis=-1))
+    peak = finite_peak(sampled_logits, axis=0)
+    highest = jnp.maximum(peak, finite_peak(present_logits, axis=-1))
     total = jnp.exp(present_logits - highest[..., None]).sum(-1)
     total += jnp.exp(peak - highest) * jnp.exp(sampled_logits - peak[None]).sum(0)
     distance = infinite(highest[..., None] - true_logits)
@@ -243,7 +245,7 @@ def _softmax(logits: _Logits) -> Array:
     return jnp.log(jnp.where(count > 0, total, 1.0)) + below
 
 
-def _binary(logits: _Logits) -> Array:
+def _binary(logits: CorrectedLogits) -> Array:
     true_logits, sampled_logits, true = logits
     count = true.present.sum(-1)
     target = 1.0 / jnp.maximum(count, 1)[..., None]
@@ -253,7 +255,7 @@ def _binary(logits: _Logits) -> Array:
     return jnp.where(count > 0, loss, 0.0)
 
 
-def _logits(
+def corrected_logits(
     inputs,
     true_rows,
     sampled_rows,
@@ -267,7 +269,7 @@ def _logits(
     temperature=1.0,
     where,
     num_classes: int | None,
-) -> _Logits:
+) -> CorrectedLogits:
     """Returns the corrected float32 logits of the true and the sampled classes.
 
     Everything on [S, *batch] is elementwise on the product, so XLA fuses it with the loss; the mask of hits
@@ -318,31 +320,31 @@ def _logits(
     else:
         sampled_scores = jnp.moveaxis(products(inputs, sampled_rows), -1, 0)
     if sampled_biases is not None:
-        sampled_biases = _candidates_first(sampled_biases, sampled_scores.ndim)
+        sampled_biases = candidates_first(sampled_biases, sampled_scores.ndim)
     sampled_logits = at_most_largest(
         with_bias_and_temperature(sampled_scores, sampled_biases, temperature)
     )
 
     if correction == "both":
         true_count = candidates.true_expected_count.reshape(true.ids.shape)
-        true_logits -= _log_count(jnp.where(true.present, true_count, 1.0))
+        true_logits -= log_counts(jnp.where(true.present, true_count, 1.0))
     removed = jnp.where(empty, -jnp.inf, 0.0)
     if correction != "none":
-        removed -= _log_count(jnp.where(empty, 1.0, candidates.expected_count))
+        removed -= log_counts(jnp.where(empty, 1.0, candidates.expected_count))
     # Adding −inf, and not selecting it, keeps the mask out of the gradient: exp makes it 0 there.
-    sampled_logits += _candidates_first(removed, sampled_logits.ndim)
+    sampled_logits += candidates_first(removed, sampled_logits.ndim)
     if remove_accidental_hits:
-        hit = _hits(true.ids, _candidates_first(candidates.ids, sampled_logits.ndim))
+        hit = _hits(true.ids, candidates_first(candidates.ids, sampled_logits.ndim))
         sampled_logits += jnp.where(hit, -jnp.inf, 0.0)
-    return _Logits(jnp.where(true.refused, jnp.nan, true_logits), sampled_logits, true)
+    return CorrectedLogits(jnp.where(true.refused, jnp.nan, true_logits), sampled_logits, true)
 
 
-def _finite_peak(logits: Array, axis: int) -> Array:
+def finite_peak(logits: Array, axis: int) -> Array:
     """The largest logit, to shift by: finite whatever they are, since −inf − −inf would be NaN."""
     return jax.lax.stop_gradient(logits.max(axis, initial=-LARGEST))
 
 
-def _candidates_first(x: Array, ndim: int) -> Array:
+def candidates_first(x: Array, ndim: int) -> Array:
     """[S] as [S, 1…] and [*batch, S] as [S, *batch], to go with logits of `ndim` axes."""
     return x.reshape(-1, *(1,) * (ndim - 1)) if x.ndim == 1 else jnp.moveaxis(x, -1, 0)
 
@@ -374,7 +376,8 @@ def _hits(true_ids: Array, ids: Array) -> Array:
     return meshes.fori_loop(0, num_true, or_equal, none, unroll=max(1, min(num_true, 8)))
 
 
-def _log_count(expected_count: Array) -> Array:
+def log_counts(expected_count: Array) -> Array:
+    """Logarithms of expected counts, finite and without gradient."""
     count = jax.lax.stop_gradient(expected_count).astype(jnp.float32)
     return jnp.log(jnp.maximum(count, jnp.finfo(jnp.float32).tiny))
 
