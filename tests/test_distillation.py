@@ -92,3 +92,17 @@ def test_figures_by_hand():
 def test_columns_are_pixels():
     columns = candidate.columns(TINY, np.full((1, 64), 0.5, np.float32))
     assert list(columns)[7] == "pixel 07" and columns["pixel 07"] == [8.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperatures", "4", "0"], "a temperature must be a finite number above 0, got 0"),
+        (["--omitted-temperature", "-1"], "a temperature must be a finite number above 0, got -1"),
+        (["--seeds", "1"], "seeds must be an integer of at least 2, got 1"),
+    ],
+)
+def test_bad_options_are_one_line(options, message, tmp_path, capsys):
+    assert experiment.main([*options, "--run-dir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and message in error and len(error.splitlines()) == 1

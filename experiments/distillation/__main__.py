@@ -1,6 +1,6 @@
 """Does a small network learn more from a large one than from the labels, even of a class it never sees?
 
-    python -m experiments.distillation             three minutes on two cores
+    python -m experiments.distillation             six minutes on two busy cores
     python -m experiments.distillation --smoke     a minute, to see that it runs
 
 Two sets of handwritten digits: scikit-learn's (8 × 8) and the 5,000 images of MNIST that ship with
@@ -32,7 +32,7 @@ import numpy as np
 from experiments import command
 from experiments.distillation import candidate, judging, problems, report, study
 from experiments.distillation.study import Arm
-from jaxml import bench, losses, models, trees
+from jaxml import bench, checks, losses, models, trees
 
 _AT_ONCE = 256
 
@@ -57,6 +57,8 @@ class Config:
 
 def arms(config: Config) -> list[Arm]:
     """Returns how the students of a problem are taught; the first has no teacher."""
+    for temperature in (*config.temperatures, config.omitted_temperature):
+        checks.number("a temperature", temperature, above=0)
     taught = [Arm(1.0, temperature) for temperature in config.temperatures]
     without = [Arm(1.0, config.omitted_temperature, c) for c in range(problems.NUM_CLASSES)]
     return [Arm(0.0, 1.0), *taught, *without, Arm(0.0, 1.0, 3)]
@@ -67,7 +69,8 @@ def solve(name: str, config: Config, run: Path) -> dict[str, Any]:
     problem = problems.PROBLEMS[name]
     if config.smoke:
         problem = dataclasses.replace(problem, teacher_steps=100, student_steps=100)
-    seeds = 2 if config.smoke else config.seeds
+    seeds = 2 if config.smoke else checks.integer("seeds", config.seeds, 2)
+    kinds = arms(config)
     images, started = problems.load(problem), time.perf_counter()
     variables, members = study.teach(problem, images, config.members, problem.teacher_steps)
     run.mkdir(parents=True)
@@ -75,7 +78,7 @@ def solve(name: str, config: Config, run: Path) -> dict[str, Any]:
     clock = {"teacher": time.perf_counter() - started}
     print(f"{name}: teacher trained in {clock['teacher']:.0f} s", flush=True)
 
-    kinds, started = arms(config), time.perf_counter()
+    started = time.perf_counter()
     students = study.train_students(
         problem, images, np.load(run / "teacher.npy"), kinds, seeds, problem.student_steps
     )
