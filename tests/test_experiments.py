@@ -156,6 +156,10 @@ def test_a_small_resolver_learns_from_a_finished_run(finished, tmp_path, capsys)
     assert (run / "distilled.png").read_bytes()[1:4] == b"PNG"
     answers = serving.load(candidate.read(run).bundle).predict({"name": ["Bad Ischl"]})
     assert answers["place"].shape == (1, 5)
+    # The answers are kept for other students.
+    kept = np.load(finished / "answers-3.npz")
+    assert kept["ids"].shape == kept["probabilities"].shape == (kept["ids"].shape[0], 3)
+    (finished / "answers-3.npz").unlink()
     capsys.readouterr()
     for wrong, message in ((["--alpha", "1.5"], "alpha must"), (["--k", "0"], "k must")):
         assert geonames.main(["distill", str(finished), *wrong]) == 2

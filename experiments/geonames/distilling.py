@@ -54,9 +54,8 @@ def command(options: Distill) -> None:
     with reports.rundir.running("geonames", student, path=options.run_dir) as run_dir:
         print(f"run directory: {run_dir}")
         started = time.perf_counter()
-        given = teacher.answers(config, aliases, state, k)
+        given = kept_answers(options.run / f"answers-{k}.npz", config, aliases, state, k)
         seconds = {"teacher's answers": time.perf_counter() - started}
-        np.savez(run_dir / "teacher.npz", ids=given.ids, probabilities=given.probabilities)
         targets = teacher.mixed(given, names.place[names.train], alpha)
         results: dict[str, Any] = {
             "teacher": figures(aliases, state),
@@ -82,6 +81,19 @@ def command(options: Distill) -> None:
         show(results, len(names.test), run_dir)
         candidate.leave(student, names, states[TAUGHT], run_dir, {"jaxml": results[TAUGHT]}, None)
         print(f"pictures, record and checkpoint: {run_dir}")
+
+
+def kept_answers(
+    path: Path, config: Config, aliases: Aliases, state: train.State, k: int
+) -> teacher.Answers:
+    """Returns the teacher's answers, from a file in its run if an earlier student has left one."""
+    if path.exists():
+        with np.load(path) as kept:
+            return teacher.Answers(kept["ids"], kept["probabilities"])
+    given = teacher.answers(config, aliases, state, k)
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, ids=given.ids, probabilities=given.probabilities)
+    return given
 
 
 def trained(config: Config, aliases: Aliases, place: Path) -> train.State:
