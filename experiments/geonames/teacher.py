@@ -35,7 +35,9 @@ def answers(config: Config, aliases: Aliases, state: train.State, k: int) -> Ans
     A search of all places for each of a million aliases takes an hour on two cores. So the places are cut
     into blocks of similar ones, and for an alias those blocks are searched that are most similar to the
     block of its place; the others' share of the partition function is estimated from a sample. `found`
-    tells how many of the best are missed.
+    tells how many of the best are missed: with a teacher of 256 dimensions and k = 8, 73 % of the places,
+    but most of them hold little. The k that are kept have 0.82 of the probability, the best of all places
+    0.84; the first place's probability errs by 0.10 on average.
 
     Args:
         config: of the resolver.
