@@ -156,7 +156,7 @@ class GRU(_Sequential):
 
     def setup(self) -> None:
         super().setup()
-        self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        self.bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
     def step(self, carry: Array, inputs: Array, product: Array) -> Array:
         rz, n = jnp.split(inputs, [2 * self.features], axis=-1)
@@ -297,7 +297,7 @@ class LRU(_Linear):
         self.gamma = self.param("gamma", gamma)
         half = nn.initializers.variance_scaling(0.5, "fan_in", "normal")
         kernel = (2 * self.features, self.features)
-        self.kernel = self.param("kernel", half, kernel)
+        self.kernel = self.param("kernel", half, kernel, jnp.float32)
 
     def coefficients(self, inputs: Array) -> tuple[Array, Array]:
         decay, phase = jnp.exp(-jnp.exp(self.nu)), jnp.exp(self.theta)

@@ -329,3 +329,15 @@ def test_bad_input(message, options, given, x):
     module = models.Recurrent(**{"cell": "gru", "features": F, **options})
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(module.init, jax.random.key(0), given.pop("x", x), **given)
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_dtypes_where_64_bits_are_enabled(cell, dtype):
+    module = models.Recurrent(cell, F, 2, bidirectional=True)
+    with jax.enable_x64(True):
+        given = jax.ShapeDtypeStruct((B, T, D), dtype)
+        variables = jax.eval_shape(module.init, jax.random.key(0), given)
+        outputs, carry = jax.eval_shape(module.apply, variables, given, LENGTHS)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves((outputs, carry))} == {jnp.dtype(dtype)}
