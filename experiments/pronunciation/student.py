@@ -46,7 +46,7 @@ class Config:
     )
     """Of a student."""
     schedule: training.Schedule = dataclasses.field(
-        default_factory=lambda: training.Schedule(10_000, learning_rate=4e-3, dropout=0.0)
+        default_factory=lambda: training.Schedule(num_steps=15_000, dropout=0.0)
     )
     """Of the students' training."""
     alpha: float = 0.9
