@@ -44,7 +44,7 @@ class Config:
     num_sampled: int = 2_048
     """Candidates of a step."""
     learning_rate: float = 0.2
-    """Learning rate of Adagrad for the tables. (Exact and sampled layers are best at the same one.)"""
+    """Learning rate of Adagrad for the tables."""
     dense_learning_rate: float = 0.002
     """Learning rate of Adam for the LSTM."""
     validate_on: int = 8_192
@@ -96,8 +96,7 @@ def experiment(config: Config, run_dir: Path) -> dict[str, Any]:
         "words": text.num_words,
         "training_words": len(text.train),
         "test_words": len(text.test),
-        "settings": {"streams": config.streams, "window": config.window, "dim": config.dim,
-                     "num_sampled": config.num_sampled, "learning_rate": config.learning_rate},
+        "settings": dataclasses.asdict(study.settings),
         "layers": rows,
         "ngram": counted,
     }  # fmt: skip
@@ -116,6 +115,15 @@ class Study:
         self._kept = json.loads(self._path.read_text()) if self._path.exists() else []
         self.rows: list[dict[str, Any]] = []
         self.trainer: training.Trainer | None = None
+        self.settings = training.Settings(
+            dim=config.dim,
+            streams=config.streams,
+            window=config.window,
+            num_sampled=config.num_sampled,
+            learning_rate=config.learning_rate,
+            dense_learning_rate=config.dense_learning_rate,
+            seed=config.seed,
+        )
 
     def row(
         self,
@@ -126,27 +134,20 @@ class Study:
     ) -> dict[str, Any]:
         """Returns the row of a layer: what is kept of it, or else after it has been trained.
 
-        It has `name`, `layer`, the `points` of its curve, and its `perplexity` on the test part.
+        It has `name`, `settings`, `layer`, the `points` of its curve, and `perplexity` on the test part.
         """
-        row = next((row for row in self._kept if row["name"] == name), None)
+        known = {"name": name, "settings": dataclasses.asdict(self.settings)}
+        row = next((row for row in self._kept if known.items() <= row.items()), None)
         if row is None:
-            row = self._train(name, layer, stops, goes_on)
+            row = {**known, **self._train(name, layer, stops, goes_on)}
+            self._kept.append(row)
+            files.write_record(self._path, self._kept)
         self.rows.append(row)
-        files.write_record(self._path, self.rows)
         return row
 
     def _train(self, name: str, layer: str, stops: Any, goes_on: Any) -> dict[str, Any]:
         config, text = self._config, self._text
-        settings = training.Settings(
-            dim=config.dim,
-            streams=config.streams,
-            window=config.window,
-            num_sampled=config.num_sampled,
-            learning_rate=config.learning_rate,
-            dense_learning_rate=config.dense_learning_rate,
-            seed=config.seed,
-        )
-        trainer = training.Trainer(text, layer, settings)
+        trainer = training.Trainer(text, layer, self.settings)
 
         def say(point: training.Point) -> None:
             loss, seconds = math.exp(point["loss"]), point["seconds"]
@@ -162,7 +163,6 @@ class Study:
         )
         self.trainer = trainer
         return {
-            "name": name,
             "layer": layer,
             "points": points,
             "perplexity": math.exp(trainer.loss(text.test)),

@@ -72,7 +72,10 @@ def picture(path: Path, rows: Sequence[dict[str, Any]], ngram: dict[str, float] 
         )
     if ngram is not None:
         longest = max(xs[-1] for xs, _ in series.values())
-        series["5-gram, Kneser-Ney"] = [ngram["seconds"], longest], [ngram["perplexity"]] * 2
+        series["5-gram, Kneser-Ney (test part)"] = (
+            [ngram["seconds"], longest],
+            [ngram["perplexity"]] * 2,
+        )
     reports.plots.curves(
         series,
         xlabel="seconds of training",
