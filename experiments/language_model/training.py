@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from experiments.language_model import layers
 from jaxml import models, tables, train
-from jaxml.data import corpus
+from jaxml.data import corpus, sequences
 from jaxml.types import Array, PyTree
 
 Point = dict[str, Any]
@@ -51,22 +51,13 @@ class Settings:
 def windows(tokens: NDArray[np.int32], number: int, length: int) -> dict[str, NDArray[Any]]:
     """Returns a text read in `number` streams side by side, as windows [count, number, length] in order.
 
-    `inputs` are the words, `labels` those after them, -1 past the end of the text, and `resets` says where
-    the state is set to zero: where a document begins (its first word is predicted from `END`), and where a
-    stream does.
+    `inputs` are the words before the `labels`. A document's first word is predicted from `END`, where the
+    state is set to zero.
     """
-    count = -(-len(tokens) // (number * length))
-    labels = np.pad(tokens, (0, count * number * length - len(tokens)), constant_values=-1)
-    inputs = np.concatenate([[corpus.END], np.maximum(labels[:-1], corpus.END)])
-
-    def cut(ids: NDArray[Any]) -> NDArray[np.int32]:
-        parts = ids.reshape(number, count, length).swapaxes(0, 1)
-        return np.ascontiguousarray(parts, np.int32)
-
-    read = {"inputs": cut(inputs), "labels": cut(labels)}
-    resets = read["inputs"] == corpus.END
-    resets[0, :, 0] = True
-    return {**read, "resets": resets}
+    stream = np.concatenate([np.array([corpus.END], np.int32), tokens])
+    starts = np.flatnonzero(stream == corpus.END)
+    inputs, labels, resets = sequences.windows(stream, starts, number, length)
+    return {"inputs": inputs, "labels": labels, "resets": resets}
 
 
 class Trainer:

@@ -64,16 +64,6 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower().replace("’", "'"))
 
 
-def starts_of(tokens: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Returns where the documents of a part of a corpus begin, int64 [D].
-
-    >>> starts_of(np.array([5, 7, END, 9, END], np.int32)).tolist()
-    [0, 3]
-    """
-    ends = np.flatnonzero(tokens == END) + 1
-    return np.concatenate([[0], ends[:-1]])[: len(ends)]
-
-
 def build(
     documents: Sequence[str],
     *,

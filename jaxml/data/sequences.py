@@ -15,9 +15,9 @@ class Windows(NamedTuple):
     """A stream of documents, cut for truncated backpropagation through time.
 
     Attributes:
-        tokens: [W, B, T], row b of window w + 1 goes on where row b of window w ends.
-        targets: [W, B, T], the token after each; that of a document's last token is the next document's
-            first.
+        tokens: [W, B, T], row b of window w + 1 goes on where row b of window w ends; 0 past the end.
+        targets: [W, B, T], the token after each, -1 past the end; that of a document's last token is the
+            next document's first.
         resets: bool [W, B, T], True at the first token of each document, and of each row: the state is set
             to zero there.
     """
@@ -82,28 +82,29 @@ def bucketed_epoch(
 def windows(tokens: ArrayLike, starts: ArrayLike, rows: int, length: int) -> Windows:
     """Returns a stream of documents as windows for truncated backpropagation through time.
 
-    The stream is cut into `rows` equal parts, which run side by side. What does not fill a window at the
-    end of a part is left out, less than `rows · (length + 1)` tokens altogether.
+    The stream is cut into `rows` parts, which run side by side: every token but the first is a target once.
 
     Args:
-        tokens: int [N], the documents one after the other.
+        tokens: int [N], at least two: the documents one after the other.
         starts: int [D], where each document begins: rising from 0 on, below N.
         rows: B, at least 1.
         length: T, at least 1.
 
     Raises:
-        ValueError: a document is empty, or there are too few tokens for one window.
+        ValueError: a document is empty, or there are too few tokens.
 
-    >>> tokens, targets, resets = windows(np.arange(9), [0, 3], rows=2, length=2)
+    >>> tokens, targets, resets = windows(np.arange(8), [0, 3], rows=2, length=2)
     >>> tokens.tolist(), targets.tolist()
-    ([[[0, 1], [4, 5]], [[2, 3], [6, 7]]], [[[1, 2], [5, 6]], [[3, 4], [7, 8]]])
+    ([[[0, 1], [4, 5]], [[2, 3], [6, 0]]], [[[1, 2], [5, 6]], [[3, 4], [7, -1]]])
     >>> resets.tolist()
     [[[True, False], [True, False]], [[False, True], [False, False]]]
     """
     rows, length = checks.integer("rows", rows, 1), checks.integer("length", length, 1)
     stream = np.asarray(tokens)
-    if stream.ndim != 1 or stream.dtype.kind not in "iu":
-        raise ValueError(f"tokens must be integers [N], got {stream.dtype} {stream.shape}")
+    if stream.ndim != 1 or stream.dtype.kind not in "iu" or len(stream) < 2:
+        raise ValueError(
+            f"tokens must be integers [N] with N ≥ 2, got {stream.dtype} {stream.shape}"
+        )
     first = np.asarray(starts)
     if first.ndim != 1 or first.dtype.kind not in "iu" or not len(first) or first[0] != 0:
         raise ValueError(f"starts must be integers [D] from 0 on, got {starts!r:.60}")
@@ -113,22 +114,18 @@ def windows(tokens: ArrayLike, starts: ArrayLike, rows: int, length: int) -> Win
         raise ValueError(
             f"documents must have at least 1 token, got {lengths[at]} in document {at}"
         )
-    number = (len(stream) - 1) // rows // length
-    if number < 1:
-        raise ValueError(
-            f"tokens must be at least rows · length + 1 = {rows * length + 1}, got {len(stream)}"
-        )
+    number = -(-(len(stream) - 1) // (rows * length))
     begins = np.zeros(len(stream), bool)
     begins[first] = True
-    places = np.arange(rows)[:, None] * ((len(stream) - 1) // rows) + np.arange(number * length)
-    resets = begins[places]
-    resets[:, 0] = True
 
-    def cut(part: NDArray[Any]) -> NDArray[Any]:
-        return part.reshape(rows, number, length).swapaxes(0, 1)
+    def cut(part: NDArray[Any], fill: Any) -> NDArray[Any]:
+        padded = np.pad(part, (0, number * rows * length - len(part)), constant_values=fill)
+        return np.ascontiguousarray(padded.reshape(rows, number, length).swapaxes(0, 1))
 
+    resets = cut(begins[:-1], False)
+    resets[0, :, 0] = True
     return Windows(
-        tokens=cut(stream[places].astype(np.int32)),
-        targets=cut(stream[places + 1].astype(np.int32)),
-        resets=cut(resets),
+        tokens=cut(stream[:-1].astype(np.int32), 0),
+        targets=cut(stream[1:].astype(np.int32), -1),
+        resets=resets,
     )
