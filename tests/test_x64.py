@@ -442,6 +442,10 @@ MODELS = {
         models.TabularMLP((C, C), 2, (3,), 1),
         {"dense": X.astype(np.float32), "ids": np.stack([IDS, IDS], 1)},
     ),
+    "models.Recurrent": lambda: [
+        of_module(models.Recurrent(cell, 3, 2, dropout=0.5), np.stack([X, X]).astype(np.float32))
+        for cell in ("lstm", "gru", "mingru", "lru")
+    ],
     "models.from_linen": lambda: of_module(nn.Dense(2), X.astype(np.float32)),
     "models.listen": listened,
 }
