@@ -79,7 +79,9 @@ def command(options: Distill) -> None:
         results |= {"seconds": seconds, "environment": reports.environment()}
         files.write_json(run_dir / "results.json", results)
         show(results, len(names.test), run_dir)
-        candidate.leave(student, names, states[TAUGHT], run_dir, {"jaxml": results[TAUGHT]}, None)
+        candidate.leave(
+            student, names, states[TAUGHT], run_dir, {"jaxml": results[TAUGHT]}, None, least=0.3
+        )
         print(f"pictures, record and checkpoint: {run_dir}")
 
 
