@@ -14,6 +14,7 @@ if _SHARED not in os.environ:  # Before JAX is imported, which reads it; workers
     _made = os.environ[_SHARED] = tempfile.mkdtemp(prefix="jaxml-tests-")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -23,6 +24,9 @@ collect_ignore = (
 )
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("jaxml", deadline=None)
+hypothesis.settings.load_profile("jaxml")
 # Tests ask for values, not for speed: compiling without optimizations takes a quarter less time.
 jax.config.update("jax_disable_most_optimizations", True)
 

@@ -11,14 +11,6 @@ from experiments import data_corruptions as bed
 from jaxml.data import flights as data
 
 
-class Elsewhere:
-    def __init__(self, path):
-        self.path = path
-
-    def locate_file(self, name):
-        return self.path
-
-
 @pytest.fixture(scope="module")
 def flights(tmp_path_factory):
     """Every eleventh flight: reading all of them takes seconds."""
@@ -32,7 +24,7 @@ def flights(tmp_path_factory):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("flights.csv", "\n".join([header, *few]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.metadata, "distribution", lambda name: Elsewhere(path))
+        patch.setattr(importlib.metadata.PathDistribution, "locate_file", lambda self, name: path)
         patch.setitem(data._TABLES, "flights", ("flights.csv.zip", len(few)))
         table = bed.read_table()
     with pytest.MonkeyPatch.context() as patch:
