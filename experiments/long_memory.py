@@ -1,6 +1,6 @@
 """How long can recurrent cells remember, and what lets them?
 
-    python -m experiments.long_memory                  a quarter of an hour on two cores
+    python -m experiments.long_memory                  all cells, tasks and lengths
     python -m experiments.long_memory --cells lstm --lengths 100 --studies length
 
 Three tasks (Hochreiter and Schmidhuber 1997; Jing et al. 2019): to tell the first of many symbols; to add

