@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxml import reports
 
 __all__ = ["picture", "tables"]
@@ -37,13 +35,11 @@ def picture(path: Path, name: str, record: Mapping[str, Any]) -> None:
     students = record["students"]
     measures = ("accuracy", "agreement", "KL")
     headings = {"accuracy": "accuracy", "agreement": "agreement with the teacher", "KL": "KL, nats"}
-    omitted = [each for each in record["omitted"] if each["alpha"]]
-    recovered = np.array([each["class after"] / each["class of the teacher"] for each in omitted])
     reports.plots.dots(
         [row["student"] for row in students],
         {headings[m]: [row[m] for row in students] for m in measures},
         {headings[m]: [row[f"{m} interval"] for row in students] for m in measures},
-        title=f"{name}, {record['seeds']} seeds: a teacher helps, and a class left out "
-        f"is known {recovered.mean():.0%} as often as the teacher knows it",
+        title=f"{name}: students of a teacher and of the labels, mean and 95 % interval of "
+        f"{record['seeds']} seeds",
         path=path,
     )
