@@ -69,7 +69,7 @@ def test_an_epoch_holds_each_row_once_in_batches_of_similar_words():
 
 @pytest.fixture(scope="module")
 def ensemble():
-    network = Pronouncer(Size(encoder_layers=1, encoder_features=3, decoder_features=4), 3)
+    network = Pronouncer(Size(3, 4, table_rows=50), 3)
     letters = words.encoded(["cab", "b"])[:, :4]
     inputs = {"letters": letters, "chunks": np.zeros_like(letters)}
     made = [network.init(jax.random.key(seed), inputs) for seed in (0, 1)]
@@ -113,7 +113,9 @@ def test_alignments_of_the_same_phones_are_one_pronunciation():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A teacher of two small networks that have hardly learned, and its student."""
-    small = "--size.encoder-layers 1 --size.encoder-features 4 --size.decoder-features 4".split()
+    small = [
+        f"--size.{part}" for part in ("encoder-features=4", "decoder-features=4", "table-rows=64")
+    ]
     quick = ["--schedule.num-steps", "2", "--schedule.batch-size", "16", "--num-words", "60"]
     home = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:

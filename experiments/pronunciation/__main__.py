@@ -1,8 +1,9 @@
 """How is an English word pronounced that is in no dictionary?
 
-    python -m experiments.pronunciation                        train (some 20 minutes on two cores)
-    python -m experiments.pronunciation --members 5            an ensemble, in five times that
-    python -m experiments.pronunciation pronounce RUN WORD …   the most probable pronunciations
+    JAX_NUM_CPU_DEVICES=2 python -m experiments.pronunciation   train (some 20 minutes on two cores)
+    python -m experiments.pronunciation pronounce RUN WORD …    the most probable pronunciations
+
+Two networks are trained, one on each device, and the mean of their probabilities answers.
 
 Every letter of a word stands for none, one or two of its phones; which ones is learned from the dictionary
 by expectation maximisation. So the network needs no attention: an encoder reads the letters in both
@@ -44,8 +45,8 @@ class Config:
     """Of each network."""
     schedule: training.Schedule = dataclasses.field(default_factory=training.Schedule)
     """Of each training."""
-    members: int = 1
-    """Networks, trained side by side; the mean of their probabilities answers."""
+    members: int = 2
+    """Networks, trained side by side on the devices there are; the mean of their probabilities answers."""
     beam: int = 4
     """Hypotheses that the search keeps."""
     num_words: int | None = None

@@ -42,7 +42,7 @@ class Config:
     run: tyro.conf.Positional[Path]
     """Directory of the teacher's run."""
     size: Size = dataclasses.field(
-        default_factory=lambda: Size(encoder_features=48, decoder_features=80)
+        default_factory=lambda: Size(96, 128, table_rows=8_192, table_features=16)
     )
     """Of a student."""
     schedule: training.Schedule = dataclasses.field(
