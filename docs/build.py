@@ -43,7 +43,11 @@ def machine(record: Any) -> str:
     """Returns device and versions of a record in one phrase."""
     rows = record if isinstance(record, list) else [record]
     env = next(row["environment"] for row in rows if "environment" in row)
-    device = f"{env['cores']} CPU cores" if env["device"] == "cpu" else env["device"]
+    device = (
+        f"{env['cores']} CPU core{'s' * (env['cores'] > 1)}"
+        if env["device"] == "cpu"
+        else env["device"]
+    )
     return f"{device}, Python {env['python']}, jax {env['jax']}"
 
 

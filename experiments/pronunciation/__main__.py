@@ -86,7 +86,7 @@ def experiment(config: Config, run_dir: Path) -> Any:
         aligned.phones,
         data,
         beam=config.beam,
-        metrics={"WER": served["WER, sum"], "PER": served["PER, sum"]},
+        metrics={"WER": served["WER"], "PER": served["PER"]},
     )
     for line in candidate.pronounced(bundle, shown):
         print(line)
@@ -117,7 +117,7 @@ def trained(
         line = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         one = trees.take(members, slice(1))
         row = judging.judged(network, one, aligned.phones, data, data.validation[:_WATCHED], 1)
-        print(f"step {step}: {line}, validation WER {row['WER, sum']:.4f}", flush=True)
+        print(f"step {step}: {line}, validation WER {row['WER']:.4f}", flush=True)
 
     seeds = range(config.seed, config.seed + config.members)
     return training.fit(network, aligned.letters, targets, loss, config.schedule, seeds, (), report)

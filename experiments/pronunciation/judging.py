@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,49 +17,29 @@ from jaxml import reports
 from jaxml.data import cmudict
 from jaxml.types import PyTree
 
-__all__ = ["Answers", "answers", "judged", "picture"]
+__all__ = ["answers", "judged", "picture"]
 
 _AT_ONCE = 256
 _BEAM_OF_MAP = 16
 
 
-class Answers(NamedTuple):
-    """The best answer to each of N words, by its most probable alignment, and by the sum of all found.
-
-    Attributes:
-        by_alignment: N tuples of phones.
-        by_sum: N tuples of phones.
-        probability: float32 [N], of the second.
-    """
-
-    by_alignment: list[words.Phones]
-    by_sum: list[words.Phones]
-    probability: NDArray[np.float32]
-
-
 def answers(
     network: Pronouncer, members: PyTree, phones: NDArray, letters: NDArray[np.int32], beam: int
-) -> Answers:
-    """Returns the answers of a network to words, int32 [N, 28]."""
+) -> list[words.Phones]:
+    """Returns the most probable phones of words, int32 [N, 28]."""
     order = np.argsort((letters > 0).sum(1), kind="stable")  # The longest word sets the steps.
     parts = []
     for at in range(0, len(order), _AT_ONCE):
         some = letters[order[at : at + _AT_ONCE]]
         padded = np.pad(some, ((0, _AT_ONCE - len(some)), (0, 0)), mode="edge")
-        best = _best(network, beam, members, phones, padded)
-        parts.append([np.asarray(each)[: len(some)] for each in best])
-    one, other, probability = (
-        np.concatenate(each)[np.argsort(order)] for each in zip(*parts, strict=True)
-    )
-    return Answers(texts(one), texts(other), probability)
+        parts.append(np.asarray(_best(network, beam, members, phones, padded))[: len(some)])
+    return texts(np.concatenate(parts)[np.argsort(order)])
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _best(network: Pronouncer, beam: int, members: PyTree, phones: Any, letters: Any) -> Any:
     found = search(network, members, letters, beam)
-    said = spoken(found, phones)
-    sums, probability = merged(said, found.scores)
-    return said[:, 0], sums[:, 0], probability[:, 0]
+    return merged(spoken(found, phones), found.scores)[0][:, 0]
 
 
 def texts(said: NDArray) -> list[words.Phones]:
@@ -77,12 +57,8 @@ def judged(
 ) -> dict[str, Any]:
     """Returns word and phone error rates of the answers to some words of the dictionary."""
     given = answers(network, members, phones, words.encoded([data.words[i] for i in chosen]), beam)
-    wanted = [data.pronunciations[i] for i in chosen]
-    found: dict[str, Any] = {"beam": beam}
-    for name, each in (("best alignment", given.by_alignment), ("sum", given.by_sum)):
-        word, phone = words.error_rates(each, wanted)
-        found |= {f"WER, {name}": word, f"PER, {name}": phone}
-    return found
+    word, phone = words.error_rates(given, [data.pronunciations[i] for i in chosen])
+    return {"beam": beam, "WER": word, "PER": phone}
 
 
 def picture(

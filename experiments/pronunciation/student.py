@@ -46,7 +46,7 @@ class Config:
     )
     """Of a student."""
     schedule: training.Schedule = dataclasses.field(
-        default_factory=lambda: training.Schedule(num_steps=15_000, dropout=0.0)
+        default_factory=lambda: training.Schedule(num_steps=12_000, dropout=0.0)
     )
     """Of the students' training."""
     alpha: float = 0.9
@@ -182,14 +182,14 @@ def experiment(config: Config, run_dir: Path) -> Any:
             {
                 "learned from": kind,
                 "seed": seed,
-                "validation WER": judged(network, one, data.validation, 1)["WER, sum"],
+                "validation WER": judged(network, one, data.validation, 1)["WER"],
                 **judged(network, one, data.test, 1),
             }
         )
     best = min(range(len(config.seeds)), key=lambda place: rows[place]["validation WER"])
     student = trees.take(students, slice(best, best + 1))
     checkpoint.save(run_dir / "model", student)
-    metrics = {"WER": rows[best]["WER, sum"], "PER": rows[best]["PER, sum"]}
+    metrics = {"WER": rows[best]["WER"], "PER": rows[best]["PER"]}
     left = candidate.leave(run_dir, network, student, aligned.phones, data, beam=1, metrics=metrics)
     asked = [data.words[i] for i in data.test[:_TIMED]]
     before = judged(teacher, members, data.test, beam)
@@ -198,7 +198,7 @@ def experiment(config: Config, run_dir: Path) -> Any:
         "students": rows,
         "best": rows[best],
         "teacher": before,
-        "kept accuracy": (1 - metrics["WER"]) / max(1 - before["WER, sum"], 1e-9),
+        "kept accuracy": (1 - metrics["WER"]) / max(1 - before["WER"], 1e-9),
         "parameters": {
             "teacher": trees.num_parameters(members),
             "student": trees.num_parameters(student),
