@@ -9,7 +9,7 @@ import pytest
 
 from experiments.pronunciation import __main__ as pronunciation
 from experiments.pronunciation import alignment, decoding, student, words
-from experiments.pronunciation.model import Pronouncer, Size
+from experiments.pronunciation.model import Pronouncer, Size, groups
 from jaxml import serving, trees
 from jaxml.serving import gate as gates
 
@@ -98,6 +98,28 @@ def test_a_wide_beam_finds_every_sequence_with_the_members_mean_probabilities(en
         np.testing.assert_array_equal(found.chunks[row, : len(p), :length], ways[order])
         assert not np.asarray(found.chunks[row, : len(p), length:]).any()
         assert np.isneginf(found.scores[row, len(p) :]).all()
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_a_group_is_a_letter_with_its_neighbours_wherever_it_stands(number):
+    near = number // 2
+    letters = np.random.default_rng(0).integers(1, 30, (1, 40))
+    moved = np.concatenate([letters[:, 10:], letters[:, :10]], 1)
+    one, other = np.asarray(groups(letters, number)), np.asarray(groups(moved, number))
+    assert (one >= 0).all() and len(set(one[0].tolist())) > 38
+    np.testing.assert_array_equal(one[:, 10 + near : 40 - near], other[:, near : 30 - near])
+    changed = letters.copy()
+    changed[0, 20] = letters[0, 20] % 29 + 1
+    differ = np.flatnonzero(one != np.asarray(groups(changed, number)))
+    assert differ.tolist() == [*range(20 - near, 21 + near)]
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 0.5])
+def test_a_share_of_dropped_units_out_of_range_is_named(dropout):
+    network = Pronouncer(Size(3, 4, table_rows=50), 3, dropout)
+    x = {name: np.ones((1, 2), np.int32) for name in ("letters", "chunks")}
+    with pytest.raises(ValueError, match="dropout"):
+        network.init(jax.random.key(0), x)
 
 
 def test_alignments_of_the_same_phones_are_one_pronunciation():

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxml import models
+from jaxml import checks, models
 from jaxml.data import cmudict
 from jaxml.types import Array, PyTree
 
@@ -47,8 +47,8 @@ class Pronouncer(nn.Module):
     Attributes:
         size: of encoder and decoder.
         num_chunks: C.
-        dropout: share of units that are dropped behind every layer in training; twice that of the tables'
-            rows, or what they know by heart would count for more than it does for new words.
+        dropout: share of units that are dropped behind every layer in training, in [0, 0.5); twice that of
+            the tables' rows, or what they know by heart would count for more than it does for new words.
     """
 
     size: Size
@@ -57,6 +57,7 @@ class Pronouncer(nn.Module):
 
     def setup(self) -> None:
         size = self.size
+        checks.number("dropout", self.dropout, at_least=0, below=0.5)
         self.tables = [
             nn.Embed(rows_of(number, size), size.table_features, embedding_init=_TABLE_INIT)
             for number in _GROUPS
