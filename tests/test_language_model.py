@@ -121,6 +121,20 @@ def test_the_time_to_a_loss():
     assert list(itertools.islice(training.stops([10, 100]), 4)) == [10, 100, 120, 150]
 
 
+@pytest.mark.parametrize(
+    ("losses", "goes_on"),
+    [
+        ([5.4, 5.3, 5.4], True),
+        ([5.4, 5.4, 5.3], True),
+        ([5.3, 5.31, 5.4], True),
+        ([5.3, 5.4, 5.4], False),
+    ],
+)
+def test_one_worse_point_is_no_end(losses, goes_on):
+    points = [{"step": step, "seconds": 0.0, "loss": loss} for step, loss in enumerate(losses)]
+    assert language_model._improves(points) == goes_on
+
+
 def test_the_command(tmp_path, capsys, monkeypatch):
     """A run on a text file, in a size of seconds; then it completes a text. Nothing is trained twice."""
     monkeypatch.setattr(ngram.shutil, "which", lambda name: None)

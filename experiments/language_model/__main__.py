@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     LayerName = Literal[layers.NAMES[1:]]
 
-# A sampled layer that is trained for as long as the exact one stops where it gets worse by so much.
+# A sampled layer is trained for as long as the exact one, but not beyond two points worse by so much.
 _WORSE = 0.02
 
 
@@ -80,7 +80,9 @@ def experiment(config: Config, run_dir: Path) -> dict[str, Any]:
         study.row(name, name, training.stops(known), until_as_good)
     rows = report.compared(study.rows)
     if sampled := [row for row in rows if row["layer"] in layers.SAMPLERS]:
-        best = min(sampled, key=lambda row: (-(row["speedup"] or 0), row["points"][-1]["loss"]))
+        best = min(
+            sampled, key=lambda row: math.inf if row["to_exact"] is None else row["to_exact"]
+        )
         study.trainer = None
         name = f"{best['layer']}, as long as exact"
         longest = study.row(name, best["layer"], training.stops(known), _improves)
@@ -103,7 +105,8 @@ def experiment(config: Config, run_dir: Path) -> dict[str, Any]:
 
 
 def _improves(points: Sequence[training.Point]) -> bool:
-    return points[-1]["loss"] <= min(point["loss"] for point in points) + _WORSE
+    losses = [point["loss"] for point in points]
+    return min(losses[-2:]) <= min(losses) + _WORSE
 
 
 class Study:
