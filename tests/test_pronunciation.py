@@ -2,14 +2,15 @@
 
 import itertools
 import json
+import operator
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.pronunciation import __main__ as pronunciation
-from experiments.pronunciation import alignment, decoding, student, words
-from experiments.pronunciation.model import Pronouncer, Size, groups
+from experiments.pronunciation import alignment, analogy, decoding, student, words
+from experiments.pronunciation.model import Pronouncer, Size
 from jaxml import serving, trees
 from jaxml.serving import gate as gates
 
@@ -69,27 +70,26 @@ def test_an_epoch_holds_each_row_once_in_batches_of_similar_words():
 
 @pytest.fixture(scope="module")
 def ensemble():
-    network = Pronouncer(Size(3, 4, table_rows=50), 3)
+    network = Pronouncer(Size(3, 4), 3)
     letters = words.encoded(["cab", "b"])[:, :4]
-    inputs = {"letters": letters, "chunks": np.zeros_like(letters)}
+    seen = analogy.look_up(analogy.collect(letters, np.where(letters > 0, 1, -1)), letters)
+    inputs = {"seen": seen, "chunks": np.zeros_like(letters)}
     made = [network.init(jax.random.key(seed), inputs) for seed in (0, 1)]
     # Of other sizes, so that the members disagree.
     return (
         network,
         trees.stack([jax.tree.map(lambda leaf: 4 * leaf, each) for each in made]),
-        letters,
+        seen,
     )
 
 
 def test_a_wide_beam_finds_every_sequence_with_the_members_mean_probabilities(ensemble):
-    network, members, letters = ensemble
-    found = jax.jit(lambda some: decoding.search(network, members, some, 27))(letters)
+    network, members, seen = ensemble
+    found = jax.jit(lambda some: decoding.search(network, members, some, 27))(seen)
     for row, length in ((0, 3), (1, 1)):
         ways = np.array([*itertools.product(range(3), repeat=length)])
-        batch = {
-            "letters": np.repeat(letters[row : row + 1, :length], len(ways), 0),
-            "chunks": ways,
-        }
+        at = (np.full(len(ways), row), slice(length))
+        batch = {"seen": jax.tree.map(operator.itemgetter(at), seen), "chunks": ways}
         logits = jax.vmap(lambda each, batch=batch: network.apply(each, batch))(members)
         p = np.asarray(jax.nn.softmax(logits), np.float64).mean(0)
         p = np.take_along_axis(p, ways[..., None], -1)[..., 0].prod(-1)
@@ -100,26 +100,76 @@ def test_a_wide_beam_finds_every_sequence_with_the_members_mean_probabilities(en
         assert np.isneginf(found.scores[row, len(p) :]).all()
 
 
-@pytest.mark.parametrize("number", [3, 5])
-def test_a_group_is_a_letter_with_its_neighbours_wherever_it_stands(number):
-    near = number // 2
-    letters = np.random.default_rng(0).integers(1, 30, (1, 40))
-    moved = np.concatenate([letters[:, 10:], letters[:, :10]], 1)
-    one, other = np.asarray(groups(letters, number)), np.asarray(groups(moved, number))
-    assert (one >= 0).all() and len(set(one[0].tolist())) > 38
-    np.testing.assert_array_equal(one[:, 10 + near : 40 - near], other[:, near : 30 - near])
-    changed = letters.copy()
-    changed[0, 20] = letters[0, 20] % 29 + 1
-    differ = np.flatnonzero(one != np.asarray(groups(changed, number)))
-    assert differ.tolist() == [*range(20 - near, 21 + near)]
+@pytest.fixture(scope="module")
+def pairs():
+    """Letters and chunks of short words; two words have two pronunciations."""
+    rng = np.random.default_rng(0)
+    spelled = sorted({"".join(rng.choice([*"abc"], rng.integers(1, 9))) for _ in range(60)})
+    spelled += spelled[3:5]
+    letters = words.encoded(spelled)
+    return spelled, letters, np.where(letters > 0, rng.integers(0, 3, letters.shape), -1)
+
+
+def votes(spelled, chunks, context, of):
+    """How many words of `of` have each of the three chunks where `context` stands around a letter."""
+    found = np.zeros(3, int)
+    for row in of:
+        for place in range(len(spelled[row])):
+            if around(spelled[row], place, *context[0]) == context[1]:
+                found[chunks[row, place]] += 1
+    return found
+
+
+def around(word, place, before, after):
+    padded = "-" * before + word + "-" * after
+    return padded[place : place + before + 1 + after]
+
+
+def agrees(seen, spelled, chunks, row, of):
+    """Whether a row was told what the words of `of` say."""
+    for place, (k, size) in itertools.product(
+        range(len(spelled[row])), enumerate(analogy.CONTEXTS)
+    ):
+        count = votes(spelled, chunks, (size, around(spelled[row], place, *size)), of)
+        chunk, (share, number) = seen.chunks[row, place, k], seen.evidence[row, place, k]
+        if not count.any():
+            assert chunk == share == number == 0
+            continue
+        assert count[chunk - 1] == count.max()
+        assert share == pytest.approx(count.max() / count.sum(), rel=1e-3)
+        assert number == pytest.approx(np.log1p(count.sum()) / 2, rel=1e-3)
+    assert not np.asarray(seen.chunks[row, len(spelled[row]) :]).any()
+    assert not np.asarray(seen.evidence[row, len(spelled[row]) :]).any()
+
+
+def test_a_new_word_is_told_what_the_dictionary_says(pairs):
+    spelled, letters, chunks = pairs
+    known, new = [*range(40)], [*range(40, 48)]
+    seen = analogy.look_up(analogy.collect(letters[known], chunks[known]), letters)
+    for row in new:
+        agrees(seen, spelled, chunks, row, known)
+
+
+def test_a_word_in_training_is_told_what_others_say_and_not_itself(pairs):
+    spelled, letters, chunks = pairs
+    seen = analogy.without_own(letters, chunks)
+    part = {word: rank % 10 for rank, word in enumerate(sorted(set(spelled)))}
+    for row in (0, 3, 4, 20, len(spelled) - 2, len(spelled) - 1):
+        others = [i for i, word in enumerate(spelled) if part[word] != part[spelled[row]]]
+        agrees(seen, spelled, chunks, row, others)
+    longest = max(range(len(spelled)), key=lambda row: len(spelled[row]))
+    widest = analogy.CONTEXTS.index((5, 5))
+    assert (seen.chunks[longest, 3, widest], seen.chunks[longest, 0, 0]) == (
+        0,
+        pytest.approx(2, abs=1),
+    )
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 0.5])
 def test_a_share_of_dropped_units_out_of_range_is_named(dropout):
-    network = Pronouncer(Size(3, 4, table_rows=50), 3, dropout)
-    x = {name: np.ones((1, 2), np.int32) for name in ("letters", "chunks")}
+    network = Pronouncer(Size(3, 4), 3, dropout)
     with pytest.raises(ValueError, match="dropout"):
-        network.init(jax.random.key(0), x)
+        network.init(jax.random.key(0), {})
 
 
 def test_alignments_of_the_same_phones_are_one_pronunciation():
@@ -135,9 +185,7 @@ def test_alignments_of_the_same_phones_are_one_pronunciation():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A teacher of two small networks that have hardly learned, and its student."""
-    small = [
-        f"--size.{part}" for part in ("encoder-features=4", "decoder-features=4", "table-rows=64")
-    ]
+    small = ["--size.encoder-features", "4", "--size.decoder-features", "4"]
     quick = ["--schedule.num-steps", "2", "--schedule.batch-size", "16", "--num-words", "60"]
     home = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:

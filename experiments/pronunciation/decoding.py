@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
+from experiments.pronunciation import analogy
 from experiments.pronunciation.model import Pronouncer
 from jaxml.types import Array, PyTree
 
@@ -25,18 +26,18 @@ class Found(NamedTuple):
     scores: Array
 
 
-def search(network: Pronouncer, members: PyTree, letters: Array, beam: int) -> Found:
+def search(network: Pronouncer, members: PyTree, seen: analogy.Seen, beam: int) -> Found:
     """Returns the chunks of words that a beam search finds.
 
     Args:
         network: of all members.
         members: their variables, stacked: each step takes the mean of the members' probabilities.
-        letters: int32 [B, T], 0 past the end; each word has at least one.
+        seen: of the words; each has at least one letter.
         beam: K, hypotheses that are kept at each letter; 1 for the greedy choice.
     """
-    words, width = letters.shape
-    encoded = jax.vmap(lambda each: network.apply(each, letters, method="encode"))(members)
-    lengths = (letters > 0).sum(1)
+    words, width = seen.letters.shape
+    encoded = jax.vmap(lambda each: network.apply(each, seen, method="encode"))(members)
+    lengths = (seen.letters > 0).sum(1)
 
     def logits(
         variables: PyTree, at: Array, previous: Array, carry: PyTree
@@ -121,12 +122,13 @@ def pronouncer(
         answers: A, pronunciations of a word, at most `beam`.
 
     Returns:
-        `model(members, {"ids": int32 [B, T]}) -> {"phones": int32 [B, A, 2T], "probability": [B, A]}`,
-        phones counted from 1, and 0 past the end.
+        `model((members, analogies), {"ids": int32 [B, T]})
+        -> {"phones": int32 [B, A, 2T], "probability": [B, A]}`, phones counted from 1, and 0 past the end.
     """
 
-    def model(members: PyTree, features: PyTree) -> dict[str, Array]:
-        found = search(network, members, features["ids"], beam)
+    def model(params: PyTree, features: PyTree) -> dict[str, Array]:
+        members, analogies = params
+        found = search(network, members, analogy.look_up(analogies, features["ids"]), beam)
         said, probability = merged(spoken(found, phones), found.scores)
         return {"phones": said[:, :answers], "probability": probability[:, :answers]}
 

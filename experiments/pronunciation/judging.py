@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.pronunciation import words
+from experiments.pronunciation import analogy, words
 from experiments.pronunciation.decoding import merged, search, spoken
 from experiments.pronunciation.model import Pronouncer
 from jaxml import reports
@@ -24,7 +23,11 @@ _BEAM_OF_MAP = 16
 
 
 def answers(
-    network: Pronouncer, members: PyTree, phones: NDArray, letters: NDArray[np.int32], beam: int
+    network: Pronouncer,
+    members: PyTree,
+    aligned: words.Aligned,
+    letters: NDArray[np.int32],
+    beam: int,
 ) -> list[words.Phones]:
     """Returns the most probable phones of words, int32 [N, 28]."""
     order = np.argsort((letters > 0).sum(1), kind="stable")  # The longest word sets the steps.
@@ -32,13 +35,16 @@ def answers(
     for at in range(0, len(order), _AT_ONCE):
         some = letters[order[at : at + _AT_ONCE]]
         padded = np.pad(some, ((0, _AT_ONCE - len(some)), (0, 0)), mode="edge")
-        parts.append(np.asarray(_best(network, beam, members, phones, padded))[: len(some)])
+        best = _best(network, beam, members, aligned.phones, aligned.analogies, padded)
+        parts.append(np.asarray(best)[: len(some)])
     return texts(np.concatenate(parts)[np.argsort(order)])
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _best(network: Pronouncer, beam: int, members: PyTree, phones: Any, letters: Any) -> Any:
-    found = search(network, members, letters, beam)
+def _best(
+    network: Pronouncer, beam: int, members: PyTree, phones: Any, analogies: Any, letters: Any
+) -> Any:
+    found = search(network, members, analogy.look_up(analogies, letters), beam)
     return merged(spoken(found, phones), found.scores)[0][:, 0]
 
 
@@ -50,22 +56,23 @@ def texts(said: NDArray) -> list[words.Phones]:
 def judged(
     network: Pronouncer,
     members: PyTree,
-    phones: NDArray,
+    aligned: words.Aligned,
     data: cmudict.CMUDict,
     chosen: NDArray[np.int32],
     beam: int,
 ) -> dict[str, Any]:
     """Returns word and phone error rates of the answers to some words of the dictionary."""
-    given = answers(network, members, phones, words.encoded([data.words[i] for i in chosen]), beam)
+    given = answers(network, members, aligned, words.encoded([data.words[i] for i in chosen]), beam)
     word, phone = words.error_rates(given, [data.pronunciations[i] for i in chosen])
     return {"beam": beam, "WER": word, "PER": phone}
 
 
 def picture(
-    network: Pronouncer, members: PyTree, phones: NDArray, shown: Sequence[str], path: Path
+    network: Pronouncer, members: PyTree, aligned: words.Aligned, shown: Sequence[str], path: Path
 ) -> None:
     """Draws which letters stand for which phones: P by all alignments of the answer that are found."""
-    found = search(network, members, jnp.asarray(words.encoded(shown)), _BEAM_OF_MAP)
+    seen = analogy.look_up(aligned.analogies, words.encoded(shown))
+    found, phones = search(network, members, seen, _BEAM_OF_MAP), aligned.phones
     all_said = spoken(found, phones)
     best = texts(np.asarray(merged(all_said, found.scores)[0][:, 0]))
     said = np.asarray(all_said)

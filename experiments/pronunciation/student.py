@@ -10,6 +10,7 @@ validation is left to be published: it decodes greedily. Its answers are timed b
 
 import dataclasses
 import itertools
+import operator
 import statistics
 import sys
 import time
@@ -24,7 +25,7 @@ import tyro
 from numpy.typing import NDArray
 
 from experiments import command
-from experiments.pronunciation import candidate, judging, training, words
+from experiments.pronunciation import analogy, candidate, judging, training, words
 from experiments.pronunciation.model import Pronouncer, Size
 from jaxml import bench, losses, reports, serving, trees
 from jaxml.data import cmudict
@@ -42,7 +43,7 @@ class Config:
     run: tyro.conf.Positional[Path]
     """Directory of the teacher's run."""
     size: Size = dataclasses.field(
-        default_factory=lambda: Size(96, 128, table_rows=8_192, table_features=16)
+        default_factory=lambda: Size(encoder_features=64, decoder_features=96)
     )
     """Of a student."""
     schedule: training.Schedule = dataclasses.field(
@@ -73,10 +74,11 @@ def read(run_dir: Path, aligned: words.Aligned) -> tuple[Pronouncer, PyTree, int
         number, beam = options["members"], options["beam"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{run_dir}: is no run of experiments.pronunciation") from error
+    seen = analogy.look_up(aligned.analogies, np.zeros((1, 2), np.int32))
     blank = jax.eval_shape(
         network.init,
         jax.random.key(0),
-        {name: np.zeros((1, 2), np.int32) for name in ("letters", "chunks")},
+        {"seen": seen, "chunks": seen.letters},
     )
     stacked = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((number, *leaf.shape), leaf.dtype), blank
@@ -85,7 +87,7 @@ def read(run_dir: Path, aligned: words.Aligned) -> tuple[Pronouncer, PyTree, int
 
 
 def taught(
-    network: Pronouncer, members: PyTree, aligned: words.Aligned
+    network: Pronouncer, members: PyTree, aligned: words.Aligned, seen: analogy.Seen
 ) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
     """Returns what the teacher says of each letter of each pair, given the right chunks before.
 
@@ -95,8 +97,8 @@ def taught(
     """
 
     @jax.jit
-    def said(letters: Any, chunks: Any) -> Array:
-        each = jax.vmap(lambda one: network.apply(one, {"letters": letters, "chunks": chunks}))
+    def said(seen: Any, chunks: Any) -> Array:
+        each = jax.vmap(lambda one: network.apply(one, {"seen": seen, "chunks": chunks}))
         return losses.teacher_ensemble(each(members)).astype(jnp.float16)
 
     length = (aligned.letters > 0).sum(1)
@@ -107,14 +109,20 @@ def taught(
         rows = order[at : at + _AT_ONCE]
         width = words.width_of(length[rows].max())
         padded = np.resize(rows, _AT_ONCE)
-        found = np.asarray(said(aligned.letters[padded, :width], aligned.chunks[padded, :width]))
+        some = jax.tree.map(operator.itemgetter((padded, slice(width))), (seen, aligned.chunks))
+        found = np.asarray(said(*some))
         there = np.arange(width) < length[rows, None]
         log_p[(first[rows, None] + np.arange(width))[there]] = found[: len(rows)][there]
     return log_p, first
 
 
 def study(
-    config: Config, network: Pronouncer, aligned: words.Aligned, log_p: NDArray, first: NDArray
+    config: Config,
+    network: Pronouncer,
+    aligned: words.Aligned,
+    seen: analogy.Seen,
+    log_p: NDArray,
+    first: NDArray,
 ) -> PyTree:
     """Returns the variables of the students, those with a teacher first, stacked."""
 
@@ -138,9 +146,7 @@ def study(
 
     alphas = np.repeat(np.array([config.alpha, 0.0], np.float32), len(config.seeds))
     seeds = config.seeds * 2
-    return training.fit(
-        network, aligned.letters, targets, loss, config.schedule, seeds, alphas, report
-    )
+    return training.fit(network, seen, targets, loss, config.schedule, seeds, alphas, report)
 
 
 def latencies(bundles: Mapping[str, serving.Bundle], asked: Sequence[str]) -> dict[str, Any]:
@@ -165,13 +171,14 @@ def experiment(config: Config, run_dir: Path) -> Any:
     aligned = words.align(data, config.num_words)
     teacher, members, beam = read(config.run, aligned)
     network = Pronouncer(config.size, len(aligned.phones), config.schedule.dropout)
-    log_p, first = taught(teacher, members, aligned)
+    seen = analogy.without_own(aligned.letters, aligned.chunks)
+    log_p, first = taught(teacher, members, aligned, seen)
     started = time.perf_counter()
-    students = study(config, network, aligned, log_p, first)
+    students = study(config, network, aligned, seen, log_p, first)
     seconds = time.perf_counter() - started
 
     def judged(of: Pronouncer, some: PyTree, chosen: Any, beam: int) -> Any:
-        return judging.judged(of, some, aligned.phones, data, chosen[: config.num_words], beam)
+        return judging.judged(of, some, aligned, data, chosen[: config.num_words], beam)
 
     rows = []
     for place, (kind, seed) in enumerate(
@@ -190,7 +197,7 @@ def experiment(config: Config, run_dir: Path) -> Any:
     student = trees.take(students, slice(best, best + 1))
     checkpoint.save(run_dir / "model", student)
     metrics = {"WER": rows[best]["WER"], "PER": rows[best]["PER"]}
-    left = candidate.leave(run_dir, network, student, aligned.phones, data, beam=1, metrics=metrics)
+    left = candidate.leave(run_dir, network, student, aligned, data, beam=1, metrics=metrics)
     asked = [data.words[i] for i in data.test[:_TIMED]]
     before = judged(teacher, members, data.test, beam)
     reports.table("students", [*rows[0]], [[*row.values()] for row in rows])

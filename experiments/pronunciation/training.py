@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from numpy.typing import NDArray
 
-from experiments.pronunciation import words
+from experiments.pronunciation import analogy, words
 from experiments.pronunciation.model import Pronouncer
 from jaxml import models, train
 from jaxml.types import Array, PyTree
@@ -29,7 +29,7 @@ _REPORTS = 20
 class Schedule:
     """How long and how fast a network learns."""
 
-    num_steps: int = 18_000
+    num_steps: int = 15_000
     """Steps of training."""
     batch_size: int = 64
     """Pairs of a word and a pronunciation in a step."""
@@ -37,7 +37,7 @@ class Schedule:
     """Largest learning rate of AdamW: it rises over 3 % of the steps, and falls by a cosine to zero."""
     weight_decay: float = 0.01
     """Of AdamW."""
-    dropout: float = 0.2
+    dropout: float = 0.1
     """Share of units that a training step leaves out."""
 
 
@@ -54,7 +54,7 @@ def _optimizer(schedule: Schedule) -> optax.GradientTransformation:
 
 def fit(
     network: Pronouncer,
-    letters: NDArray[np.int32],
+    seen: analogy.Seen,
     targets: Callable[[NDArray[np.integer], int], dict[str, NDArray]],
     loss: Callable[[Array, dict[str, Array], PyTree], Array],
     schedule: Schedule,
@@ -66,7 +66,7 @@ def fit(
 
     Args:
         network: with its dropout.
-        letters: int32 [N, 28], as `words.encoded` gives them.
+        seen: of N pairs, without what they say themselves.
         targets: `targets(rows [B], width)` returns `chunks` int32 [B, width], -1 past the end, and what
             else the loss needs.
         loss: `loss(logits [B, width, C], targets, trial) -> [B, width]`.
@@ -81,7 +81,8 @@ def fit(
         there = rows[:, None] >= 0
         taken = targets(np.maximum(rows, 0), width)
         chunks = np.where(there, taken["chunks"], -1)
-        return {**taken, "letters": letters[rows, :width] * there, "chunks": chunks}
+        told = jax.tree.map(lambda leaf: (leaf[rows, :width].T * there.T).T, seen)
+        return {**taken, "seen": told, "chunks": chunks}
 
     def step(state: train.State, trial: PyTree, batch: PyTree) -> tuple[train.State, train.Report]:
         def mean_loss(params, model_state, rows, batch, context, key):
@@ -97,6 +98,7 @@ def fit(
         params = model.init(key, batch_of(none, words.WIDTHS[0]))["params"]
         return train.create_state(jax.random.fold_in(key, 1), params=params, optimizer=optimizer)
 
+    letters = seen.letters
     none = np.full(schedule.batch_size, -1)
     widths = sorted({words.width_of(each) for each in np.unique((letters > 0).sum(1)).tolist()})
     # By `vmap`, the orthogonal matrices of large networks never come on a CPU of two devices.
@@ -126,13 +128,13 @@ def fit(
 
     every = max(1, schedule.num_steps // _REPORTS)
     batches = words.batches(letters, schedule.batch_size, seeds[0])
-    seen, started = [], time.perf_counter()
+    losses, started = [], time.perf_counter()
     for number in range(1, schedule.num_steps + 1):
         width, rows = next(batches)
         states, happened = programs[width](states, trials, batch_of(rows, width))
-        seen.append(happened.loss)
+        losses.append(happened.loss)
         if number % every == 0 or number == schedule.num_steps:
-            figures = {"loss": float(np.mean(seen)), "seconds": time.perf_counter() - started}
-            seen.clear()
+            figures = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - started}
+            losses.clear()
             report(number, figures, variables())
     return variables()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.pronunciation import alignment
+from experiments.pronunciation import alignment, analogy
 from jaxml import features
 from jaxml.data import cmudict, sequences
 
@@ -38,12 +38,14 @@ class Aligned(NamedTuple):
         chunks: int32 [N, 28], rows of `phones`; -1 past the end.
         phones: int32 [C, 2], the phones of each chunk, -1 for none. Chunk 0 has none.
         num_left_out: pairs that cannot be aligned.
+        analogies: what the pairs say of letters in their contexts.
     """
 
     letters: NDArray[np.int32]
     chunks: NDArray[np.int32]
     phones: NDArray[np.int32]
     num_left_out: int
+    analogies: analogy.Analogies
 
 
 def pipeline() -> features.FeaturePipeline:
@@ -76,7 +78,9 @@ def align(data: cmudict.CMUDict, num_words: int | None) -> Aligned:
         if found is not None:
             chunks[row, : len(found)] = found
     kept = chunks[:, 0] >= 0
-    return Aligned(letters[kept], chunks[kept], phones.astype(np.int32), int((~kept).sum()))
+    letters, chunks = letters[kept], chunks[kept]
+    analogies = analogy.collect(letters, chunks)
+    return Aligned(letters, chunks, phones.astype(np.int32), int((~kept).sum()), analogies)
 
 
 def batches(
