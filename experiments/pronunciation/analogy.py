@@ -77,7 +77,10 @@ def collect(letters: NDArray[np.int32], chunks: NDArray[np.int32]) -> Analogies:
 
 @jax.jit
 def look_up(analogies: Analogies, letters: Any) -> Seen:
-    """Returns what is said of words, int32 [B, T], that are none of the dictionary's."""
+    """Returns what is said of words, int32 [B, T], 0 past the end.
+
+    A word of the dictionary is told what it says itself, too.
+    """
     wanted = numbers(letters, jnp)
     known = jnp.asarray(analogies.contexts)
     at = jnp.minimum(jnp.searchsorted(known, wanted), len(known) - 1)

@@ -29,7 +29,7 @@ _REPORTS = 20
 class Schedule:
     """How long and how fast a network learns."""
 
-    num_steps: int = 15_000
+    num_steps: int = 18_000
     """Steps of training."""
     batch_size: int = 64
     """Pairs of a word and a pronunciation in a step."""
