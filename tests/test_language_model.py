@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,19 @@ def test_a_sampled_step_touches_its_own_rows():
     for name, most in (("embedding", words), ("classes", words + SETTINGS.num_sampled)):
         moved = (np.asarray(trainer.state.tables[name]) != before[name]).any(1).sum()
         assert 1 < moved <= most
+
+
+def test_a_curve_ends_with_the_parameters_of_its_best_point(text):
+    trainer = training.Trainer(text, "log_uniform", replace(SETTINGS, learning_rate=1.0))
+
+    def goes_on(points):
+        return points[-1]["loss"] <= min(p["loss"] for p in points)
+
+    points = training.curve(
+        trainer, text.validation, range(50, 2000, 50), goes_on, max_seconds=60.0, say=lambda p: None
+    )
+    assert trainer.state.step == points[-1]["step"]
+    assert trainer.loss(text.validation) == min(p["loss"] for p in points) < points[-1]["loss"]
 
 
 @pytest.mark.slow  # Each is a program to compile.

@@ -210,6 +210,8 @@ def curve(
 ) -> list[Point]:
     """Trains, and returns points with `step`, `seconds` of training, and the exact `loss` of `tokens`.
 
+    The trainer is left with the parameters of its best point.
+
     Args:
         trainer: what is trained.
         tokens: held-out text.
@@ -218,15 +220,20 @@ def curve(
         max_seconds: of training; the last point is there at the latest.
         say: is told each point.
     """
-    points: list[Point] = [{"step": 0, "seconds": 0.0, "loss": trainer.loss(tokens)}]
-    say(points[0])
-    for stop in at:
-        if not goes_on(points) or trainer.seconds >= max_seconds:
+    points: list[Point] = []
+    best: dict[str, PyTree] = {}
+    for stop in itertools.chain([0], at):
+        if points and (not goes_on(points) or trainer.seconds >= max_seconds):
             break
-        trainer.run(stop, max_seconds)
+        if stop:
+            trainer.run(stop, max_seconds)
         step = int(trainer.state.step)
         points.append({"step": step, "seconds": trainer.seconds, "loss": trainer.loss(tokens)})
         say(points[-1])
+        if points[-1] is min(points, key=lambda point: point["loss"]):
+            held = {"params": trainer.state.params, "tables": trainer.state.tables}
+            best = jax.tree.map(jnp.copy, held)  # The next step updates them in place.
+    trainer.state = dataclasses.replace(trainer.state, **best)
     return points
 
 
