@@ -22,14 +22,14 @@ from jaxml.types import Array, PyTree
 
 __all__ = ["Schedule", "fit"]
 
-_REPORTS = 20
+_REPORTS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """How long and how fast a network learns."""
 
-    num_steps: int = 18_000
+    num_steps: int = 16_000
     """Steps of training."""
     batch_size: int = 64
     """Pairs of a word and a pronunciation in a step."""
@@ -73,7 +73,7 @@ def fit(
         schedule: of the training.
         seeds: M, of initialisation and dropout; the first is that of the order.
         trials: what differs in the losses of the M networks, leaves [M]; may be empty.
-        report: called about twenty times with step, figures and the variables.
+        report: called about ten times with step, figures and the variables.
     """
     model, optimizer = models.from_linen(network), _optimizer(schedule)
 
