@@ -125,8 +125,8 @@ def around(word, place, before, after):
     return padded[place : place + before + 1 + after]
 
 
-def agrees(seen, spelled, chunks, row, of):
-    """Whether a row was told what the words of `of` say."""
+def check_told(seen, spelled, chunks, row, of):
+    """Asserts that a row was told what the words of `of` say."""
     for place, (k, size) in itertools.product(
         range(len(spelled[row])), enumerate(analogy.CONTEXTS)
     ):
@@ -147,7 +147,7 @@ def test_a_new_word_is_told_what_the_dictionary_says(pairs):
     known, new = [*range(40)], [*range(40, 48)]
     seen = analogy.look_up(analogy.collect(letters[known], chunks[known]), letters)
     for row in new:
-        agrees(seen, spelled, chunks, row, known)
+        check_told(seen, spelled, chunks, row, known)
 
 
 def test_a_word_in_training_is_told_what_others_say_and_not_itself(pairs):
@@ -156,7 +156,7 @@ def test_a_word_in_training_is_told_what_others_say_and_not_itself(pairs):
     part = {word: rank % 10 for rank, word in enumerate(sorted(set(spelled)))}
     for row in (0, 3, 4, 20, len(spelled) - 2, len(spelled) - 1):
         others = [i for i, word in enumerate(spelled) if part[word] != part[spelled[row]]]
-        agrees(seen, spelled, chunks, row, others)
+        check_told(seen, spelled, chunks, row, others)
     longest = max(range(len(spelled)), key=lambda row: len(spelled[row]))
     widest = analogy.CONTEXTS.index((5, 5))
     assert (seen.chunks[longest, 3, widest], seen.chunks[longest, 0, 0]) == (

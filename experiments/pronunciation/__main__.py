@@ -3,7 +3,7 @@
     JAX_NUM_CPU_DEVICES=2 python -m experiments.pronunciation   train (some 20 minutes on two cores)
     python -m experiments.pronunciation pronounce RUN WORD …    the most probable pronunciations
 
-Four networks are trained, some on each device, and the mean of their probabilities answers.
+Four networks are trained, as many on each device, and the mean of their probabilities answers.
 
 Every letter of a word stands for none, one or two of its phones; which ones is learned from the dictionary
 by expectation maximisation. So the network needs no attention: an encoder reads the letters in both

@@ -61,7 +61,7 @@ def collect(letters: NDArray[np.int32], chunks: NDArray[np.int32]) -> Analogies:
         chunks: int32 [N, T], of each letter.
     """
     there = letters > 0
-    keys = numbers(letters, np)[there].astype(np.uint64) * np.uint64(_CHUNKS)
+    keys = _numbers(letters, np)[there].astype(np.uint64) * np.uint64(_CHUNKS)
     keys, votes = np.unique(keys + chunks[there].astype(np.uint64)[:, None], return_counts=True)
     contexts = keys // _CHUNKS
     first = np.flatnonzero(np.diff(contexts, prepend=np.uint64(2**63)))
@@ -81,7 +81,7 @@ def look_up(analogies: Analogies, letters: Any) -> Seen:
 
     A word of the dictionary is told what it says itself, too.
     """
-    wanted = numbers(letters, jnp)
+    wanted = _numbers(letters, jnp)
     known = jnp.asarray(analogies.contexts)
     at = jnp.minimum(jnp.searchsorted(known, wanted), len(known) - 1)
     found = (known[at] == wanted) & (letters > 0)[..., None]
@@ -109,7 +109,7 @@ def without_own(letters: NDArray[np.int32], chunks: NDArray[np.int32]) -> Seen:
     return seen
 
 
-def numbers(letters: Any, xp: Any) -> Any:
+def _numbers(letters: Any, xp: Any) -> Any:
     """Returns a number for each letter's contexts, uint32 [B, T, 9]: the hash FNV-1a of their letters.
 
     Args:
