@@ -7,6 +7,7 @@ record lacks is an error. `docs/templates/README.md` is rendered into `README.md
 """
 
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterable
@@ -60,7 +61,12 @@ def pages() -> dict[Path, str]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"where": where, "only": only, "median": statistics.median}
+    environment.filters |= {
+        "where": where,
+        "only": only,
+        "median": statistics.median,
+        "exp": math.exp,
+    }
     environment.globals |= {"machine": machine}
     environment.filters["format"] = lambda value, spec: format(value, spec)
     known = records()
