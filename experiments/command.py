@@ -63,10 +63,10 @@ def run(
 
 
 def _check(options: Any) -> None:
-    """Raises ValueError if a number is below 1; a seed, and an option that is 0 by default, may be 0."""
+    """Raises ValueError if a number is below 1; a seed, and one that is 0 by default, may be 0."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        least = 0 if field.name.startswith("seed") or not field.default else 1
+        least = 0 if field.name.startswith("seed") or field.default == 0 else 1
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, int) and not isinstance(each, bool) and each < least:
                 raise ValueError(f"{field.name} must be at least {least}, got {each}")

@@ -234,6 +234,8 @@ def networks(config: Config) -> Iterator[tuple[Study, str, int, models.Recurrent
 def study(config: Config) -> list[dict[str, Any]]:
     """Trains all networks of the studies: a row for each network and clip."""
     wanted = [each for each in networks(config) if each[0] in config.studies]
+    if not wanted:
+        raise ValueError(f"over {min(config.lengths)} steps only {', '.join(_FAST)} are trained")
     rows = []
     for name, task, length, recurrent, clips in reports.progress(wanted, "network"):
         measured = measure(config, task, length, recurrent, clips)
@@ -263,7 +265,9 @@ def pictures(run_dir: Path, rows: Sequence[dict[str, Any]], config: Config) -> N
         title=f"Share of right answers after {config.num_steps:,} steps, of each seed",
         path=run_dir / "long-memory.png",
     )
-    longest = max(row["length"] for row in rows if row["length"] <= _SLOW_UP_TO)
+    longest = max((row["length"] for row in rows if row["length"] <= _SLOW_UP_TO), default=None)
+    if longest is None:
+        return
     shown = [row for row in rows if row["length"] == longest and row["task"] == "adding"]
     flows = [np.array(flow) / np.log(10) for row in shown for flow in row["gradients"]]
     points = len(flows[0])

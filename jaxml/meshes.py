@@ -57,8 +57,9 @@ def alike(*trees: Any) -> Any:
 
 
 def _axes(described: Any) -> frozenset[str]:
-    """The axes of a mesh over which an array of this type varies."""
-    return described.manual_axis_type.varying
+    """The axes of a mesh over which an array of this type varies; none are known if `check_vma=False`."""
+    kind = described.manual_axis_type
+    return frozenset() if kind is None else kind.varying
 
 
 def _varying(leaf: Any, axes: frozenset[str]) -> Any:

@@ -169,6 +169,9 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert language_model.main(["complete", str(run), "W3 xyzzy"]) == 0
     said = capsys.readouterr().out
     assert "not one of the 42 words: xyzzy" in said and "drawn: w3 xyzzy" in said
+    file.write_text("\n".join([*texts()] * 2), "utf-8")
+    with pytest.raises(TypeError):  # The layers of another text are trained again.
+        language_model.main([*small, "--resume", str(run)])
 
 
 def test_contexts_end_where_the_document_begins():

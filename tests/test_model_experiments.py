@@ -118,6 +118,9 @@ def test_long_memory(tmp_path, capsys):
     capsys.readouterr()
     assert long_memory.main(["--lengths", "3"]) == 2
     assert "lengths must be at least 4, got 3" in capsys.readouterr().err
+    slow = ["--studies", "length", "--lengths", "1000", "--cells", "lstm"]
+    assert long_memory.main([*slow, "--run-dir", str(tmp_path / "slow")]) == 2
+    assert "over 1000 steps only mingru, minlstm are trained" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", long_memory.TASKS)

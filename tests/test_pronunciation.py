@@ -3,6 +3,7 @@
 import itertools
 import json
 import operator
+import re
 
 import jax
 import numpy as np
@@ -180,6 +181,20 @@ def test_alignments_of_the_same_phones_are_one_pronunciation():
     best, probability = decoding.merged(said, scores)
     assert best[0, :2].tolist() == [[1, 2, 0, 0], [2, 0, 0, 0]]
     np.testing.assert_allclose(probability, [[0.6, 0.4, 0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "told"),
+    [
+        (pronunciation, ["--num-words", "1"], "num_words must be .* at least 2, got 1"),
+        (student, ["run", "--alpha", "1.5"], "alpha must be .* got 1.5"),
+        (student, ["run", "--temperature", "0"], "temperature must be .* above 0, got 0"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, command, arguments, told):
+    assert command.main([*arguments, "--run-dir", str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(told, error) and error.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

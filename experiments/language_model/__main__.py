@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,11 +84,9 @@ def experiment(config: Config, run_dir: Path) -> dict[str, Any]:
         best = min(
             sampled, key=lambda row: math.inf if row["to_exact"] is None else row["to_exact"]
         )
-        study.trainer = None
         name = f"{best['layer']}, as long as exact"
-        longest = study.row(name, best["layer"], training.stops(known), _improves)
-        if study.trainer is not None:
-            candidate.leave(run_dir, text, study.trainer, longest["perplexity"])
+        leave = partial(candidate.leave, run_dir, text)
+        study.row(name, best["layer"], training.stops(known), _improves, leave)
         rows = report.compared(study.rows)
     counted = ngram.perplexity(text)
     if counted is None:
@@ -110,14 +109,13 @@ def _improves(points: Sequence[training.Point]) -> bool:
 
 
 class Study:
-    """The rows of the layers that were trained, kept in `curves.json`, and the last trainer."""
+    """The rows of the layers that were trained, kept in `curves.json`."""
 
     def __init__(self, config: Config, text: corpus.Corpus, run_dir: Path) -> None:
         self._config, self._text, self._run_dir = config, text, run_dir
         self._path = run_dir / "curves.json"
         self._kept = json.loads(self._path.read_text()) if self._path.exists() else []
         self.rows: list[dict[str, Any]] = []
-        self.trainer: training.Trainer | None = None
         self.settings = training.Settings(
             dim=config.dim,
             streams=config.streams,
@@ -134,21 +132,32 @@ class Study:
         layer: str,
         stops: Any,
         goes_on: Callable[[Sequence[training.Point]], bool],
+        leave: Callable[[training.Trainer, float], None] | None = None,
     ) -> dict[str, Any]:
-        """Returns the row of a layer: what is kept of it, or else after it has been trained.
+        """Returns the row of a layer: the one that is kept, or else a new one, after training.
 
-        It has `name`, `settings`, `layer`, the `points` of its curve, and `perplexity` on the test part.
+        It has `name`, `settings`, `training_words`, `layer`, the `points` of its curve, and `perplexity` on
+        the test part. `leave(trainer, perplexity)` is called after training, before the row is kept.
         """
-        known = {"name": name, "settings": dataclasses.asdict(self.settings)}
+        known = {
+            "name": name,
+            "settings": dataclasses.asdict(self.settings),
+            "training_words": len(self._text.train),
+        }
         row = next((row for row in self._kept if known.items() <= row.items()), None)
         if row is None:
-            row = {**known, **self._train(name, layer, stops, goes_on)}
+            trainer, found = self._train(name, layer, stops, goes_on)
+            if leave is not None:
+                leave(trainer, found["perplexity"])
+            row = {**known, **found}
             self._kept.append(row)
             files.write_record(self._path, self._kept)
         self.rows.append(row)
         return row
 
-    def _train(self, name: str, layer: str, stops: Any, goes_on: Any) -> dict[str, Any]:
+    def _train(
+        self, name: str, layer: str, stops: Any, goes_on: Any
+    ) -> tuple[training.Trainer, dict[str, Any]]:
         config, text = self._config, self._text
         trainer = training.Trainer(text, layer, self.settings)
 
@@ -164,12 +173,8 @@ class Study:
             max_seconds=60 * config.minutes,
             say=say,
         )
-        self.trainer = trainer
-        return {
-            "layer": layer,
-            "points": points,
-            "perplexity": math.exp(trainer.loss(text.test)),
-        }
+        perplexity = math.exp(trainer.loss(text.test))
+        return trainer, {"layer": layer, "points": points, "perplexity": perplexity}
 
 
 def main(arguments: Sequence[str]) -> int:

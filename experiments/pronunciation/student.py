@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from experiments import command
 from experiments.pronunciation import analogy, candidate, judging, training, words
 from experiments.pronunciation.model import Pronouncer, Size
-from jaxml import bench, losses, reports, serving, trees
+from jaxml import bench, checks, losses, reports, serving, trees
 from jaxml.data import cmudict
 from jaxml.train import checkpoint
 from jaxml.types import Array, PyTree
@@ -173,6 +173,8 @@ def latencies(bundles: Mapping[str, serving.Bundle], asked: Sequence[str]) -> di
 
 def experiment(config: Config, run_dir: Path) -> Any:
     """Trains students, judges them beside their teacher, and leaves the best; returns the record."""
+    checks.number("alpha", config.alpha, 0, 1)
+    checks.number("temperature", config.temperature, above=0)
     bench.compilation_cache()
     data = cmudict.load()
     aligned = words.align(data, config.num_words)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.pronunciation import alignment, analogy
-from jaxml import features
+from jaxml import checks, features
 from jaxml.data import cmudict, sequences
 
 __all__ = [
@@ -60,7 +60,13 @@ def encoded(words: Sequence[str]) -> NDArray[np.int32]:
 
 
 def align(data: cmudict.CMUDict, num_words: int | None) -> Aligned:
-    """Returns the pairs of the first training words, aligned."""
+    """Returns the pairs of the first training words, aligned.
+
+    Raises:
+        ValueError: fewer than two words; a word has nobody then to learn from.
+    """
+    if num_words is not None:
+        checks.integer("num_words", num_words, 2)
     number = {phone: i for i, phone in enumerate(cmudict.PHONES)}
     pairs = [
         (data.words[i], each) for i in data.train[:num_words] for each in data.pronunciations[i]

@@ -32,19 +32,19 @@ def bucketed_epoch(
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yields one epoch of batches whose examples are of similar length: `(bucket, examples)`.
 
-    A bucket holds the lengths up to its own and above the next smaller one. Every example occurs once; the
-    last batch of a bucket is filled up with -1. Batches come in random order, and so do the examples in
-    them. So there are as many shapes as buckets.
+    A bucket holds lengths above the next smaller bucket, up to its own. Every example occurs once; the last
+    batch of a bucket is padded with -1. Batches come in random order, and so do the examples in them. So
+    there are as many shapes as buckets.
 
     Args:
         lengths: int [N], at least 1 and at most the largest bucket.
-        buckets: rising lengths to which sequences are padded.
+        buckets: increasing lengths that sequences are padded to.
         batch_size: at least 1.
         seed: seed of the run, at least 0.
         epoch: number of the epoch; each has its own order.
 
     Raises:
-        ValueError: a length is 0 or above the largest bucket, or buckets do not rise.
+        ValueError: a length is 0 or above the largest bucket, or buckets do not increase.
 
     >>> for bucket, examples in bucketed_epoch([3, 7, 2, 8, 1], (4, 8), 2, seed=0, epoch=0):
     ...     print(bucket, examples)
@@ -54,7 +54,7 @@ def bucketed_epoch(
     """
     sizes = [checks.integer(f"buckets[{i}]", size, 1) for i, size in enumerate(buckets)]
     if not sizes or sizes != sorted(set(sizes)):
-        raise ValueError(f"buckets must be rising lengths, got {buckets!r}")
+        raise ValueError(f"buckets must be increasing lengths, got {buckets!r}")
     batch_size = checks.integer("batch_size", batch_size, 1)
     seed, epoch = checks.integer("seed", seed, 0), checks.integer("epoch", epoch, 0)
     found = np.asarray(lengths)
@@ -85,13 +85,13 @@ def windows(tokens: ArrayLike, starts: ArrayLike, rows: int, length: int) -> Win
     The stream is cut into `rows` parts, which run side by side: every token but the first is a target once.
 
     Args:
-        tokens: int [N], at least two: the documents one after the other.
-        starts: int [D], where each document begins: rising from 0 on, below N.
+        tokens: int [N] in [0, 2³¹), at least two: the documents one after the other.
+        starts: int [D], where each document begins: increasing from 0 on, below N.
         rows: B, at least 1.
         length: T, at least 1.
 
     Raises:
-        ValueError: a document is empty, or there are too few tokens.
+        ValueError: a document is empty, a token is out of range, or there are too few.
 
     >>> tokens, targets, resets = windows(np.arange(8), [0, 3], rows=2, length=2)
     >>> tokens.tolist(), targets.tolist()
@@ -105,6 +105,10 @@ def windows(tokens: ArrayLike, starts: ArrayLike, rows: int, length: int) -> Win
         raise ValueError(
             f"tokens must be integers [N] with N ≥ 2, got {stream.dtype} {stream.shape}"
         )
+    outside = (stream < 0) | (stream >= 2**31)
+    if outside.any():
+        at = int(np.argmax(outside))
+        raise ValueError(f"tokens must be in [0, 2**31), got {stream[at]} at {at}")
     first = np.asarray(starts)
     if first.ndim != 1 or first.dtype.kind not in "iu" or not len(first) or first[0] != 0:
         raise ValueError(f"starts must be integers [D] from 0 on, got {starts!r:.60}")

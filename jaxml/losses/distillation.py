@@ -40,8 +40,8 @@ def soft_targets(logits, teacher_logits, *, temperature=1.0, where=None) -> Arra
         temperature: T above 0, may be traced.
 
     Numerics: no overflow; the value errs by about 1e-7 T². Infinite where the student excludes a class that
-    the teacher does not, NaN where one of them excludes all. At T = 1 it is the KL divergence of the
-    student from the teacher, in nats.
+    the teacher does not, NaN where one of them excludes all. At T = 1 it is
+    KL(teacher ‖ student), in nats.
 
     >>> soft_targets(jnp.zeros((1, 2)), jnp.array([[1.0, -1.0]])).round(4)
     Array([0.3278], dtype=float32)
@@ -57,7 +57,7 @@ def soft_targets(logits, teacher_logits, *, temperature=1.0, where=None) -> Arra
             f"teacher_logits must be of the student's classes, shape {logits.shape}, "
             f"got {teacher_logits.shape}"
         )
-    log_p = jax.lax.stop_gradient(_log_softmax(teacher_logits, temperature))
+    log_p = _log_softmax(jax.lax.stop_gradient(teacher_logits), temperature)
     log_q = _log_softmax(logits, temperature)
     p = jnp.exp(log_p)
     # Where p is 0, an infinite logarithm must not enter: 0 · ∞, and its derivatives.

@@ -1,8 +1,7 @@
 """Recurrent cells, each applied to all steps of a sequence at once.
 
-What a cell is given has been projected already, by one product for all steps: `num_gates` numbers a
-feature, gate by gate. Time is the first axis. The state is float32 (float64 for float64 inputs), whatever
-the dtype of the inputs: it sums over time.
+Inputs are [T, B, num_gates × features], gate by gate, projected already by one product for all steps. The
+state is float32 (float64 for float64 inputs), whatever the dtype of the inputs: it sums over time.
 """
 
 from collections.abc import Callable
@@ -13,13 +12,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxml import meshes
 from jaxml.models.initializers import InitializerSpec, initializer
 from jaxml.models.taps import OverTime
 from jaxml.types import Array, PyTree
 
 __all__ = ["CELLS", "Cell", "Masks"]
 
-# Moduli and phases of a linear recurrent unit's start: slow ones, for long memories.
+# Initial moduli and phases of a linear recurrent unit: slow ones, for long memories.
 _RING = (0.9, 0.999)
 _LARGEST_PHASE = jnp.pi / 10
 
@@ -115,6 +115,8 @@ class _Sequential(Cell):
             return after, jax.tree.leaves(after)[-1]
 
         steps = (inputs, masks.resets, masks.valid, *(taps or (None, None)))
+        first = jax.tree.map(lambda leaf: leaf[0], steps)
+        carry = meshes.settled(lambda before: body(before, first)[0], carry)
         carry, outputs = jax.lax.scan(body, carry, steps, reverse=self.reverse)
         return outputs.astype(inputs.dtype), carry
 
@@ -150,7 +152,10 @@ class LSTM(_Sequential):
 
 
 class GRU(_Sequential):
-    """The gated recurrent unit: h = (1 − z) n + z h, with gates r, z and n = tanh(W x + r (U h + b))."""
+    """The gated recurrent unit: h = (1 − z) n + z h, with gates r, z and n = tanh(W x + r (U h + b)).
+
+    The reset gate r acts after the product, as in cuDNN and Flax.
+    """
 
     num_gates = 3
 
@@ -179,12 +184,14 @@ class _Linear(Cell):
         if masks.resets is not None:
             a = jnp.where(masks.resets[..., None], 0, a)
         if taps is not None:
-            b = b + a * _complex(taps[0]) + _complex(taps[1])
+            b = b + _complex(taps[1])
         if masks.valid is not None:
             a = jnp.where(masks.valid[..., None], a, 1)
             b = jnp.where(masks.valid[..., None], b, 0)
+        if taps is not None:
+            b = b + a * _complex(taps[0])
         first, last = (-1, 0) if self.reverse else (0, -1)
-        b = b.at[first].add(a[first] * _complex(carry))
+        b = b.at[first].add(_kept(a[first], _complex(carry)))
         # On two CPU cores the parallel scan takes 1.6 to 6 times as long to run, 6 to 17 to compile.
         states = jax.lax.platform_dependent(
             a,
@@ -203,7 +210,7 @@ def step_by_step(a: Array, b: Array, reverse: bool = False) -> Array:
     """Returns the states h = a h + b of all steps from zero on, in as many steps as there are."""
 
     def body(before: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        after = now[0] * before + now[1]
+        after = _kept(now[0], before) + now[1]
         return after, after
 
     return jax.lax.scan(body, jnp.zeros_like(b[0]), (a, b), reverse=reverse)[1]
@@ -213,9 +220,14 @@ def in_parallel(a: Array, b: Array, reverse: bool = False) -> Array:
     """Returns the same as `step_by_step`, in a logarithm of the number of steps."""
 
     def compose(first: tuple[Array, Array], then: tuple[Array, Array]) -> tuple[Array, Array]:
-        return first[0] * then[0], then[0] * first[1] + then[1]
+        return _kept(then[0], first[0]), _kept(then[0], first[1]) + then[1]
 
     return jax.lax.associative_scan(compose, (a, b), reverse=reverse)[1]
+
+
+def _kept(a: Array, before: Array) -> Array:
+    """a · before; 0 for a = 0, as at a reset, even if what was before is not finite."""
+    return jnp.where(a == 0, 0, a * before)
 
 
 def _positive(x: Array) -> Array:
@@ -267,7 +279,7 @@ class LRU(_Linear):
 
     λ = exp(−exp(ν) + i exp(θ)) is complex and diagonal, and starts uniformly on a ring with moduli of 0.9
     to 0.999 and phases of at most π / 10; γ is learned and starts at √(1 − |λ|²). The state is a pair of
-    real and imaginary parts. GELU stands for its network of each step: without it a stack were linear.
+    real and imaginary parts. GELU replaces the paper's network of each step, or a stack would be linear.
     """
 
     num_gates = 3

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxml import checks
+from jaxml import checks, ids
 from jaxml.models.cells import CELLS, Cell, Masks
 from jaxml.models.initializers import InitializerSpec
 from jaxml.types import Array, PyTree
@@ -16,7 +16,7 @@ __all__ = ["Recurrent"]
 
 
 class Recurrent(nn.Module):
-    """Recurrent layers, one above the other.
+    """Stacked recurrent layers.
 
     Attributes:
         cell: of all layers.
@@ -26,17 +26,17 @@ class Recurrent(nn.Module):
             | `simple` | h = tanh(W x + b + U h) | Elman 1990 |
             | `lstm` | c = f c + i g, h = o tanh(c); the forget bias starts at 1 | Gers et al. 2000 |
             | `gru` | h = (1 − z) n + z h | Cho et al. 2014 |
-            | `mingru` | the same, with z and n of the input alone | Feng et al. 2024 |
+            | `mingru` | h = (1 − z) h + z n, with z and n of the input alone | Feng et al. 2024 |
             | `minlstm` | h = f h + i n, with f + i = 1 of the input alone | Feng et al. 2024 |
             | `lru` | h = λ h + γ B x, λ complex and constant | Orvieto et al. 2023 |
 
             On accelerators the last three are computed by a parallel scan.
         features: width of a state, and of the outputs in one direction.
         num_layers: at least 1.
-        bidirectional: every layer runs in both directions, and their outputs stand side by side.
+        bidirectional: every layer runs in both directions, and their outputs are concatenated.
         dropout: share of units dropped between layers in training, in [0, 1).
         recurrent_init: of each gate's recurrent kernel U, as `initializer` takes it.
-        forget_bias: where the bias of the forget gate starts in `lstm` and `minlstm`.
+        forget_bias: initial bias of the forget gate in `lstm` and `minlstm`.
     """
 
     cell: str
@@ -59,9 +59,10 @@ class Recurrent(nn.Module):
         """Returns the outputs of the last layer and the state after the last step.
 
         Args:
-            x: floats `[B, T, D]`, at least one step. What lies past the end, NaN included, changes nothing.
+            x: floats `[B, T, D]`, at least one step. Values past the end are ignored, NaN too.
             lengths: int `[B]`, steps of each sequence in [0, T]; None for T.
-            carry: the state that an earlier window returned; None for zeros, and always if bidirectional.
+            carry: the state that an earlier window returned; None for zeros; must be None if
+                bidirectional.
             resets: bool `[B, T]`, True where the state is set to zero before the step.
 
         Returns:
@@ -92,12 +93,7 @@ class Recurrent(nn.Module):
         start = self._start(cells, carry, batch, jnp.promote_types(x.dtype, jnp.float32))
         valid = None
         if lengths is not None:
-            if jnp.shape(lengths) != (batch,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
-                raise ValueError(
-                    f"lengths must be integers [{batch}], got "
-                    f"{jnp.result_type(lengths)} {jnp.shape(lengths)}"
-                )
-            valid = jnp.arange(steps)[:, None] < lengths[None]
+            valid = jnp.arange(steps)[:, None] < _checked_lengths(lengths, batch, steps)[None]
         if resets is not None:
             if resets.shape != (batch, steps) or resets.dtype != bool:
                 raise ValueError(
@@ -156,6 +152,16 @@ class Recurrent(nn.Module):
                 f"{jax.tree.map(jnp.shape, carry)}"
             )
         return [[jax.tree.map(lambda leaf: leaf.astype(dtype), state)] for state in carry]
+
+
+def _checked_lengths(lengths: Any, batch: int, steps: int) -> Array:
+    """Returns the lengths as int32; known ones must be in [0, T]."""
+    if np.shape(lengths) != (batch,):
+        raise ValueError(f"lengths must be integers [{batch}], got {np.shape(lengths)}")
+    if not isinstance(lengths, jax.core.Tracer):
+        for row, length in enumerate(np.asarray(lengths).tolist()):
+            checks.integer(f"lengths[{row}]", length, 0, steps)
+    return ids.as_int32("lengths", lengths)
 
 
 def _backward(resets: Array | None) -> Array | None:

@@ -37,10 +37,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxml import meshes
-from jaxml.softmax.logits import infinite
+from jaxml.softmax.logits import checked_labels, infinite
 from jaxml.softmax.sampled import candidates_first, corrected_logits, finite_peak, log_counts
 from jaxml.softmax.samplers import Candidates
 from jaxml.types import Array
+
+_SUM = "at least 0 with a sum of at most 1"
 
 
 @meshes.laid_out_as("inputs")
@@ -69,8 +71,8 @@ def sampled_distillation_loss_from_rows(
         teacher_ids: [*batch, k], the teacher's best classes, distinct.
         teacher_probabilities: [*batch, k], at least 0, with a sum of at most 1.
         candidates: of any sampler; `true_expected_count` is not used.
-        candidate_probabilities: [*batch, S], the teacher's probabilities of the candidates; None for the
-            rest in one bucket.
+        candidate_probabilities: [*batch, S], the teacher's probabilities of the candidates, those of empty
+            slots ignored; None for the rest in one bucket.
         temperature: of the student's scores, and of the softmax that the teacher's probabilities come from.
             For a gradient whose scale does not depend on it multiply the loss by its square.
         where: bool [*batch].
@@ -92,12 +94,18 @@ def sampled_distillation_loss_from_rows(
             f"teacher_ids must be {(*inputs.shape[:-1], 'k')}, k ≥ 1, for inputs {inputs.shape}, "
             f"got {ids_shape}"
         )
+    if jnp.shape(teacher_rows) != (*ids_shape, inputs.shape[-1]):
+        raise ValueError(
+            f"teacher_rows must be {(*ids_shape, inputs.shape[-1])}, got {jnp.shape(teacher_rows)}"
+        )
     if where is not None and np.shape(where) != inputs.shape[:-1]:
         raise ValueError(f"where must be {inputs.shape[:-1]}, got {np.shape(where)}")
-    of_teacher = (
-        None if where is None else jnp.broadcast_to(jnp.asarray(where)[..., None], ids_shape)
-    )
-    known = _probabilities("teacher_probabilities", teacher_probabilities, ids_shape, where)
+    kept = jnp.ones((*inputs.shape[:-1], 1), bool)
+    if where is not None:
+        kept = jnp.asarray(where, bool)[..., None]
+    of_teacher = jnp.broadcast_to(kept, ids_shape)
+    checked_labels(teacher_ids, of_teacher, num_classes, name="teacher_ids")
+    known = _probabilities("teacher_probabilities", teacher_probabilities, ids_shape, kept, _SUM)
     logits = corrected_logits(
         inputs,
         teacher_rows,
@@ -127,41 +135,36 @@ def sampled_distillation_loss_from_rows(
         loss += jnp.where(some, rest * (log_total - log_others), 0.0)
     else:
         shape = (*inputs.shape[:-1], jnp.shape(candidates.ids)[-1])
+        filled = jnp.broadcast_to(jnp.asarray(candidates.expected_count) > 0, shape)
         of_candidates = _probabilities(
-            "candidate_probabilities", candidate_probabilities, shape, where
+            "candidate_probabilities", candidate_probabilities, shape, kept & filled, "in [0, 1]"
         )
         log_count, of_candidates = (
             candidates_first(each, others.ndim)
             for each in (log_counts(candidates.expected_count), of_candidates)
         )
-        weights = of_candidates * jnp.exp(-log_count)
-        log_best = highest + jnp.log(of_best)
-        # z_j is the corrected logit plus log E[n_j]; −∞ marks what is no candidate of the example.
-        z = others + log_count
-        above = jnp.where(weights > 0, jnp.where(jnp.isneginf(z), 0.0, z - log_best[None]), 0.0)
-        above = (weights * above).sum(0)
+        # −∞ marks what is no candidate of the example; the corrected logit of others is z_j − log E[n_j].
+        counted = (of_candidates > 0) & ~jnp.isneginf(others)
+        weights = jnp.where(counted, of_candidates * jnp.exp(-log_count), 0.0)
+        own_peak = finite_peak(best, axis=-1)
+        log_best = own_peak + jnp.log(jnp.exp(best - own_peak[..., None]).sum(-1))
+        above = weights * jnp.where(counted, others + log_count - log_best[None], 0.0)
+        above = above.sum(0)
         loss += jnp.where(some, rest * (log_total - log_best) - above, 0.0)
     loss = jnp.where(logits.classes.refused.any(-1), jnp.nan, loss)
     return loss if where is None else jnp.where(jnp.asarray(where), loss, 0.0)
 
 
-def _probabilities(name: str, values, shape: tuple, where) -> Array:
-    """Probabilities of this shape, 0 where masked; known ones must be some."""
+def _probabilities(name: str, values, shape: tuple, kept, wanted: str) -> Array:
+    """Returns probabilities of this shape, 0 where they are not kept. Known ones are checked."""
     if np.shape(values) != shape:
         raise ValueError(f"{name} must be {shape}, got {np.shape(values)}")
-    traced = any(isinstance(each, jax.core.Tracer) for each in (values, where))
-    if not traced and np.size(values):
-        rows = np.asarray(values, np.float32).reshape(-1, shape[-1])
-        rows = rows if where is None else rows[np.asarray(where).reshape(-1)]
-        bad = ~((rows >= 0).all(-1) & (rows.sum(-1) <= 1.01))
-        if bad.any():
-            at = int(np.argmax(bad))
-            raise ValueError(
-                f"{name} must be at least 0 with a sum of at most 1, got {rows[at]} in row {at}"
-            )
-    probabilities = jax.lax.stop_gradient(jnp.asarray(values, jnp.float32))
-    return (
-        probabilities
-        if where is None
-        else jnp.where(jnp.asarray(where)[..., None], probabilities, 0)
-    )
+    if not any(isinstance(each, jax.core.Tracer) for each in (values, kept)):
+        given = np.where(kept, np.asarray(values, np.float32), 0)
+        good = ((given >= 0) & (given <= 1.01)).all(-1)
+        if wanted == _SUM:
+            good &= given.sum(-1) <= 1.01
+        if not good.all():
+            at = tuple(np.argwhere(~good)[0].tolist())
+            raise ValueError(f"{name} must be {wanted}, got {given[at]} in row {at}")
+    return jax.lax.stop_gradient(jnp.where(kept, jnp.asarray(values, jnp.float32), 0))

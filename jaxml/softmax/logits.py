@@ -31,8 +31,8 @@ class TrueClasses(NamedTuple):
     refused: Array
 
 
-def checked_labels(labels: Any, where: Any, num_classes: int | None) -> Array:
-    """Returns the labels as int32.
+def checked_labels(labels: Any, where: Any, num_classes: int | None, name: str = "labels") -> Array:
+    """Returns the labels as int32; `name` is what errors call them.
 
     Raises ValueError if they are not integers, `where` has another shape, or an unmasked label is out of
     range and known (not traced).
@@ -41,7 +41,7 @@ def checked_labels(labels: Any, where: Any, num_classes: int | None) -> Array:
         raise ValueError(
             f"where must have the labels' shape {np.shape(labels)}, got {np.shape(where)}"
         )
-    checked = as_int32("labels", labels, MAX_CLASSES + 1 if num_classes is None else num_classes)
+    checked = as_int32(name, labels, MAX_CLASSES + 1 if num_classes is None else num_classes)
     if not isinstance(labels, jax.core.Tracer) and not isinstance(where, jax.core.Tracer):
         values = np.asarray(labels)
         bad = values < 0
@@ -52,7 +52,7 @@ def checked_labels(labels: Any, where: Any, num_classes: int | None) -> Array:
         if bad.any():
             position = tuple(int(axis[0]) for axis in np.nonzero(np.atleast_1d(bad)))
             bound = "at least 0" if num_classes is None else f"in [0, {num_classes})"
-            raise ValueError(f"labels must be {bound}, got {values[bad][0]} at {position}")
+            raise ValueError(f"{name} must be {bound}, got {values[bad][0]} at {position}")
     return checked
 
 

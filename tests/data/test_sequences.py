@@ -48,7 +48,7 @@ def test_windows_go_on_and_reset_where_documents_begin():
         (r"lengths must be in \[1, 8\].*got 0 for example 1", lambda: epoch([3, 0])),
         (r"lengths must be in \[1, 8\].*got 9 for example 0", lambda: epoch([9])),
         ("lengths must be integers", lambda: epoch([1.5])),
-        ("buckets must be rising", lambda: epoch([1], buckets=(8, 4))),
+        ("buckets must be increasing", lambda: epoch([1], buckets=(8, 4))),
         ("batch_size must be .* at least 1, got 0", lambda: epoch([1], batch_size=0)),
         ("length must be .* at least 1, got 0", lambda: windows(np.arange(9), [0], 2, 0)),
         ("rows must be .* at least 1, got -1", lambda: windows(np.arange(9), [0], -1, 2)),
@@ -57,6 +57,8 @@ def test_windows_go_on_and_reset_where_documents_begin():
         ("starts must be integers .* from 0 on", lambda: windows(np.arange(9), [1], 1, 2)),
         (r"N ≥ 2, got int64 \(1,\)", lambda: windows(np.arange(1), [0], 2, 5)),
         ("tokens must be integers", lambda: windows(np.ones(9), [0], 1, 2)),
+        (r"got 4294967297 at 1", lambda: windows(np.array([5, 2**32 + 1, 7]), [0], 1, 2)),
+        (r"got -1 at 2", lambda: windows(np.array([5, 0, -1]), [0], 1, 2)),
     ],
 )
 def test_bad_input(message, call):

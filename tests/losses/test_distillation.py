@@ -86,6 +86,8 @@ def test_infinite_logits():
     z, t = z[good], t[good]
     to_student, to_temperature = jax.jit(jax.grad(total, (0, 1)))(z, 2.0)
     assert np.isfinite(to_student).all() and np.isfinite(to_temperature) and to_student[0, 2] == 0
+    around = [total(z, 2.0 + e) for e in (0.02, -0.02)]
+    np.testing.assert_allclose(to_temperature, (around[0] - around[1]) / 0.04, rtol=1e-3)
     two = losses.soft_targets(z[:1, :2], t[:1, :2], temperature=2.0)[0]
     p, q = softmax(t[1, :2], 2.0), softmax(z[1], 2.0)[:2]
     wanted = [two, inf, 4 * np.sum(p * np.log(p / q)), 0, np.nan]

@@ -234,9 +234,28 @@ def test_resets_are_documents_of_their_own(cell, made, x):
         outputs, _ = made_one(x, resets=resets)
         close(outputs[:, :3], made_one(x[:, :3])[0])
         close(outputs[:, 3:], made_one(x[:, 3:])[0])
-    # A reset at the first step drops what an earlier window left.
+    # A reset at the first step drops what an earlier window left, and one within drops what stood before.
     _, carry = one(x)
-    close(one(x, carry=carry, resets=resets.at[:, 0].set(True))[0], one(x, resets=resets)[0])
+    bad = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), carry)
+    for before in (carry, bad):
+        again = one(x, carry=before, resets=resets.at[:, 0].set(True))
+        close(again[0], one(x, resets=resets)[0])
+    broken, _ = one(x.at[:, 1].set(jnp.nan), resets=resets)
+    close(broken[:, 3:], one(x[:, 3:])[0])
+    gradient = jax.grad(lambda x: one(x, resets=resets)[0][:, 3:].sum())
+    close(gradient(x.at[:, 1].set(jnp.nan))[:, 3:], gradient(x)[:, 3:])
+
+
+@every_cell
+def test_on_several_devices_a_state_of_zeros_goes_through_the_loop(cell, x):
+    module = models.Recurrent(cell, F)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    variables = module.init(jax.random.key(0), x)
+    part = jax.sharding.PartitionSpec("data")
+    apply = lambda x: module.apply(variables, x)  # noqa: E731
+    for check in (True, False):
+        mapped = jax.shard_map(apply, mesh=mesh, in_specs=part, out_specs=part, check_vma=check)
+        close(mapped(x), apply(x))
 
 
 @every_cell
@@ -319,6 +338,9 @@ def test_dropout_acts_between_layers_in_training(x):
         ("at least one step, got float32 .3, 0, 4.", {}, {"x": jnp.ones((3, 0, 4))}),
         ("x must be floats", {}, {"x": jnp.ones((3, 8), int)}),
         (r"lengths must be integers \[3\]", {}, {"lengths": jnp.ones(2, int)}),
+        (r"lengths\[1\] must be .* got 9", {}, {"lengths": np.array([0, 9, 8])}),
+        (r"lengths\[2\] must be .* got -1", {}, {"lengths": [8, 1, -1]}),
+        ("lengths must be integers", {}, {"lengths": np.ones(3)}),
         (r"resets must be bool \[3, 8\]", {}, {"resets": jnp.ones((3, 8))}),
         ("carry must be arrays of shapes", {}, {"carry": (jnp.ones((3, 5)),)}),
         ("carry must be arrays of shapes", {"num_layers": 2}, {"carry": (jnp.ones((3, F)),)}),
@@ -328,7 +350,8 @@ def test_dropout_acts_between_layers_in_training(x):
 def test_bad_input(message, options, given, x):
     module = models.Recurrent(**{"cell": "gru", "features": F, **options})
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(module.init, jax.random.key(0), given.pop("x", x), **given)
+        arguments = {"x": x, **given}
+        jax.eval_shape(lambda key: module.init(key, **arguments), jax.random.key(0))
 
 
 @every_cell

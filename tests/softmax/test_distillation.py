@@ -167,18 +167,45 @@ def test_masked_examples_are_not_there(kind):
     assert np.isfinite(gradient).all() and (gradient[2] == 0).all()
 
 
+@pytest.mark.parametrize("score", [-80.0, -110.0, -1000.0])
+def test_a_sample_far_above_the_best_classes(score):
+    """log Z is 0 then, and the cross-entropy −0.6 times the score."""
+    found = softmax.sampled_distillation_loss_from_rows(
+        jnp.ones((1, 1)), jnp.full((1, 1, 1), score), jnp.zeros((1, 1)), jnp.array([[0]]),
+        jnp.array([[0.6]]), Candidates(jnp.array([1]), jnp.ones(1), None),
+        candidate_probabilities=jnp.array([[0.4]]),
+    )  # fmt: skip
+    np.testing.assert_allclose(found, -0.6 * score, rtol=1e-6)
+
+
+def test_empty_slots_and_repeated_candidates():
+    """Slots that are empty count for nothing; a class in five slots is counted by a fifth in each."""
+    few = Candidates(jnp.array([1, 7, 9]), jnp.ones(3), None)
+    wanted = loss(X, W, few, P[:, [1, 7, 9]])
+    empty = Candidates(jnp.array([1, CLASSES, 7, 9]), jnp.array([1.0, 0, 1, 1]), None)
+    of_slots = jnp.take(P, empty.ids, axis=-1)
+    assert np.isnan(of_slots).any()
+    for of in (loss, jax.jit(loss)):
+        np.testing.assert_allclose(of(X, W, empty, of_slots), wanted, rtol=1e-6)
+    ids = np.repeat([1, 7, 9], 5)
+    often = Candidates(jnp.array(ids), jnp.full(15, 5.0), None)
+    assert P[:, ids].sum(-1).max() > 1.01
+    np.testing.assert_allclose(loss(X, W, often, P[:, ids]), wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"temperature": 0.0}, "temperature must .* above 0"),
         ({"teacher_ids": BEST[:, 0]}, r"teacher_ids must be \(6, 'k'\)"),
-        ({"teacher_ids": np.full((BATCH, K), CLASSES)}, r"labels must be in \[0, 40\), got 40"),
+        ({"teacher_ids": np.full((BATCH, K), CLASSES)}, r"teacher_ids must be in \[0, 40\), got 40"),
         ({"teacher_probabilities": OF_BEST[:, :2]}, r"probabilities must be \(6, 4\), got \(6, 2\)"),
         ({"teacher_probabilities": 3 * OF_BEST}, "sum of at most 1"),
         ({"teacher_probabilities": -OF_BEST}, "at least 0"),
         ({"candidate_probabilities": P}, r"candidate_probabilities must be \(6, 3\), got \(6, 40\)"),
+        ({"candidate_probabilities": 2 * P[:, 6:9] + 1}, r"candidate_probabilities must be in \[0, 1\]"),
         ({"where": np.ones((BATCH, K), bool)}, r"where must be \(6,\), got \(6, 4\)"),
-        ({"teacher_rows": W[BEST][..., :3]}, "true_rows must be"),
+        ({"teacher_rows": W[BEST][..., :3]}, r"teacher_rows must be \(6, 4, 5\), got \(6, 4, 3\)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(change, message):
