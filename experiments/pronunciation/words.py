@@ -63,7 +63,7 @@ def align(data: cmudict.CMUDict, num_words: int | None) -> Aligned:
     """Returns the pairs of the first training words, aligned.
 
     Raises:
-        ValueError: fewer than two words; a word has nobody then to learn from.
+        ValueError: fewer than two words: what is said of a word is what others say.
     """
     if num_words is not None:
         checks.integer("num_words", num_words, 2)

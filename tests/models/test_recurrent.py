@@ -247,7 +247,7 @@ def test_resets_are_documents_of_their_own(cell, made, x):
 
 
 @every_cell
-def test_on_several_devices_a_state_of_zeros_goes_through_the_loop(cell, x):
+def test_under_shard_map_the_state_starts_at_zero(cell, x):
     module = models.Recurrent(cell, F)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
     variables = module.init(jax.random.key(0), x)
