@@ -1,15 +1,15 @@
-"""How long can recurrent cells remember, and what lets them?
+"""How long can recurrent cells remember, and why?
 
     python -m experiments.long_memory                  all cells, tasks and lengths
     python -m experiments.long_memory --cells lstm --lengths 100 --studies length
 
-Three tasks (Hochreiter and Schmidhuber 1997; Jing et al. 2019): to tell the first of many symbols; to add
-the two marked ones of many numbers; to tell, in their order, four symbols that stand among blanks.
+Three tasks (Hochreiter and Schmidhuber 1997; Jing et al. 2019): recall the first of many symbols; add the
+two marked numbers among many; recall, in order, four symbols placed among blanks.
 Each cell and length is one `train.sweep` over learning rates and seeds, watched by the monitor. Every
 example is seen once.
 
 Expect that the simple network fails at 200 steps, that the LSTM adds there, and that one layer of minGRU
-cannot tell symbols in their order.
+cannot recall symbols in their order.
 
 It writes `long-memory.png`, accuracy against length, `long-memory-gradients.png`, the monitor's picture of
 |∂E/∂h_t| over time, and the rows of `experiments/results/long-memory.json`.

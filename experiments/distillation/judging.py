@@ -52,7 +52,7 @@ def omitted(arm: Arm, logits: NDArray, teacher_logits: NDArray, images: Images) 
     """Returns how well students know a class that the transfer set did not have.
 
     Before and after the bias of the class is raised: by the amount, the same for all of its images, that
-    gives the most right answers on the validation images.
+    gives the highest accuracy on the validation images.
 
     Args:
         arm: of the students.

@@ -23,7 +23,7 @@ class Problem:
         side: pixels of a row.
         largest: value of a pixel.
         num_train, num_validation: images of each part; the others are for the test.
-        shift: pixels, by which the teacher's images are moved at most.
+        shift: largest shift of the teacher's images, in pixels.
         teacher: widths of its hidden layers.
         student: widths of its hidden layers.
         teacher_steps, student_steps: of training.

@@ -22,7 +22,7 @@ _LEARNING_RATE = 3e-3
 
 
 class Arm(NamedTuple):
-    """How a student is taught; all three are traced, so that other values compile nothing.
+    """How a student is taught; all three are traced, so that new values do not recompile.
 
     Attributes:
         alpha: the teacher's share of the loss; 0 for a student without a teacher.

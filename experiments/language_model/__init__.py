@@ -9,9 +9,9 @@
 The text is a dictionary: 3.7 million words of it to learn from, split by entry. An LSTM reads 32 streams of
 it side by side, and predicts every next word, and where an entry ends; the state is carried from window to
 window, and reset where an entry begins. The output layers differ: the exact softmax (blockwise) is trained
-for `minutes`; then each other layer for as many steps, and on until it has reached the same loss, if it
-takes no longer. The loss is always that of the softmax over all words, on held-out entries. A step of a
-sampled layer reads and writes the rows of its words and its candidates, and no others.
+for `minutes`; then each other layer for as many steps, and up to twice as many until it has reached the
+same loss. The loss is always that of the softmax over all words, on held-out entries. A step of a sampled
+layer reads and writes the rows of its words and its candidates, and no others.
 
 Beside them stands a 5-gram model with Kneser-Ney smoothing on the same words, if the programs of KenLM
 are on the PATH.

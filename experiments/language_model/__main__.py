@@ -41,7 +41,7 @@ class Config:
     streams: int = 32
     """Texts read side by side."""
     window: int = 16
-    """Words of each in a step."""
+    """Words of each stream in a step."""
     num_sampled: int = 2_048
     """Candidates of a step."""
     learning_rate: float = 0.2
@@ -49,7 +49,7 @@ class Config:
     dense_learning_rate: float = 0.002
     """Learning rate of Adam for the LSTM."""
     validate_on: int = 8_192
-    """Held-out words of a point of a curve."""
+    """Held-out words that each point of a curve is measured on."""
     seed: int = 0
     """Seed of initialisation and candidates; the split is fixed."""
     run_dir: Path | None = None

@@ -15,7 +15,7 @@ _LONGEST = 20
 
 @dataclasses.dataclass(frozen=True)
 class Complete:
-    """Say which words a finished run expects after a text, and go on with it."""
+    """Prints the next words that a finished run finds most probable, and continues a text."""
 
     run: tyro.conf.Positional[Path]
     """Directory of the run."""

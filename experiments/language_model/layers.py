@@ -43,7 +43,7 @@ class Layer(NamedTuple):
 def layer(
     name: str, counts: NDArray[np.int64], *, dim: int, batch_size: int, num_sampled: int
 ) -> Layer:
-    """Returns a layer of `NAMES` for words that occur `counts` [V] times, falling from the third on.
+    """Returns a layer of `NAMES` for words that occur `counts` [V] times, decreasing from the third on.
 
     A word's logit is the product of its vector and the state, plus the logarithm of its share of the text,
     which is not trained: before the first step the model is that of single words. (The adaptive softmax has

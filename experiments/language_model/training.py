@@ -175,7 +175,7 @@ class Trainer:
         return self.layer.exact(held, states, batch["labels"]).sum(), carry
 
     def loss(self, tokens: NDArray[np.int32]) -> float:
-        """Returns the exact loss of a word of this text, in nats; the ends of documents are words, too."""
+        """Returns the mean exact loss per word of this text, in nats; ends of documents count as words."""
         number, length = _JUDGED_AT_ONCE
         read = windows(tokens, number, length)
         carry, total = self.blank_carry(number), 0.0

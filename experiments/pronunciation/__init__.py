@@ -1,4 +1,4 @@
-"""How is an English word pronounced that is in no dictionary?
+"""How is an English word that is in no dictionary pronounced?
 
 alignment   which phones each letter stands for
 words       the dictionary as arrays, its batches, and the figures of answers

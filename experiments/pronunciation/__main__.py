@@ -1,4 +1,4 @@
-"""How is an English word pronounced that is in no dictionary?
+"""How is an English word that is in no dictionary pronounced?
 
     JAX_NUM_CPU_DEVICES=2 python -m experiments.pronunciation   train (some 20 minutes on two cores)
     python -m experiments.pronunciation pronounce RUN WORD …    the most probable pronunciations

@@ -53,7 +53,7 @@ def align(
         num_phones: number of phones.
 
     Returns:
-        For each word int [T], rows of the second; None for one that has more phones than can be aligned.
+        For each word int [T], rows of the chunks; None if the word cannot be aligned.
         [C, 2] int: the phones of each chunk, -1 for none. Chunk 0 is the silent letter, chunk 1 + p is
         phone p, and those of two phones follow.
 

@@ -1,11 +1,11 @@
 """Pronunciation by analogy: what other words say of a letter that stands among the same letters.
 
 For each letter of a word, and each of nine contexts – so many letters before it and after it – the network
-is told the chunk of phones that most words of the dictionary have there, how large a share of them, and
-how many they are. (The idea is older than networks: Dedina and Nusbaum, 1991.) So it need not learn by
-heart what a stem sounds like, but only whom to believe.
+gets the most frequent chunk of phones in the training words, its share, and the logarithm of the number of
+words. (The idea is older than networks: Dedina and Nusbaum, 1991.) So it need not memorise what a stem
+sounds like, only learn which context to trust.
 
-A word in training is told what the other words say, never what it says itself, or the network would copy.
+A word in training gets what other words say, never what it says itself, or the network would copy.
 """
 
 from typing import Any, NamedTuple

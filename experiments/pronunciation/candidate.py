@@ -22,7 +22,7 @@ ANSWERS = 3
 
 
 def gate() -> serving.Gate:
-    """Returns what is asked of a model before it answers."""
+    """Returns the thresholds that a model must pass to serve."""
     return serving.Gate(
         task="sequence",
         label="phones",

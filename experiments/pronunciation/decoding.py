@@ -95,8 +95,8 @@ def spoken(found: Found, phones: Any) -> Array:
 def merged(said: Array, scores: Array) -> tuple[Array, Array]:
     """Returns pronunciations and their probabilities [B, K], the most probable first.
 
-    Hypotheses with the same phones, which other letters stand for, are one pronunciation; its probability
-    is their sum, and that of the others 0.
+    Hypotheses with equal phones but other alignments are merged: the first gets the sum of their
+    probabilities, the others 0.
 
     Args:
         said: [B, K, U], phones of each hypothesis.

@@ -39,7 +39,7 @@ _ROUNDS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Trains students of a teacher, and the same without one."""
+    """Trains students with and without a teacher."""
 
     run: tyro.conf.Positional[Path]
     """Directory of the teacher's run."""
@@ -56,7 +56,7 @@ class Config:
     temperature: float = 2.0
     """By which the logits of both are divided."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of students; there is one with a teacher and one without of each."""
+    """Each seed trains one student with a teacher and one without."""
     num_words: int | None = None
     """Learn from this many words only, for a quick look; as the teacher did."""
     run_dir: Path | None = None

@@ -38,7 +38,7 @@ class Schedule:
     weight_decay: float = 0.01
     """Of AdamW."""
     dropout: float = 0.1
-    """Share of units that a training step leaves out."""
+    """Share of units that are dropped in a training step."""
 
 
 def _optimizer(schedule: Schedule) -> optax.GradientTransformation:
@@ -71,7 +71,7 @@ def fit(
             else the loss needs.
         loss: `loss(logits [B, width, C], targets, trial) -> [B, width]`.
         schedule: of the training.
-        seeds: M, of initialisation and dropout; the first is that of the order.
+        seeds: M, of initialisation and dropout; the first also sets the order.
         trials: what differs in the losses of the M networks, leaves [M]; may be empty.
         report: called about ten times with step, figures and the variables.
     """
